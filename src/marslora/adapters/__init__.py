@@ -1,0 +1,1 @@
+"""Low-rank changes to a frozen linear layer, K members at once."""

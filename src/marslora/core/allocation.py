@@ -1,0 +1,141 @@
+"""Allocations of ranks to the parts of a model, and the space of those that a search may pick."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+
+from pydantic import model_serializer, model_validator
+
+from marslora.core.errors import ConfigError
+from marslora.core.record import Record
+
+MAX_RANK = 4096
+
+
+class Allocation(Record):
+    """One rank per part of the model, e.g. ``vision=8 language=16``; rank 0 leaves a part as it is.
+
+    Hashable, ordered as the space lists its parts, and written to JSON as a plain object.
+    """
+
+    ranks: tuple[tuple[str, int], ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_mapping(cls, values: object) -> object:
+        if isinstance(values, Mapping) and set(values) != {"ranks"}:
+            return {"ranks": tuple((str(part), rank) for part, rank in values.items())}
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> Allocation:
+        for part, rank in self.ranks:
+            if not 0 <= rank <= MAX_RANK:
+                raise ValueError(f"rank of `{part}` must be between 0 and {MAX_RANK}, found {rank}")
+        return self
+
+    @model_serializer
+    def _to_mapping(self) -> dict[str, int]:
+        return dict(self.ranks)
+
+    @classmethod
+    def of(cls, ranks: Mapping[str, int] | None = None, /, **more: int) -> Allocation:
+        """``Allocation.of(vision=8, language=16)``, or the same from a mapping."""
+        return cls(ranks=tuple({**(ranks or {}), **more}.items()))
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of the parts, in order."""
+        return tuple(part for part, _ in self.ranks)
+
+    @property
+    def active(self) -> tuple[str, ...]:
+        """The parts with a rank above 0."""
+        return tuple(part for part, rank in self.ranks if rank > 0)
+
+    def __getitem__(self, part: str) -> int:
+        return dict(self.ranks)[part]
+
+    def get(self, part: str, default: int = 0) -> int:
+        """The rank of ``part``, or ``default`` where the allocation does not name it."""
+        return dict(self.ranks).get(part, default)
+
+    def only(self, *parts: str) -> Allocation:
+        """The same allocation with rank 0 for every other part."""
+        return Allocation(ranks=tuple((part, rank if part in parts else 0) for part, rank in self.ranks))
+
+    def replace(self, **ranks: int) -> Allocation:
+        """The same allocation with some ranks changed."""
+        return Allocation.of({**dict(self.ranks), **ranks})
+
+    def as_dict(self) -> dict[str, int]:
+        """``{part: rank}``."""
+        return dict(self.ranks)
+
+    def __str__(self) -> str:
+        return " ".join(f"{part}={rank}" for part, rank in self.ranks)
+
+
+class Space(Record):
+    """The ranks each part may get: a ladder per part. A ladder of one rank fixes the part.
+
+    Written to JSON as ``{"vision": [2, 8, 32], "projector": [16], "language": [2, 8, 32]}``.
+    """
+
+    ladders: tuple[tuple[str, tuple[int, ...]], ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_mapping(cls, values: object) -> object:
+        if isinstance(values, Mapping) and set(values) != {"ladders"}:
+            return {"ladders": tuple((str(part), tuple(ladder)) for part, ladder in values.items())}
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> Space:
+        if not self.ladders:
+            raise ValueError("at least one part must have a ladder of ranks")
+        for part, ladder in self.ladders:
+            if not ladder or list(ladder) != sorted(set(ladder)):
+                raise ValueError(f"the ladder of `{part}` must be increasing ranks without repeats, found {list(ladder)}")
+            if ladder[0] < 0 or ladder[-1] > MAX_RANK:
+                raise ValueError(f"ranks of `{part}` must lie between 0 and {MAX_RANK}, found {list(ladder)}")
+        return self
+
+    @model_serializer
+    def _to_mapping(self) -> dict[str, list[int]]:
+        return {part: list(ladder) for part, ladder in self.ladders}
+
+    @classmethod
+    def of(cls, ladders: Mapping[str, tuple[int, ...]]) -> Space:
+        """The space of a mapping from part to ladder."""
+        return cls(ladders=tuple((part, tuple(ladder)) for part, ladder in ladders.items()))
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Every part, searched or fixed."""
+        return tuple(part for part, _ in self.ladders)
+
+    @property
+    def searched(self) -> tuple[str, ...]:
+        """The parts whose ladder has more than one rank."""
+        return tuple(part for part, ladder in self.ladders if len(ladder) > 1)
+
+    def ladder(self, part: str) -> tuple[int, ...]:
+        """The ranks that ``part`` may get."""
+        ladders = dict(self.ladders)
+        if part not in ladders:
+            raise ConfigError(f"`{part}` is no part of this space. It must be one of {list(ladders)}.")
+        return ladders[part]
+
+    def __len__(self) -> int:
+        size = 1
+        for _, ladder in self.ladders:
+            size *= len(ladder)
+        return size
+
+    def allocations(self) -> Iterator[Allocation]:
+        """Every allocation of the space, the last part varying fastest."""
+        for ranks in itertools.product(*(ladder for _, ladder in self.ladders)):
+            yield Allocation(ranks=tuple(zip(self.parts, ranks, strict=True)))

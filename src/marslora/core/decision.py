@@ -1,0 +1,115 @@
+"""Fitted laws and the decision that rests on them, with every reason: what `laws.json` and `decision.json` hold."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from marslora.core.allocation import Allocation
+from marslora.core.record import Record
+from marslora.core.runs import Cost
+
+
+class Interval(Record):
+    """An estimate with its bounds at the stated level."""
+
+    value: float
+    low: float
+    high: float
+    level: float = 0.9
+
+
+class LawPoint(Record):
+    """One measurement that a law was fitted to."""
+
+    run: str
+    inputs: dict[str, float]
+    """What the law depends on, by name: ``rank``, ``data``, or a rank per part."""
+    measured: float
+    predicted: float
+    censored: bool = False
+    """The run had not got there yet: the true value is larger than ``measured``."""
+
+
+class LawFit(Record):
+    """One fitted law. A fit that failed has a status and a message, not an exception."""
+
+    law: str
+    """The kind, e.g. ``convergence``."""
+    subject: str
+    """What it describes: a part's name, or ``allocation``."""
+    form: str
+    """The formula in words a reader can check, e.g. ``T = A r^-a D^b + E``."""
+    status: Literal["converged", "unidentified", "failed"]
+    message: str = ""
+    parameters: dict[str, Interval] = {}
+    residual: float = float("nan")
+    """Root mean square of the log residuals of uncensored points."""
+    held_out_error: float = float("nan")
+    """The same, each rank predicted from the others (leave-one-rank-out)."""
+    condition: float = float("nan")
+    """Condition number of the Jacobian at the solution, columns scaled."""
+    points: tuple[LawPoint, ...] = ()
+    num_starts: int = 0
+    num_bootstraps: int = 0
+    alternatives: dict[str, float] = {}
+    """Held-out errors of the forms that were not chosen."""
+
+
+class ClosedForm(Record):
+    """The balanced rank of one part given another's, solved on paper."""
+
+    part: str
+    given: str
+    given_rank: int
+    rank: float | None
+    """None where the equation has no real solution."""
+    status: Literal["solved", "no_real_solution", "outside_ladder", "law_failed"]
+    message: str = ""
+
+
+class Candidate(Record):
+    """One allocation, what is known of it, and what became of it."""
+
+    allocation: Allocation
+    status: Literal["chosen", "kept", "dropped"]
+    reason: str
+    num_trainable: int = 0
+    convergence_examples: dict[str, Interval] = {}
+    """Predicted examples until each part has converged."""
+    mismatch: Interval | None = None
+    """Largest log ratio between the parts' convergence times; 0 is balanced."""
+    predicted_loss: Interval | None = None
+    """Predicted validation loss at the end of a full run."""
+    observed_loss: float | None = None
+    """Best validation loss seen, at ``observed_examples``."""
+    observed_examples: int | None = None
+    p_best: float | None = None
+    expected_regret: float | None = None
+    """Expected loss above the best allocation, in nats per answer token."""
+
+
+class Decision(Record):
+    """Which allocation, how sure, and why not the others."""
+
+    strategy: str
+    chosen: Allocation
+    verdict: Literal["clear", "indistinguishable", "fallback"]
+    summary: str
+    """The verdict in one or two sentences for a person."""
+    candidates: tuple[Candidate, ...]
+    plausible: tuple[Allocation, ...] = ()
+    """The allocations that hold 90 % of the probability of being best."""
+    fallback: str | None = None
+    """What was done instead, and why, where the laws could not decide."""
+    laws: tuple[LawFit, ...] = ()
+    closed_forms: tuple[ClosedForm, ...] = ()
+    continue_run: str | None = None
+    """The member whose checkpoint the final run may start from."""
+    calibration: Cost = Cost()
+    calibration_run_equivalents: float = 0.0
+    assumptions: tuple[str, ...] = ()
+    next_steps: tuple[str, ...] = ()
+
+    def candidate(self, allocation: Allocation) -> Candidate:
+        """The entry of ``allocation``."""
+        return next(candidate for candidate in self.candidates if candidate.allocation == allocation)

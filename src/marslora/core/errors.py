@@ -1,0 +1,31 @@
+"""What can go wrong, said once: which argument, file or row, what was expected, what was found, how to fix it.
+
+Every error is picklable (it may cross a process) and also inherits the standard error it replaces.
+The command line prints ``str(error)`` on one line and exits with `EXIT_CODE`.
+"""
+
+EXIT_CODE = 2
+
+
+class MarsloraError(Exception):
+    """The base of every error that a user can mend."""
+
+
+class ConfigError(MarsloraError, ValueError):
+    """An argument or a configuration field is wrong."""
+
+
+class ModelError(MarsloraError, ValueError):
+    """A model cannot be loaded, or its parts cannot be found."""
+
+
+class DataError(MarsloraError, ValueError):
+    """A data file or one of its rows cannot be used."""
+
+
+class StudyError(MarsloraError, RuntimeError):
+    """A study folder is damaged, locked, or belongs to another spec."""
+
+
+class MissingDependencyError(MarsloraError, ImportError):
+    """An optional package is needed and not installed."""

@@ -1,0 +1,63 @@
+"""A kind is one file: the file's name is the name users type, the folder's listing is the registry."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from types import ModuleType
+from typing import TypeVar
+
+from marslora.core.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def names(room: ModuleType) -> tuple[str, ...]:
+    """Names of the kinds in a room, read from the folder without importing any of them."""
+    found = (module.name for module in pkgutil.iter_modules(room.__path__))
+    return tuple(sorted(name for name in found if not name.startswith("_")))
+
+
+def load(room: ModuleType, name: str, base: type[T]) -> type[T]:
+    """The one class in a kind's file that is a ``base``; ``package.module:Class`` names one from elsewhere."""
+    if ":" in name:
+        return _load_outside(name, base)
+    if name not in (known := names(room)):
+        room_name = room.__name__.rpartition(".")[2]
+        raise ConfigError(
+            f"`{name}` is not in marslora's {room_name}. It must be one of {list(known)} or `package.module:Class`."
+        )
+    module = importlib.import_module(f"{room.__name__}.{name}")
+    found = list(_defined_in(module, base))
+    if len(found) != 1:
+        raise TypeError(f"{module.__name__} must define exactly one {base.__name__}, found {found}.")
+    return found[0]
+
+
+def summary(room: ModuleType, name: str) -> str:
+    """The first sentence of a kind's docstring."""
+    module = importlib.import_module(f"{room.__name__}.{name}")
+    return (module.__doc__ or "").strip().partition("\n")[0]
+
+
+def _load_outside(name: str, base: type[T]) -> type[T]:
+    module_name, _, class_name = name.partition(":")
+    try:
+        kind = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"`{name}` cannot be imported ({error}). Write `package.module:Class`.") from None
+    if not (isinstance(kind, type) and issubclass(kind, base)):
+        raise ConfigError(f"`{name}` must be a subclass of {base.__name__}.")
+    return kind
+
+
+def _defined_in(module: ModuleType, base: type[T]) -> Iterator[type[T]]:
+    for value in vars(module).values():
+        if (
+            isinstance(value, type)
+            and issubclass(value, base)
+            and value.__module__ == module.__name__
+            and not value.__name__.startswith("_")
+        ):
+            yield value

@@ -1,0 +1,77 @@
+"""What a model is made of, as plain data: its parts and the linear layers in them that LoRA can adapt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from marslora.core.allocation import Allocation
+from marslora.core.errors import ConfigError
+from marslora.core.record import Record
+
+
+class LinearInfo(Record):
+    """One adaptable linear layer."""
+
+    name: str
+    """Its module path in the model, as `model.named_modules()` says it."""
+    inputs: int
+    outputs: int
+    dead: bool = False
+    """A probe backward did not reach it: adapting it would waste parameters."""
+
+    def num_trainable(self, rank: int) -> int:
+        """Parameters of a LoRA of this rank: A is rank x inputs, B is outputs x rank."""
+        return rank * (self.inputs + self.outputs)
+
+
+class PartInfo(Record):
+    """One part of a multimodal model: vision, audio, projector or language (any other name is allowed)."""
+
+    name: str
+    paths: tuple[str, ...]
+    """The module paths under which the part lives."""
+    num_parameters: int
+    linears: tuple[LinearInfo, ...]
+
+    @property
+    def alive(self) -> tuple[LinearInfo, ...]:
+        """The linears that a gradient reaches: those that are adapted."""
+        return tuple(linear for linear in self.linears if not linear.dead)
+
+
+class ModelInfo(Record):
+    """The parts of one model."""
+
+    architecture: str
+    modalities: tuple[str, ...]
+    num_parameters: int
+    parts: tuple[PartInfo, ...]
+    unlabelled: tuple[str, ...] = ()
+    """Linears that belong to no part and are left alone (heads, generators, unknown)."""
+    warnings: tuple[str, ...] = ()
+    """What a user should know, in words, with the way out."""
+
+    def part(self, name: str) -> PartInfo:
+        """The part called ``name``; `ConfigError` with the known names otherwise."""
+        for part in self.parts:
+            if part.name == name:
+                return part
+        raise ConfigError(f"`{name}` is no part of {self.architecture}. Its parts are {[p.name for p in self.parts]}.")
+
+    def module_ranks(self, allocation: Allocation) -> dict[str, int]:
+        """``{module path: rank}`` of every linear that the allocation adapts."""
+        return {
+            linear.name: rank for part, rank in allocation.ranks if rank > 0 for linear in self.part(part).alive
+        }
+
+    def num_trainable(self, allocation: Allocation, full: tuple[str, ...] = ()) -> int:
+        """Trainable parameters of an allocation; parts in ``full`` are trained whole."""
+        count = sum(self.part(name).num_parameters for name in full)
+        for name, rank in allocation.ranks:
+            if name not in full:
+                count += sum(linear.num_trainable(rank) for linear in self.part(name).alive)
+        return count
+
+    def part_of(self) -> Mapping[str, str]:
+        """``{module path of a linear: part name}``."""
+        return {linear.name: part.name for part in self.parts for linear in part.linears}

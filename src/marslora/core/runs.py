@@ -1,0 +1,96 @@
+"""What was seen: observations while a pack trains, runs once they are gathered, and what they cost."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from marslora.core.record import Record
+from marslora.core.spec import MemberSpec
+
+Status = Literal["running", "complete", "diverged", "stopped", "failed"]
+
+
+class Cost(Record):
+    """What something cost. Costs add up with ``+`` (peaks take the larger)."""
+
+    seconds: float = 0.0
+    """Wall time."""
+    examples: int = 0
+    """Training examples seen, members added up."""
+    flops: float = 0.0
+    """Counted floating-point operations, forward and backward, evaluation included."""
+    peak_bytes: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            seconds=self.seconds + other.seconds,
+            examples=self.examples + other.examples,
+            flops=self.flops + other.flops,
+            peak_bytes=max(self.peak_bytes, other.peak_bytes),
+        )
+
+
+class Observation(Record):
+    """One number seen while a member trained."""
+
+    member: str
+    examples: int
+    """Examples this member had seen."""
+    metric: str
+    """``validation_loss`` and ``train_loss`` (nats per answer token), ``validation_accuracy`` (share of answer tokens
+    guessed right), ``update_norm.PART`` (norm of a part's last update)."""
+    value: float
+
+
+class MemberResult(Record):
+    """How a member ended."""
+
+    member: str
+    status: Status
+    examples: int
+    message: str = ""
+    cost: Cost = Cost()
+    """The member's share of its pack's cost."""
+
+
+class PackResult(Record):
+    """How a pack ended."""
+
+    pack: str
+    members: tuple[MemberResult, ...]
+    cost: Cost
+    device: str = ""
+
+
+class Failure(Record):
+    """A pack that could not run; the study goes on without it."""
+
+    pack: str
+    error: str
+    message: str
+
+
+Event = Observation | MemberResult | PackResult | Failure
+"""What comes back from the training wing, in order of happening."""
+
+
+class Run(Record):
+    """One member with everything seen of it: what laws and strategies read."""
+
+    member: MemberSpec
+    status: Status
+    examples: tuple[int, ...]
+    """Examples seen at each validation point, increasing; the first is 0."""
+    validation_loss: tuple[float, ...]
+    """Mean nats per answer token on the held-out split, at those points."""
+    cost: Cost = Cost()
+
+    @property
+    def last_loss(self) -> float:
+        """The latest validation loss; infinity where there is none or the run diverged."""
+        return self.validation_loss[-1] if self.validation_loss and self.status != "diverged" else float("inf")
+
+    @property
+    def last_examples(self) -> int:
+        """How far the run got."""
+        return self.examples[-1] if self.examples else 0

@@ -1,0 +1,140 @@
+"""What a user asks for (`StudySpec`) and what travels to the training wing (`PackSpec`)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from marslora.core.allocation import Allocation, Space
+from marslora.core.record import Record
+
+
+class KindSpec(Record):
+    """A kind by name with its options, e.g. ``{"name": "adamw", "options": {"betas": [0.9, 0.99]}}``."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+class ModelSpec(Record):
+    """Where the model is and how it is loaded."""
+
+    path: str
+    """A folder that `from_pretrained` reads, a hub name, or ``memory:NAME`` for a model held by this process."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """``auto``: bfloat16 where the device has it in hardware, float32 otherwise."""
+    device: str = "auto"
+    trust_remote_code: bool = False
+    targets: str | None = None
+    """A regular expression: only linears whose whole path matches it are adapted. None: every linear of a part."""
+
+
+class DataSpec(Record):
+    """Where the examples are and how they are split."""
+
+    train: tuple[str, ...]
+    """Files (.jsonl, .json, .parquet), folders of `datasets`, or ``memory:NAME``."""
+    validation: tuple[str, ...] = ()
+    """Held-out rows for every decision; empty: ``validation_share`` of the training rows is split off."""
+    test: tuple[str, ...] = ()
+    """Rows that nothing looks at before the final report."""
+    validation_share: float = Field(0.1, gt=0, lt=1)
+    image_folder: str | None = None
+    """The folder that relative image paths start from; None: the folder of the data file."""
+    max_examples: int | None = Field(None, gt=0)
+    max_validation: int = Field(512, gt=0)
+    """At most so many validation rows are used for a measurement."""
+    max_length: int | None = Field(None, gt=0)
+    """Longer rows are refused (never cut: a cut could remove image tokens)."""
+    max_bad_share: float = Field(0.01, ge=0, le=1)
+    """A larger share of unusable rows stops the study; a smaller one is skipped and counted."""
+    seed: int = 0
+
+
+class TrainingSpec(Record):
+    """How every run is trained. A *full run* sees ``examples`` examples."""
+
+    examples: int | None = Field(None, gt=0)
+    """Examples seen by one full run; None: ``epochs`` passes over the training rows."""
+    epochs: float = Field(3.0, gt=0)
+    batch_size: int = Field(16, gt=0)
+    accumulation: int = Field(1, gt=0)
+    """Micro-batches a step; a step sees ``batch_size`` examples in all."""
+    learning_rate: float = Field(2e-4, gt=0)
+    part_learning_rates: dict[str, float] = {}
+    """Learning rates of single parts, where they differ."""
+    warmup: float = Field(0.03, ge=0, lt=1)
+    """Share of a full run over which the learning rate rises; then it is constant."""
+    decay: float = Field(0.2, ge=0, lt=1)
+    """Share of a full run, at its end, over which the final run's learning rate falls linearly to 0."""
+    clip_norm: float = Field(1.0, ge=0)
+    """Largest gradient norm of a member, over all its parameters; 0: no clipping."""
+    weight_decay: float = Field(0.0, ge=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    alpha_over_rank: float = Field(2.0, gt=0)
+    """The scale of an adapter, the same at every rank."""
+    full: tuple[str, ...] = ()
+    """Parts that are trained whole instead of by LoRA (typically the projector)."""
+    optimizer: KindSpec = KindSpec(name="adamw")
+    adapter: KindSpec = KindSpec(name="lora")
+    gradient_checkpointing: bool = False
+    evaluations: int = Field(12, gt=1)
+    """Validation points of a full run, spaced evenly in the logarithm of the examples seen."""
+
+
+class SearchSpec(Record):
+    """How allocations are compared."""
+
+    strategy: KindSpec = KindSpec(name="mars")
+    budget: float | None = Field(None, gt=0)
+    """Most run equivalents spent before the final run; None: what the strategy needs."""
+    seed: int = 0
+
+
+class StudySpec(Record):
+    """Everything that defines a study. Its digest names it: another spec is another study."""
+
+    model: ModelSpec
+    data: DataSpec
+    space: Space
+    training: TrainingSpec = TrainingSpec()
+    search: SearchSpec = SearchSpec()
+    schema_version: Literal[1] = 1
+
+
+class MemberSpec(Record):
+    """One run: an allocation, the rows it may see, and how far it goes. Members of a pack share their batches."""
+
+    id: str
+    """Unique in the study and stable, e.g. ``language=8.d500.s0``; the name of its checkpoint folder."""
+    allocation: Allocation
+    data_examples: int
+    """D: the run cycles through the first D rows of the nested order."""
+    until_examples: int
+    """The run stops when it has seen so many examples."""
+    seed: int = 0
+    """Initialisation and dropout."""
+    order_seed: int = 0
+    """Order of the batches; members of one pack have the same."""
+    learning_rate: float | None = None
+    alpha_over_rank: float | None = None
+    dropout: float | None = None
+    purpose: str = ""
+    """Why the strategy asked for it, e.g. ``convergence of language``; for reports and for grouping fits."""
+
+
+class PackSpec(Record):
+    """Members that train together on one frozen base: all that crosses to the training wing."""
+
+    id: str
+    model: ModelSpec
+    data: DataSpec
+    training: TrainingSpec
+    full_examples: int
+    """Examples of a full run, from which warm-up and evaluation points follow."""
+    members: tuple[MemberSpec, ...]
+    checkpoint_folder: str
+    """Members' checkpoints live in ``checkpoint_folder/<member id>``; a member found there is continued."""
+    cache_folder: str
+    """Where preprocessed rows are kept."""

@@ -1,0 +1,1 @@
+"""Examples in any common format, nested subsets, batches with label masks."""

@@ -1,0 +1,1 @@
+"""Train a pack and report what was seen."""

@@ -1,0 +1,1 @@
+"""A decision as settings of other tools."""

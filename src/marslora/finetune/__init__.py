@@ -1,0 +1,1 @@
+"""The final run, on transformers.Trainer and PEFT."""

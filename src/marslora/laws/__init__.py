@@ -1,0 +1,1 @@
+"""Curves in, fitted laws with honest uncertainty out."""

@@ -1,0 +1,1 @@
+"""Optimizers: gradients in, updates out, each member of a pack for itself."""

@@ -1,0 +1,1 @@
+"""What to measure next, what to drop, what to pick and why."""

@@ -1,0 +1,1 @@
+"""A study on disk: resumable, behind one door."""

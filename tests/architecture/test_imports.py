@@ -1,0 +1,92 @@
+"""The import rules of the project, as data. Change the table and the layout changes."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGE = "marslora"
+ROOT = Path(__file__).parents[2] / "src" / PACKAGE
+MAY_IMPORT: dict[str, set[str]] = {
+    "core": set(),
+    "store": {"core"},
+    "laws": {"core"},
+    "search": {"core", "laws"},
+    "executors": {"core"},
+    "exporters": {"core"},
+    "report": {"core", "store", "laws", "search"},
+    "adapters": {"core"},
+    "gradients": {"core"},
+    "optim": {"core"},
+    "models": {"core"},
+    "data": {"core"},
+    "engine": {"core", "adapters", "gradients", "optim", "models", "data"},
+    "finetune": {"core", "adapters", "gradients", "optim", "models", "data"},
+}
+FRONT = {"pipeline", "api", "recipes", "cli", "__init__", "__main__"}
+TORCH_FREE = {"core", "store", "laws", "search", "executors", "exporters", "report"}
+HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets"}
+MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 80
+
+
+def rooms() -> set[str]:
+    """Folders of the package that hold Python files."""
+    return {path.name for path in ROOT.iterdir() if path.is_dir() and any(path.rglob("*.py"))}
+
+
+def imports(tree: ast.AST, parts: tuple[str, ...]) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of everything a module imports, wherever the import stands (also inside functions)."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = (PACKAGE, *parts[:-1])[: len(parts) + 1 - node.level] if node.level else ()
+            yield from (
+                (node.lineno, ".".join(filter(None, (*base, node.module, alias.name)))) for alias in node.names
+            )
+
+
+def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function without its docstring: long documentation is welcome."""
+    doc = ast.get_docstring(function, clean=False)
+    return (function.end_lineno or 0) - function.lineno + 1 - (doc.count("\n") + 1 if doc is not None else 0)
+
+
+def offences() -> Iterator[str]:
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).parts
+        text = path.read_text()
+        tree = ast.parse(text)
+        room = parts[0].removesuffix(".py")
+        if text.count("\n") > MAX_FILE_LINES:
+            yield f"{path}: {text.count(chr(10))} lines, the limit is {MAX_FILE_LINES}; split it"
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and code_lines(node) > MAX_FUNCTION_LINES:
+                yield f"{path}:{node.lineno}: {node.name} has {code_lines(node)} lines of code"
+        if room not in MAY_IMPORT and room not in FRONT:
+            yield f"{path}: `{room}` is not in the table"
+        for line, name in imports(tree, parts):
+            head, *rest = name.split(".")
+            if room in TORCH_FREE and head in HEAVY:
+                yield f"{path}:{line}: {room} may not import {head}: it belongs to the thinking wing"
+            if room in MAY_IMPORT and head == PACKAGE and rest and rest[0] != room:
+                if rest[0] not in MAY_IMPORT[room]:
+                    yield f"{path}:{line}: {room} may not import {rest[0]} (it may import {sorted(MAY_IMPORT[room])})"
+
+
+def test_imports_go_one_way():
+    assert not (found := list(offences())), "\n".join(found)
+
+
+def test_every_room_is_in_the_table():
+    assert rooms() <= set(MAY_IMPORT) | FRONT
+
+
+def test_the_front_and_the_thinking_wing_do_not_load_torch():
+    code = (
+        "import sys, marslora, marslora.cli, marslora.api, marslora.pipeline;"
+        "sys.exit(','.join(sorted({'torch', 'transformers', 'peft'} & set(sys.modules))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
