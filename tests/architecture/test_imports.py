@@ -42,9 +42,7 @@ def imports(tree: ast.AST, parts: tuple[str, ...]) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = (PACKAGE, *parts[:-1])[: len(parts) + 1 - node.level] if node.level else ()
-            yield from (
-                (node.lineno, ".".join(filter(None, (*base, node.module, alias.name)))) for alias in node.names
-            )
+            yield from ((node.lineno, ".".join(filter(None, (*base, node.module, alias.name)))) for alias in node.names)
 
 
 def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -70,9 +68,8 @@ def offences() -> Iterator[str]:
             head, *rest = name.split(".")
             if room in TORCH_FREE and head in HEAVY:
                 yield f"{path}:{line}: {room} may not import {head}: it belongs to the thinking wing"
-            if room in MAY_IMPORT and head == PACKAGE and rest and rest[0] != room:
-                if rest[0] not in MAY_IMPORT[room]:
-                    yield f"{path}:{line}: {room} may not import {rest[0]} (it may import {sorted(MAY_IMPORT[room])})"
+            if room in MAY_IMPORT and head == PACKAGE and rest and rest[0] not in {room, *MAY_IMPORT[room]}:
+                yield f"{path}:{line}: {room} may not import {rest[0]} (it may import {sorted(MAY_IMPORT[room])})"
 
 
 def test_imports_go_one_way():

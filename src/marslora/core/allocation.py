@@ -98,7 +98,9 @@ class Space(Record):
             raise ValueError("at least one part must have a ladder of ranks")
         for part, ladder in self.ladders:
             if not ladder or list(ladder) != sorted(set(ladder)):
-                raise ValueError(f"the ladder of `{part}` must be increasing ranks without repeats, found {list(ladder)}")
+                raise ValueError(
+                    f"the ladder of `{part}` must be increasing ranks without repeats, found {list(ladder)}"
+                )
             if ladder[0] < 0 or ladder[-1] > MAX_RANK:
                 raise ValueError(f"ranks of `{part}` must lie between 0 and {MAX_RANK}, found {list(ladder)}")
         return self

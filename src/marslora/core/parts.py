@@ -60,9 +60,7 @@ class ModelInfo(Record):
 
     def module_ranks(self, allocation: Allocation) -> dict[str, int]:
         """``{module path: rank}`` of every linear that the allocation adapts."""
-        return {
-            linear.name: rank for part, rank in allocation.ranks if rank > 0 for linear in self.part(part).alive
-        }
+        return {linear.name: rank for part, rank in allocation.ranks if rank > 0 for linear in self.part(part).alive}
 
     def num_trainable(self, allocation: Allocation, full: tuple[str, ...] = ()) -> int:
         """Trainable parameters of an allocation; parts in ``full`` are trained whole."""

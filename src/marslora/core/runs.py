@@ -94,3 +94,24 @@ class Run(Record):
     def last_examples(self) -> int:
         """How far the run got."""
         return self.examples[-1] if self.examples else 0
+
+
+class FinalResult(Record):
+    """How the final run ended. Losses are mean nats per answer token, accuracies shares of answer tokens."""
+
+    adapter_folder: str
+    num_trainable: int
+    base_validation_loss: float
+    base_validation_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    test_loss: float | None = None
+    test_accuracy: float | None = None
+    base_test_loss: float | None = None
+    base_test_accuracy: float | None = None
+    examples: tuple[int, ...] = ()
+    validation_curve: tuple[float, ...] = ()
+    """Validation loss at ``examples``."""
+    started_at_examples: int = 0
+    """Examples already seen by the calibration run it continued."""
+    cost: Cost = Cost()

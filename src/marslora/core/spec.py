@@ -138,3 +138,24 @@ class PackSpec(Record):
     """Members' checkpoints live in ``checkpoint_folder/<member id>``; a member found there is continued."""
     cache_folder: str
     """Where preprocessed rows are kept."""
+
+
+class FinalSpec(Record):
+    """The final run: one allocation, trained with `transformers.Trainer` and PEFT."""
+
+    model: ModelSpec
+    data: DataSpec
+    training: TrainingSpec
+    allocation: Allocation
+    module_ranks: dict[str, int]
+    """Rank of every adapted linear, by module path."""
+    full_modules: tuple[str, ...] = ()
+    """Module paths that are trained whole."""
+    full_examples: int
+    start_folder: str | None = None
+    """A member's checkpoint that the run continues; its examples count as already seen."""
+    output_folder: str
+    """Trainer checkpoints go to ``output_folder/checkpoints``, the adapter to ``output_folder/adapter``."""
+    cache_folder: str
+    seed: int = 0
+    report_to: tuple[str, ...] = ()
