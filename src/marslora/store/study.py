@@ -1,0 +1,185 @@
+"""A study on disk: JSON artifacts in a folder, runs in an Optuna storage, one writer at a time.
+
+Artifacts are written whole or not at all, and remember the digest of what they were made from: a stage that finds its
+artifact with the same digest returns it, so running again after a crash is resuming.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+from marslora.core.errors import StudyError
+from marslora.core.record import Record
+from marslora.core.runs import Run
+from marslora.core.spec import StudySpec
+from marslora.store.trials import Trials
+
+R = TypeVar("R", bound=Record)
+
+STAGES_FILE = "stages.json"
+
+
+class Study:
+    """One study folder. Use as a context manager: it holds the folder's lock until it is closed."""
+
+    def __init__(self, folder: Path, spec: StudySpec, storage: str | None, lock: TextIO | None) -> None:
+        self.folder = folder
+        self.spec = spec
+        self._storage = storage or f"sqlite:///{(folder / 'study.db').resolve()}"
+        self._lock = lock
+        self._trials: Trials | None = None
+
+    @classmethod
+    def create(cls, folder: Path, spec: StudySpec, storage: str | None = None) -> Study:
+        """The study of ``spec`` in ``folder``, new or continued.
+
+        Raises `StudyError` if the folder holds a study of another spec or another process is working on it.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise StudyError(f"study folder {folder} is not writable. Choose another with --study.")
+        lock = _take_lock(folder)
+        path = folder / "spec.json"
+        if path.exists():
+            _check_same(_load_spec(path), spec, folder)
+        else:
+            write_atomically(path, spec.to_json())
+        return cls(folder, spec, storage, lock)
+
+    @classmethod
+    def open(cls, folder: Path, storage: str | None = None) -> Study:
+        """An existing study, to read."""
+        path = folder / "spec.json"
+        if not path.exists():
+            raise StudyError(f"{folder} is no study folder: it has no spec.json. Give the folder of a finished search.")
+        return cls(folder, _load_spec(path), storage, None)
+
+    def __enter__(self) -> Study:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the lock and the database."""
+        if self._trials is not None:
+            self._trials.close()
+            self._trials = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    @property
+    def storage_url(self) -> str:
+        """The Optuna URL of the runs, for `optuna-dashboard`."""
+        return self._storage
+
+    @property
+    def trials(self) -> Trials:
+        """The runs, as trials of an Optuna study named after the spec's digest."""
+        if self._trials is None:
+            self._trials = Trials(self._storage, f"marslora-{self.spec.digest()}", self.spec.space)
+        return self._trials
+
+    def runs(self) -> list[Run]:
+        """Every run seen so far, in order of its first start."""
+        return self.trials.runs()
+
+    def path(self, *names: str) -> Path:
+        """A path inside the study folder."""
+        return self.folder.joinpath(*names)
+
+    def read(self, name: str, kind: type[R], inputs: str | None = None) -> R | None:
+        """The artifact ``name``, or None if it is absent or was made from other ``inputs``."""
+        path = self.path(name)
+        if not path.exists() or (inputs is not None and self._stages().get(name) != inputs):
+            return None
+        return kind.load(path)
+
+    def write(self, name: str, artifact: Record, inputs: str) -> None:
+        """Store an artifact with the digest of what it was made from."""
+        self.write_json(name, artifact.model_dump(mode="json"), inputs)
+
+    def read_json(self, name: str, inputs: str | None = None) -> Any:
+        """Like `read`, for plain JSON."""
+        path = self.path(name)
+        if not path.exists() or (inputs is not None and self._stages().get(name) != inputs):
+            return None
+        return json.loads(path.read_text())
+
+    def write_json(self, name: str, values: Any, inputs: str) -> None:
+        """Like `write`, for plain JSON."""
+        write_atomically(self.path(name), json.dumps(values, indent=2))
+        write_atomically(self.path(STAGES_FILE), json.dumps({**self._stages(), name: inputs}, indent=2))
+
+    def _stages(self) -> Mapping[str, str]:
+        path = self.path(STAGES_FILE)
+        return json.loads(path.read_text()) if path.exists() else {}
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a crash leaves the old one or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StudyError(
+            f"cannot write {path}: {error.strerror}. Free some space; nothing written before is lost."
+        ) from error
+
+
+def _take_lock(folder: Path) -> TextIO:
+    lock = (folder / ".lock").open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        owner = lock.read().strip() or "unknown"
+        lock.close()
+        raise StudyError(
+            f"another process (pid {owner}) is working on {folder}. Wait for it, or choose another --study folder."
+        ) from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
+
+
+def _load_spec(path: Path) -> StudySpec:
+    try:
+        return StudySpec.load(path)
+    except ValueError as error:
+        raise StudyError(f"{path} cannot be read ({error}). Restore it or choose another --study folder.") from None
+
+
+def _check_same(old: StudySpec, new: StudySpec, folder: Path) -> None:
+    if old == new:
+        return
+    changes = [
+        f"{field}: {before!r} there, {after!r} now"
+        for field, before, after in _differences(old.model_dump(mode="json"), new.model_dump(mode="json"))
+    ]
+    raise StudyError(
+        f"study folder {folder} belongs to another spec ({'; '.join(changes)}). Choose another --study folder."
+    )
+
+
+def _differences(old: Any, new: Any, field: str = "") -> list[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            item
+            for key in {**old, **new}
+            for item in _differences(old.get(key), new.get(key), f"{field}.{key}".lstrip("."))
+        ]
+    return [] if old == new else [(field, old, new)]

@@ -1,0 +1,99 @@
+"""Allocations, spaces and records."""
+
+import pickle
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from marslora import optim
+from marslora.core import errors, kinds
+from marslora.core.allocation import Allocation, Space
+from marslora.core.errors import ConfigError
+from marslora.core.parts import LinearInfo, ModelInfo, PartInfo
+from marslora.core.seeds import derive
+from marslora.core.spec import StudySpec
+
+ranks = st.dictionaries(st.sampled_from(["vision", "audio", "projector", "language"]), st.integers(0, 4096), min_size=1)
+ladders = st.dictionaries(
+    st.sampled_from(["a", "b", "c"]), st.sets(st.integers(0, 64), min_size=1, max_size=4).map(sorted), min_size=1
+)
+
+
+@given(ranks)
+def test_an_allocation_survives_json_and_pickle(mapping):
+    allocation = Allocation.of(mapping)
+    assert Allocation.model_validate_json(allocation.to_json()) == allocation
+    assert pickle.loads(pickle.dumps(allocation)) == allocation
+    assert hash(Allocation.of(mapping)) == hash(allocation)
+    assert allocation.as_dict() == mapping
+
+
+@given(ladders)
+def test_a_space_lists_every_allocation_once(mapping):
+    space = Space.of({part: tuple(ladder) for part, ladder in mapping.items()})
+    found = list(space.allocations())
+    assert len(found) == len(set(found)) == len(space)
+    assert Space.model_validate_json(space.to_json()) == space
+
+
+@pytest.mark.parametrize(
+    ("ladder", "message"), [([8, 2], "increasing"), ([], "increasing"), ([2, 2], "increasing"), ([-1, 2], "between 0")]
+)
+def test_a_wrong_ladder_is_named(ladder, message):
+    with pytest.raises(ConfigError, match=f"vision.*{message}|{message}.*vision|of `vision` must lie {message}"):
+        Space.parse({"vision": ladder})
+
+
+def test_an_unknown_field_is_named():
+    with pytest.raises(ConfigError, match=r"`training\.learning_rat`"):
+        StudySpec.parse(
+            {
+                "model": {"path": "m"},
+                "data": {"train": ["a"]},
+                "space": {"v": [1, 2]},
+                "training": {"learning_rat": 1},
+            }
+        )
+
+
+def test_any_change_changes_the_digest():
+    base = {"model": {"path": "m"}, "data": {"train": ["a"]}, "space": {"v": [1, 2]}}
+    digests = {
+        StudySpec.parse({**base, **change}).digest()
+        for change in ({}, {"space": {"v": [1, 3]}}, {"training": {"epochs": 4}}, {"search": {"seed": 1}})
+    }
+    assert len(digests) == 4
+
+
+def test_trainable_parameters_are_counted_without_dead_layers():
+    part = PartInfo(
+        name="vision",
+        paths=("v",),
+        num_parameters=100,
+        linears=(LinearInfo(name="v.a", inputs=3, outputs=5), LinearInfo(name="v.b", inputs=7, outputs=7, dead=True)),
+    )
+    info = ModelInfo(architecture="X", modalities=("image",), num_parameters=100, parts=(part,))
+    assert info.num_trainable(Allocation.of(vision=4)) == 4 * 8
+    assert info.num_trainable(Allocation.of(vision=4), full=("vision",)) == 100
+    assert info.module_ranks(Allocation.of(vision=4)) == {"v.a": 4}
+    with pytest.raises(ConfigError, match="`audio` is no part of X"):
+        info.num_trainable(Allocation.of(audio=2))
+
+
+def test_streams_of_a_seed_do_not_depend_on_each_other():
+    assert derive(0, "a", 1) == derive(0, "a", 1)
+    assert len({derive(s, n) for s in range(10) for n in "abc"}) == 30
+
+
+def test_errors_cross_processes():
+    for name in ("ConfigError", "DataError", "ModelError", "StudyError", "MissingDependencyError"):
+        error = getattr(errors, name)("what, where, how")
+        assert str(pickle.loads(pickle.dumps(error))) == "what, where, how"
+
+
+def test_an_unknown_kind_is_answered_with_the_known_ones():
+    with pytest.raises(ConfigError, match=r"`adamww` is not in marslora's optim\. It must be one of \["):
+        kinds.load(optim, "adamww", object)
+    with pytest.raises(ConfigError, match="cannot be imported"):
+        kinds.load(optim, "nowhere:Thing", object)

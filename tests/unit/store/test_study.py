@@ -1,0 +1,141 @@
+"""The study folder: resumable, guarded, whole files or none."""
+
+import json
+import multiprocessing
+
+import pytest
+
+from marslora.core.allocation import Allocation
+from marslora.core.errors import StudyError
+from marslora.core.runs import Cost, MemberResult, Observation
+from marslora.core.spec import DataSpec, MemberSpec, ModelSpec, StudySpec
+from marslora.store.study import Study, write_atomically
+
+
+def spec(**changes):
+    values = {"model": {"path": "m"}, "data": {"train": ["a"]}, "space": {"vision": [2, 8], "language": [2, 8]}}
+    return StudySpec.parse({**values, **changes})
+
+
+def member(**changes):
+    values = {
+        "id": "joint",
+        "allocation": {"vision": 2, "language": 8},
+        "data_examples": 64,
+        "until_examples": 32,
+    }
+    return MemberSpec.parse({**values, **changes})
+
+
+def observe(study, name, *points):
+    for examples, loss in points:
+        study.trials.observe(Observation(member=name, examples=examples, metric="validation_loss", value=loss))
+
+
+def test_a_run_survives_the_process(tmp_path):
+    with Study.create(tmp_path, spec()) as study:
+        study.trials.start(member())
+        observe(study, "joint", (0, 2.0), (16, 1.5))
+    with Study.create(tmp_path, spec()) as study:
+        (run,) = study.runs()
+        assert (run.status, run.examples, run.validation_loss) == ("running", (0, 16), (2.0, 1.5))
+        study.trials.start(member())
+        observe(study, "joint", (16, 1.5), (32, 1.25))
+        result = MemberResult(member="joint", status="complete", examples=32, cost=Cost(seconds=1.5, examples=32))
+        study.trials.finish(result)
+        (run,) = study.runs()
+    assert run.status == "complete"
+    assert run.validation_loss == (2.0, 1.5, 1.25)
+    assert run.cost.examples == 32
+    assert run.member.allocation == Allocation.of(vision=2, language=8)
+
+
+def test_a_continued_member_is_one_run(tmp_path):
+    with Study.create(tmp_path, spec()) as study:
+        for until, points in ((32, [(0, 2.0), (32, 1.5)]), (64, [(64, 1.0)])):
+            study.trials.start(member(until_examples=until))
+            observe(study, "joint", *points)
+            study.trials.finish(MemberResult(member="joint", status="complete", examples=until, cost=Cost(examples=32)))
+        (run,) = study.runs()
+    assert run.examples == (0, 32, 64)
+    assert run.cost.examples == 64
+    assert run.member.until_examples == 64
+
+
+def test_other_series_are_kept(tmp_path):
+    with Study.create(tmp_path, spec()) as study:
+        study.trials.start(member())
+        for examples in (16, 32):
+            study.trials.observe(
+                Observation(member="joint", examples=examples, metric="train_loss", value=1 / examples)
+            )
+        study.trials.finish(MemberResult(member="joint", status="diverged", examples=32, message="loss was nan"))
+        assert study.trials.series("joint", "train_loss") == [(16, 1 / 16), (32, 1 / 32)]
+        assert study.runs()[0].status == "diverged"
+        assert study.runs()[0].last_loss == float("inf")
+
+
+def test_another_spec_is_refused_with_the_field(tmp_path):
+    Study.create(tmp_path, spec()).close()
+    with pytest.raises(StudyError, match=r"data\.seed: 0 there, 3 now.*another --study"):
+        Study.create(tmp_path, spec(data={"train": ["a"], "seed": 3}))
+
+
+def _hold(folder, taken, release):
+    with Study.create(folder, spec()):
+        taken.set()
+        release.wait(20)
+
+
+def test_two_processes_cannot_work_on_one_study(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    taken, release = context.Event(), context.Event()
+    process = context.Process(target=_hold, args=(tmp_path, taken, release))
+    process.start()
+    assert taken.wait(20)
+    try:
+        with pytest.raises(StudyError, match="another process"):
+            Study.create(tmp_path, spec())
+    finally:
+        release.set()
+        process.join()
+    Study.create(tmp_path, spec()).close()
+
+
+def test_an_artifact_is_valid_for_its_inputs_only(tmp_path):
+    with Study.create(tmp_path, spec()) as study:
+        study.write("data.json", DataSpec(train=("x",)), "digest-1")
+        assert study.read("data.json", DataSpec, "digest-1") == DataSpec(train=("x",))
+        assert study.read("data.json", DataSpec, "digest-2") is None
+        assert study.read("absent.json", DataSpec) is None
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    write_atomically(path, "old")
+
+    def full_disk(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(StudyError, match="No space left on device"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_folder_without_a_study_says_so(tmp_path):
+    with pytest.raises(StudyError, match="no study folder"):
+        Study.open(tmp_path)
+
+
+def test_a_damaged_spec_says_so(tmp_path):
+    (tmp_path / "spec.json").write_text("{")
+    with pytest.raises(StudyError, match="cannot be read"):
+        Study.open(tmp_path)
+
+
+def test_the_spec_file_is_plain_json(tmp_path):
+    Study.create(tmp_path, spec()).close()
+    assert json.loads((tmp_path / "spec.json").read_text())["space"] == {"vision": [2, 8], "language": [2, 8]}
+    assert ModelSpec(path="m") == Study.open(tmp_path).spec.model
