@@ -27,5 +27,9 @@ class StudyError(MarsloraError, RuntimeError):
     """A study folder is damaged, locked, or belongs to another spec."""
 
 
+class TrainingError(MarsloraError, RuntimeError):
+    """A training run cannot go on, e.g. because its loss is no longer a number."""
+
+
 class MissingDependencyError(MarsloraError, ImportError):
     """An optional package is needed and not installed."""

@@ -158,4 +158,7 @@ class FinalSpec(Record):
     """Trainer checkpoints go to ``output_folder/checkpoints``, the adapter to ``output_folder/adapter``."""
     cache_folder: str
     seed: int = 0
+    """Initialisation and dropout."""
+    order_seed: int = 0
+    """Order of the batches: that of the run in ``start_folder``, so that its rows come first."""
     report_to: tuple[str, ...] = ()

@@ -1,0 +1,37 @@
+"""Warm-up, stable, decay, and when to look: the same numbers for a calibration run and for the final run it may become."""
+
+from __future__ import annotations
+
+import math
+
+from marslora.core.spec import TrainingSpec
+
+
+def num_steps(examples: int, batch_size: int) -> int:
+    """Optimizer steps that see ``examples`` examples, the last one possibly a shorter batch."""
+    return math.ceil(examples / batch_size)
+
+
+def rate_factor(step: int, total_steps: int, training: TrainingSpec, *, decays: bool) -> float:
+    """What the learning rate is multiplied by at optimizer step ``step`` (from 0) of a full run of ``total_steps``.
+
+    It rises linearly over the first ``training.warmup`` of the run, then is 1; where ``decays``, it falls linearly
+    over the last ``training.decay`` of the run, so that the step after the last one would have 0. Calibration runs do
+    not decay: they are the beginning of a full run, comparable at every length (arXiv 2405.18392).
+    """
+    warmup_steps = math.ceil(training.warmup * total_steps)
+    decay_steps = math.ceil(training.decay * total_steps)
+    rising = (step + 1) / warmup_steps if step < warmup_steps else 1.0
+    falling = (total_steps - step) / (decay_steps + 1) if decays and decay_steps else 1.0
+    return max(0.0, min(1.0, rising, falling))
+
+
+def evaluation_steps(total_steps: int, evaluations: int) -> tuple[int, ...]:
+    """The steps of a full run after which validation is measured: 1 to ``total_steps``, even in the logarithm.
+
+    Small runs have fewer points than asked, because two of them would fall on the same step.
+    """
+    if total_steps < 1:
+        return ()
+    shares = (index / (evaluations - 1) for index in range(evaluations))
+    return tuple(sorted({round(total_steps**share) for share in shares} | {total_steps}))
