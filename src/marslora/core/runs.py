@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from marslora.core.parts import ModelInfo
 from marslora.core.record import Record
 from marslora.core.spec import MemberSpec
 
@@ -70,10 +71,6 @@ class Failure(Record):
     message: str
 
 
-Event = Observation | MemberResult | PackResult | Failure
-"""What comes back from the training wing, in order of happening."""
-
-
 class Run(Record):
     """One member with everything seen of it: what laws and strategies read."""
 
@@ -115,3 +112,41 @@ class FinalResult(Record):
     started_at_examples: int = 0
     """Examples already seen by the calibration run it continued."""
     cost: Cost = Cost()
+
+
+class Advance(Record):
+    """How far a long piece of work has got, for progress bars; never stored."""
+
+    task: str
+    done: float
+    total: float
+
+
+class DataSummary(Record):
+    """The rows that a study uses."""
+
+    num_train: int
+    num_validation: int
+    num_test: int
+    num_bad: int = 0
+    bad_rows: tuple[str, ...] = ()
+    """The first unusable rows: file, number, reason."""
+    answer_tokens: float = 0.0
+    """Mean answer tokens of a training row: those that the loss counts."""
+    tokens: float = 0.0
+    """Mean tokens of a training row, image tokens included."""
+    digest: str = ""
+    """Changes when any row changes."""
+
+
+class Prepared(Record):
+    """What `PrepareSpec` asks for."""
+
+    info: ModelInfo
+    data: DataSummary
+    device: str
+    versions: dict[str, str] = {}
+
+
+Event = Observation | MemberResult | PackResult | Failure | Advance | Prepared | FinalResult
+"""What comes back from the training wing, in order of happening."""

@@ -162,3 +162,12 @@ class FinalSpec(Record):
     order_seed: int = 0
     """Order of the batches: that of the run in ``start_folder``, so that its rows come first."""
     report_to: tuple[str, ...] = ()
+
+
+class PrepareSpec(Record):
+    """What is looked at before anything is trained: the model's parts and every row of data."""
+
+    model: ModelSpec
+    data: DataSpec
+    batch_size: int
+    cache_folder: str
