@@ -135,7 +135,7 @@ class DataSummary(Record):
     """Mean answer tokens of a training row: those that the loss counts."""
     tokens: float = 0.0
     """Mean tokens of a training row, image tokens included."""
-    digest: str = ""
+    fingerprint: str = ""
     """Changes when any row changes."""
 
 
