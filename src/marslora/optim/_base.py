@@ -1,0 +1,227 @@
+"""What every optimizer promises: an ordinary `torch.optim.Optimizer` that also updates packs, each member for itself.
+
+A *member-stacked* parameter holds K independent copies along its first dimension. Kinds only ever see stacked tensors:
+an ordinary parameter is a pack of one. What a kind must not do is let one member's numbers reach another's.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from marslora.core.errors import ConfigError
+from marslora.optim._groups import FIELDS, active_members, check_group, num_members, rank_of
+from marslora.optim._stacks import (
+    HALF,
+    member_values,
+    rank_mask,
+    spread,
+    stacked,
+    without_padding,
+    working_dtype,
+    write_rows,
+)
+
+
+@dataclass
+class Bucket:
+    """N stacked tensors of one group that a kind updates in place; the first dimension of each is K active members."""
+
+    group: dict[str, Any]
+    params: list[Tensor]
+    grads: list[Tensor]
+    """To be read only: they may be the parameters' own ``.grad``."""
+    states: dict[str, list[Tensor]]
+    steps_NK: Tensor
+    """Updates of each parameter and member, this one included (float64, CPU)."""
+    members: list[int]
+    """Which members of the group the K rows are."""
+
+    def number(self, name: str) -> Tensor:
+        """The group's number ``name`` of each row: (K,) float64 on the CPU."""
+        return self.rows(member_values(self.group[name], num_members(self.group)))
+
+    def rows(self, values: Tensor) -> Tensor:
+        """Values of all the group's members, reduced to those of the bucket."""
+        return values[self.members]
+
+    @property
+    def ranks(self) -> list[int] | None:
+        """True ranks of the rows; what lies beyond, in dimension ``rank_dim``, is zero everywhere."""
+        return None if self.group["ranks"] is None else [self.group["ranks"][k] for k in self.members]
+
+    def spread(self, values: Tensor) -> Any:
+        """(K,) or (N, K) values as ``torch._foreach_*`` takes them: a float if all are equal, else N tensors."""
+        return spread(values, self.params)
+
+
+class AbstractOptimizer(torch.optim.Optimizer, ABC):
+    """An optimizer for ordinary parameters and for packs.
+
+    Fields of a parameter group, beside a kind's own numbers (all are read at every step, so any may be scheduled):
+
+    - ``members``: None for ordinary parameters; K where the first dimension of every parameter is K members.
+    - ``ranks``: the members' true ranks; the rest of dimension ``rank_dim`` is padding, zero and kept exactly zero.
+    - ``rank_dim``: negative; None means as PEFT stores factors, -2 for role A (R, I) and -1 for role B (O, R).
+    - ``role``: A, B, full, magnitude, router or other. ``part``: vision, language, ... (a label for people).
+    - ``active``: (K,) booleans or None. A member that is not active keeps parameters and state bit for bit.
+    - ``lr``, ``weight_decay`` and other numbers: one, or one per member as a (K,) tensor or a sequence.
+
+    State is float32 for half-precision parameters, otherwise in their dtype. ``.grad`` is never written.
+    """
+
+    state_names: tuple[str, ...] = ()
+    """Buffers shaped like the parameter that the kind keeps, beside ``step``."""
+
+    def __init__(self, params: Any, defaults: dict[str, Any]):
+        super().__init__(params, {**FIELDS, **defaults})
+
+    @abstractmethod
+    def update(self, bucket: Bucket) -> None:
+        """Update ``bucket.params`` and ``bucket.states`` in place."""
+
+    @property
+    def num_members(self) -> int:
+        """K; 1 for ordinary parameters."""
+        return num_members(self.param_groups[0])
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; `ConfigError` where its fields contradict each other or its parameters."""
+        super().add_param_group(param_group)
+        try:
+            check_group(self.param_groups[-1], self.param_groups[0])
+        except ConfigError:
+            self.param_groups.pop()
+            raise
+
+    def set_active(self, active: Tensor | Sequence[bool] | None) -> None:
+        """Let only these members move, (K,) booleans; None: all of them."""
+        mask = None if active is None else torch.as_tensor(active, dtype=torch.bool).cpu()
+        if mask is not None and mask.shape != (self.num_members,):
+            raise ConfigError(f"`active` must have shape ({self.num_members},), it has {tuple(mask.shape)}.")
+        for group in self.param_groups:
+            group["active"] = mask
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every active member of every parameter that has a gradient; returns what ``closure`` returned."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            members = active_members(group)
+            params = [param for param in group["params"] if param.grad is not None]
+            for alike in _by_device_and_dtype(params) if members else ():
+                self._step_alike(group, alike, members)
+        return loss
+
+    def member_state(self, param: Tensor, member: int = 0) -> dict[str, Tensor]:
+        """A copy of one member's state of ``param``, without padding: ``step`` (a scalar) and each of ``state_names``.
+
+        Empty where the parameter was never updated. Ordinary parameters have the one member 0.
+        """
+        group, state = self._group_of(param), self.state.get(param)
+        if not state:
+            return {}
+        own = {name: self._member_view(group, state[name], member).clone() for name in self.state_names}
+        return {"step": state["step"].view(-1)[member].clone(), **own}
+
+    def load_member_state(self, param: Tensor, member: int, state: dict[str, Tensor]) -> None:
+        """Write what `member_state` gave into this member of ``param`` alone; an empty ``state`` resets the member."""
+        group = self._group_of(param)
+        own = self._state_of(param, group)
+        own["step"].view(-1)[member] = state["step"] if state else 0
+        for name in self.state_names:
+            stacked(own[name], group["members"])[member].zero_()
+            view = self._member_view(group, own[name], member)
+            if state and view.shape != state[name].shape:
+                raise ConfigError(
+                    f"State `{name}` of member {member} must have shape {tuple(view.shape)}; "
+                    f"it has {tuple(state[name].shape)}."
+                )
+            if state:
+                view.copy_(state[name])
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As in torch, but float32 state of half-precision parameters stays float32."""
+        super().load_state_dict(state_dict)
+        saved = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
+        for key, param in zip(saved, chain.from_iterable(g["params"] for g in self.param_groups), strict=True):
+            if param.dtype in HALF and key in state_dict["state"]:
+                for name in self.state_names:
+                    self.state[param][name] = state_dict["state"][key][name].to(param.device, copy=True)
+
+    def _group_of(self, param: Tensor) -> dict[str, Any]:
+        for group in self.param_groups:
+            if any(param is other for other in group["params"]):
+                return group
+        raise ConfigError(f"A parameter of shape {tuple(param.shape)} does not belong to this optimizer.")
+
+    def _member_view(self, group: dict[str, Any], tensor: Tensor, member: int) -> Tensor:
+        row = stacked(tensor, group["members"])[member]
+        return without_padding(row, rank_of(group, member), group["rank_dim"])
+
+    def _state_of(self, param: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
+        """The parameter's state, made of zeros at its first use."""
+        state: dict[str, Tensor] = self.state[param]
+        if not state:
+            state["step"] = torch.zeros(() if group["members"] is None else (group["members"],), dtype=torch.float32)
+            for name in self.state_names:
+                state[name] = torch.zeros_like(param, dtype=working_dtype(param))
+        return state
+
+    def _step_alike(self, group: dict[str, Any], owners: list[Tensor], members: list[int]) -> None:
+        """Bring the active rows of parameters of one device and dtype together, update them, write them back."""
+        everyone = len(members) == num_members(group)
+        rows = slice(None) if everyone else torch.tensor(members, device=owners[0].device)
+        states = [self._state_of(param, group) for param in owners]
+        for state in states:
+            state["step"].view(-1)[members] += 1
+        views = [stacked(param.detach(), group["members"]) for param in owners]
+        state_views = {name: [stacked(s[name], group["members"]) for s in states] for name in self.state_names}
+        bucket = Bucket(
+            group=group,
+            params=[view[rows].to(working_dtype(view)) for view in views],
+            grads=_gradients(group, owners, rows),
+            states={name: [view[rows] for view in own] for name, own in state_views.items()},
+            steps_NK=torch.stack([state["step"].view(-1)[members] for state in states]).double(),
+            members=members,
+        )
+        self.update(bucket)
+        for view, new in zip(views, bucket.params, strict=True):
+            write_rows(view, rows, new)
+        for name, own in state_views.items():
+            for view, new in zip(own, bucket.states[name], strict=True):
+                write_rows(view, rows, new)
+
+
+def _gradients(group: dict[str, Any], owners: list[Tensor], rows: Any) -> list[Tensor]:
+    """The rows' gradients in the working dtype, with zeros in the padding."""
+    masks: dict[tuple[int, ...], Tensor | None] = {}
+    grads = []
+    for param in owners:
+        grad = stacked(param.grad, group["members"])  # type: ignore[arg-type]
+        if group["ranks"] is not None:
+            if grad.shape not in masks:
+                masks[grad.shape] = rank_mask(group["ranks"], grad, group["rank_dim"])
+            mask = masks[grad.shape]
+            grad = grad if mask is None else torch.where(mask, grad, 0.0)
+        grads.append(grad[rows].to(working_dtype(param)))
+    return grads
+
+
+def _by_device_and_dtype(params: Iterable[Tensor]) -> list[list[Tensor]]:
+    """Lists of parameters that one ``torch._foreach_*`` call can take; `ConfigError` for gradients that none can."""
+    found: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    for param in params:
+        if param.grad is None or param.grad.layout != torch.strided or param.is_complex():
+            raise ConfigError("Sparse gradients and complex parameters cannot be used; build the layer without them.")
+        found.setdefault((param.device, param.dtype), []).append(param)
+    return list(found.values())

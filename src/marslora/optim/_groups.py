@@ -1,0 +1,73 @@
+"""The fields of a parameter group that say whose parameters these are, and their checks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from marslora.core.errors import ConfigError
+
+ROLES = ("A", "B", "full", "magnitude", "router", "other")
+RANK_DIMS = {"A": -2, "B": -1}
+"""Where the rank stands in a factor, as PEFT stores it: A is (rank, inputs), B is (outputs, rank)."""
+FIELDS: dict[str, Any] = {
+    "members": None,
+    "ranks": None,
+    "rank_dim": None,
+    "role": "other",
+    "part": "",
+    "active": None,
+}
+
+
+def num_members(group: dict[str, Any]) -> int:
+    """K; 1 for ordinary parameters."""
+    return group["members"] or 1
+
+
+def active_members(group: dict[str, Any]) -> list[int]:
+    """The members of the group that may move."""
+    active = group["active"]
+    return [k for k in range(num_members(group)) if active is None or bool(active[k])]
+
+
+def rank_of(group: dict[str, Any], member: int) -> int | None:
+    """A member's true rank, None where the group does not say."""
+    return None if group["ranks"] is None else group["ranks"][member]
+
+
+def check_group(group: dict[str, Any], first: dict[str, Any]) -> None:
+    """Fill ``rank_dim``; `ConfigError` where fields contradict each other, the parameters or the ``first`` group."""
+    members, ranks, role = group["members"], group["ranks"], group["role"]
+    if role not in ROLES:
+        raise ConfigError(f"`role` of a parameter group must be one of {list(ROLES)}, it is `{role}`.")
+    if members != first["members"]:
+        raise ConfigError(
+            f"Every parameter group must have the same `members`; found {first['members']} and {members}. "
+            "A parameter shared by members would let them influence each other: give it its own optimizer."
+        )
+    if group["rank_dim"] is None:
+        group["rank_dim"] = RANK_DIMS.get(role)
+    if ranks is not None:
+        _check_ranks(group)
+    for param in group["params"]:
+        _check_param(param, group)
+
+
+def _check_ranks(group: dict[str, Any]) -> None:
+    group["ranks"] = tuple(int(rank) for rank in group["ranks"])
+    if len(group["ranks"]) != num_members(group):
+        raise ConfigError(f"`ranks` must have one entry per member ({num_members(group)}), it is {group['ranks']}.")
+    if group["rank_dim"] is None or group["rank_dim"] >= 0:
+        raise ConfigError(f"`ranks` needs role A or B, or a negative `rank_dim`; found {group['rank_dim']}.")
+
+
+def _check_param(param: Tensor, group: dict[str, Any]) -> None:
+    members, ranks = group["members"], group["ranks"]
+    if members is not None and (param.ndim == 0 or param.shape[0] != members):
+        raise ConfigError(f"A parameter of {members} members must start with {members}; shape {tuple(param.shape)}.")
+    if ranks is not None and not 0 <= min(ranks) <= max(ranks) <= param.shape[group["rank_dim"]]:
+        raise ConfigError(
+            f"`ranks` {ranks} do not fit dimension {group['rank_dim']} of a parameter of shape {tuple(param.shape)}."
+        )

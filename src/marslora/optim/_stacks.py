@@ -1,0 +1,66 @@
+"""Small functions on tensors whose first dimension is K members, and on numbers that members may differ in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from marslora.core.errors import ConfigError
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+def working_dtype(param: Tensor) -> torch.dtype:
+    """The dtype of state and arithmetic: float32 for half precision, where updates of size ``lr`` would vanish."""
+    return torch.float32 if param.dtype in HALF else param.dtype
+
+
+def stacked(tensor: Tensor, members: int | None) -> Tensor:
+    """A view whose first dimension is the members: an ordinary tensor is a pack of one."""
+    return tensor.unsqueeze(0) if members is None else tensor
+
+
+def member_values(value: float | Tensor | Sequence[float], members: int) -> Tensor:
+    """A number, or one per member, as (K,) float64 on the CPU."""
+    values_K = torch.as_tensor(value, dtype=torch.float64, device="cpu").reshape(-1)
+    if values_K.numel() not in (1, members):
+        raise ConfigError(f"A per-member number must have {members} values, it has {values_K.numel()}.")
+    return values_K.expand(members)
+
+
+def spread(values: Tensor, like: Sequence[Tensor]) -> float | list[Tensor]:
+    """(K,) or (N, K) float64 values as ``torch._foreach_*`` takes them for N stacked tensors.
+
+    A plain float where all values are equal (the fast path), otherwise N tensors that broadcast over their members.
+    """
+    first = float(values.flatten()[0])
+    if bool((values == first).all()):
+        return first
+    rows_NK = values.expand(len(like), -1).to(like[0].device, like[0].dtype)
+    return [row.view(-1, *(1,) * (tensor.ndim - 1)) for row, tensor in zip(rows_NK.unbind(), like, strict=True)]
+
+
+def rank_mask(ranks: Sequence[int], like: Tensor, rank_dim: int) -> Tensor | None:
+    """Booleans that broadcast against ``like``: False in the padding of each member; None where nothing is padded."""
+    size = like.shape[rank_dim]
+    if min(ranks) >= size:
+        return None
+    keep_KR = torch.arange(size) < torch.tensor(ranks).unsqueeze(-1)
+    shape = [len(ranks)] + [1] * (like.ndim - 1)
+    shape[rank_dim] = size
+    return keep_KR.view(shape).to(like.device)
+
+
+def without_padding(row: Tensor, rank: int | None, rank_dim: int | None) -> Tensor:
+    """A view of one member's tensor without its padding."""
+    return row if rank is None or rank_dim is None else row.narrow(rank_dim, 0, rank)
+
+
+def write_rows(target: Tensor, rows: Any, values: Tensor) -> None:
+    """``target[rows] = values``, where it is not already the same memory."""
+    if isinstance(rows, slice) and target.data_ptr() == values.data_ptr():
+        return
+    target[rows] = values.to(target.dtype)
