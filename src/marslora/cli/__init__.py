@@ -1,1 +1,30 @@
-"""The command line."""
+"""The command line. Each command is a file; none of them imports torch before it has to."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from marslora.cli import demo, export, inspect, kinds, report, search
+from marslora.core.errors import EXIT_CODE, MarsloraError
+
+app = typer.Typer(
+    name="marslora",
+    help="Find the LoRA ranks your multimodal model needs, before you pay for them.",
+    epilog="Start with `marslora demo`: a whole search on a small embedded model, in minutes, without a download.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (demo, search, inspect, report, export, kinds):
+    app.command(name=command.__name__.rpartition(".")[2])(command.command)
+
+
+def main() -> None:
+    """Run the command line; a user's error is one line and exit code 2."""
+    try:
+        app()
+    except MarsloraError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_CODE)

@@ -1,0 +1,5 @@
+"""``python -m marslora``."""
+
+from marslora.cli import main
+
+main()

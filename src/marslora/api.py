@@ -1,0 +1,229 @@
+"""The Python API: `search` does the whole way, `Decision` is what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from marslora.core import patterns
+from marslora.core.allocation import Allocation, Space
+from marslora.core.decision import Decision as DecisionRecord
+from marslora.core.errors import ConfigError
+from marslora.core.parts import ModelInfo
+from marslora.core.runs import FinalResult
+from marslora.core.spec import StudySpec, TrainingSpec
+from marslora.pipeline import Listener, Pipeline, Silent, full_modules
+from marslora.store.study import Study
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+    from marslora.executors._base import AbstractExecutor
+
+DEFAULT_RANKS = (1, 4, 16, 64)
+"""The ladder of every searched part: a factor of four a rung, the habitual 16 among them."""
+
+Ranks = Sequence[int] | Mapping[str, int | Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which ranks, how sure, and where everything lies."""
+
+    record: DecisionRecord
+    """The decision with every candidate, law and reason, as in `decision.json`."""
+    info: ModelInfo
+    training: TrainingSpec
+    folder: Path
+    """The study folder."""
+    final: FinalResult | None = None
+    """How the final run ended; None if it was not asked for."""
+    uniform: FinalResult | None = None
+    """How the uniform baseline ended; None if it was not asked for."""
+
+    @property
+    def chosen(self) -> Allocation:
+        """The chosen rank of every part."""
+        return self.record.chosen
+
+    @property
+    def probability(self) -> float | None:
+        """P(best) of the chosen allocation; None where no law could say."""
+        return self.record.candidate(self.chosen).p_best
+
+    @property
+    def adapter_folder(self) -> Path | None:
+        """The trained PEFT adapter; None if the final run was not asked for."""
+        return Path(self.final.adapter_folder) if self.final else None
+
+    @property
+    def report(self) -> Path:
+        """The study's page."""
+        return self.folder / "report.html"
+
+    def lora_config(self) -> LoraConfig:
+        """The chosen allocation as a `peft.LoraConfig` with mutually exclusive patterns."""
+        from peft import LoraConfig
+
+        return LoraConfig(**self.lora_settings())
+
+    def lora_settings(self) -> dict[str, Any]:
+        """The keyword arguments of `lora_config`, as plain data."""
+        full = full_modules(self.info, self.training)
+        ranks = self.info.module_ranks(self.chosen)
+        return patterns.lora_config_dict(ranks, self.training.alpha_over_rank, full, self.training.dropout)
+
+    def __str__(self) -> str:
+        return self.record.summary
+
+
+def search(
+    *,
+    model: Any,
+    train: Any,
+    processor: Any = None,
+    eval: Any = None,
+    test: Any = None,
+    ranks: Ranks = DEFAULT_RANKS,
+    strategy: str = "mars",
+    budget: float | None = None,
+    training: Mapping[str, Any] | None = None,
+    data: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    study: str | Path | None = None,
+    storage: str | None = None,
+    final: bool = True,
+    uniform: bool = False,
+    report_to: Sequence[str] = (),
+    listener: Listener | None = None,
+) -> Decision:
+    """Find the ranks, train the adapter, write the report; call again with the same arguments to continue.
+
+    Args:
+        model: A folder or hub name, or a `transformers` model already in memory (then ``processor`` too).
+        train: Training rows: a file, several, or a sequence of rows with ``messages`` and ``images``.
+        processor: The processor of a model in memory.
+        eval: Held-out rows for every decision; None splits a share off ``train``.
+        test: Rows that are looked at once, at the very end.
+        ranks: One ladder for every part but the projector, or ``{part: ladder or rank}``.
+        strategy: A kind of `marslora.search`, e.g. ``mars``, ``grid``, ``uniform``.
+        budget: Most run equivalents spent on calibration; None leaves it to the strategy.
+        training: Fields of `TrainingSpec`, e.g. ``{"epochs": 2, "learning_rate": 1e-4}``.
+        data: Further fields of `DataSpec`, e.g. ``{"max_validation": 256}``.
+        seed: Seed of initialisation, order and bootstrap.
+        study: The study folder; None derives one from the arguments.
+        storage: An Optuna storage URL; None is an SQLite file in the study folder.
+        final: Train the chosen allocation to the end.
+        uniform: Train one uniform rank with as many parameters too, to compare.
+        report_to: Trackers of `transformers.Trainer` for the final run.
+        listener: Who is told about progress.
+
+    Raises:
+        MarsloraError: With what was expected, what was found and how to mend it.
+    """
+    settings: dict[str, Any] = {
+        "model": {"path": _held_model(model, processor)},
+        "data": {
+            **(data or {}),
+            "train": _held_rows("train", train),
+            "validation": _held_rows("eval", eval),
+            "test": _held_rows("test", test),
+        },
+        "training": dict(training or {}),
+        "search": {"strategy": {"name": strategy}, "budget": budget, "seed": seed},
+        "ranks": ranks,
+    }
+    spec = spec_from(settings)
+    folder = Path(study) if study else default_folder(spec)
+    return run_study(
+        spec, folder, storage=storage, final=final, uniform=uniform, report_to=report_to, listener=listener
+    )
+
+
+def spec_from(settings: Mapping[str, Any], source: str = "the study's settings") -> StudySpec:
+    """The spec of nested settings; ``ranks`` becomes the space of the parts that the model has."""
+    values = dict(settings)
+    ranks = values.pop("ranks", DEFAULT_RANKS)
+    if "space" not in values:
+        from marslora.core.spec import ModelSpec
+        from marslora.models.loading import describe
+
+        info = describe(ModelSpec.parse(values.get("model", {}), "model"))
+        values["space"] = space_of(info, ranks, tuple(values.get("training", {}).get("full", ()))).model_dump()
+    return StudySpec.parse(values, source)
+
+
+def space_of(info: ModelInfo, ranks: Ranks, full: Sequence[str] = ()) -> Space:
+    """The space that ``ranks`` mean for a model: a projector that is not named gets the ladder's middle rank."""
+    parts = [part.name for part in info.parts if part.linears and part.name not in full]
+    named: dict[str, tuple[int, ...]] = {}
+    if isinstance(ranks, Mapping):
+        for part, ladder in ranks.items():
+            info.part(part)
+            named[part] = (ladder,) if isinstance(ladder, int) else tuple(ladder)
+    common = DEFAULT_RANKS if isinstance(ranks, Mapping) else tuple(ranks)
+    if not common or not all(isinstance(rank, int) for rank in common):
+        raise ConfigError(f"`ranks` must be whole numbers such as 4,16,64, found {list(common)}.")
+    middle = (common[len(common) // 2],)
+    return Space.parse({part: named.get(part, middle if part == "projector" else common) for part in parts}, "`ranks`")
+
+
+def default_folder(spec: StudySpec) -> Path:
+    """``studies/MODEL-DIGEST``: the same arguments name the same folder, so repeating a command continues it."""
+    return Path("studies") / f"{Path(spec.model.path).name or 'model'}-{spec.digest()[:8]}"
+
+
+def run_study(
+    spec: StudySpec,
+    folder: Path,
+    *,
+    storage: str | None = None,
+    final: bool = True,
+    uniform: bool = False,
+    report_to: Sequence[str] = (),
+    listener: Listener | None = None,
+    executor: AbstractExecutor | None = None,
+) -> Decision:
+    """Run every stage of a study that is not there yet."""
+    from marslora.executors.inline import Inline
+    from marslora.report import page
+
+    with Study.create(folder, spec, storage) as study:
+        pipeline = Pipeline(study, executor or Inline(), listener or Silent(), tuple(report_to))
+        record = pipeline.decide()
+        trained = pipeline.train() if final else None
+        baseline = pipeline.train_uniform() if uniform else None
+        pipeline.export()
+        page.write_study(study)
+        return Decision(
+            record=record,
+            info=pipeline.prepare().info,
+            training=spec.training,
+            folder=folder,
+            final=trained,
+            uniform=baseline,
+        )
+
+
+def _held_model(model: Any, processor: Any) -> str:
+    if isinstance(model, str | Path):
+        return str(model)
+    from marslora.models.loading import hold
+
+    if processor is None:
+        raise ConfigError("`processor` is needed beside a model in memory. Give `AutoProcessor.from_pretrained(...)`.")
+    return hold(f"{type(model).__name__}-{model.num_parameters()}", model, processor)
+
+
+def _held_rows(name: str, rows: Any) -> tuple[str, ...]:
+    if rows is None:
+        return ()
+    if isinstance(rows, str | Path):
+        return (str(rows),)
+    if all(isinstance(row, str | Path) for row in rows):
+        return tuple(str(row) for row in rows)
+    from marslora.data.examples import hold_rows
+
+    return (hold_rows(name, rows),)

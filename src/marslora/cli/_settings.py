@@ -1,0 +1,69 @@
+"""Command-line words and configuration files become the settings of a spec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from marslora.core.errors import ConfigError
+
+
+def ladder(text: str, option: str) -> tuple[int, ...]:
+    """``"4,16,64"`` as ranks."""
+    try:
+        return tuple(int(rank) for rank in text.split(","))
+    except ValueError:
+        raise ConfigError(f"`{option}` must be ranks such as 4,16,64, found {text!r}.") from None
+
+
+def ranks(words: Sequence[str]) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
+    """``["4,16,64"]`` for every part, or ``["vision=4,16", "language=16,64"]``."""
+    if len(words) == 1 and "=" not in words[0]:
+        return ladder(words[0], "--ranks")
+    return {part: ladder(text, f"--ranks {part}") for part, text in pairs(words, "--ranks", "vision=4,16,64").items()}
+
+
+def rates(words: Sequence[str]) -> dict[str, float]:
+    """``["vision=1e-4"]`` as learning rates by part."""
+    found = pairs(words, "--part-learning-rate", "vision=1e-4")
+    try:
+        return {part: float(text) for part, text in found.items()}
+    except ValueError:
+        raise ConfigError(f"`--part-learning-rate` must be numbers such as vision=1e-4, found {found}.") from None
+
+
+def pairs(words: Sequence[str], option: str, example: str) -> dict[str, str]:
+    """``["a=b", ...]`` as a mapping."""
+    for word in words:
+        if "=" not in word:
+            raise ConfigError(f"`{option}` must look like {example}, found {word!r}.")
+    return {name: text for name, _, text in (word.partition("=") for word in words)}
+
+
+def read_config(path: Path | None) -> dict[str, Any]:
+    """The settings of a YAML or JSON file; an empty mapping without one."""
+    if path is None:
+        return {}
+    import yaml
+
+    if not path.is_file():
+        raise ConfigError(f"configuration file {path} does not exist.")
+    try:
+        found = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"configuration file {path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"configuration file {path} must be a mapping with `model`, `data`, ..., found {found!r}.")
+    return found
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the values of ``over`` that were given; None and empty ones leave ``base`` as it is."""
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key, {}), Mapping) and key != "ranks":
+            merged[key] = merge(merged.get(key, {}), value)
+        elif value not in (None, (), [], {}):
+            merged[key] = value
+    return {key: value for key, value in merged.items() if value != {}}

@@ -1,0 +1,21 @@
+"""``marslora export``: the decision as settings of other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+STUDY = typer.Argument(help="Study folder with a decision.")
+TO = typer.Option("--to", "-t", help="peft, trl, axolotl, ... (see `marslora kinds`). Repeatable. Default: all.")
+
+
+def command(study: Annotated[Path, STUDY], to: Annotated[list[str] | None, TO] = None) -> None:
+    """Write the decision for PEFT, TRL, Axolotl, LLaMA-Factory, ms-swift, Unsloth or vLLM."""
+    from marslora.pipeline import export
+    from marslora.store.study import Study
+
+    for path in export(Study.open(study), to or ()):
+        Console().print(str(path), soft_wrap=True)

@@ -1,0 +1,32 @@
+"""``marslora kinds``: what can be named on the command line."""
+
+from __future__ import annotations
+
+import importlib
+
+from rich.console import Console
+from rich.table import Table
+
+from marslora.core import kinds
+
+ROOMS = {
+    "strategy": "search",
+    "law": "laws",
+    "adapter": "adapters",
+    "optimizer": "optim",
+    "executor": "executors",
+    "exporter": "exporters",
+}
+
+
+def command() -> None:
+    """List every strategy, law, adapter, optimizer, executor and exporter that can be named.
+
+    A kind of your own is named by `package.module:Class`.
+    """
+    table = Table("what", "name", "in one line", box=None)
+    for what, room_name in ROOMS.items():
+        room = importlib.import_module(f"marslora.{room_name}")
+        for name in kinds.names(room):
+            table.add_row(what, name, kinds.summary(room, name))
+    Console().print(table)

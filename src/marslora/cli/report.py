@@ -1,0 +1,26 @@
+"""``marslora report``: the page of a study, written anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+STUDY = typer.Argument(help="Study folder.")
+
+
+def command(
+    study: Annotated[Path, STUDY],
+    storage: Annotated[str | None, typer.Option(help="Optuna URL, if the study was made with one.")] = None,
+) -> None:
+    """Write report.html of a study (finished or not) and print the verdict."""
+    from marslora.report import page
+    from marslora.store.study import Study
+
+    opened = Study.open(study, storage)
+    console = Console()
+    path = page.write_study(opened)
+    console.print("\n".join(page.summary(study)))
+    console.print(f"\n{path}", soft_wrap=True)

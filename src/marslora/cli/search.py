@@ -1,0 +1,93 @@
+"""``marslora search``: the whole way, from a model and data to a trained adapter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from marslora.cli import _options as options
+from marslora.cli import _settings
+from marslora.cli._run import watch
+from marslora.core.errors import ConfigError
+
+
+def command(
+    model: options.Model = None,
+    train: options.Train = None,
+    validation: options.Validation = None,
+    test: options.Test = None,
+    image_folder: options.ImageFolder = None,
+    config: options.Config = None,
+    ranks: options.Ranks = None,
+    strategy: options.Strategy = None,
+    budget: options.Budget = None,
+    seed: options.Seed = None,
+    epochs: options.Epochs = None,
+    examples: options.Examples = None,
+    batch_size: options.BatchSize = None,
+    accumulation: options.Accumulation = None,
+    learning_rate: options.LearningRate = None,
+    part_learning_rate: options.PartLearningRate = None,
+    alpha_over_rank: options.AlphaOverRank = None,
+    dropout: options.Dropout = None,
+    full: options.Full = None,
+    optimizer: options.Optimizer = None,
+    gradient_checkpointing: options.GradientCheckpointing = False,
+    study: options.Study = None,
+    storage: options.Storage = None,
+    workers: options.Workers = 0,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    final: options.Final = True,
+    uniform: options.Uniform = False,
+    report_to: options.ReportTo = None,
+) -> None:
+    """Find the LoRA rank of every part, train the adapter, write the report.
+
+    The same command run again continues where it was interrupted.
+
+    Example: marslora search --model ./llava --train train.jsonl --eval eval.jsonl --ranks 4,16,64 --epochs 2
+    """
+    from marslora import api
+
+    given: dict[str, Any] = {
+        "model": {"path": model, "device": device, "dtype": dtype},
+        "data": {"train": train, "validation": validation, "test": test, "image_folder": image_folder},
+        "training": {
+            "epochs": epochs,
+            "examples": examples,
+            "batch_size": batch_size,
+            "accumulation": accumulation,
+            "learning_rate": learning_rate,
+            "part_learning_rates": _settings.rates(part_learning_rate or ()),
+            "alpha_over_rank": alpha_over_rank,
+            "dropout": dropout,
+            "full": full,
+            "optimizer": {"name": optimizer},
+            "gradient_checkpointing": gradient_checkpointing or None,
+        },
+        "search": {"strategy": {"name": strategy}, "budget": budget, "seed": seed},
+        "ranks": _settings.ranks(ranks) if ranks else None,
+    }
+    settings = _settings.merge(_settings.read_config(config), given)
+    if "path" not in settings.get("model", {}):
+        raise ConfigError("`--model` is missing. Give a model folder, or try `marslora demo` for an embedded one.")
+    if not settings.get("data", {}).get("train"):
+        raise ConfigError("`--train` is missing. Give a file of rows, or try `marslora demo` for embedded ones.")
+    spec = api.spec_from(settings, str(config) if config else "the command line")
+    watch(
+        spec,
+        study or api.default_folder(spec),
+        storage=storage,
+        final=final,
+        uniform=uniform,
+        report_to=report_to or (),
+        executor=_executor(workers),
+    )
+
+
+def _executor(workers: int):  # type: ignore[no-untyped-def]
+    if workers == 0:
+        return None
+    from marslora.executors.processes import Processes
+
+    return Processes(workers)
