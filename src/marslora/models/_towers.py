@@ -1,0 +1,128 @@
+"""Where the parts of a model live: module paths of its towers, its language model, its head."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from marslora.models import overrides
+from marslora.models._classes import modalities_of
+
+PROJECTOR = re.compile(
+    r"(^|\.)(multi_modal_projector|mm_projector|modality_projection|connector|projector|aligner"
+    r"|(deepstack_)?merger(_list)?|vision_projection|vision_adapter|image_to_text_projection|language_projection"
+    r"|visual_projection|embed_vision|embed_audio|vision_embedder|qformer|resampler_model|img_projection_\w+"
+    r"|\w+_proj_for_\w+|high_res_vision_(neck|proj)|vision_embed_tokens)(?=\.|$)"
+)
+GENERATOR = re.compile(
+    r"(^|\.)(talker|token2wav|code2wav|vqmodel|generation_\w+|dit|codec_model|action_out_proj|embed_action_time"
+    r"|word_timestamp_\w+)(\.|$)"
+)
+MODALITIES = {"vision": ("image", "video"), "audio": ("audio",)}
+
+
+def inside(name: str, path: str) -> bool:
+    """Is the module or parameter ``name`` at or below ``path``?"""
+    return not path or name == path or name.startswith(path + ".")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which part a path belongs to. Asked in this order: head, generator, override, tower, projector, language."""
+
+    towers: dict[str, tuple[str, ...]]
+    decoder: str
+    head: str | None
+    named: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    projectors: tuple[str, ...] = ()
+
+    def part_of(self, name: str) -> str | None:
+        """The part of a linear or parameter, None where it has none."""
+        if (self.head is not None and inside(name, self.head)) or "lm_head" in name.split("."):
+            return None
+        if GENERATOR.search(name):
+            return None
+        for part, paths in self.named.items():
+            if any(inside(name, path) for path in paths):
+                return part
+        for part, paths in self.towers.items():
+            for path in paths:
+                if inside(name, path):
+                    return "projector" if PROJECTOR.search(name[len(path) :]) else part
+        if PROJECTOR.search(name):
+            return "projector"
+        return "language" if inside(name, self.decoder) else None
+
+    def paths(self, part: str) -> tuple[str, ...]:
+        """The module paths under which ``part`` lives; a path may hold another part's inside it."""
+        if part in self.named:
+            return self.named[part]
+        if part == "language":
+            return (self.decoder,)
+        return self.projectors if part == "projector" else self.towers.get(part, ())
+
+
+def find_layout(model: Any) -> Layout:
+    """The layout of ``model``, from what `transformers` declares, names, and the family's override file."""
+    root = getattr(model, "thinker", model)  # the Omni classes wrap the model that reads and writes text
+    names = {module: name for name, module in model.named_modules()}
+    named = _override(model.config.model_type)
+    towers = {part: _towers(model, root, part, names) for part in MODALITIES if part not in named}
+    if not any(towers.values()) and isinstance(getattr(root, "encoder", None), nn.Module):
+        towers["vision"] = (names[root.encoder],)
+    decoder = root.get_decoder()
+    head = root.get_output_embeddings()
+    layout = Layout(
+        towers=towers,
+        decoder=names.get(decoder, "") if isinstance(decoder, nn.Module) else "",
+        head=names.get(head),
+        named=named,
+    )
+    return Layout(layout.towers, layout.decoder, layout.head, layout.named, _projectors(model, layout))
+
+
+def _towers(model: Any, root: Any, part: str, names: dict[nn.Module, str]) -> tuple[str, ...]:
+    wanted = set(MODALITIES[part])
+    if not wanted & modalities_of(root):
+        return ()
+    found: list[str] = []
+    encoder = root.get_encoder(modality=MODALITIES[part][0])
+    if isinstance(encoder, nn.Module) and encoder is not root and encoder is not root.base_model:
+        found.append(names[encoder])
+    for name, module in model.named_modules():
+        if not name or not isinstance(module, PreTrainedModel) or any(inside(name, path) for path in found):
+            continue
+        declared = modalities_of(module)
+        if declared and declared <= wanted:
+            found.append(name)
+    decoder = names.get(root.get_decoder(), "")
+    return tuple(name for name in found if not _is_something_else(name, decoder))
+
+
+def _is_something_else(name: str, decoder: str) -> bool:
+    """A projector that is a model of its own, a generator, or a wrapper that holds the language model too."""
+    return bool(PROJECTOR.search(name) or GENERATOR.search(name)) or inside(decoder, name)
+
+
+def _projectors(model: nn.Module, layout: Layout) -> tuple[str, ...]:
+    """The topmost modules whose every linear and parameter is the projector's."""
+    found: list[str] = []
+    for name, _ in model.named_modules():
+        match = PROJECTOR.search(name)
+        if match and match.end() == len(name) and layout.part_of(name) == "projector":
+            found.append(name)
+    return tuple(name for name in found if not any(inside(name, other) for other in found if other != name))
+
+
+def _override(model_type: str) -> dict[str, tuple[str, ...]]:
+    name = f"{overrides.__name__}.{model_type.replace('-', '_').replace('.', '_')}"
+    if importlib.util.find_spec(name) is None:
+        return {}
+    paths: dict[str, tuple[str, ...]] = importlib.import_module(name).PATHS
+    return paths

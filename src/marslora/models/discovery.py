@@ -1,0 +1,102 @@
+"""Find the parts of any multimodal model of `transformers`, and the linear layers in them that LoRA can adapt.
+
+No table of models: towers come from `get_encoder(modality=)` and from the `input_modalities` of every sub-module,
+the language model from `get_decoder()`, projectors from their names. The few families that hide a part from all of
+these have a file in `marslora.models.overrides`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from marslora.core.errors import ConfigError, ModelError
+from marslora.core.parts import LinearInfo, ModelInfo, PartInfo
+from marslora.models._classes import modalities_of
+from marslora.models._linears import is_adaptable, sizes
+from marslora.models._towers import MODALITIES, Layout, find_layout
+
+PART_ORDER = ("vision", "audio", "projector", "language")
+
+
+def discover(model: nn.Module, targets: str | None = None) -> ModelInfo:
+    """The parts of ``model`` (on any device, ``meta`` included) with their adaptable linears, in a fixed order.
+
+    ``targets`` is a regular expression that a linear's whole path must match to be listed. Parts are disjoint;
+    the language model's head, generators of sound or pictures, and linears of no known part are `unlabelled`.
+    Raises `ModelError` where there is nothing to adapt, `ConfigError` where ``targets`` is no regular expression.
+    """
+    layout = find_layout(model)
+    wanted = _compile(targets)
+    linears: dict[str, list[LinearInfo]] = {part: [] for part in PART_ORDER}
+    unlabelled = []
+    for name, module in _adaptable(model):
+        part = layout.part_of(name)
+        if part is None:
+            unlabelled.append(name)
+        elif wanted is None or wanted.fullmatch(name):
+            inputs, outputs = sizes(module)
+            linears.setdefault(part, []).append(LinearInfo(name=name, inputs=inputs, outputs=outputs))
+    if not any(linears.values()):
+        raise ModelError(_nothing(model, targets))
+    parts = _parts(model, layout, linears)
+    return ModelInfo(
+        architecture=type(model).__name__,
+        modalities=tuple(sorted(modalities_of(model))),
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parts=parts,
+        unlabelled=tuple(unlabelled),
+        warnings=tuple(_warnings(model, layout, parts, targets)),
+    )
+
+
+def _adaptable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    return ((name, module) for name, module in model.named_modules() if is_adaptable(module))
+
+
+def _compile(targets: str | None) -> re.Pattern[str] | None:
+    try:
+        return None if targets is None else re.compile(targets)
+    except re.error as error:
+        raise ConfigError(f"`targets` is no regular expression: {error} (found {targets!r}).") from None
+
+
+def _parts(model: nn.Module, layout: Layout, linears: dict[str, list[LinearInfo]]) -> tuple[PartInfo, ...]:
+    num_parameters = dict.fromkeys(linears, 0)
+    for name, parameter in model.named_parameters():
+        part = layout.part_of(name)
+        if part is not None:
+            num_parameters[part] = num_parameters.get(part, 0) + parameter.numel()
+    return tuple(
+        PartInfo(name=part, paths=layout.paths(part), num_parameters=num_parameters[part], linears=tuple(found))
+        for part, found in linears.items()
+        if found or layout.paths(part)
+    )
+
+
+def _nothing(model: Any, targets: str | None) -> str:
+    if targets is None:
+        return f"{type(model).__name__} has no linear layer that LoRA could adapt."
+    example = next((name for name, _ in _adaptable(model)), "none")
+    return (
+        f"`targets` {targets!r} matches no linear layer of {type(model).__name__}. It must match a layer's whole path, "
+        f"e.g. {example!r}."
+    )
+
+
+def _warnings(model: Any, layout: Layout, parts: tuple[PartInfo, ...], targets: str | None) -> Iterator[str]:
+    declared = modalities_of(model)
+    for tower, modalities in MODALITIES.items():
+        if declared & set(modalities) and not layout.paths(tower):
+            yield f"The model reads {'/'.join(modalities)} but no {tower} tower was found: none is adapted."
+    for part in parts:
+        if not part.linears and targets is not None:
+            yield f"`targets` {targets!r} matches no linear of {part.name}: it is left alone."
+        elif not part.linears:
+            yield (
+                f"{part.name} ({', '.join(part.paths)}) has parameters but no linear layer that LoRA can adapt; "
+                f"it can still be trained whole: full = [{part.name!r}]."
+            )

@@ -1,0 +1,159 @@
+"""Load a multimodal model and its processor, frozen, once per process."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
+
+from marslora.core.errors import ModelError
+from marslora.core.parts import ModelInfo
+from marslora.core.spec import ModelSpec
+from marslora.models._classes import class_of, config_of, first_line, folder_of, modalities_of
+from marslora.models.discovery import discover
+
+MEMORY = "memory:"
+_KEPT = 2
+_loaded: OrderedDict[str, LoadedModel] = OrderedDict()
+_held: dict[str, tuple[nn.Module, Any]] = {}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to be adapted: every parameter frozen, eval mode (so the base has no dropout)."""
+
+    model: PreTrainedModel
+    processor: Any
+    device: torch.device
+    dtype: torch.dtype
+
+
+def hold(name: str, model: nn.Module, processor: Any) -> str:
+    """Keep objects that are in memory under ``name``; the returned ``memory:NAME`` is a model path in this process."""
+    _held[name] = (model, processor)
+    return MEMORY + name
+
+
+def load(spec: ModelSpec) -> LoadedModel:
+    """The model and processor of ``spec``. The last two are kept: loading them again returns the same object.
+
+    A held model stays on its device and in its dtype where the spec says ``auto``.
+    Raises `ModelError` for a missing folder, a folder without a model, a model that is not multimodal, a missing
+    processor, and a processor that needs a package which is not installed.
+    """
+    if spec.path.startswith(MEMORY):
+        return _load_held(spec)
+    key = _cache_key(spec)
+    if key not in _loaded:
+        _loaded[key] = _load_folder(spec)
+        while len(_loaded) > _KEPT:
+            _loaded.popitem(last=False)
+    _loaded.move_to_end(key)
+    return _loaded[key]
+
+
+def describe(spec: ModelSpec) -> ModelInfo:
+    """The parts of ``spec``'s model from its configuration alone: no weights are read, nothing is allocated."""
+    if spec.path.startswith(MEMORY):
+        return discover(_held_objects(spec.path)[0], targets=spec.targets)
+    return discover(skeleton(spec), targets=spec.targets)
+
+
+def skeleton(spec: ModelSpec) -> PreTrainedModel:
+    """The model of ``spec`` on the meta device: all its modules, none of its weights."""
+    config = config_of(spec.path, spec.trust_remote_code)
+    with torch.device("meta"):
+        return class_of(config, spec.path)(config)
+
+
+def load_processor(spec: ModelSpec) -> Any:
+    """The processor of ``spec`` alone."""
+    if spec.path.startswith(MEMORY):
+        return _held_objects(spec.path)[1]
+    try:
+        processor = AutoProcessor.from_pretrained(folder_of(spec.path), trust_remote_code=spec.trust_remote_code)
+    except ImportError as error:
+        raise ModelError(_missing_package(spec.path, error)) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"`{spec.path}` has no usable processor: {first_line(error)}. {_PROCESSOR_HELP}") from None
+    if not isinstance(processor, ProcessorMixin):
+        raise ModelError(f"`{spec.path}` has no processor, only a {type(processor).__name__}. {_PROCESSOR_HELP}")
+    return processor
+
+
+_PROCESSOR_HELP = "Save it beside the model: AutoProcessor.from_pretrained(ORIGINAL).save_pretrained(FOLDER)."
+
+
+def device_of(name: str) -> torch.device:
+    """The device called ``name``; ``auto`` is CUDA where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def dtype_of(name: str, device: torch.device) -> torch.dtype:
+    """The dtype called ``name``; ``auto`` is bfloat16 on a CUDA device that has it in hardware, else float32."""
+    if name == "auto":
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if fast else torch.float32
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def _load_folder(spec: ModelSpec) -> LoadedModel:
+    device = device_of(spec.device)
+    dtype = dtype_of(spec.dtype, device)
+    config = config_of(spec.path, spec.trust_remote_code)
+    model_class = class_of(config, spec.path)
+    processor = load_processor(spec)
+    try:
+        model = model_class.from_pretrained(folder_of(spec.path), config=config, dtype=dtype)
+    except ImportError as error:
+        raise ModelError(_missing_package(spec.path, error)) from None
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"The weights of `{spec.path}` cannot be loaded: {first_line(error)}.") from None
+    return LoadedModel(_frozen(model).to(device), processor, device, dtype)
+
+
+def _load_held(spec: ModelSpec) -> LoadedModel:
+    model, processor = _held_objects(spec.path)
+    if modalities_of(model) <= {"text"}:
+        raise ModelError(f"`{spec.path}` ({type(model).__name__}) is not multimodal: it reads text only.")
+    if spec.device != "auto":
+        model.to(torch.device(spec.device))
+    if spec.dtype != "auto":
+        model.to(getattr(torch, spec.dtype))
+    first = next(model.parameters())
+    return LoadedModel(_frozen(model), processor, first.device, first.dtype)
+
+
+def _held_objects(path: str) -> tuple[Any, Any]:
+    name = path.removeprefix(MEMORY)
+    if name not in _held:
+        raise ModelError(f"This process holds no model called `{name}` (it holds {sorted(_held)}). Call `hold` first.")
+    return _held[name]
+
+
+def _frozen(model: Any) -> Any:
+    return model.requires_grad_(False).eval()
+
+
+def _missing_package(path: str, error: ImportError) -> str:
+    text = str(error)
+    package = "torchvision" if "torchvision" in text.lower() else getattr(error, "name", None)
+    fix = f"Run: pip install {package}" if package else first_line(error)
+    return f"`{path}` needs a package that is not installed. {fix}"
+
+
+def _cache_key(spec: ModelSpec) -> str:
+    """Changes with what is loaded and with the files it is loaded from; not with the choice of targets."""
+    folder = Path(spec.path).expanduser()
+    newest = max((item.stat().st_mtime_ns for item in folder.iterdir()), default=0) if folder.is_dir() else 0
+    return f"{spec.model_copy(update={'targets': None}).digest()} {newest}"
