@@ -1,0 +1,127 @@
+"""Run a processor over rows, many at once where that gives the same result, and cut its output into rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from marslora.core.errors import DataError, ModelError
+from marslora.data._answers import Template, answer_tokens, moved
+from marslora.data._rows import Example
+
+IGNORED = -100
+_ABOUT_PICTURES = ("pixel_", "image_", "video_", "input_features", "feature_")
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class RowArrays:
+    """A row as the processor sees it."""
+
+    text: Arrays
+    """Arrays whose first axis is the row's tokens, ``labels`` among them."""
+    pictures: Arrays
+    """All others; their first axis counts pictures, patches or rows, and is joined over the rows of a batch."""
+
+
+class RowProcessor:
+    """Turns examples with equally large pictures into arrays."""
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+        self._template = Template(processor)
+        self._tokenizer = processor.tokenizer
+        self._special_tokens = not self._template.starts_with_bos
+        self._batches = True
+        self._checked = False
+        if not self._tokenizer.is_fast:
+            raise ModelError(
+                f"{type(self._tokenizer).__name__} does not say which characters its tokens stand for, so answers "
+                "cannot be found. A tokenizer of the `tokenizers` library (tokenizer.json) is needed."
+            )
+
+    def rows(self, examples: Sequence[Example], images: Sequence[Sequence[Image.Image]]) -> list[RowArrays]:
+        """The arrays of every example. All must have equally many pictures of the same sizes.
+
+        Raises `DataError` where the processor refuses a row.
+        """
+        rendered = [self._template.render(example.messages) for example in examples]
+        texts = [one.text for one in rendered]
+        cut = self._cut(texts, images)
+        short = self._tokenizer(texts, add_special_tokens=self._special_tokens, return_offsets_mapping=True)
+        for index, row in enumerate(cut):
+            positions = answer_tokens(short["offset_mapping"][index], rendered[index].answers)
+            row.text["labels"] = self._labels(positions, short["input_ids"][index], row.text["input_ids"])
+        return cut
+
+    def _labels(self, positions: Sequence[int], short: Sequence[int], ids_T: NDArray[Any]) -> NDArray[Any]:
+        labels_T = np.full_like(ids_T, IGNORED)
+        at = moved(positions, short, ids_T.tolist())
+        if at and at[-1] + 1 < len(ids_T) and ids_T[at[-1] + 1] == self._tokenizer.eos_token_id:
+            at = [*at, at[-1] + 1]  # an end that the tokenizer itself adds belongs to the answer
+        labels_T[at] = ids_T[at]
+        return labels_T
+
+    def _cut(self, texts: list[str], images: Sequence[Sequence[Image.Image]]) -> list[RowArrays]:
+        if len(texts) == 1 or not self._batches:
+            return [self._one(text, own) for text, own in zip(texts, images, strict=True)]
+        rows = split_rows(self._run(texts, images), len(texts))
+        if not self._checked:
+            self._checked = True
+            self._batches = rows is not None and same_arrays(rows[-1], self._one(texts[-1], images[-1]))
+        return rows if rows is not None and self._batches else self._cut_singly(texts, images)
+
+    def _cut_singly(self, texts: list[str], images: Sequence[Sequence[Image.Image]]) -> list[RowArrays]:
+        self._batches = False
+        return self._cut(texts, images)
+
+    def _one(self, text: str, images: Sequence[Image.Image]) -> RowArrays:
+        rows = split_rows(self._run([text], [images]), 1)
+        assert rows is not None
+        return rows[0]
+
+    def _run(self, texts: list[str], images: Sequence[Sequence[Image.Image]]) -> Any:
+        pictures = {"images": [list(own) for own in images]} if any(images) else {}
+        try:
+            return self._processor(
+                text=texts,
+                padding=True,
+                return_tensors="pt",
+                add_special_tokens=self._special_tokens,
+                **pictures,
+            )
+        except (ValueError, TypeError, IndexError, KeyError, RuntimeError) as error:
+            raise DataError(f"{type(self._processor).__name__} refuses the row: {error}") from None
+
+
+def split_rows(output: Any, num_rows: int) -> list[RowArrays] | None:
+    """The processor's output cut into rows, padding removed; None where it cannot be cut evenly."""
+    tensors = {name: value for name, value in output.items() if isinstance(value, torch.Tensor)}
+    shape = tensors["input_ids"].shape
+    keep = tensors.get("attention_mask", torch.ones(shape)).bool()
+    rows = [RowArrays({}, {}) for _ in range(num_rows)]
+    for name, tensor in tensors.items():
+        if tensor.shape[:2] == shape and not name.startswith(_ABOUT_PICTURES):
+            for index, row in enumerate(rows):
+                row.text[name] = tensor[index][keep[index]].numpy()
+        elif len(tensor) % num_rows:
+            return None
+        else:
+            for index, piece in enumerate(tensor.reshape(num_rows, -1, *tensor.shape[1:])):
+                rows[index].pictures[name] = piece.numpy()
+    return rows
+
+
+def same_arrays(a: RowArrays, b: RowArrays) -> bool:
+    """Are two rows equal, array for array?"""
+    return _same(a.text, b.text) and _same(a.pictures, b.pictures)
+
+
+def _same(a: Arrays, b: Arrays) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)

@@ -1,0 +1,126 @@
+"""Lists of arrays of different shapes in flat files, read back through memory maps, written all or nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+_INDEX = "index.json"
+_CHUNK_BYTES = 1 << 24
+
+
+class Ragged:
+    """A list of arrays of one dtype. An entry that was never written is None."""
+
+    def __init__(self, flat: NDArray[Any], shapes: NDArray[np.int64], places: NDArray[np.int64]) -> None:
+        self._flat = flat
+        self._shapes = shapes
+        self._offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
+        self._places = places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> NDArray[Any] | None:
+        place = self._places[index]
+        if place < 0:
+            return None
+        values = self._flat[self._offsets[place] : self._offsets[place + 1]]
+        return values.reshape(self._shapes[place])
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """The first axis of every entry, 0 for one that was never written."""
+        return np.where(self._places < 0, 0, self._shapes[self._places, 0])
+
+
+class RaggedWriter:
+    """Appends arrays to one file a name in ``folder``; entries may come in any order. A name reads ``group.name``."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self._folder = folder
+        self._files: dict[str, BinaryIO] = {}
+        self._shapes: dict[str, list[tuple[int, ...]]] = {}
+        self._entries: dict[str, list[int]] = {}
+        self._dtypes: dict[str, str] = {}
+        self._sums: dict[str, int] = {}
+
+    def add(self, name: str, index: int, values: NDArray[Any]) -> None:
+        """Make ``values`` the entry ``index`` of the list ``name``."""
+        if name not in self._files:
+            self._files[name] = (self._folder / file_name(name)).open("wb")
+            self._shapes[name], self._entries[name], self._sums[name] = [], [], 0
+            self._dtypes[name] = values.dtype.str
+        data = np.ascontiguousarray(values, dtype=self._dtypes[name]).tobytes()
+        self._files[name].write(data)
+        self._sums[name] = zlib.crc32(data, self._sums[name])
+        self._shapes[name].append(values.shape)
+        self._entries[name].append(index)
+
+    def close(self, sizes: dict[str, int], meta: dict[str, Any]) -> None:
+        """Finish the files: ``sizes`` says how long the lists of a group are; ``meta`` is kept beside them."""
+        arrays = {}
+        for name, file in self._files.items():
+            file.close()
+            np.save(self._folder / f"{file_name(name)}.shapes.npy", np.array(self._shapes[name], dtype=np.int64))
+            np.save(self._folder / f"{file_name(name)}.entries.npy", np.array(self._entries[name], dtype=np.int64))
+            size = sizes[name.partition(".")[0]]
+            arrays[name] = {"dtype": self._dtypes[name], "crc": self._sums[name], "size": size}
+        (self._folder / _INDEX).write_text(json.dumps({"arrays": arrays, "meta": meta}))
+
+
+def read_ragged(folder: Path) -> tuple[dict[str, Ragged], dict[str, Any]]:
+    """The lists and the meta data in ``folder``.
+
+    Raises `OSError`, `ValueError` or `KeyError` for a folder that is damaged: every file's checksum is compared.
+    """
+    index = json.loads((folder / _INDEX).read_text())
+    lists = {}
+    for name, about in index["arrays"].items():
+        path = folder / file_name(name)
+        flat = _mapped(path, about["dtype"])
+        if _checksum(path) != about["crc"]:
+            raise ValueError(f"{path} is damaged")
+        shapes = np.load(folder / f"{path.name}.shapes.npy")
+        entries = np.load(folder / f"{path.name}.entries.npy")
+        places = np.full(about["size"], -1, dtype=np.int64)
+        places[entries] = np.arange(len(entries))
+        lists[name] = Ragged(flat, shapes, places)
+    return lists, index["meta"]
+
+
+def publish(temporary: Path, final: Path) -> Path:
+    """Give a finished folder its name in one step; where another process was first, its folder is used."""
+    try:
+        os.rename(temporary, final)
+    except OSError:
+        shutil.rmtree(temporary)
+    return final
+
+
+def file_name(name: str) -> str:
+    """A safe file name for the list ``name``."""
+    return re.sub(r"[^\w.]", "_", name) + ".bin"
+
+
+def _mapped(path: Path, dtype: str) -> NDArray[Any]:
+    if path.stat().st_size == 0:
+        return np.empty(0, dtype=dtype)
+    return np.memmap(path, dtype=dtype, mode="r")
+
+
+def _checksum(path: Path) -> int:
+    crc = 0
+    with path.open("rb") as file:
+        while data := file.read(_CHUNK_BYTES):
+            crc = zlib.crc32(data, crc)
+    return crc

@@ -1,0 +1,156 @@
+"""Read the examples of a study: checked once, bad rows counted, a held-out split that shares no picture."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from marslora.core.errors import DataError
+from marslora.core.record import Record
+from marslora.core.spec import DataSpec
+from marslora.data import _readers
+from marslora.data._rows import Example, to_example
+from marslora.data._splitting import hold_out
+from marslora.data.order import nested_order
+from marslora.data.pictures import Album
+
+_NAMED_BAD_ROWS = 20
+
+
+class BadRow(Record):
+    """A row that cannot be used, and why. Rows count from 1; in JSONL they are lines."""
+
+    source: str
+    row: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.source} row {self.row}: {self.reason}"
+
+
+class DataReport(Record):
+    """What was read."""
+
+    num_train: int
+    num_validation: int
+    num_test: int
+    num_bad: int = 0
+    bad: tuple[BadRow, ...] = ()
+    """The first bad rows, at most 20."""
+    fingerprint: str = ""
+    """Changes when any row, picture or split changes."""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The examples of a study. Calibration trains on ``train`` and decides on ``validation``; ``test`` waits."""
+
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+    report: DataReport
+
+
+def hold_rows(name: str, rows: Iterable[Any]) -> str:
+    """Keep rows (dicts, or a `datasets.Dataset`) under ``name``; ``memory:NAME`` then names them in a `DataSpec`."""
+    return _readers.hold(name, rows)
+
+
+def load(spec: DataSpec) -> Splits:
+    """Every usable row of ``spec``, split.
+
+    Where no validation files are named, rows are held out of the training rows by the content of their pictures, so
+    that no picture stands on both sides where that is possible. At most ``max_validation`` rows validate, at most
+    ``max_examples`` train; both are chosen by ``seed``. Test rows are all kept.
+    Raises `DataError` for a file that cannot be read, for more bad rows than ``max_bad_share``, for an empty split.
+    """
+    bad: list[BadRow] = []
+    train = _read(spec, "train", spec.train, bad)
+    validation = _read(spec, "validation", spec.validation, bad)
+    test = _read(spec, "test", spec.test, bad)
+    if not spec.validation:
+        train, validation = hold_out(train, spec.validation_share, spec.max_validation, spec.seed)
+    train = _at_most(train, spec.max_examples, spec.seed)
+    validation = _at_most(validation, spec.max_validation, spec.seed)
+    report = DataReport(
+        num_train=len(train),
+        num_validation=len(validation),
+        num_test=len(test),
+        num_bad=len(bad),
+        bad=tuple(bad[:_NAMED_BAD_ROWS]),
+        fingerprint=_fingerprint(train, validation, test),
+        warnings=tuple(_leaks(train, validation=validation, test=test)),
+    )
+    return Splits(tuple(train), tuple(validation), tuple(test), report)
+
+
+def _read(spec: DataSpec, role: str, sources: tuple[str, ...], bad: list[BadRow]) -> list[Example]:
+    good: list[Example] = []
+    found_bad: list[BadRow] = []
+    for source in sources:
+        album = Album(_image_folder(spec, source))
+        for number, row in _readers.read(source, role):
+            try:
+                if isinstance(row, str):
+                    raise DataError(row)
+                good.append(to_example(row, album, source, number))
+            except DataError as error:
+                found_bad.append(BadRow(source=source, row=number, reason=str(error)))
+    if sources:
+        check_bad_share(
+            found_bad, len(good) + len(found_bad), spec.max_bad_share, f"{role} rows ({', '.join(sources)})"
+        )
+    bad.extend(found_bad)
+    return good
+
+
+def check_bad_share(bad: list[BadRow], num_rows: int, max_bad_share: float, what: str) -> None:
+    """Raise `DataError` where too many of ``num_rows`` are bad, or none is left."""
+    if num_rows == 0:
+        raise DataError(f"There are no {what}. A file must hold at least one row.")
+    if len(bad) <= max_bad_share * num_rows and len(bad) < num_rows:
+        return
+    first = "; ".join(str(row) for row in bad[:3])
+    raise DataError(
+        f"{len(bad)} of {num_rows} {what} cannot be used, more than the {max_bad_share:.1%} that are skipped: {first}"
+        f"{'; ...' if len(bad) > 3 else ''}. Mend or remove them, or raise `max_bad_share`."
+    )
+
+
+def _image_folder(spec: DataSpec, source: str) -> Path:
+    if spec.image_folder is not None:
+        return Path(spec.image_folder).expanduser()
+    if source.startswith(_readers.MEMORY):
+        return Path()
+    path = Path(source).expanduser()
+    return path if path.is_dir() else path.parent
+
+
+def _at_most(examples: list[Example], limit: int | None, seed: int) -> list[Example]:
+    """A seeded subset in the original order; a smaller limit gives a subset of a larger one's."""
+    if limit is None or len(examples) <= limit:
+        return examples
+    return [examples[index] for index in sorted(nested_order(len(examples), seed)[:limit])]
+
+
+def _fingerprint(*splits: list[Example]) -> str:
+    hashed = hashlib.sha256()
+    for split in splits:
+        hashed.update(f"{len(split)}".encode())
+        for example in split:
+            hashed.update(example.digest.encode())
+    return hashed.hexdigest()[:16]
+
+
+def _leaks(train: list[Example], **others: list[Example]) -> Iterable[str]:
+    rows = {example.digest for example in train}
+    pictures = {image.digest for example in train for image in example.images}
+    for name, split in others.items():
+        if same := sum(example.digest in rows for example in split):
+            yield f"{same} of {len(split)} {name} rows are also training rows: they measure memory, not skill."
+        elif shared := sum(any(image.digest in pictures for image in example.images) for example in split):
+            yield f"{shared} of {len(split)} {name} rows show a picture that is also in training."

@@ -1,0 +1,47 @@
+"""Which rows a run sees and when: nested subsets, and batches that can be taken up again anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from marslora.core.errors import ConfigError
+from marslora.core.seeds import derive
+
+
+def nested_order(n: int, seed: int) -> NDArray[np.int64]:
+    """A seeded order of ``n`` rows. Its first D entries are the subset of size D, which holds every smaller one."""
+    return _shuffled(n, derive(seed, "nested order"))
+
+
+def batches(
+    data_examples: int, batch_size: int, seed: int, start_examples: int, until_examples: int
+) -> Iterator[NDArray[np.int64]]:
+    """Batches of positions below ``data_examples``: look them up in `nested_order` to get rows.
+
+    The stream is one seeded shuffle of all positions after the other, cut into batches of ``batch_size`` from
+    ``start_examples`` on; the last batch ends at ``until_examples``. It has no state: a start at any multiple of
+    ``batch_size`` goes on exactly as a start at 0 would have.
+    """
+    if data_examples < 1 or batch_size < 1:
+        raise ConfigError(f"Batches need rows and a size, found {data_examples} rows and batch_size {batch_size}.")
+    if start_examples % batch_size:
+        raise ConfigError(f"`start_examples` must be a multiple of {batch_size}, found {start_examples}.")
+    epoch, shuffled = -1, np.empty(0, dtype=np.int64)
+    for start in range(start_examples, until_examples, batch_size):
+        pieces = []
+        at, stop = start, min(start + batch_size, until_examples)
+        while at < stop:
+            if at // data_examples != epoch:
+                epoch = at // data_examples
+                shuffled = _shuffled(data_examples, derive(seed, "epoch", epoch))
+            piece = shuffled[at % data_examples : at % data_examples + stop - at]
+            pieces.append(piece)
+            at += len(piece)
+        yield np.concatenate(pieces)
+
+
+def _shuffled(n: int, seed: int) -> NDArray[np.int64]:
+    return np.random.Generator(np.random.PCG64(seed)).permutation(n)

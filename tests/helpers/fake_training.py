@@ -1,0 +1,83 @@
+"""A training wing without torch: two parts whose runs follow known power laws, for tests of the thinking wing."""
+
+import math
+import os
+import random
+
+from marslora.core.parts import LinearInfo, ModelInfo, PartInfo
+from marslora.core.runs import (
+    Cost,
+    DataSummary,
+    FinalResult,
+    MemberResult,
+    Observation,
+    PackResult,
+    Prepared,
+)
+
+BEST = {"vision": 4, "language": 16}
+INFO = ModelInfo(
+    architecture="FakeLlava",
+    modalities=("image", "text"),
+    num_parameters=3000,
+    parts=tuple(
+        PartInfo(
+            name=name,
+            paths=(name,),
+            num_parameters=1000,
+            linears=(LinearInfo(name=f"{name}.layers.0.q_proj", inputs=32, outputs=32),),
+        )
+        for name in ("vision", "projector", "language")
+    ),
+)
+PREPARED = Prepared(
+    info=INFO, data=DataSummary(num_train=512, num_validation=64, num_test=64, fingerprint="f"), device="cpu"
+)
+
+
+def prepare(spec, emit):
+    emit(PREPARED)
+
+
+def loss(allocation, examples, seed):
+    """A bowl in log rank around `BEST`, a power law in examples, a little noise."""
+    ranks = {part: allocation.get(part) for part in BEST}
+    bowl = sum(0.05 * math.log2(max(rank, 0.5) / BEST[part]) ** 2 for part, rank in ranks.items())
+    noise = random.Random(f"{ranks}{examples}{seed}").gauss(0, 0.002)
+    return 0.3 + bowl + 2.0 * (1 + examples / 40) ** -0.8 + noise
+
+
+def run_pack(spec, emit):
+    for member in spec.members:
+        if os.environ.get("FAKE_DIE_AT") == member.id:
+            raise KeyboardInterrupt
+        points = [0, *(2**n for n in range(4, 20) if 2**n < member.until_examples), member.until_examples]
+        for examples in points:
+            value = loss(member.allocation, examples, member.seed)
+            emit(Observation(member=member.id, examples=examples, metric="validation_loss", value=value))
+        emit(
+            MemberResult(
+                member=member.id,
+                status="complete",
+                examples=member.until_examples,
+                cost=Cost(seconds=0.1, examples=member.until_examples, flops=1e6 * member.until_examples),
+            )
+        )
+    emit(PackResult(pack=spec.id, members=(), cost=Cost()))
+
+
+def run_final(spec, emit):
+    value = loss(spec.allocation, spec.full_examples, 0)
+    emit(
+        FinalResult(
+            adapter_folder=f"{spec.output_folder}/adapter",
+            num_trainable=INFO.num_trainable(spec.allocation),
+            base_validation_loss=loss(spec.allocation.only(), 0, 0),
+            base_validation_accuracy=0.1,
+            validation_loss=value,
+            validation_accuracy=0.9,
+            examples=(0, spec.full_examples),
+            validation_curve=(3.0, value),
+            cost=Cost(seconds=1.0, examples=spec.full_examples, flops=1e6 * spec.full_examples),
+        )
+    )
