@@ -1,1 +1,1 @@
-"""A decision as settings of other tools."""
+"""A decision as other tools' settings: one kind per tool."""

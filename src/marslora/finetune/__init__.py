@@ -1,1 +1,1 @@
-"""The final run, on transformers.Trainer and PEFT."""
+"""The final run: the chosen ranks, trained with `transformers.Trainer` and PEFT."""

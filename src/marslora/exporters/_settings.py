@@ -1,0 +1,85 @@
+"""What every exporter says: the ranks, the LoRA settings behind them, and a header that explains both."""
+
+from __future__ import annotations
+
+import pprint
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from marslora.core.decision import Decision
+from marslora.core.parts import ModelInfo
+from marslora.core.patterns import lora_config_dict
+from marslora.core.spec import TrainingSpec
+
+MODEL = "path/to/model"
+DATA = "path/to/train.jsonl"
+"""Placeholders: a decision knows ranks, not where a user keeps things."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A decision in the terms other tools understand."""
+
+    architecture: str
+    ranks: dict[str, int]
+    """Rank of every part; parts trained whole have 0 here and stand in ``full``."""
+    full: tuple[str, ...]
+    module_ranks: dict[str, int]
+    lora: dict[str, Any]
+    """Keyword arguments of `peft.LoraConfig`."""
+    training: TrainingSpec
+    adapter_folder: Path | None
+    """The trained adapter, where there is one."""
+
+    @classmethod
+    def of(cls, decision: Decision, info: ModelInfo, training: TrainingSpec, adapter_folder: Path | None) -> Settings:
+        """The settings of a decision."""
+        lora_only = decision.chosen.replace(**{part: 0 for part in training.full if part in decision.chosen.parts})
+        module_ranks = info.module_ranks(lora_only)
+        full_modules = tuple(linear.name for part in training.full for linear in info.part(part).alive)
+        lora = lora_config_dict(module_ranks, training.alpha_over_rank, full_modules, training.dropout)
+        return cls(info.architecture, lora_only.as_dict(), training.full, module_ranks, lora, training, adapter_folder)
+
+    @property
+    def largest_rank(self) -> int:
+        """The largest rank of any module, 0 where nothing is adapted."""
+        return max(self.module_ranks.values(), default=0)
+
+    def adapts(self, part: str) -> bool:
+        """Whether any parameter of ``part`` is trained."""
+        return self.ranks.get(part, 0) > 0 or part in self.full
+
+    def header(self, tool: str, *notes: str) -> str:
+        """Comment lines: the ranks chosen, for which tool and version, and whether this was ever run there."""
+        ranks = [f"{part} {'whole' if part in self.full else rank}" for part, rank in self.ranks.items()]
+        lines = [f"LoRA ranks that marslora chose for {self.architecture}: {', '.join(ranks)}.", f"For {tool}.", *notes]
+        if self.adapter_folder is not None:
+            lines.append(f"An adapter with these ranks, already trained: {self.adapter_folder}")
+        return "".join(f"# {line}\n" for line in lines)
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Examples of one micro-batch on one device."""
+        return max(1, self.training.batch_size // self.training.accumulation)
+
+
+def python_arguments(values: Mapping[str, Any], indent: str = "    ") -> str:
+    """``name=value,`` lines of a Python call."""
+    lines = (f"{name}={pprint.pformat(value, width=100, sort_dicts=False)}," for name, value in values.items())
+    return "\n".join(indent + line.replace("\n", "\n" + indent) for line in lines)
+
+
+def shell_command(command: str, options: Iterable[tuple[str, object]]) -> str:
+    """A shell command, one ``--option value`` a line; an option whose value is None is a bare flag."""
+    lines = [command, *(f"--{name}" if value is None else f"--{name} {value}" for name, value in options)]
+    return " \\\n  ".join(lines) + "\n"
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    """Write ``text`` to ``folder/name``; the path written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_text(text)
+    return path

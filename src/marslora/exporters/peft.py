@@ -1,0 +1,28 @@
+"""A Python file with the `peft.LoraConfig`; run in this project's tests with PEFT 0.21."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from marslora.core.decision import Decision
+from marslora.core.parts import ModelInfo
+from marslora.core.spec import TrainingSpec
+from marslora.exporters._base import AbstractExporter
+from marslora.exporters._settings import Settings, python_arguments, write
+
+
+class Peft(AbstractExporter):
+    """``from lora_config import lora_config`` anywhere PEFT is."""
+
+    def export(
+        self, decision: Decision, info: ModelInfo, training: TrainingSpec, adapter_folder: Path | None, output: Path
+    ) -> list[Path]:
+        """``lora_config.py``."""
+        settings = Settings.of(decision, info, training, adapter_folder)
+        header = settings.header(
+            "PEFT 0.21 (tested)",
+            "The patterns exclude each other, so they mean the same in any order.",
+        )
+        arguments = python_arguments(settings.lora)
+        text = f"{header}\nfrom peft import LoraConfig\n\nlora_config = LoraConfig(\n{arguments}\n)\n"
+        return [write(output, "lora_config.py", text)]

@@ -1,0 +1,41 @@
+"""A Python file for Unsloth's `FastVisionModel`; read from Unsloth 2026.10.9, not run here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from marslora.core.decision import Decision
+from marslora.core.parts import ModelInfo
+from marslora.core.spec import TrainingSpec
+from marslora.exporters._base import AbstractExporter
+from marslora.exporters._settings import MODEL, Settings, python_arguments, write
+
+SWITCHES = {
+    "vision": "finetune_vision_layers",
+    "audio": "finetune_audio_layers",
+    "language": "finetune_language_layers",
+}
+
+
+class Unsloth(AbstractExporter):
+    """``from unsloth_model import model, processor``: extra keywords that `LoraConfig` knows are passed on to it."""
+
+    def export(
+        self, decision: Decision, info: ModelInfo, training: TrainingSpec, adapter_folder: Path | None, output: Path
+    ) -> list[Path]:
+        """``unsloth_model.py``."""
+        settings = Settings.of(decision, info, training, adapter_folder)
+        header = settings.header(
+            "Unsloth 2026.10.9 (read from its source, not run here)",
+            "Per-part ranks are undocumented there: rank_pattern and alpha_pattern reach LoraConfig as extra keywords.",
+            "Its GGUF export refuses alpha_pattern and its MLX path cannot merge rank_pattern: merge with PEFT first.",
+            "Check the ranks after loading: model.peft_config['default'].rank_pattern.",
+        )
+        switches = {key: settings.adapts(part) for part, key in SWITCHES.items() if part in settings.ranks}
+        text = (
+            f"{header}\nfrom unsloth import FastVisionModel\n\n"
+            f"model, processor = FastVisionModel.from_pretrained({MODEL!r})\n"
+            f"model = FastVisionModel.get_peft_model(\n    model,\n"
+            f"{python_arguments({**switches, **settings.lora})}\n)\n"
+        )
+        return [write(output, "unsloth_model.py", text)]

@@ -1,0 +1,64 @@
+"""The shell command that serves the trained adapter with vLLM; read from vLLM 0.33, not run here."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from marslora.core.decision import Decision
+from marslora.core.parts import ModelInfo
+from marslora.core.spec import TrainingSpec
+from marslora.exporters._base import AbstractExporter
+from marslora.exporters._settings import MODEL, Settings, shell_command, write
+
+ALLOWED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+
+
+def max_lora_rank(largest_rank: int) -> int | None:
+    """The smallest ``--max-lora-rank`` that vLLM accepts and that holds ``largest_rank``; None where there is none."""
+    return next((allowed for allowed in ALLOWED_RANKS if allowed >= largest_rank), None)
+
+
+class Vllm(AbstractExporter):
+    """``sh vllm_serve.sh``."""
+
+    def export(
+        self, decision: Decision, info: ModelInfo, training: TrainingSpec, adapter_folder: Path | None, output: Path
+    ) -> list[Path]:
+        """``vllm_serve.sh``."""
+        settings = Settings.of(decision, info, training, adapter_folder)
+        header = settings.header("vLLM 0.33 (options read from its source, not run here)", *_notes(settings))
+        command = shell_command(f"vllm serve {MODEL}", _options(settings))
+        return [write(output, "vllm_serve.sh", f"#!/bin/sh\n{header}set -e\n{command}")]
+
+
+def _served_merged(settings: Settings) -> bool:
+    """Whether vLLM cannot hold this adapter: a part trained whole, or a rank above its largest."""
+    return bool(settings.full) or max_lora_rank(settings.largest_rank) is None
+
+
+def _notes(settings: Settings) -> list[str]:
+    if _served_merged(settings):
+        return ["vLLM cannot hold this adapter (a part trained whole, or a rank above 512): serve the merged model,",
+                "PeftModel.from_pretrained(model, adapter).merge_and_unload().save_pretrained(folder)."]  # fmt: skip
+    notes = ["Older versions ignore rank_pattern and use one alpha / r; marslora keeps that the same in every part."]
+    if _adapts_towers(settings):
+        notes.append("LoRA outside the language model needs a model class that supports it (vLLM issue 31479).")
+    return notes
+
+
+def _adapts_towers(settings: Settings) -> bool:
+    return any(rank > 0 for part, rank in settings.ranks.items() if part != "language")
+
+
+def _options(settings: Settings) -> list[tuple[str, object]]:
+    if _served_merged(settings):
+        return []
+    adapter = shlex.quote(f"marslora={settings.adapter_folder or 'path/to/adapter'}")
+    flags = [("enable-tower-connector-lora", None)] if _adapts_towers(settings) else []
+    return [
+        ("enable-lora", None),
+        ("max-lora-rank", max_lora_rank(settings.largest_rank)),
+        ("lora-modules", adapter),
+        *flags,
+    ]

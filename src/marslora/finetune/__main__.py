@@ -1,0 +1,37 @@
+"""One final run over several devices: ``torchrun --nproc_per_node N -m marslora.finetune SPEC.json``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from marslora.core.errors import EXIT_CODE, MarsloraError
+from marslora.core.runs import Advance, Event
+from marslora.core.spec import FinalSpec
+
+
+def main(arguments: list[str]) -> int:
+    """Run the `FinalSpec` in the given file and print what is seen, one JSON object a line; the exit code."""
+    if len(arguments) != 1:
+        print(__doc__, file=sys.stderr)
+        return EXIT_CODE
+    from marslora.finetune.worker import run_final
+
+    try:
+        run_final(FinalSpec.load(Path(arguments[0])), _print)
+    except MarsloraError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_CODE
+    except KeyboardInterrupt as stopped:
+        print(stopped, file=sys.stderr)
+        return 130
+    return 0
+
+
+def _print(event: Event) -> None:
+    if not isinstance(event, Advance):
+        print(event.model_dump_json(), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,68 @@
+"""Trainer's checkpoints, each whole only once the run's own `progress.json` lies in it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from marslora.core.errors import MarsloraError
+from marslora.core.record import Record
+from marslora.finetune._files import write_atomically
+
+MARKER = "progress.json"
+
+
+class Progress(Record):
+    """What a continued run must know and Trainer does not keep."""
+
+    spec_digest: str
+    started_at_examples: int
+    base_validation_loss: float
+    base_validation_accuracy: float
+    examples: tuple[int, ...] = ()
+    validation_curve: tuple[float, ...] = ()
+    seconds: float = 0.0
+    """Wall time spent so far, earlier starts included."""
+
+    def seen(self, examples: int, loss: float) -> Progress:
+        """The progress after another validation point."""
+        return self.model_copy(
+            update={
+                "examples": (*self.examples, examples),
+                "validation_curve": (*self.validation_curve, loss),
+            }
+        )
+
+
+def mark_complete(checkpoint: Path, progress: Progress) -> None:
+    """Declare ``checkpoint`` whole: everything else in it has been written."""
+    write_atomically(checkpoint / MARKER, progress.to_json())
+
+
+def newest(folder: Path, spec_digest: str) -> tuple[Path, Progress] | None:
+    """The last whole checkpoint of this spec in ``folder``, or None."""
+    return max(_whole(folder, spec_digest), key=lambda found: _step(found[0]), default=None)
+
+
+def remove_broken(folder: Path, spec_digest: str) -> None:
+    """Delete half-written checkpoints and those of other specs, so that they do not crowd out whole ones."""
+    keep = {path for path, _ in _whole(folder, spec_digest)}
+    for path in folder.glob("checkpoint-*"):
+        if path not in keep:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _whole(folder: Path, spec_digest: str) -> Iterator[tuple[Path, Progress]]:
+    for path in folder.glob("checkpoint-*"):
+        try:
+            progress = Progress.load(path / MARKER)
+        except (OSError, json.JSONDecodeError, MarsloraError):
+            continue
+        if progress.spec_digest == spec_digest:
+            yield path, progress
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])

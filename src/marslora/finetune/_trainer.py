@@ -1,0 +1,110 @@
+"""`transformers.Trainer` with the project's data order, loss and checks; everything else is Trainer's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainingArguments
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from marslora.core.errors import TrainingError
+from marslora.core.spec import FinalSpec, ModelSpec
+from marslora.models.loading import LoadedModel, device_of
+
+NUM_LOGS, NUM_CHECKPOINTS = 50, 20
+
+
+class FinalTrainer(Trainer):  # type: ignore[misc]
+    """Trains on given micro-batches, in order, and stops at the first loss that is no number."""
+
+    def __init__(self, *args: Any, micro_batches: list[list[int]], collate: Callable[..., Any], **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.micro_batches = micro_batches
+        self.collate = collate
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """This process's micro-batches of the whole run: one epoch, so that Trainer skips exactly what was seen."""
+        rows: Any = RowNumbers()
+        sampler: Any = self.micro_batches
+        return DataLoader(rows, batch_sampler=sampler, collate_fn=self.collate)
+
+    def compute_loss(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        """Trainer's, with the frozen base in evaluation mode, as it was while the ranks were compared."""
+        quiet_base(model)
+        return super().compute_loss(model, *args, **kwargs)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Trainer's, checked."""
+        loss: Tensor = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"The training loss became {loss.item()} at step {self.state.global_step + 1} of the final run. "
+                "Lower `learning_rate`, lengthen `warmup`, or set `clip_norm` to 1."
+            )
+        return loss
+
+
+class RowNumbers:
+    """A data set whose rows are their own numbers: the collate function looks them up."""
+
+    def __getitem__(self, row: int) -> int:
+        return row
+
+
+def quiet_base(model: nn.Module) -> None:
+    """Put the model in evaluation mode but for LoRA's dropout and the layers that recompute their activations."""
+    model.eval()
+    for name, module in model.named_modules():
+        recomputes = isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
+        if recomputes or "lora_dropout" in name:
+            module.training = True
+
+
+def training_arguments(spec: FinalSpec, loaded: LoadedModel, num_steps: int, num_processes: int) -> TrainingArguments:
+    """Trainer's settings for ``num_steps`` optimizer steps of ``loaded``, in the precision it was loaded in."""
+    training, on_cpu = spec.training, loaded.device.type == "cpu"
+    arguments = TrainingArguments(
+        output_dir=str(Path(spec.output_folder) / "checkpoints"),
+        max_steps=num_steps,
+        per_device_train_batch_size=max(1, training.batch_size // (training.accumulation * num_processes)),
+        gradient_accumulation_steps=training.accumulation,
+        max_grad_norm=training.clip_norm,
+        logging_steps=max(1, num_steps // NUM_LOGS),
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=max(1, num_steps // NUM_CHECKPOINTS),
+        save_total_limit=2,
+        report_to=list(spec.report_to),
+        seed=spec.seed,
+        bf16=loaded.dtype is torch.bfloat16,
+        fp16=loaded.dtype is torch.float16,
+        use_cpu=on_cpu,
+        ddp_backend="gloo" if on_cpu and num_processes > 1 else None,
+        ddp_find_unused_parameters=False,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        log_level="error",
+        dataloader_pin_memory=not on_cpu,
+    )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs are for torchrun, never for DataParallel
+    return arguments
+
+
+def launched_processes() -> tuple[int, int]:
+    """(local rank, number of processes) as torchrun says it; (0, 1) without it."""
+    return int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_model(model: ModelSpec) -> ModelSpec:
+    """The model spec for this process: under torchrun, with CUDA, on the process's own device."""
+    local_rank, num_processes = launched_processes()
+    device = device_of(model.device)
+    if num_processes == 1 or device.type != "cuda":
+        return model
+    return model.model_copy(update={"device": f"cuda:{local_rank}"})

@@ -1,0 +1,173 @@
+"""The final run from spec to adapter: load, adapt, train with Trainer, measure, save. Started again, it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from peft import PeftModel
+from transformers import PrinterCallback, TrainingArguments
+
+from marslora.core.runs import Event, FinalResult
+from marslora.core.schedule import evaluation_steps, num_steps
+from marslora.core.spec import FinalSpec
+from marslora.finetune import _checkpoints, _output
+from marslora.finetune._bench import Bench
+from marslora.finetune._callbacks import StopWhenAsked, Watch, listening_for_signals
+from marslora.finetune._checkpoints import Progress
+from marslora.finetune._loss import mean_answer_loss
+from marslora.finetune._model import adapted, build_optimizer, part_of_linears, trainables
+from marslora.finetune._rows import Rows, load_rows
+from marslora.finetune._sampler import BlankingCollate, check_divisible, micro_batches
+from marslora.finetune._schedule import wsd_scheduler
+from marslora.finetune._start import Start, load_moments, load_weights, read_start
+from marslora.finetune._trainer import FinalTrainer, launched_processes, local_model, training_arguments
+from marslora.models.loading import LoadedModel, load
+from marslora.optim._base import AbstractOptimizer
+
+Emit = Callable[[Event], None]
+
+
+def run_final(spec: FinalSpec, emit: Emit) -> None:
+    """Train the adapter of ``spec`` and emit its observations (member ``final``) and at last its `FinalResult`.
+
+    Leaves ``adapter/`` (a plain PEFT folder) and ``final.json`` in ``output_folder``; where a final.json of the same
+    spec is there already, that is emitted at once. Interrupted runs go on from their last whole checkpoint; what was
+    measured after it is then emitted a second time. Under torchrun only the first process writes and emits.
+
+    Raises `KeyboardInterrupt` after a checkpoint when asked to stop, `TrainingError` where the loss becomes no number,
+    and what loading models and data raises.
+    """
+    if (known := _output.finished(spec)) is not None:
+        emit(known)
+        return
+    start = read_start(Path(spec.start_folder) if spec.start_folder else None)
+    num_processes = launched_processes()[1]
+    check_divisible(spec.training.batch_size, spec.training.accumulation, num_processes)
+    loaded = load(local_model(spec.model))
+    part_of = part_of_linears(loaded, spec)
+    arguments = training_arguments(spec, loaded, _total_steps(spec) - start.step, num_processes)
+    if arguments.process_index == 0:
+        _output.begin(spec)
+    with arguments.main_process_first(desc="preparing rows"):
+        rows = load_rows(spec, loaded)
+    with adapted(loaded, spec) as model:
+        optimizer = build_optimizer(model, part_of, spec)
+        _FinalRun(spec, start, arguments, loaded, rows, model, optimizer, emit).run()
+
+
+class _FinalRun:
+    """One start of a final run: what it works on, and its steps in order."""
+
+    def __init__(
+        self,
+        spec: FinalSpec,
+        start: Start,
+        arguments: TrainingArguments,
+        loaded: LoadedModel,
+        rows: Rows,
+        model: PeftModel,
+        optimizer: AbstractOptimizer,
+        emit: Emit,
+    ):
+        self.spec, self.start, self.rows, self.model, self.optimizer = spec, start, rows, model, optimizer
+        self.is_first = arguments.process_index == 0
+        self.emit: Emit = emit if self.is_first else _ignore
+        self.bench = Bench(model, rows, spec.training, loaded.dtype)
+        self.trainer = self._trainer(arguments)
+        self.checkpoints = Path(arguments.output_dir)
+
+    def run(self) -> None:
+        """Train (or go on), measure, save, emit the result."""
+        if self.spec.start_folder is not None:
+            folder = Path(self.spec.start_folder)
+            load_weights(self.model, folder)
+            load_moments(self.optimizer, self.model, folder, self.start.step)
+        found = _checkpoints.newest(self.checkpoints, _output.run_digest(self.spec))
+        watch = self._watch(found[1] if found else self._measure_base())
+        if not found:
+            watch.first_point(self.start.examples)
+        self._train(watch, found[0] if found else None)
+        result = self._result(watch)
+        if self.is_first:
+            _output.save(self.spec, self.model, result)
+        self.emit(result)
+
+    def _trainer(self, arguments: TrainingArguments) -> FinalTrainer:
+        spec, training = self.spec, self.spec.training
+        steps = self.rows.steps(training.batch_size, spec.order_seed, self.start.examples, spec.full_examples)
+        trainer = FinalTrainer(
+            model=self.model,
+            args=arguments,
+            compute_loss_func=mean_answer_loss,
+            optimizers=(
+                self.optimizer,
+                wsd_scheduler(self.optimizer, training, _total_steps(spec), self.start.step),
+            ),
+            micro_batches=micro_batches(steps, training.accumulation, arguments.process_index, arguments.world_size),
+            collate=BlankingCollate(self.rows.train.batch),
+        )
+        trainer.remove_callback(PrinterCallback)
+        return trainer
+
+    def _measure_base(self) -> Progress:
+        base = self.bench.base_score("validation")
+        return Progress(
+            spec_digest=_output.run_digest(self.spec),
+            started_at_examples=self.start.examples,
+            base_validation_loss=base.loss,
+            base_validation_accuracy=base.accuracy,
+        )
+
+    def _watch(self, progress: Progress) -> Watch:
+        spec, start = self.spec, self.start
+        steps = evaluation_steps(_total_steps(spec), spec.training.evaluations)
+        return Watch(
+            progress,
+            emit=self.emit,
+            log=self.trainer.log,
+            validate=lambda: self.bench.score("validation"),
+            validate_after=frozenset(step - start.step for step in steps),
+            examples_at=lambda step: min(start.examples + step * spec.training.batch_size, spec.full_examples),
+        )
+
+    def _train(self, watch: Watch, checkpoint: Path | None) -> None:
+        if self.trainer.args.max_steps <= 0:
+            return
+        stop = StopWhenAsked()
+        self.trainer.add_callback(watch)
+        self.trainer.add_callback(stop)
+        with listening_for_signals(stop):
+            self.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if stop.asked:
+            raise KeyboardInterrupt(f"stopped; its checkpoint is in {self.checkpoints}: run again to go on")
+
+    def _result(self, watch: Watch) -> FinalResult:
+        progress, bench = watch.progress, self.bench
+        validation = bench.score("validation")
+        test = bench.score("test") if len(self.rows.test) else None
+        base_test = bench.base_score("test") if len(self.rows.test) else None
+        return FinalResult(
+            adapter_folder=str(_output.adapter_folder(self.spec)),
+            num_trainable=sum(trainable.parameter.numel() for trainable in trainables(self.model)),
+            base_validation_loss=progress.base_validation_loss,
+            base_validation_accuracy=progress.base_validation_accuracy,
+            validation_loss=validation.loss,
+            validation_accuracy=validation.accuracy,
+            test_loss=test and test.loss,
+            test_accuracy=test and test.accuracy,
+            base_test_loss=base_test and base_test.loss,
+            base_test_accuracy=base_test and base_test.accuracy,
+            examples=progress.examples,
+            validation_curve=progress.validation_curve,
+            started_at_examples=progress.started_at_examples,
+            cost=bench.cost(watch.seconds, self.spec.full_examples - self.start.examples),
+        )
+
+
+def _total_steps(spec: FinalSpec) -> int:
+    return num_steps(spec.full_examples, spec.training.batch_size)
+
+
+def _ignore(_: Event) -> None:
+    """Nothing leaves a process that is not the first."""
