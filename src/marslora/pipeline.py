@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +20,7 @@ from marslora.core import kinds
 from marslora.core.allocation import Allocation
 from marslora.core.decision import Decision
 from marslora.core.errors import StudyError
+from marslora.core.parts import ModelInfo
 from marslora.core.runs import (
     Advance,
     Event,
@@ -31,6 +32,7 @@ from marslora.core.runs import (
     Prepared,
     Run,
 )
+from marslora.core.schedule import full_examples
 from marslora.core.spec import FinalSpec, MemberSpec, PackSpec, PrepareSpec, TrainingSpec
 from marslora.executors._base import AbstractExecutor
 from marslora.executors.inline import Inline
@@ -116,7 +118,7 @@ class Pipeline:
     def strategy(self) -> AbstractStrategy:
         """The strategy that the spec names."""
         asked = self.study.spec.search.strategy
-        return search.build(asked.name, asked.options)
+        return kinds.load(search, asked.name, AbstractStrategy).of(asked.options)
 
     def calibrate(self) -> list[Run]:
         """Measure what the strategy asks for, round after round; every observation is kept as it comes."""
@@ -147,14 +149,15 @@ class Pipeline:
     def train(self) -> FinalResult:
         """The final run of the chosen allocation; kept in ``final/``."""
         decision = self.decide()
-        start = decision.continue_run and str(self.study.path("members", decision.continue_run))
-        return self._final("final", decision.chosen, start, "Training the chosen allocation")
+        started = next((run.member for run in self.study.runs() if run.member.id == decision.continue_run), None)
+        title = f"Training the chosen allocation ({decision.chosen})"
+        return self._final("final", decision.chosen, title, started)
 
     def train_uniform(self) -> tuple[Allocation, FinalResult]:
         """The same full run at one rank for every part, as near as it gets to the same number of parameters."""
         problem = self.problem()
         allocation = equal_uniform(problem, self.decide().chosen)
-        return allocation, self._final("uniform", allocation, None, f"Training the uniform baseline ({allocation})")
+        return allocation, self._final("uniform", allocation, f"Training the uniform baseline ({allocation})")
 
     def export(self, names: Sequence[str] = ()) -> list[Path]:
         """The decision as settings of other tools, in ``exports/``; all of them by default."""
@@ -168,7 +171,7 @@ class Pipeline:
             written += exporter.export(decision, prepared.info, self.study.spec.training, adapter, output)
         return written
 
-    def _final(self, name: str, allocation: Allocation, start: str | None, title: str) -> FinalResult:
+    def _final(self, name: str, allocation: Allocation, title: str, started: MemberSpec | None = None) -> FinalResult:
         spec, prepared = self.study.spec, self.prepare()
         problem = self.problem()
         asked = FinalSpec(
@@ -177,12 +180,13 @@ class Pipeline:
             training=spec.training,
             allocation=allocation,
             module_ranks=prepared.info.module_ranks(allocation),
-            full_modules=full_modules(prepared, spec.training),
+            full_modules=full_modules(prepared.info, spec.training),
             full_examples=problem.full_examples,
-            start_folder=start or None,
+            start_folder=str(self.study.path("members", started.id)) if started else None,
             output_folder=str(self.study.path(name)),
             cache_folder=str(self.study.path("cache")),
-            seed=spec.search.seed,
+            seed=started.seed if started else spec.search.seed,
+            order_seed=started.order_seed if started else spec.search.seed,
             report_to=self.report_to,
         )
         if (known := self.study.read(f"{name}.json", FinalResult, asked.digest())) is not None:
@@ -270,12 +274,6 @@ class Meter:
     def step(self) -> Advance:
         """The round's bar."""
         return Advance(task="calibration", done=float(sum(self.seen.values())), total=self.total)
-
-
-def full_examples(training: TrainingSpec, num_train: int) -> int:
-    """Examples seen by a full run, whole batches."""
-    asked = training.examples or round(training.epochs * num_train)
-    return max(1, round(asked / training.batch_size)) * training.batch_size
 
 
 def full_modules(info: ModelInfo, training: TrainingSpec) -> tuple[str, ...]:

@@ -1,0 +1,21 @@
+"""The embedded model on one of its tasks: a study that runs anywhere in minutes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def settings(task: str, folder: Path) -> dict[str, Any]:
+    """The settings of a study of the embedded model; the task's rows are written into ``folder`` as parquet files."""
+    from marslora.data import scenes
+    from marslora.models.embedded import embedded_folder
+
+    paths = scenes.ensure_task(task, folder)
+    defaults = scenes.TASKS[task]
+    return {
+        "model": {"path": str(embedded_folder())},
+        "data": {split: [str(path)] for split, path in paths.items()},
+        "training": dict(defaults.training),
+        "ranks": list(defaults.ranks),
+    }

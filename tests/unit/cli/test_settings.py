@@ -1,0 +1,50 @@
+"""Words of the command line."""
+
+import pytest
+
+from marslora.cli import _settings
+from marslora.core.errors import ConfigError
+
+
+def test_ranks_for_all_parts_or_for_each():
+    assert _settings.ranks(["4,16"]) == (4, 16)
+    assert _settings.ranks(["vision=4,16", "projector=8"]) == {"vision": (4, 16), "projector": (8,)}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: _settings.ranks(["4;16"]), r"`--ranks` must be ranks such as 4,16,64, found '4;16'"),
+        (lambda: _settings.ranks(["vision=4", "8"]), r"`--ranks` must look like vision=4,16,64, found '8'"),
+        (lambda: _settings.rates(["vision=fast"]), r"numbers such as vision=1e-4"),
+        (lambda: _settings.rates(["1e-4"]), r"must look like vision=1e-4, found '1e-4'"),
+    ],
+)
+def test_wrong_words_are_named(call, message):
+    with pytest.raises(ConfigError, match=message):
+        call()
+
+
+def test_options_override_the_file(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("training: {epochs: 2, batch_size: 4}\nranks: {vision: [4, 8]}\n")
+    merged = _settings.merge(
+        _settings.read_config(path),
+        {"training": {"epochs": 5, "dropout": None}, "ranks": None, "search": {"budget": None}},
+    )
+    assert merged == {"training": {"epochs": 5, "batch_size": 4}, "ranks": {"vision": [4, 8]}}
+
+
+def test_ranks_of_the_command_line_replace_those_of_the_file():
+    assert _settings.merge({"ranks": {"vision": [4]}}, {"ranks": {"language": (8,)}}) == {"ranks": {"language": (8,)}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("a: [", "not valid YAML"), ("- 1", "must be a mapping"), (None, "does not exist")]
+)
+def test_a_bad_configuration_file_is_named(tmp_path, text, message):
+    path = tmp_path / "c.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        _settings.read_config(path)

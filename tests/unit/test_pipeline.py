@@ -1,0 +1,139 @@
+"""The stages of a study, with a training wing of known power laws."""
+
+import json
+
+import pytest
+
+from marslora import pipeline
+from marslora.core.allocation import Allocation
+from marslora.core.errors import ConfigError, StudyError
+from marslora.core.runs import Failure, Run
+from marslora.core.schedule import full_examples
+from marslora.core.spec import MemberSpec, StudySpec, TrainingSpec
+from marslora.pipeline import Pipeline, equal_uniform, group_members
+from marslora.store.study import Study
+from tests.helpers import fake_training
+
+FAKES = "tests.helpers.fake_training"
+
+
+@pytest.fixture(autouse=True)
+def fakes(monkeypatch):
+    monkeypatch.setattr(pipeline, "PREPARE", f"{FAKES}:prepare")
+    monkeypatch.setattr(pipeline, "RUN_PACK", f"{FAKES}:run_pack")
+    monkeypatch.setattr(pipeline, "RUN_FINAL", f"{FAKES}:run_final")
+
+
+def spec(strategy="mars", **changes):
+    ladder = [1, 4, 16, 64]
+    values = {
+        "model": {"path": "m"},
+        "data": {"train": ["a"]},
+        "space": {"vision": ladder, "projector": [16], "language": ladder},
+        "training": {"examples": 2048, "batch_size": 16},
+        "search": {"strategy": {"name": strategy}},
+    }
+    return StudySpec.parse({**values, **changes})
+
+
+def test_the_whole_way_ends_with_every_artifact(tmp_path):
+    with Study.create(tmp_path, spec()) as study:
+        line = Pipeline(study)
+        decision = line.decide()
+        assert line.train().validation_loss < 1.0
+        allocation, uniform = line.train_uniform()
+        assert allocation["vision"] == allocation["language"]
+        assert uniform.num_trainable == fake_training.INFO.num_trainable(allocation)
+        line.export()
+    assert {p.name for p in tmp_path.iterdir()} >= {
+        "spec.json",
+        "prepared.json",
+        "plan",
+        "study.db",
+        "laws.json",
+        "decision.json",
+        "final.json",
+        "uniform.json",
+        "exports",
+    }
+    assert len(decision.candidates) == 16
+    assert json.loads((tmp_path / "decision.json").read_text())["chosen"] == decision.chosen.as_dict()
+
+
+def test_the_grid_finds_the_best_cell(tmp_path):
+    with Study.create(tmp_path, spec("grid")) as study:
+        decision = Pipeline(study).decide()
+    assert decision.chosen == Allocation.of(vision=4, projector=16, language=16)
+
+
+def test_an_interrupted_study_ends_with_the_same_decision(tmp_path, monkeypatch):
+    with Study.create(tmp_path / "whole", spec()) as study:
+        whole = Pipeline(study).decide()
+    plan = json.loads((tmp_path / "whole" / "plan" / "round-01.json").read_text())
+    victim = plan[-1]["members"][-1]["id"]
+    monkeypatch.setenv("FAKE_DIE_AT", victim)
+    with Study.create(tmp_path / "cut", spec()) as study, pytest.raises(KeyboardInterrupt):
+        Pipeline(study).decide()
+    monkeypatch.delenv("FAKE_DIE_AT")
+    with Study.create(tmp_path / "cut", spec()) as study:
+        again = Pipeline(study).decide()
+    assert again.chosen == whole.chosen
+    assert [c.predicted_loss for c in again.candidates] == [c.predicted_loss for c in whole.candidates]
+
+
+def test_a_second_run_measures_nothing(tmp_path, monkeypatch):
+    with Study.create(tmp_path, spec()) as study:
+        first = Pipeline(study).decide()
+    monkeypatch.setattr(pipeline, "RUN_PACK", "nowhere:nothing")
+    monkeypatch.setattr(pipeline, "PREPARE", "nowhere:nothing")
+    with Study.create(tmp_path, spec()) as study:
+        assert Pipeline(study).decide() == first
+
+
+def test_a_space_with_an_unknown_part_is_refused(tmp_path):
+    with Study.create(tmp_path, spec(space={"audio": [2, 4]})) as study:
+        with pytest.raises(ConfigError, match="`audio` is no part of FakeLlava"):
+            Pipeline(study).decide()
+
+
+def fail(pack, emit):
+    emit(Failure(pack=pack.id, error="OutOfMemoryError", message="no room"))
+
+
+def test_a_study_in_which_every_pack_fails_says_why(tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "RUN_PACK", f"{__name__}:fail")
+    with Study.create(tmp_path, spec()) as study:
+        with pytest.raises(StudyError, match="OutOfMemoryError: no room"):
+            Pipeline(study).decide()
+        assert {run.status for run in study.runs()} == {"failed"}
+
+
+def member(name, allocation, data=100, order=0):
+    return MemberSpec(id=name, allocation=allocation, data_examples=data, until_examples=64, order_seed=order)
+
+
+def test_members_share_a_pack_when_they_share_batches_and_frozen_parts():
+    wide = Allocation.of(vision=4, language=8)
+    members = [
+        member("a", wide),
+        member("b", wide.replace(vision=16)),
+        member("c", wide.only("language")),
+        member("d", wide, data=50),
+        member("e", wide, order=1),
+        member("f", wide),
+    ]
+    started = Run(member=members[5], status="complete", examples=(0, 32), validation_loss=(2.0, 1.0))
+    groups = [{m.id for m in group} for group in group_members(members, [started])]
+    assert groups == [{"a", "b"}, {"c"}, {"d"}, {"e"}, {"f"}]
+
+
+def test_a_full_run_is_whole_batches():
+    assert full_examples(TrainingSpec(epochs=2, batch_size=16), 100) == 192
+    assert full_examples(TrainingSpec(examples=5, batch_size=16), 100) == 16
+
+
+def test_the_uniform_baseline_has_about_as_many_parameters(tmp_path):
+    with Study.create(tmp_path, spec()) as study:
+        problem = Pipeline(study).problem()
+    uniform = equal_uniform(problem, Allocation.of(vision=4, projector=16, language=64))
+    assert uniform == Allocation.of(vision=34, projector=16, language=34)
