@@ -18,11 +18,10 @@ from torch import Tensor
 from marslora.core.errors import ConfigError
 from marslora.optim._groups import FIELDS, active_members, check_group, num_members, rank_of
 from marslora.optim._stacks import (
-    HALF,
     member_values,
-    rank_mask,
     spread,
     stacked,
+    unpadded,
     without_padding,
     working_dtype,
     write_rows,
@@ -34,6 +33,8 @@ class Bucket:
     """N stacked tensors of one group that a kind updates in place; the first dimension of each is K active members."""
 
     group: dict[str, Any]
+    rule: str
+    """Which of the kind's rules moves them."""
     params: list[Tensor]
     grads: list[Tensor]
     """To be read only: they may be the parameters' own ``.grad``."""
@@ -45,11 +46,12 @@ class Bucket:
 
     def number(self, name: str) -> Tensor:
         """The group's number ``name`` of each row: (K,) float64 on the CPU."""
-        return self.rows(member_values(self.group[name], num_members(self.group)))
+        return member_values(self.group[name], num_members(self.group))[self.members]
 
-    def rows(self, values: Tensor) -> Tensor:
-        """Values of all the group's members, reduced to those of the bucket."""
-        return values[self.members]
+    @property
+    def lr(self) -> Tensor:
+        """The learning rate of each row (K,): role B has ``b_ratio`` times the group's."""
+        return self.number("lr") * (self.group["b_ratio"] if self.group["role"] == "B" else 1.0)
 
     @property
     def ranks(self) -> list[int] | None:
@@ -59,6 +61,13 @@ class Bucket:
     def spread(self, values: Tensor) -> Any:
         """(K,) or (N, K) values as ``torch._foreach_*`` takes them: a float if all are equal, else N tensors."""
         return spread(values, self.params)
+
+    def move(self, directions: list[Tensor], scale: Tensor | float = 1.0) -> None:
+        """``x = x (1 - lr wd) - lr scale direction``; ``scale`` is (K,) or (N, K), ``directions`` are used up."""
+        lr = self.lr
+        torch._foreach_mul_(self.params, self.spread(1 - lr * self.number("weight_decay")))
+        torch._foreach_mul_(directions, self.spread(lr * scale))
+        torch._foreach_sub_(self.params, directions)
 
 
 class AbstractOptimizer(torch.optim.Optimizer, ABC):
@@ -72,12 +81,13 @@ class AbstractOptimizer(torch.optim.Optimizer, ABC):
     - ``role``: A, B, full, magnitude, router or other. ``part``: vision, language, ... (a label for people).
     - ``active``: (K,) booleans or None. A member that is not active keeps parameters and state bit for bit.
     - ``lr``, ``weight_decay`` and other numbers: one, or one per member as a (K,) tensor or a sequence.
+    - ``b_ratio``: role B learns so many times faster (LoRA+, arXiv 2402.12354).
 
     State is float32 for half-precision parameters, otherwise in their dtype. ``.grad`` is never written.
     """
 
-    state_names: tuple[str, ...] = ()
-    """Buffers shaped like the parameter that the kind keeps, beside ``step``."""
+    looks_back = False
+    """Whether a step also needs gradients at the previous point: `step` with a closure, or ``previous_point``."""
 
     def __init__(self, params: Any, defaults: dict[str, Any]):
         super().__init__(params, {**FIELDS, **defaults})
@@ -85,6 +95,19 @@ class AbstractOptimizer(torch.optim.Optimizer, ABC):
     @abstractmethod
     def update(self, bucket: Bucket) -> None:
         """Update ``bucket.params`` and ``bucket.states`` in place."""
+
+    @abstractmethod
+    def rule_buffers(self, rule: str, group: dict[str, Any]) -> tuple[str, ...]:
+        """The state that a rule keeps beside ``step``: each buffer has the parameter's shape."""
+
+    def rule(self, param: Tensor, group: dict[str, Any]) -> str:  # noqa: ARG002
+        """The name of the rule that moves a parameter; a kind with one rule is called by its own name."""
+        return type(self).__name__
+
+    def buffers(self, param: Tensor) -> tuple[str, ...]:
+        """Names of the state of ``param``, beside ``step``."""
+        group = self._group_of(param)
+        return self.rule_buffers(self.rule(param, group), group)
 
     @property
     def num_members(self) -> int:
@@ -117,20 +140,20 @@ class AbstractOptimizer(torch.optim.Optimizer, ABC):
                 loss = closure()
         for group in self.param_groups:
             members = active_members(group)
-            params = [param for param in group["params"] if param.grad is not None]
-            for alike in _by_device_and_dtype(params) if members else ():
-                self._step_alike(group, alike, members)
+            params = [param for param in group["params"] if param.grad is not None and param.numel()]
+            for rule, alike in self._alike(params, group) if members else ():
+                self._step_alike(group, rule, alike, members)
         return loss
 
     def member_state(self, param: Tensor, member: int = 0) -> dict[str, Tensor]:
-        """A copy of one member's state of ``param``, without padding: ``step`` (a scalar) and each of ``state_names``.
+        """A copy of one member's state of ``param``, without padding: ``step`` (a scalar) and its `buffers`.
 
         Empty where the parameter was never updated. Ordinary parameters have the one member 0.
         """
         group, state = self._group_of(param), self.state.get(param)
         if not state:
             return {}
-        own = {name: self._member_view(group, state[name], member).clone() for name in self.state_names}
+        own = {name: self._member_view(group, state[name], member).clone() for name in self.buffers(param)}
         return {"step": state["step"].view(-1)[member].clone(), **own}
 
     def load_member_state(self, param: Tensor, member: int, state: dict[str, Tensor]) -> None:
@@ -138,7 +161,7 @@ class AbstractOptimizer(torch.optim.Optimizer, ABC):
         group = self._group_of(param)
         own = self._state_of(param, group)
         own["step"].view(-1)[member] = state["step"] if state else 0
-        for name in self.state_names:
+        for name in self.buffers(param):
             stacked(own[name], group["members"])[member].zero_()
             view = self._member_view(group, own[name], member)
             if state and view.shape != state[name].shape:
@@ -150,13 +173,14 @@ class AbstractOptimizer(torch.optim.Optimizer, ABC):
                 view.copy_(state[name])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in torch, but float32 state of half-precision parameters stays float32."""
+        """As in torch, but float32 state of half-precision parameters stays float32, and step counts on the CPU."""
         super().load_state_dict(state_dict)
         saved = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
         for key, param in zip(saved, chain.from_iterable(g["params"] for g in self.param_groups), strict=True):
-            if param.dtype in HALF and key in state_dict["state"]:
-                for name in self.state_names:
-                    self.state[param][name] = state_dict["state"][key][name].to(param.device, copy=True)
+            for name, value in state_dict["state"].get(key, {}).items():
+                device = "cpu" if name == "step" else param.device
+                dtype = torch.float32 if name == "step" else working_dtype(param)
+                self.state[param][name] = value.to(device, dtype, copy=True)
 
     def _group_of(self, param: Tensor) -> dict[str, Any]:
         for group in self.param_groups:
@@ -169,15 +193,25 @@ class AbstractOptimizer(torch.optim.Optimizer, ABC):
         return without_padding(row, rank_of(group, member), group["rank_dim"])
 
     def _state_of(self, param: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
-        """The parameter's state, made of zeros at its first use."""
+        """The parameter's state, of zeros at its first use."""
         state: dict[str, Tensor] = self.state[param]
         if not state:
             state["step"] = torch.zeros(() if group["members"] is None else (group["members"],), dtype=torch.float32)
-            for name in self.state_names:
+        for name in self.rule_buffers(self.rule(param, group), group):
+            if name not in state:
                 state[name] = torch.zeros_like(param, dtype=working_dtype(param))
         return state
 
-    def _step_alike(self, group: dict[str, Any], owners: list[Tensor], members: list[int]) -> None:
+    def _alike(self, params: Iterable[Tensor], group: dict[str, Any]) -> list[tuple[str, list[Tensor]]]:
+        """Parameters of one rule, device and dtype, with their rule; `ConfigError` for what nothing can update."""
+        found: dict[tuple[str, torch.device, torch.dtype], list[Tensor]] = {}
+        for param in params:
+            if param.grad is None or param.grad.layout != torch.strided or param.is_complex():
+                raise ConfigError("Sparse gradients and complex parameters cannot be used; build the layer without.")
+            found.setdefault((self.rule(param, group), param.device, param.dtype), []).append(param)
+        return [(rule, alike) for (rule, _, _), alike in found.items()]
+
+    def _step_alike(self, group: dict[str, Any], rule: str, owners: list[Tensor], members: list[int]) -> None:
         """Bring the active rows of parameters of one device and dtype together, update them, write them back."""
         everyone = len(members) == num_members(group)
         rows = slice(None) if everyone else torch.tensor(members, device=owners[0].device)
@@ -185,11 +219,14 @@ class AbstractOptimizer(torch.optim.Optimizer, ABC):
         for state in states:
             state["step"].view(-1)[members] += 1
         views = [stacked(param.detach(), group["members"]) for param in owners]
-        state_views = {name: [stacked(s[name], group["members"]) for s in states] for name in self.state_names}
+        state_views = {
+            name: [stacked(s[name], group["members"]) for s in states] for name in self.rule_buffers(rule, group)
+        }
         bucket = Bucket(
             group=group,
+            rule=rule,
             params=[view[rows].to(working_dtype(view)) for view in views],
-            grads=_gradients(group, owners, rows),
+            grads=[grad[rows].to(working_dtype(grad)) for grad in unpadded([p.grad for p in owners], group)],
             states={name: [view[rows] for view in own] for name, own in state_views.items()},
             steps_NK=torch.stack([state["step"].view(-1)[members] for state in states]).double(),
             members=members,
@@ -200,28 +237,3 @@ class AbstractOptimizer(torch.optim.Optimizer, ABC):
         for name, own in state_views.items():
             for view, new in zip(own, bucket.states[name], strict=True):
                 write_rows(view, rows, new)
-
-
-def _gradients(group: dict[str, Any], owners: list[Tensor], rows: Any) -> list[Tensor]:
-    """The rows' gradients in the working dtype, with zeros in the padding."""
-    masks: dict[tuple[int, ...], Tensor | None] = {}
-    grads = []
-    for param in owners:
-        grad = stacked(param.grad, group["members"])  # type: ignore[arg-type]
-        if group["ranks"] is not None:
-            if grad.shape not in masks:
-                masks[grad.shape] = rank_mask(group["ranks"], grad, group["rank_dim"])
-            mask = masks[grad.shape]
-            grad = grad if mask is None else torch.where(mask, grad, 0.0)
-        grads.append(grad[rows].to(working_dtype(param)))
-    return grads
-
-
-def _by_device_and_dtype(params: Iterable[Tensor]) -> list[list[Tensor]]:
-    """Lists of parameters that one ``torch._foreach_*`` call can take; `ConfigError` for gradients that none can."""
-    found: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-    for param in params:
-        if param.grad is None or param.grad.layout != torch.strided or param.is_complex():
-            raise ConfigError("Sparse gradients and complex parameters cannot be used; build the layer without them.")
-        found.setdefault((param.device, param.dtype), []).append(param)
-    return list(found.values())

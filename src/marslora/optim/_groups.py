@@ -18,6 +18,7 @@ FIELDS: dict[str, Any] = {
     "role": "other",
     "part": "",
     "active": None,
+    "b_ratio": 1.0,
 }
 
 

@@ -54,6 +54,18 @@ def rank_mask(ranks: Sequence[int], like: Tensor, rank_dim: int) -> Tensor | Non
     return keep_KR.view(shape).to(like.device)
 
 
+def unpadded(grads: Sequence[Any], group: dict[str, Any]) -> list[Tensor]:
+    """Views of gradients, members first, with zeros in the padding (a copy only where there is any)."""
+    views = [stacked(grad, group["members"]) for grad in grads]
+    if group["ranks"] is None:
+        return views
+    masks: dict[tuple[int, ...], Tensor | None] = {}
+    for view in views:
+        if view.shape not in masks:
+            masks[view.shape] = rank_mask(group["ranks"], view, group["rank_dim"])
+    return [view if (mask := masks[view.shape]) is None else torch.where(mask, view, 0.0) for view in views]
+
+
 def without_padding(row: Tensor, rank: int | None, rank_dim: int | None) -> Tensor:
     """A view of one member's tensor without its padding."""
     return row if rank is None or rank_dim is None else row.narrow(rank_dim, 0, rank)

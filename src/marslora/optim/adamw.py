@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
+from marslora.optim._adam import BUFFERS, adam_step
 from marslora.optim._base import AbstractOptimizer, Bucket
 
 
@@ -18,8 +17,6 @@ class AdamW(AbstractOptimizer):
     ``m^`` and ``v^`` are corrected for their start at zero by each member's own step count.
     """
 
-    state_names = ("exp_avg", "exp_avg_sq")
-
     def __init__(
         self,
         params: Any,
@@ -28,26 +25,15 @@ class AdamW(AbstractOptimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: Any = 0.0,
+        b_ratio: float = 1.0,
     ):
-        super().__init__(params, {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay})
+        numbers = {"betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "b_ratio": b_ratio}
+        super().__init__(params, {"lr": lr, **numbers})
+
+    def rule_buffers(self, rule: str, group: dict[str, Any]) -> tuple[str, ...]:  # noqa: ARG002
+        """First and second moment."""
+        return BUFFERS
 
     def update(self, bucket: Bucket) -> None:
         """One step of every row."""
-        adam_step(bucket, bucket.states["exp_avg"], bucket.states["exp_avg_sq"])
-
-
-def adam_step(bucket: Bucket, averages: list[torch.Tensor], squares: list[torch.Tensor]) -> None:
-    """The update of `AdamW` on a bucket, with these buffers as first and second moment."""
-    beta1, beta2 = bucket.group["betas"]
-    lr = bucket.number("lr")
-    torch._foreach_mul_(bucket.params, bucket.spread(1 - lr * bucket.number("weight_decay")))
-    torch._foreach_lerp_(averages, bucket.grads, 1 - beta1)
-    torch._foreach_mul_(squares, beta2)
-    torch._foreach_addcmul_(squares, bucket.grads, bucket.grads, 1 - beta2)
-    updates = torch._foreach_sqrt(squares)
-    torch._foreach_div_(updates, bucket.spread((1 - beta2**bucket.steps_NK).sqrt()))
-    torch._foreach_add_(updates, bucket.group["eps"])
-    torch._foreach_reciprocal_(updates)
-    torch._foreach_mul_(updates, averages)
-    torch._foreach_mul_(updates, bucket.spread(lr / (1 - beta1**bucket.steps_NK)))
-    torch._foreach_sub_(bucket.params, updates)
+        adam_step(bucket, bucket.grads, bucket.group["betas"], bucket.group["eps"])

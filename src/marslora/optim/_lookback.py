@@ -1,0 +1,57 @@
+"""Standing at the previous point for one backward pass, with the randomness of the pass that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from marslora.optim._stacks import stacked, unpadded
+
+Own = tuple[Tensor, dict[str, Any], dict[str, Tensor]]
+"""A parameter, its group and its state with ``step``, ``last_point`` and ``last_grad``."""
+
+
+@contextmanager
+def look_back(own: Sequence[Own], others: Sequence[Tensor], *, start: bool) -> Iterator[None]:
+    """Put each parameter at its ``last_point``; on leaving, its gradient is added to ``last_grad`` (``start``: from 0).
+
+    A member that never stepped has no last point: it stays where it is. Gradients of ``others`` are set aside.
+    """
+    here = [param.detach().clone() for param, _, _ in own]
+    grads = [param.grad for param in others]
+    devices = sorted({param.device.index for param, _, _ in own if param.is_cuda})
+    with torch.random.fork_rng(devices):
+        try:
+            for param, group, state in own:
+                _go_back(param, group, state)
+            for param in others:
+                param.grad = None
+            yield
+            for param, group, state in own:
+                _keep_gradient(param, group, state, start=start)
+        finally:
+            with torch.no_grad():
+                for (param, _, _), point in zip(own, here, strict=True):
+                    param.copy_(point)
+            for param, grad in zip(others, grads, strict=True):
+                param.grad = grad
+
+
+@torch.no_grad()
+def _go_back(param: Tensor, group: dict[str, Any], state: dict[str, Tensor]) -> None:
+    row = stacked(param, group["members"])
+    stepped = (state["step"].view(-1) > 0).to(param.device).view(-1, *(1,) * (row.ndim - 1))
+    row.copy_(torch.where(stepped, stacked(state["last_point"], group["members"]), row))
+
+
+@torch.no_grad()
+def _keep_gradient(param: Tensor, group: dict[str, Any], state: dict[str, Tensor], *, start: bool) -> None:
+    last = stacked(state["last_grad"], group["members"])
+    if start:
+        last.zero_()
+    if param.grad is not None:
+        last.add_(unpadded([param.grad], group)[0])

@@ -1,0 +1,46 @@
+"""Muon with an estimate of the gradient's noise (arXiv 2601.14603), the elementwise part before the orthogonal one.
+
+The formulas are from a secondary source; the scale of the step, Moonlight's, and gamma are this project's choice.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from marslora.optim._base import Bucket
+from marslora.optim._recursion import momentum_of
+from marslora.optim._routed import AbstractRouted
+
+
+class AbstractNoiseAdapted(AbstractRouted):
+    """With momentum b: ``v = b v + b (1-b) (m - g)^2; m = lerp(m, g, 1-b); t = g + b/(1-b) m^``, then a denominator.
+
+    ``m^`` and ``v^`` are corrected for their start at 0; ``m`` in v is the one before this step.
+    """
+
+    def own_buffers(self, group: dict[str, Any]) -> tuple[str, ...]:  # noqa: ARG002
+        """Running mean and variance of the gradient."""
+        return ("grad_avg", "noise")
+
+    @abstractmethod
+    def denominators(self, bucket: Bucket, noises: list[Tensor], targets: list[Tensor]) -> list[Tensor]:
+        """What the targets t are divided by, from the corrected variances (which may be used up)."""
+
+    def own_update(self, bucket: Bucket) -> None:
+        """Mean, variance, division, orthogonal step."""
+        beta = momentum_of(bucket)
+        means, variances = bucket.states["grad_avg"], bucket.states["noise"]
+        gaps = torch._foreach_sub(means, bucket.grads)
+        torch._foreach_mul_(variances, beta)
+        torch._foreach_addcmul_(variances, gaps, gaps, beta * (1 - beta))
+        torch._foreach_lerp_(means, bucket.grads, 1 - beta)
+        start_NK = 1 - beta**bucket.steps_NK
+        targets = list(torch._foreach_mul(means, bucket.spread(beta / (1 - beta) / start_NK)))
+        torch._foreach_add_(targets, bucket.grads)
+        noises = list(torch._foreach_div(variances, bucket.spread(start_NK)))
+        torch._foreach_div_(targets, self.denominators(bucket, noises, targets))
+        self.orthogonal_step(bucket, targets, bucket.group["ns_eps"])

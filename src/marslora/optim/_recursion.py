@@ -1,0 +1,165 @@
+"""The one recursion behind Muon, Moonlight, the MARS optimizers and Muon-MVR (arXiv 2411.10438, 2510.21800).
+
+With momentum b and ``kappa = gamma b / (1 - b)``, gradient g and an earlier gradient L::
+
+    c = g + kappa (g - L)    c = c / max(1, |c| / clip)    m = b m + (1 - b) c    x = x (1 - lr wd) - lr P(m)
+
+L is the last step's gradient, or (exact) the gradient of the same batch at the previous point. P is the orthogonal
+factor, Adam's rule or the sign. Without clipping and with the last step's gradient, m is a mixture of the gradient
+and its running average s, ``m = (1 - gamma) s + gamma g``, which needs one buffer: gamma 0 is plain momentum, gamma
+1 - b is Nesterov's, and what lies between holds no further information.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from marslora.core.errors import ConfigError
+from marslora.optim._base import Bucket
+from marslora.optim._lookback import look_back
+from marslora.optim._routed import ADAMW, AbstractRouted, as_matrices
+
+FirstStep = Literal["paper", "reference"]
+PAPER, REFERENCE = "paper", "reference"
+
+
+class AbstractRecursion(AbstractRouted):
+    """The recursion; a preset says what it does with the momentum and which numbers it has.
+
+    Numbers of a group: ``momentum`` b, ``gamma`` (None: 1 - b, Nesterov), ``clip`` (largest Frobenius norm of c, per
+    member and matrix; None: no clipping), ``first_step`` (paper: c = g at a member's first step; reference: L starts
+    at 0, so that c is (1 + kappa) g), ``exact``.
+    """
+
+    needs_corrected = False
+    """Whether the preset uses c itself, which the one-buffer form never makes."""
+    published_as_sum = False
+    """Published with momentum that adds gradients up, 1/(1 - b) times as large: matters to ``ns_eps`` alone."""
+
+    def __init__(self, params: Any, lr: Any, numbers: dict[str, Any], options: dict[str, Any]):
+        defaults = {"gamma": None, "clip": None, "first_step": REFERENCE, "exact": False}
+        super().__init__(params, lr, {**defaults, **numbers}, options)
+        self._looked = False
+
+    @abstractmethod
+    def precondition(self, bucket: Bucket, momenta: list[Tensor], corrected: list[Tensor] | None) -> None:
+        """Move along P(momentum); both lists may be used up unless they are state."""
+
+    @property
+    def looks_back(self) -> bool:  # type: ignore[override]
+        """Whether some group is exact: a step needs a closure, or `previous_point` before it."""
+        return any(group["exact"] for group in self.param_groups)
+
+    def own_buffers(self, group: dict[str, Any]) -> tuple[str, ...]:
+        """One buffer where it is enough: 1, 2 or (exact) 3 numbers per parameter."""
+        if group["exact"]:
+            return ("momentum", "last_grad", "last_point")
+        if group["clip"] is None and not self.needs_corrected:
+            return ("grad_avg",)
+        return ("momentum", "last_grad")
+
+    @contextmanager
+    def previous_point(self) -> Iterator[None]:
+        """Inside, exact groups stand where they were before the last step, and backward fills their L.
+
+        Afterwards parameters, gradients and random states are as before, so that the same batch sees the same
+        randomness at both points. Once per micro-batch, before its pass at the current point::
+
+            with optimizer.previous_point():
+                loss(batch).backward()
+            loss(batch).backward()
+            optimizer.step()
+        """
+        own = [
+            (param, group, self._state_of(param, group))
+            for group in self.param_groups
+            for param in group["params"]
+            if group["exact"] and param.requires_grad and self.rule(param, group) != ADAMW
+        ]
+        others = [param for group in self.param_groups for param in group["params"]]
+        with look_back(own, others, start=not self._looked):
+            yield
+        self._looked = True
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One update; where the optimizer `looks_back`, ``closure`` (loss and backward) runs at both points."""
+        if self.looks_back and closure is not None:
+            self._looked = False
+            with self.previous_point(), torch.enable_grad():
+                closure()
+            self.zero_grad()
+        if self.looks_back and not self._looked:
+            raise ConfigError("An exact step needs a closure, or a backward inside `previous_point()` before it.")
+        loss = super().step(closure)
+        self._looked = False
+        return loss
+
+    def own_update(self, bucket: Bucket) -> None:
+        """The recursion and its preconditioner."""
+        beta = momentum_of(bucket)
+        gamma_K = torch.tensor([1 - beta]).double() if bucket.group["gamma"] is None else bucket.number("gamma")
+        estimate = _mixture if "grad_avg" in bucket.states else _corrected
+        momenta, corrected = estimate(bucket, beta, gamma_K)
+        if "last_point" in bucket.states:
+            torch._foreach_copy_(bucket.states["last_point"], bucket.params)
+        self.precondition(bucket, momenta, corrected)
+
+    def ns_eps(self, bucket: Bucket) -> float:
+        """What is added to the norm of a momentum."""
+        eps = float(bucket.group["ns_eps"])
+        return eps * (1 - momentum_of(bucket)) if self.published_as_sum else eps
+
+
+def momentum_of(bucket: Bucket) -> float:
+    """The group's momentum, the same for all members; `ConfigError` outside [0, 1)."""
+    beta = float(bucket.group["momentum"])
+    if not 0 <= beta < 1:
+        raise ConfigError(f"`momentum` must be in [0, 1), it is {beta}.")
+    return beta
+
+
+def _mixture(bucket: Bucket, beta: float, gamma_K: Tensor) -> tuple[list[Tensor], None]:
+    """The one-buffer form: the running average of gradients, and the momentum made of it."""
+    averages = bucket.states["grad_avg"]
+    first_NK = bucket.steps_NK == 1
+    if bucket.group["first_step"] == PAPER and bool(first_NK.any()):
+        # c = g instead of (1 + kappa) g at the first step is a running average that starts at -gamma/(1-gamma) g.
+        start_NK = torch.where(first_NK, -gamma_K / (1 - gamma_K).clamp(min=1e-12), 0.0)
+        torch._foreach_add_(averages, torch._foreach_mul(bucket.grads, bucket.spread(start_NK)))
+    torch._foreach_lerp_(averages, bucket.grads, 1 - beta)
+    return list(torch._foreach_lerp(averages, bucket.grads, bucket.spread(gamma_K))), None
+
+
+def _corrected(bucket: Bucket, beta: float, gamma_K: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """The form with L and, where asked for, the clip."""
+    group, momenta, lasts = bucket.group, bucket.states["momentum"], bucket.states["last_grad"]
+    first_NK = bucket.steps_NK == 1
+    kappa_NK = (gamma_K * beta / (1 - beta)).expand(first_NK.shape)
+    if group["first_step"] == PAPER:
+        kappa_NK = torch.where(first_NK, 0.0, kappa_NK)
+    elif group["exact"]:
+        torch._foreach_mul_(lasts, bucket.spread((~first_NK).double()))
+    corrected = list(torch._foreach_sub(bucket.grads, lasts))
+    torch._foreach_mul_(corrected, bucket.spread(kappa_NK))
+    torch._foreach_add_(corrected, bucket.grads)
+    if group["clip"] is not None:
+        _clip(corrected, bucket.number("clip").tolist(), group)
+    if not group["exact"]:
+        torch._foreach_copy_(lasts, bucket.grads)
+    torch._foreach_lerp_(momenta, corrected, 1 - beta)
+    return momenta, corrected
+
+
+def _clip(tensors: list[Tensor], clip_K: list[float], group: dict[str, Any]) -> None:
+    """Divide each member's matrix by ``max(1, norm / clip)``, without asking the device for the norm."""
+    for tensor in tensors:
+        norm = torch.linalg.vector_norm(as_matrices(tensor, group), dim=(-2, -1))
+        limit = norm.new_tensor(clip_K).view(-1, *(1,) * (norm.ndim - 1))
+        over = (norm / limit).clamp(min=1)
+        tensor.div_(over.view(*over.shape, *(1,) * (tensor.ndim - over.ndim)))
