@@ -1,0 +1,53 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marslora.core.schedule import evaluation_steps, num_steps, rate_factor
+from marslora.core.spec import TrainingSpec
+
+
+def test_values_of_a_short_run():
+    training = TrainingSpec(warmup=0.2, decay=0.3)
+    factors = [rate_factor(step, 10, training, decays=True) for step in range(10)]
+    assert factors == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25])
+
+
+def test_the_step_after_the_last_has_rate_0():
+    assert rate_factor(10, 10, TrainingSpec(decay=0.3), decays=True) == 0
+
+
+def test_without_warmup_and_decay_the_rate_is_constant():
+    training = TrainingSpec(warmup=0, decay=0)
+    assert {rate_factor(step, 7, training, decays=True) for step in range(7)} == {1.0}
+
+
+@given(st.integers(1, 500), st.floats(0, 0.5), st.floats(0, 0.5))
+def test_a_calibration_run_is_the_beginning_of_the_final_run(total, warmup, decay):
+    training = TrainingSpec(warmup=warmup, decay=decay)
+    stable = [step for step in range(total) if step < total - decay * total - 1]
+    for step in stable:
+        assert rate_factor(step, total, training, decays=True) == rate_factor(step, total, training, decays=False)
+
+
+@given(st.integers(1, 500), st.floats(0, 0.99), st.floats(0, 0.99))
+def test_every_step_learns(total, warmup, decay):
+    training = TrainingSpec(warmup=warmup, decay=decay)
+    assert all(0 < rate_factor(step, total, training, decays=True) <= 1 for step in range(total))
+
+
+def test_evaluation_points_are_even_in_the_logarithm():
+    steps = evaluation_steps(1024, 11)
+    assert steps == tuple(2**power for power in range(11))
+
+
+@given(st.integers(1, 10**6), st.integers(2, 60))
+def test_evaluation_points_rise_from_the_first_step_to_the_last(total, evaluations):
+    steps = evaluation_steps(total, evaluations)
+    assert list(steps) == sorted(set(steps))
+    assert steps[0] == 1
+    assert steps[-1] == total
+    assert len(steps) <= evaluations
+
+
+def test_a_last_batch_may_be_short():
+    assert [num_steps(examples, 8) for examples in (0, 1, 8, 9)] == [0, 1, 1, 2]
