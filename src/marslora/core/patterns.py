@@ -1,0 +1,158 @@
+"""Ranks per module as settings of `peft.LoraConfig`, in regular expressions that mean the same in any order.
+
+PEFT looks a module's rank up with ``re.match(rf"(.*\\.)?({key})$", name)``, takes the first key that matches, and
+saves the keys sorted: keys that overlap change their meaning on reload. Here every module is matched by at most one
+key, so order cannot matter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from marslora.core.errors import ConfigError
+
+_Tree = dict[str, "_Tree"]
+"""Module paths by their components; a leaf is empty."""
+
+
+def lora_config_dict(
+    module_ranks: Mapping[str, int], alpha_over_rank: float, full_modules: Sequence[str] = (), dropout: float = 0.0
+) -> dict[str, Any]:
+    """Keyword arguments of `peft.LoraConfig`, JSON-ready, for these ranks by module path.
+
+    Modules of rank 0 are left out, as are those in ``full_modules``, which are trained whole (``modules_to_save``).
+    ``alpha`` is ``alpha_over_rank`` times the rank, so that every adapter has the same scale.
+    """
+    ranks = {name: rank for name, rank in module_ranks.items() if rank > 0 and name not in set(full_modules)}
+    default = Counter(ranks.values()).most_common(1)[0][0] if ranks else 1
+    patterns = exclusive_keys(ranks, default)
+    return {
+        "r": default,
+        "lora_alpha": _alpha(alpha_over_rank, default),
+        "lora_dropout": dropout,
+        "target_modules": exact_regex(ranks) if ranks else [],
+        "rank_pattern": patterns,
+        "alpha_pattern": {key: _alpha(alpha_over_rank, rank) for key, rank in patterns.items()},
+        "modules_to_save": list(full_modules) or None,
+        "bias": "none",
+    }
+
+
+def exclusive_keys(ranks: Mapping[str, int], default: int) -> dict[str, int]:
+    """``{key: rank}`` in which every module of another rank than ``default`` matches one key, and others match none.
+
+    A key stands for the largest subtree of modules that share a rank, written as short as it stays exclusive.
+    """
+    names = tuple(ranks)
+    keys: dict[str, int] = {}
+    for path, leaves in _uniform_subtrees(_tree(names), (), ranks):
+        if ranks[leaves[0]] != default:
+            keys[_shortest_key(path, leaves, names)] = ranks[leaves[0]]
+    return keys
+
+
+def matches(key: str, name: str) -> bool:
+    """Whether PEFT applies a pattern's ``key`` to the module called ``name``."""
+    return re.match(rf"(.*\.)?({key})$", name) is not None
+
+
+def exact_regex(names: Iterable[str]) -> str:
+    """A regular expression that fully matches these module paths and no other string."""
+    return _alternatives(_tree(names))
+
+
+def _alpha(alpha_over_rank: float, rank: int) -> float | int:
+    alpha = alpha_over_rank * rank
+    return int(alpha) if alpha == int(alpha) else alpha
+
+
+def _tree(names: Iterable[str]) -> _Tree:
+    tree: _Tree = {}
+    for name in names:
+        node = tree
+        for step in name.split("."):
+            node = node.setdefault(step, {})
+        node[""] = {}
+    return tree
+
+
+def _leaves(tree: _Tree, path: tuple[str, ...]) -> Iterator[str]:
+    for step, below in tree.items():
+        if step == "":
+            yield ".".join(path)
+        else:
+            yield from _leaves(below, (*path, step))
+
+
+def _uniform_subtrees(
+    tree: _Tree, path: tuple[str, ...], ranks: Mapping[str, int]
+) -> Iterator[tuple[tuple[str, ...], list[str]]]:
+    """(path, module paths below it) of the largest subtrees whose modules share one rank; () is never one of them."""
+    for step, below in tree.items():
+        if step == "":
+            yield path, [".".join(path)]
+            continue
+        leaves = list(_leaves(below, (*path, step)))
+        if len({ranks[leaf] for leaf in leaves}) == 1:
+            yield (*path, step), leaves
+        else:
+            yield from _uniform_subtrees(below, (*path, step), ranks)
+
+
+def _shortest_key(path: tuple[str, ...], leaves: list[str], names: tuple[str, ...]) -> str:
+    """The shortest tail of ``path`` that matches exactly ``leaves`` among ``names``; the anchored path at worst."""
+    below = r"(\..*)?" if ".".join(path) in leaves and len(leaves) > 1 else r"\..*"
+    below = "" if leaves == [".".join(path)] else below
+    wanted = set(leaves)
+    for start in range(len(path) - 1, -1, -1):
+        if path[start].isdigit():
+            continue
+        key = r"\.".join(map(re.escape, path[start:])) + below
+        if {name for name in names if matches(key, name)} == wanted:
+            return key
+    key = "^" + r"\.".join(map(re.escape, path)) + below
+    if {name for name in names if matches(key, name)} != wanted:
+        raise ConfigError(f"No pattern of PEFT's tells `{'.'.join(path)}` from the other adapted modules.")
+    return key
+
+
+def _alternatives(tree: _Tree) -> str:
+    """The expression of a tree's paths; steps with equal subtrees are written together."""
+    steps_of: dict[str, list[str]] = {}
+    for step, below in tree.items():
+        if step != "":
+            tail = _alternatives(below)
+            steps_of.setdefault(tail, []).append(step)
+    branches = []
+    for tail, steps in steps_of.items():
+        separator = "" if tail == "" else tail if tail.startswith("(?:\\.") else rf"\.{tail}"
+        branches.append(_one_of(steps) + separator)
+    joined = branches[0] if len(branches) == 1 else f"({'|'.join(branches)})" if branches else ""
+    return rf"(?:\.{joined})?" if "" in tree and branches else joined
+
+
+def _one_of(steps: list[str]) -> str:
+    numbers = sorted(int(step) for step in steps if step.isdigit() and str(int(step)) == step)
+    words = [re.escape(step) for step in steps if not (step.isdigit() and str(int(step)) == step)]
+    pieces = [*words, *(piece for first, last in _runs(numbers) for piece in _range(first, last))]
+    return pieces[0] if len(pieces) == 1 else f"({'|'.join(pieces)})"
+
+
+def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
+    """First and last of each run of consecutive numbers."""
+    for _, run in groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0]):
+        found = [number for _, number in run]
+        yield found[0], found[-1]
+
+
+def _range(first: int, last: int) -> Iterator[str]:
+    """Expressions of all numbers from ``first`` to ``last``, one for each that share all digits but the last."""
+    for tens, group in groupby(range(first, last + 1), key=lambda number: number // 10):
+        found = [number % 10 for number in group]
+        head = str(tens) if tens else ""
+        digits = str(found[0]) if len(found) == 1 else "[0-9]" if len(found) == 10 else f"[{found[0]}-{found[-1]}]"
+        yield head + digits
