@@ -1,0 +1,151 @@
+"""What a report is made from: plain records, gathered from a study folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from marslora.core.allocation import Allocation
+from marslora.core.decision import Candidate, Decision, LawFit
+from marslora.core.errors import StudyError
+from marslora.core.parts import ModelInfo
+from marslora.core.runs import Cost, DataSummary, FinalResult, Prepared, Run
+from marslora.core.schedule import full_examples
+from marslora.core.spec import StudySpec
+from marslora.store.study import Study
+
+CONVERGENCE = "convergence"
+"""The kind of law whose points carry convergence times."""
+SNIPPET = ("exports", "peft", "lora_config.py")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportData:
+    """One study, measured and decided, trained or not."""
+
+    spec: StudySpec
+    info: ModelInfo
+    decision: Decision
+    runs: Sequence[Run] = ()
+    final: FinalResult | None = None
+    """The final run of the chosen allocation; None if it has not been made."""
+    uniform: FinalResult | None = None
+    """The same run at one rank for every part; None if it was not asked for."""
+    full_examples: int
+    """Examples seen by one full run."""
+    summary: DataSummary | None = None
+    device: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    snippet: str = ""
+    """The chosen ranks as a `LoraConfig` in Python."""
+
+    @property
+    def chosen(self) -> Candidate:
+        """The candidate that was picked."""
+        return self.decision.candidate(self.decision.chosen)
+
+    @property
+    def searched(self) -> tuple[str, ...]:
+        """The parts whose rank was searched; every part where none was."""
+        return self.spec.space.searched or self.spec.space.parts
+
+    @property
+    def base_loss(self) -> float | None:
+        """Validation loss of the model as it came."""
+        if self.final is not None:
+            return self.final.base_validation_loss
+        return next((run.validation_loss[0] for run in self.runs if run.examples[:1] == (0,)), None)
+
+    @property
+    def uniform_allocation(self) -> Allocation | None:
+        """The allocation behind ``uniform``, known by its number of trainable parameters."""
+        if self.uniform is None:
+            return None
+        top = max(self.spec.space.ladder(part)[-1] for part in self.spec.space.parts)
+        same = (self.decision.chosen.replace(**dict.fromkeys(self.searched, rank)) for rank in range(1, top + 1))
+        return next((each for each in same if self.num_trainable(each) == self.uniform.num_trainable), None)
+
+    def num_trainable(self, allocation: Allocation) -> int:
+        """Trainable parameters of an allocation, parts that are trained whole included."""
+        return self.info.num_trainable(allocation, self.spec.training.full)
+
+    def convergence_law(self, part: str) -> LawFit | None:
+        """The law of the convergence time of ``part``."""
+        laws = (law for law in self.decision.laws if law.law == CONVERGENCE and law.subject == part)
+        return next(laws, None)
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What something cost, in full runs and in seconds; seconds are None where nobody timed it."""
+
+    runs: float
+    seconds: float | None
+
+
+def calibration_spending(data: ReportData) -> Spending:
+    """What was spent before the decision."""
+    return Spending(data.decision.calibration_run_equivalents, data.decision.calibration.seconds or None)
+
+
+def final_spending(data: ReportData) -> Spending:
+    """What the final run costs: measured, or a whole run where it has not been made."""
+    if data.final is None:
+        return Spending(1.0, full_run_seconds(data))
+    return Spending(_share(data.final.cost, data), data.final.cost.seconds or None)
+
+
+def total_spending(data: ReportData) -> Spending:
+    """Calibration and final run together."""
+    first, last = calibration_spending(data), final_spending(data)
+    seconds = None if first.seconds is None or last.seconds is None else first.seconds + last.seconds
+    return Spending(first.runs + last.runs, seconds)
+
+
+def grid_spending(data: ReportData) -> Spending:
+    """What training every allocation of the space once to the end would cost; the seconds are an estimate."""
+    seconds = full_run_seconds(data)
+    number = len(data.spec.space)
+    return Spending(float(number), None if seconds is None else number * seconds)
+
+
+def full_run_seconds(data: ReportData) -> float | None:
+    """Seconds of one full run: from the final run's pace, else from calibration's (packed, so rather too few)."""
+    for cost in (data.final.cost if data.final else Cost(), data.decision.calibration):
+        if cost.seconds > 0 and cost.examples > 0:
+            return cost.seconds * data.full_examples / cost.examples
+    return None
+
+
+def _share(cost: Cost, data: ReportData) -> float:
+    assert data.final is not None
+    seen = cost.examples or data.full_examples - data.final.started_at_examples
+    return seen / data.full_examples
+
+
+def gather(study: Study, runs: Sequence[Run] | None = None) -> ReportData:
+    """The report's records from a study folder; ``runs`` are read from its storage where they are not given.
+
+    Raises `StudyError` where the study has not come to a decision yet.
+    """
+    prepared = study.read("prepared.json", Prepared)
+    decision = study.read("decision.json", Decision)
+    if prepared is None or decision is None:
+        raise StudyError(
+            f"{study.folder} has no decision to report yet: its calibration is unfinished. Run the search again with "
+            "the same arguments; it continues where it stopped."
+        )
+    snippet = study.path(*SNIPPET)
+    return ReportData(
+        spec=study.spec,
+        info=prepared.info,
+        decision=decision,
+        runs=study.runs() if runs is None else runs,
+        final=study.read("final.json", FinalResult),
+        uniform=study.read("uniform.json", FinalResult),
+        full_examples=full_examples(study.spec.training, prepared.data.num_train),
+        summary=prepared.data,
+        device=prepared.device,
+        versions=prepared.versions,
+        snippet=snippet.read_text() if snippet.exists() else "",
+    )

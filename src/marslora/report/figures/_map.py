@@ -1,0 +1,209 @@
+"""The heat map of two searched parts: losses, what was dropped, the plausible set, the balanced line, the choice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from marslora.core.decision import Candidate
+from marslora.report.data import ReportData
+from marslora.report.figures._style import ACCENT, INK, NUM_STEPS, Layout, Trace, axis, faded, frame, text
+from marslora.report.numbers import loss, percent
+
+Cell = tuple[int, int]
+"""Column and row: places on the two ladders."""
+Expected = Callable[[Candidate], float | None]
+SCALE = [[index / (NUM_STEPS - 1), f"@r{NUM_STEPS - 1 - index}"] for index in range(NUM_STEPS)]
+"""Low losses strong, high ones weak."""
+NUM_LINE_POINTS = 120
+
+
+def heat_map(data: ReportData, across: str, up: str, expected: Expected) -> tuple[list[Trace], Layout]:
+    """Traces and layout; columns are the ladder of ``across``, rows that of ``up``."""
+    columns, rows = data.spec.space.ladder(across), data.spec.space.ladder(up)
+    cells = {
+        (columns.index(c.allocation[across]), rows.index(c.allocation[up])): c
+        for c in data.decision.candidates
+        if c.allocation[across] in columns and c.allocation[up] in rows
+    }
+    known = {cell: value for cell, c in cells.items() if (value := expected(c)) is not None}
+    low, high = min(known.values()), max(known.values())
+    traces = [
+        _heat({cell: v for cell, v in known.items() if cells[cell].status != "dropped"}, cells, columns, rows, low, high),
+        {**_heat({cell: v for cell, v in known.items() if cells[cell].status == "dropped"}, cells, columns, rows, low, high),
+         "opacity": 0.4, "showscale": False},
+        _hatching([cell for cell, c in cells.items() if c.status == "dropped"]),
+    ]  # fmt: skip
+    inside = {cell for cell, c in cells.items() if c.allocation in data.decision.plausible}
+    line = balanced_line(cells, across, up, columns, rows)
+    traces += [_outline(inside, "plausible (90 %)", INK, "dash", 0.0)] if inside else []
+    traces += _balance(line) if line else []
+    traces.append(
+        _outline({cell for cell, c in cells.items() if c.status == "chosen"}, "chosen", ACCENT, "solid", 0.03)
+    )
+    layout = frame(
+        _ladder_axis(f"{across} rank", columns, constrain="domain"),
+        _ladder_axis(f"{up} rank", rows),
+        annotations=[_numbers(cell, cells[cell], value, low, high) for cell, value in known.items()],
+    )
+    return traces, layout
+
+
+def _heat(
+    values: Mapping[Cell, float], cells: Mapping[Cell, Candidate], columns: Sequence[int], rows: Sequence[int],
+    low: float, high: float,
+) -> Trace:  # fmt: skip
+    places = [[(i, j) for i in range(len(columns))] for j in range(len(rows))]
+    return {
+        "type": "heatmap",
+        "x": list(range(len(columns))),
+        "y": list(range(len(rows))),
+        "z": [[values.get(cell) for cell in line] for line in places],
+        "customdata": [[_hover(cells[cell]) if cell in values else "" for cell in line] for line in places],
+        "zmin": low,
+        "zmax": high if high > low else low + 1e-9,
+        "colorscale": SCALE,
+        "xgap": 3,
+        "ygap": 3,
+        "hovertemplate": "%{customdata}<extra></extra>",
+        "colorbar": {
+            "title": {"text": "expected<br>loss", "font": {"size": 11}},
+            "thickness": 10,
+            "outlinewidth": 0,
+            "tickfont": {"size": 10},
+            "nticks": 5,
+        },
+    }
+
+
+def _hover(candidate: Candidate) -> str:
+    said = [f"<b>{text(candidate.allocation)}</b> ({candidate.status})"]
+    if candidate.predicted_loss is not None:
+        predicted = candidate.predicted_loss
+        said.append(f"expected {loss(predicted.value)} ({loss(predicted.low)} to {loss(predicted.high)})")
+    if candidate.observed_loss is not None:
+        said.append(f"observed {loss(candidate.observed_loss)} after {candidate.observed_examples or 0:,} examples")
+    if candidate.p_best is not None:
+        said.append(f"P(best) {percent(candidate.p_best)}".replace("<", "&lt;"))
+    said += [text(line) for line in _wrapped(candidate.reason)]
+    return "<br>".join(said)
+
+
+def _wrapped(words: str, width: int = 56) -> list[str]:
+    lines = [""]
+    for word in words.split():
+        if len(lines[-1]) + len(word) > width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return lines
+
+
+def _numbers(cell: Cell, candidate: Candidate, value: float, low: float, high: float) -> dict[str, Any]:
+    strong = (value - low) / max(high - low, 1e-12) < 0.5
+    colour = INK if candidate.status == "dropped" else "@onstrong" if strong else "@onweak"
+    small = f"<br><span style='font-size:10px'>seen {loss(candidate.observed_loss)}</span>"
+    chosen = candidate.status == "chosen"
+    return {
+        "x": cell[0],
+        "y": cell[1],
+        "text": (f"<b>{loss(value)}</b>" if chosen else loss(value))
+        + (small if candidate.observed_loss is not None else ""),
+        "showarrow": False,
+        "font": {"size": 13, "color": colour},
+    }
+
+
+def _hatching(cells: Sequence[Cell], lines: int = 3) -> Trace:
+    """Diagonals across the cells, in one trace with gaps."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for column, row in cells:
+        for index in range(1, 2 * lines):
+            shift = (index - lines) / lines * 0.92
+            start, end = max(-0.46, -0.46 + shift), min(0.46, 0.46 + shift)
+            x += [column + start, column + end, None]
+            y += [row + start - shift, row + end - shift, None]
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": x,
+        "y": y,
+        "name": "dropped",
+        "line": {"color": faded(INK, 0.16), "width": 1},
+        "hoverinfo": "skip",
+        "showlegend": bool(cells),
+    }
+
+
+def _outline(cells: set[Cell], name: str, colour: str, dash: str, inset: float) -> Trace:
+    """The border of a set of cells: the edges that only one cell of the set has."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    half = 0.5 - inset
+    for column, row in sorted(cells):
+        for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+            if (column + dx, row + dy) not in cells:
+                x += [column + dx * half - abs(dy) * half, column + dx * half + abs(dy) * half, None]
+                y += [row + dy * half - abs(dx) * half, row + dy * half + abs(dx) * half, None]
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": x,
+        "y": y,
+        "name": name,
+        "line": {"color": colour, "width": 3.5 if dash == "solid" else 2, "dash": dash},
+        "hoverinfo": "skip",
+    }
+
+
+def balanced_line(
+    cells: Mapping[Cell, Candidate], across: str, up: str, columns: Sequence[int], rows: Sequence[int]
+) -> list[tuple[float, float]]:
+    """Places (column, row) where both parts are predicted to converge together, between the rungs in log time."""
+    times_across = _times(cells, across, 0, len(columns))
+    times_up = _times(cells, up, 1, len(rows))
+    if times_across is None or times_up is None:
+        return []
+    column_N = np.linspace(0, len(columns) - 1, NUM_LINE_POINTS)
+    row_N = np.linspace(0, len(rows) - 1, NUM_LINE_POINTS)
+    wanted_N = np.interp(column_N, range(len(columns)), times_across)
+    have_N = np.interp(row_N, range(len(rows)), times_up)
+    line = []
+    for column, wanted in zip(column_N, wanted_N, strict=True):
+        crossing = np.flatnonzero((have_N[:-1] - wanted) * (have_N[1:] - wanted) <= 0)
+        if len(crossing):
+            line.append((float(column), float(row_N[crossing[0]])))
+    return line
+
+
+def _times(cells: Mapping[Cell, Candidate], part: str, place: int, number: int) -> list[float] | None:
+    """Log convergence time of ``part`` at every rung of its ladder; None where one is unknown."""
+    found: dict[int, float] = {}
+    for cell, candidate in cells.items():
+        time = candidate.convergence_examples.get(part)
+        if time is not None and math.isfinite(time.value) and time.value > 0:
+            found[cell[place]] = math.log(time.value)
+    return [found[index] for index in range(number)] if len(found) == number else None
+
+
+def _balance(line: Sequence[tuple[float, float]]) -> list[Trace]:
+    """The line, and a halo below it that sets it off from dark and light cells."""
+    dotted: Trace = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [column for column, _ in line],
+        "y": [row for _, row in line],
+        "name": "balanced line",
+        "line": {"color": "@warn", "width": 3, "dash": "dot"},
+        "hovertemplate": "both parts converge together<extra></extra>",
+    }
+    halo = {**dotted, "line": {"color": "@card", "width": 6}, "showlegend": False, "hoverinfo": "skip"}
+    return [{key: value for key, value in halo.items() if key != "hovertemplate"}, dotted]
+
+
+def _ladder_axis(title: str, ladder: Sequence[int], **more: Any) -> dict[str, Any]:
+    ticks = {"tickvals": list(range(len(ladder))), "ticktext": [str(rank) for rank in ladder]}
+    return axis(title, **ticks, range=[-0.56, len(ladder) - 0.44], showgrid=False, **more)

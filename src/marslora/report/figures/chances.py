@@ -1,0 +1,68 @@
+"""P(best): how probable it is that each allocation ends lowest."""
+
+from __future__ import annotations
+
+from marslora.core.decision import Candidate
+from marslora.report.data import ReportData
+from marslora.report.figures._style import ACCENT, Picture, axis, faded, frame, text
+from marslora.report.numbers import loss, percent, ranks
+
+MANY = 12
+
+
+def pictures(data: ReportData) -> list[Picture]:
+    """Bars of the most probable candidates; nothing where no probability is known."""
+    known = [candidate for candidate in data.decision.candidates if candidate.p_best is not None]
+    if not known:
+        return []
+    ordered = sorted(known, key=lambda candidate: -(candidate.p_best or 0.0))[:MANY]
+    if data.chosen.p_best is not None and data.chosen not in ordered:
+        ordered[-1] = data.chosen
+    rows = list(reversed(ordered))
+    names = [text(ranks(candidate.allocation, data.searched)) for candidate in rows]
+    trace = {
+        "type": "bar",
+        "orientation": "h",
+        "x": [candidate.p_best for candidate in rows],
+        "y": list(range(len(rows))),
+        "text": [percent(candidate.p_best).replace("<", "&lt;").replace(">", "&gt;") for candidate in rows],
+        "textposition": "outside",
+        "cliponaxis": False,
+        "textfont": {"size": 11},
+        "marker": {"color": [_colour(candidate, data) for candidate in rows]},
+        "customdata": [text(candidate.reason) for candidate in rows],
+        "hovertemplate": "P(best) %{x:.3f}<extra></extra>",
+    }
+    top = max(candidate.p_best or 0.0 for candidate in rows)
+    x = axis("probability of being best", tickformat=".0%", range=[0, min(1.0, top) * 1.18 or 1.0])
+    y = axis("", tickvals=list(range(len(rows))), ticktext=names, showgrid=False)
+    return [
+        Picture(
+            name="chances",
+            title="How sure: P(best)",
+            traces=[trace],
+            layout=frame(x, y, showlegend=False, bargap=0.35),
+            caption=_words(data, known),
+            height=30 * len(rows) + 80,
+            wide=True,
+        )
+    ]
+
+
+def _colour(candidate: Candidate, data: ReportData) -> str:
+    if candidate.status == "chosen":
+        return ACCENT
+    return "@r3" if candidate.allocation in data.decision.plausible else faded("@muted", 0.55)
+
+
+def _words(data: ReportData, known: list[Candidate]) -> str:
+    chosen, plausible = data.chosen, data.decision.plausible
+    said = []
+    if plausible:
+        many = "One allocation holds" if len(plausible) == 1 else f"{len(plausible)} of {len(known)} allocations hold"
+        said.append(f"{many} 90 % of the probability (blue; the choice in the accent colour).")
+    if chosen.p_best is not None:
+        said.append(f"The chosen one is best with probability {percent(chosen.p_best)}")
+        regret = chosen.expected_regret
+        said[-1] += "." if regret is None else f" and is expected to end {loss(regret)} nats above the best."
+    return " ".join(said)

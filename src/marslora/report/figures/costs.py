@@ -1,0 +1,76 @@
+"""What it cost, against training every allocation once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from marslora.report.data import (
+    ReportData,
+    Spending,
+    calibration_spending,
+    final_spending,
+    grid_spending,
+    total_spending,
+)
+from marslora.report.figures._style import ACCENT, Picture, axis, faded, frame
+from marslora.report.numbers import duration, shares, short
+
+COLOURS = (faded(ACCENT, 0.45), faded(ACCENT, 0.7), ACCENT, faded("@muted", 0.7))
+
+
+def pictures(data: ReportData) -> list[Picture]:
+    """Two bar charts: full runs, and seconds where they are known."""
+    bars = spendings(data)
+    total, grid = bars["total"], bars["grid"]
+    found = [_bars("cost-runs", "In full runs", "run equivalents", bars, [shares(each.runs) for each in bars.values()],
+                   [each.runs for each in bars.values()], _run_words(data, total, grid))]  # fmt: skip
+    times = [each.seconds for each in bars.values()]
+    if all(each is not None for each in times) and total.seconds and grid.seconds:
+        said = f"{duration(total.seconds)} in all; a grid would take about {duration(grid.seconds)} at the same pace"
+        said += " (an estimate: the time of one full run, times its cells)."
+        shown = [duration(each) for each in times]
+        found.append(_bars("cost-seconds", "In time", "seconds of wall time", bars, shown, times, said))
+    return found
+
+
+def spendings(data: ReportData) -> dict[str, Spending]:
+    """Calibration, final run, both, and the exhaustive grid."""
+    return {
+        "calibration": calibration_spending(data),
+        "final run" if data.final is not None else "final run (to come)": final_spending(data),
+        "total": total_spending(data),
+        "grid": grid_spending(data),
+    }
+
+
+def _run_words(data: ReportData, total: Spending, grid: Spending) -> str:
+    cells = len(data.spec.space)
+    if total.runs >= grid.runs:
+        return f"The search cost {shares(total.runs)} full runs, no less than the grid of {cells}: a small space is best tried out."
+    return (
+        f"One full run sees {data.full_examples:,} examples. The search cost {shares(total.runs)} of them, "
+        f"{short(grid.runs / max(total.runs, 1e-9))} times less than training each of the {cells} allocations once."
+    )
+
+
+def _bars(
+    name: str, title: str, unit: str, bars: dict[str, Spending], shown: Sequence[str], values: Sequence[float | None],
+    said: str,
+) -> Picture:  # fmt: skip
+    top = max(value or 0.0 for value in values)
+    trace = {
+        "type": "bar",
+        "orientation": "h",
+        "x": list(reversed(values)),
+        "y": list(reversed(bars)),
+        "text": list(reversed(shown)),
+        "textposition": "outside",
+        "cliponaxis": False,
+        "textfont": {"size": 12},
+        "marker": {"color": list(reversed(COLOURS))},
+        "hovertemplate": "%{y}: %{text}<extra></extra>",
+    }
+    layout = frame(
+        axis(unit, range=[0, top * 1.25 or 1.0], nticks=6), axis("", showgrid=False), showlegend=False, bargap=0.4
+    )
+    return Picture(name=name, title=title, traces=[trace], layout=layout, caption=said, height=230)

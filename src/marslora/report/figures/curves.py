@@ -1,0 +1,182 @@
+"""Learning curves: validation loss against examples seen, a panel for each part and one for parts trained together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from marslora.core.decision import LawPoint
+from marslora.core.runs import Run
+from marslora.report.data import ReportData
+from marslora.report.figures._style import DASHES, SYMBOLS, Picture, Trace, frame, log_axis, steps, text
+from marslora.report.numbers import count, listing, loss, percent, ranks
+
+JOINT = "parts together"
+MANY = 8
+"""Above so many allocations a joint panel lists none by name and colours by final loss order."""
+
+
+def pictures(data: ReportData) -> list[Picture]:
+    """A panel for each part that was adapted alone, and one for runs of several parts."""
+    groups = panels(data)
+    return [_panel(data, title, runs) for title, runs in groups.items() if runs]
+
+
+def panels(data: ReportData) -> dict[str, list[Run]]:
+    """The runs with a curve by panel, parts in order; a run belongs to the part whose law reads it."""
+    read_by = {
+        point.run: law.subject
+        for part in data.info.parts
+        if (law := data.convergence_law(part.name))
+        for point in law.points
+    }
+    groups: dict[str, list[Run]] = {part.name: [] for part in data.info.parts}
+    groups[JOINT] = []
+    for run in data.runs:
+        if not any(map(math.isfinite, run.validation_loss)):
+            continue
+        active = run.member.allocation.active
+        group = active[0] if len(active) == 1 else read_by.get(run.member.id, JOINT)
+        groups.setdefault(group, []).append(run)
+    return groups
+
+
+def _panel(data: ReportData, title: str, runs: Sequence[Run]) -> Picture:
+    points = {point.run: point for law in data.decision.laws if law.subject == title for point in law.points}
+    starts = [run.examples[1] for run in runs if len(run.examples) > 1 and run.examples[0] == 0]
+    origin = min(starts, default=1) / 2
+    labels = list(dict.fromkeys(_label(run, title, data) for run in sorted(runs, key=lambda run: _order(run, title))))
+    sizes = sorted({run.member.data_examples for run in runs}, reverse=True)
+    colours = dict(zip(labels, steps(len(labels)), strict=True))
+    traces: list[Trace] = []
+    shown: set[str] = set()
+    for run in sorted(runs, key=lambda run: _order(run, title)):
+        label = _label(run, title, data)
+        dash = DASHES[min(sizes.index(run.member.data_examples), len(DASHES) - 1)]
+        named = label not in shown and len(labels) <= MANY
+        shown.add(label)
+        traces.append(_curve(run, label, colours[label], dash, origin, named))
+    traces += _marks(runs, points, {run.member.id: colours[_label(run, title, data)] for run in runs}, origin)
+    x = [origin, *(float(each) for run in runs for each in run.examples if each > 0)]
+    across = log_axis("examples seen", x)
+    across = {**across, "tickvals": [origin, *[t for t in across["tickvals"] if t > 1.6 * origin]]}
+    across["ticktext"] = (
+        ["start", *across["ticktext"][-(len(across["tickvals"]) - 1) :]] if len(across["tickvals"]) > 1 else ["start"]
+    )
+    up = log_axis(
+        "validation loss (nats per answer token)", [v for run in runs for v in run.validation_loss], tickformat=".3~g"
+    )
+    heading = f"{title} alone" if title != JOINT else "Several parts together"
+    return Picture(
+        name=f"curves-{_slug(title)}",
+        title=heading,
+        traces=traces,
+        layout=frame(across, up),
+        caption=_caption(runs, points, title, sizes, len(labels)),
+        height=360,
+        wide=title == JOINT,
+    )
+
+
+def _curve(run: Run, label: str, colour: str, dash: str, origin: float, named: bool) -> Trace:
+    x = [float(max(each, 0)) or origin for each in run.examples]
+    name = text(label)
+    hover = f"{name}<br>{count(run.member.data_examples)} rows, seed {run.member.seed}, {run.status}"
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": x,
+        "y": list(run.validation_loss),
+        "name": name,
+        "legendgroup": name,
+        "showlegend": named,
+        "line": {"color": colour, "width": 1.8, "dash": dash},
+        "opacity": 0.45 if run.status in ("diverged", "failed") else 0.95,
+        "hovertemplate": hover + "<br>%{x:,.0f} examples: %{y:.4f}<extra></extra>",
+    }
+
+
+def _marks(
+    runs: Sequence[Run], points: Mapping[str, LawPoint], colours: Mapping[str, str], origin: float
+) -> list[Trace]:
+    """Dots where a curve converged, arrows where it had not by its end."""
+    traces = []
+    for censored, symbol, name in ((False, "circle", "converged"), (True, "triangle-right", "not yet converged")):
+        marked = [run for run in runs if run.member.id in points and points[run.member.id].censored is censored]
+        if not marked:
+            continue
+        x = [points[run.member.id].measured for run in marked]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "x": x,
+                "y": [height_at(run, each, origin) for run, each in zip(marked, x, strict=True)],
+                "name": name,
+                "marker": {
+                    "symbol": symbol,
+                    "size": 11 if censored else 9,
+                    "color": [colours[run.member.id] for run in marked],
+                    "line": {"color": "@ink", "width": 1.2},
+                },
+                "hovertemplate": ("more than " if censored else "") + "%{x:,.0f} examples<extra>" + name + "</extra>",
+            }
+        )
+    return traces
+
+
+def height_at(run: Run, examples: float, origin: float) -> float:
+    """The run's loss at ``examples``, on the straight line between its points in log examples."""
+    x = np.log([float(each) or origin for each in run.examples])
+    return float(np.interp(np.log(max(examples, origin)), x, run.validation_loss))
+
+
+def _caption(
+    runs: Sequence[Run], points: Mapping[str, LawPoint], title: str, sizes: Sequence[int], num_labels: int
+) -> str:
+    ended = [run for run in runs if math.isfinite(run.last_loss)]
+    said = []
+    if ended:
+        best = min(ended, key=lambda run: run.last_loss)
+        who = f"rank {best.member.allocation.get(title)}" if title != JOINT else ranks(best.member.allocation)
+        said.append(
+            f"{len(runs)} runs; {who} got lowest, to {loss(best.last_loss)} after {count(best.last_examples)} examples."
+        )
+    if points:
+        done = sum(not point.censored for point in points.values())
+        words = f"{done} of {len(points)} runs converged (dots)"
+        said.append(words + ("; arrows mark those that had not by their end." if done < len(points) else "."))
+    if len(sizes) > 1:
+        said.append(f"Line styles: {listing([f'{count(each)} rows' for each in sizes])}, solid being the most.")
+    if num_labels > MANY:
+        said.append("Stronger colour is the larger allocation; hover for the ranks.")
+    bad = [run for run in runs if run.status in ("diverged", "failed")]
+    if bad:
+        said.append(f"{len(bad)} {'run' if len(bad) == 1 else 'runs'} diverged or failed (faint).")
+    stopped = sum(run.status == "stopped" for run in runs)
+    if stopped:
+        said.append(f"{percent(stopped / len(runs))} of the runs were stopped early.")
+    return " ".join(said)
+
+
+def _label(run: Run, title: str, data: ReportData) -> str:
+    allocation = run.member.allocation
+    if title != JOINT:
+        return f"rank {allocation.get(title)}"
+    return ranks(allocation, tuple(part for part in data.searched if part in allocation.parts))
+
+
+def _order(run: Run, title: str) -> tuple[int, ...]:
+    allocation = run.member.allocation
+    if title != JOINT:
+        return (allocation.get(title), -run.member.data_examples)
+    return (sum(rank for _, rank in allocation.ranks), *(rank for _, rank in allocation.ranks))
+
+
+def _slug(title: str) -> str:
+    return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in title)
+
+
+__all__ = ["JOINT", "SYMBOLS", "height_at", "panels", "pictures"]

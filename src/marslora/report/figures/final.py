@@ -1,0 +1,87 @@
+"""The final run: where the model started, how calibration was continued, where it ended."""
+
+from __future__ import annotations
+
+from marslora.core.runs import FinalResult, Run
+from marslora.report.data import ReportData
+from marslora.report.figures._style import ACCENT, INK, MUTED, Picture, Trace, frame, log_axis
+from marslora.report.numbers import count, loss, percent
+
+
+def pictures(data: ReportData) -> list[Picture]:
+    """The curve of the final run; nothing where there is none."""
+    final = data.final
+    if final is None or not final.examples:
+        return []
+    run = continued(data)
+    origin = _origin(final, run)
+    traces = [_level(final, origin)]
+    if run is not None:
+        traces.append(_line(run.examples, run.validation_loss, origin, "calibration, continued", INK, "dot"))
+    traces.append(_line(final.examples, final.validation_curve, origin, "final run", ACCENT, "solid"))
+    traces[-1] = {**traces[-1], "mode": "lines+markers", "marker": {"size": 5, "color": ACCENT}}
+    if data.uniform is not None and data.uniform.examples:
+        traces.append(
+            _line(data.uniform.examples, data.uniform.validation_curve, origin, "uniform rank", "@warn", "dash")
+        )
+    x = [value for trace in traces for value in trace["x"]]
+    across = log_axis("examples seen", x)
+    up = log_axis("validation loss (nats per answer token)", [y for trace in traces for y in trace["y"]])
+    return [
+        Picture(
+            name="final",
+            title="Loss on the way",
+            traces=traces,
+            layout=frame(across, up),
+            caption=_words(data, final, run),
+            height=360,
+            wide=True,
+        )
+    ]
+
+
+def continued(data: ReportData) -> Run | None:
+    """The calibration run that the final one started from."""
+    if data.final is None or data.final.started_at_examples <= 0:
+        return None
+    return next((run for run in data.runs if run.member.id == data.decision.continue_run), None)
+
+
+def _origin(final: FinalResult, run: Run | None) -> float:
+    seen = [each for each in (*final.examples, *(run.examples if run else ())) if each > 0]
+    return min(seen, default=1) / 2
+
+
+def _level(final: FinalResult, origin: float) -> Trace:
+    return _line((0, final.examples[-1]), (final.base_validation_loss,) * 2, origin, "model as it came", MUTED, "dash")
+
+
+def _line(x: tuple[int, ...], y: tuple[float, ...], origin: float, name: str, colour: str, dash: str) -> Trace:
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [float(each) or origin for each in x],
+        "y": list(y),
+        "name": name,
+        "line": {"color": colour, "width": 2, "dash": dash},
+        "hovertemplate": "%{x:,.0f} examples: %{y:.4f}<extra>" + name + "</extra>",
+    }
+
+
+def _words(data: ReportData, final: FinalResult, run: Run | None) -> str:
+    fell = final.base_validation_loss - final.validation_loss
+    share = fell / final.base_validation_loss if final.base_validation_loss > 0 else float("nan")
+    said = [
+        f"Validation loss went from {loss(final.base_validation_loss)} to {loss(final.validation_loss)}"
+        + (f", {percent(abs(share))} {'lower' if fell > 0 else 'higher'}." if share == share else ".")
+    ]
+    if run is not None:
+        saved = final.started_at_examples / data.full_examples
+        said.append(
+            f"It took over a calibration run at {count(final.started_at_examples)} examples, "
+            f"which saved {percent(saved)} of a full run."
+        )
+    best = min(final.validation_curve, default=final.validation_loss)
+    if best < final.validation_loss * 0.995:
+        said.append(f"The lowest point on the way was {loss(best)}: it may have trained too long.")
+    return " ".join(said)

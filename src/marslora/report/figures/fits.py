@@ -1,0 +1,57 @@
+"""Law-P against what was measured: points near the diagonal are well described."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from marslora.core.decision import LawFit
+from marslora.report.data import CONVERGENCE, ReportData
+from marslora.report.figures._style import INK, MUTED, Picture, axis, faded, frame, text
+from marslora.report.numbers import count, percent
+
+
+def pictures(data: ReportData) -> list[Picture]:
+    """A panel for each law that is no law of convergence (those are drawn against rank)."""
+    laws = [law for law in data.decision.laws if law.law != CONVERGENCE and law.status != "failed" and law.points]
+    return [_panel(law, index) for index, law in enumerate(laws)]
+
+
+def _panel(law: LawFit, index: int) -> Picture:
+    points = [p for p in law.points if np.isfinite([p.measured, p.predicted]).all()]
+    values = [value for point in points for value in (point.measured, point.predicted)]
+    ends = [min(values, default=0.0), max(values, default=1.0)]
+    traces = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "x": ends,
+            "y": ends,
+            "line": {"color": MUTED, "width": 1, "dash": "dash"},
+            "hoverinfo": "skip",
+        },
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "x": [point.measured for point in points],
+            "y": [point.predicted for point in points],
+            "marker": {"size": 7, "color": faded("@r4", 0.7), "line": {"color": INK, "width": 0.5}},
+            "customdata": [
+                ", ".join(f"{text(name)} {value:,.5g}" for name, value in point.inputs.items()) for point in points
+            ],
+            "hovertemplate": "%{customdata}<br>measured %{x:.4f}, law %{y:.4f}<extra></extra>",
+        },
+    ]
+    error = percent(law.held_out_error) if np.isfinite(law.held_out_error) else "an unknown share"
+    return Picture(
+        name=f"fit-{index}",
+        title=f"{law.law.capitalize()} law of {law.subject}: predicted against measured",
+        traces=traces,
+        layout=frame(
+            axis("measured (nats per answer token)"), axis("predicted (nats per answer token)"), showlegend=False
+        ),
+        caption=(
+            f"{count(len(points))} measurements; on the dashed diagonal the law is exact. Ranks it had not seen it "
+            f"misses by {error} (root mean square)."
+        ),
+        wide=True,
+    )

@@ -1,0 +1,182 @@
+"""The sections of the page, in the order in which they are read."""
+
+from __future__ import annotations
+
+import math
+
+from marslora.report import checklist as laws
+from marslora.report import tables
+from marslora.report.data import ReportData, calibration_spending, grid_spending, total_spending
+from marslora.report.figures.curves import JOINT
+from marslora.report.markup import Markup, bullets, collapsed, join, paragraphs, section, tag
+from marslora.report.numbers import compact, duration, listing, loss, percent, runs, short
+from marslora.report.words import certainty, gain, headline, notices, price
+
+
+def verdict(data: ReportData) -> Markup:
+    """The choice in words, what must not be missed, and four numbers."""
+    kicker = f"{data.info.architecture}, {listing(list(data.info.modalities))}; strategy {data.decision.strategy}"
+    warnings = (
+        tag("div", tag("strong", notice.title), tag("p", notice.text), class_=f"notice {notice.level}", role="note")
+        for notice in notices(data)
+    )
+    return join(
+        [
+            tag("p", kicker, class_="kicker"),
+            tag("h1", headline(data)),
+            tag("p", data.decision.summary, class_="lead"),
+            paragraphs([certainty(data), " ".join(gain(data)), price(data)]),
+            join(warnings),
+            tag("div", *tiles(data), class_="tiles"),
+        ]
+    )
+
+
+def tiles(data: ReportData) -> list[Markup]:
+    """Ranks, certainty, gain and cost as large numbers."""
+    decision, final = data.decision, data.final
+    total, grid = total_spending(data), grid_spending(data)
+    sure = {"clear": percent(data.chosen.p_best), "indistinguishable": "undecided", "fallback": "fallback"}
+    known = {
+        "clear": f"probability of being the best of {len(decision.candidates)}",
+        "indistinguishable": f"{len(decision.plausible)} allocations cannot be told apart",
+        "fallback": "the laws could not decide",
+    }
+    found = [
+        _tile(
+            "Ranks",
+            ", ".join(f"{part} {decision.chosen.get(part)}" for part in data.searched),
+            f"{compact(data.num_trainable(decision.chosen))} trainable parameters",
+        ),
+        _tile("How sure", sure[decision.verdict], known[decision.verdict]),
+    ]
+    if final is not None:
+        change = f"{loss(final.base_validation_loss)} to {loss(final.validation_loss)}"
+        found.append(_tile("Validation loss", change, "nats per answer token, before and after"))
+    elif data.chosen.predicted_loss is not None:
+        expected = data.chosen.predicted_loss
+        found.append(_tile("Expected loss", loss(expected.value), f"{loss(expected.low)} to {loss(expected.high)}"))
+    seconds = "" if total.seconds is None else f"{duration(total.seconds)}; "
+    ratio = short(grid.runs / total.runs) if total.runs else "-"
+    found.append(_tile("Cost", runs(total.runs), f"{seconds}a grid of {len(data.spec.space)} costs {ratio} times that"))
+    return found
+
+
+def _tile(label: str, value: str, more: str) -> Markup:
+    parts = (("label", label), ("value", value), ("more", more))
+    return tag("div", *(tag("div", content, class_=name) for name, content in parts), class_="tile")
+
+
+def use(data: ReportData) -> Markup:
+    """The choice as code."""
+    if not data.snippet:
+        return Markup("")
+    folder = data.final.adapter_folder if data.final else None
+    trained = [tag("p", "The trained adapter is a plain PEFT folder: ", tag("code", folder), ".")] if folder else []
+    code = tag("div", tag("pre", tag("code", data.snippet.strip())), class_="copied")
+    return section("use", "Use it", *trained, tag("p", "The same ranks in a training script of your own:"), code)
+
+
+def parts(data: ReportData) -> Markup:
+    """What the model is made of."""
+    dead = sum(len(part.linears) - len(part.alive) for part in data.info.parts)
+    said = [f"{data.info.architecture} has {compact(data.info.num_parameters)} parameters."]
+    if dead:
+        said.append(f"{dead} linear layers got no gradient in a probe (dead); they are not adapted.")
+    if data.info.unlabelled:
+        said.append(f"{len(data.info.unlabelled)} linear layers belong to no part and are left alone.")
+    warnings = bullets(data.info.warnings) if data.info.warnings else Markup("")
+    return section("parts", "The parts", tag("p", " ".join(said)), tables.parts(data), warnings)
+
+
+def curves(figures: Markup) -> Markup:
+    """How every part learned."""
+    said = "Each part was adapted alone to see how fast it learns; " + f"runs of {JOINT} show how allocations compare."
+    return section("curves", "How the parts learn", tag("p", said), figures) if figures else Markup("")
+
+
+def convergence(data: ReportData, figures: Markup) -> Markup:
+    """How long every part learns, by rank."""
+    solved = laws.closed_forms(data.decision.closed_forms)
+    if not figures and not solved:
+        return Markup("")
+    said = (
+        "Law-C: the examples a part must see before it has converged, against its rank. Lines are the fitted laws, "
+        "bands their 90 % bootstrap interval."
+    )
+    more = collapsed("The balanced ranks in closed form", solved) if solved else Markup("")
+    return section("laws", "How long they learn", tag("p", said), figures, more)
+
+
+def allocations(figures: Markup) -> Markup:
+    """What every allocation is worth."""
+    return section("map", "Which ranks together", figures) if figures else Markup("")
+
+
+def final(data: ReportData, figures: Markup) -> Markup:
+    """How the chosen allocation trained."""
+    if data.final is None:
+        return section("final", "The final run", tag("p", "It has not been made yet."))
+    return section("final", "The final run", tables.results(data), figures)
+
+
+def cost(data: ReportData, figures: Markup) -> Markup:
+    """What it cost against a grid."""
+    spent = calibration_spending(data)
+    said = "A full run is one training of one allocation to the end; costs are counted in those."
+    if spent.runs == 0:
+        said += " Nothing was measured before the decision."
+    return section("cost", "What it cost", tag("p", said), figures, collapsed("Numbers", tables.measurements(data)))
+
+
+def candidates(data: ReportData) -> Markup:
+    """Every allocation and why it was kept or dropped."""
+    number = len(data.decision.candidates)
+    dropped = sum(candidate.status == "dropped" for candidate in data.decision.candidates)
+    said = f"{number} allocations: {dropped} dropped, {number - dropped - 1} kept, one chosen."
+    worst = max((c.mismatch.value for c in data.decision.candidates if c.mismatch is not None), default=math.nan)
+    if not math.isnan(worst):
+        said += f" Mismatch is the ratio of the parts' convergence times (1 is balanced); here it goes up to {short(math.exp(worst))}."
+    table = collapsed("Every candidate with its reason", tables.candidates(data))
+    return section("candidates", "All candidates", tag("p", said), table)
+
+
+def checklist(data: ReportData, figures: Markup) -> Markup:
+    """What it takes to judge the laws."""
+    if not data.decision.laws:
+        said = f"The strategy {data.decision.strategy} fits no law."
+        return section(
+            "checklist", "The laws in detail", tag("p", said), collapsed("How it was measured", laws.method(data))
+        )
+    return section(
+        "checklist",
+        "The laws in detail",
+        figures,
+        laws.laws(data),
+        collapsed("How all of them were measured", laws.method(data)),
+    )
+
+
+def assumptions(data: ReportData) -> Markup:
+    """What was taken for granted, and what would make the answer surer."""
+    decision = data.decision
+    assumed = [tag("h3", "Assumed"), bullets(decision.assumptions)] if decision.assumptions else []
+    ahead = [tag("h3", "What to run next"), bullets(decision.next_steps)] if decision.next_steps else []
+    return section("next", "Assumptions and next steps", *assumed, *ahead) if assumed or ahead else Markup("")
+
+
+def details(data: ReportData) -> Markup:
+    """The data, the versions, the full spec."""
+    versions = "\n".join(f"{name} {version}" for name, version in data.versions.items())
+    return section(
+        "details",
+        "Details",
+        tables.rows_used(data),
+        collapsed("Versions and device", tag("pre", f"device {data.device or 'not recorded'}\n{versions}".strip())),
+        collapsed("The whole spec", tag("pre", tag("code", data.spec.to_json()))),
+    )
+
+
+def footer(data: ReportData) -> Markup:
+    """Which study this is."""
+    return tag("footer", f"Study {data.spec.digest()}. Losses are mean nats per answer token on held-out rows.")

@@ -1,0 +1,180 @@
+"""The verdict in words: for the head of the page and for the terminal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from marslora.core.decision import Candidate
+from marslora.core.runs import FinalResult
+from marslora.report.data import ReportData, calibration_spending, final_spending, grid_spending, total_spending
+from marslora.report.numbers import accuracy, compact, count, duration, listing, loss, percent, ranks, runs, shares
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something a reader must not miss."""
+
+    level: Literal["bad", "care"]
+    title: str
+    text: str
+
+
+def headline(data: ReportData) -> str:
+    """The chosen ranks in one sentence."""
+    chosen = listing([f"{part} rank {data.decision.chosen.get(part)}" for part in data.searched])
+    if data.decision.verdict == "fallback":
+        return f"Undecided; a fallback: {chosen}"
+    if data.decision.verdict == "indistinguishable":
+        return f"No clear winner; the cheapest: {chosen}"
+    return f"Give {chosen}"
+
+
+def certainty(data: ReportData) -> str:
+    """How sure the choice is, in one sentence."""
+    chosen, decision = data.chosen, data.decision
+    if decision.verdict == "fallback":
+        return f"The laws could not decide. {sentence(decision.fallback or 'What was done instead was not recorded')}"
+    if decision.verdict == "indistinguishable":
+        number = max(len(decision.plausible), 1)
+        regret = chosen.expected_regret
+        more = "" if regret is None else f"; it is expected to end {loss(regret)} nats above the best"
+        among = "are statistically indistinguishable" if number > 1 else "is all that could be told apart"
+        return f"{number} allocations {among}; this is the cheapest of them ({cheapness(data)}){more}."
+    if chosen.p_best is None:
+        return "No probability was computed."
+    known = f"It is the best of {len(decision.candidates)} allocations with probability {percent(chosen.p_best)}"
+    others = len(decision.plausible) - 1
+    if others < 1:
+        return known + "."
+    names = [ranks(each, data.searched) for each in decision.plausible if each != decision.chosen][:3]
+    more = "" if others <= 3 else f" and {others - 3} more"
+    rest = f"{'; '.join(names)}{more}"
+    return f"{known}; the other{'s' if others > 1 else ''} that cannot be ruled out: {rest}."
+
+
+def cheapness(data: ReportData) -> str:
+    """The chosen allocation's trainable parameters, and the largest candidate's beside it."""
+    mine = data.num_trainable(data.decision.chosen)
+    most = max(data.num_trainable(candidate.allocation) for candidate in data.decision.candidates)
+    return f"{compact(mine)} trainable parameters; the largest has {compact(most)}"
+
+
+def gain(data: ReportData) -> list[str]:
+    """What the choice gains over the model as it came, and over one rank for every part."""
+    return [*_over_base(data), *_over_uniform(data)]
+
+
+def _over_base(data: ReportData) -> list[str]:
+    final = data.final
+    if final is not None:
+        said = (
+            f"Validation loss {loss(final.base_validation_loss)} before, {loss(final.validation_loss)} after training"
+        )
+        right = f"{accuracy(final.base_validation_accuracy)} before, {accuracy(final.validation_accuracy)} after"
+        return [f"{said}; answer tokens right: {right}.", *_tested(final)]
+    predicted, base = data.chosen.predicted_loss, data.base_loss
+    if predicted is None or base is None:
+        return []
+    bounds = f"{loss(predicted.low)} to {loss(predicted.high)}"
+    return [f"Validation loss is {loss(base)} now and expected to reach {loss(predicted.value)} ({bounds})."]
+
+
+def _tested(final: FinalResult) -> list[str]:
+    if final.test_loss is None:
+        return []
+    before = "" if final.base_test_loss is None else f"{loss(final.base_test_loss)} before, "
+    right = "" if final.test_accuracy is None else f" ({accuracy(final.test_accuracy)} of answer tokens right)"
+    return [f"On the test rows, looked at once: loss {before}{loss(final.test_loss)} after{right}."]
+
+
+def _over_uniform(data: ReportData) -> list[str]:
+    final, uniform = data.final, data.uniform
+    if final is not None and uniform is not None:
+        difference = uniform.validation_loss - final.validation_loss
+        allocation = data.uniform_allocation
+        rank = "a uniform rank" if allocation is None else f"uniform rank {allocation.get(data.searched[0])}"
+        verb = "beats" if difference > 0 else "does not beat"
+        costs = f"{compact(uniform.num_trainable)} parameters"
+        values = f"{loss(final.validation_loss)} against {loss(uniform.validation_loss)}"
+        return [f"It {verb} {rank} ({costs}) in one full run each: {values}."]
+    even = _even(data)
+    if even is None or even.predicted_loss is None or data.chosen.predicted_loss is None:
+        return []
+    difference = even.predicted_loss.value - data.chosen.predicted_loss.value
+    name = f"Uniform rank {even.allocation.get(data.searched[0])}"
+    if abs(difference) < 5e-4:
+        return [f"{name} is expected to end as low."]
+    return [f"{name} is expected to end {loss(abs(difference))} nats {'higher' if difference > 0 else 'lower'}."]
+
+
+def _even(data: ReportData) -> Candidate | None:
+    """The candidate with one rank for every searched part, nearest to the choice in trainable parameters."""
+    if len(data.searched) < 2:
+        return None
+    wanted = data.num_trainable(data.decision.chosen)
+    even = [
+        candidate
+        for candidate in data.decision.candidates
+        if len({candidate.allocation.get(part) for part in data.searched}) == 1 and candidate.status != "chosen"
+    ]
+    return min(even, key=lambda each: abs(data.num_trainable(each.allocation) - wanted), default=None)
+
+
+def price(data: ReportData) -> str:
+    """What it cost, in full runs and time, against an exhaustive grid."""
+    first, last = calibration_spending(data), final_spending(data)
+    total, grid = total_spending(data), grid_spending(data)
+    took = "" if total.seconds is None else f" and {duration(total.seconds)}"
+    ending = f"the final run {'' if data.final else 'to come '}{shares(last.runs)}"
+    said = f"It cost {runs(total.runs)}{took}: calibration {shares(first.runs)}, {ending}."
+    estimated = "" if grid.seconds is None else f" and about {duration(grid.seconds)}"
+    return f"{said} An exhaustive grid of {len(data.spec.space)} allocations costs {runs(grid.runs)}{estimated}."
+
+
+def notices(data: ReportData) -> list[Notice]:
+    """Fallbacks, failed or weak laws, failed runs, skipped rows: worst first."""
+    found = []
+    if data.decision.verdict == "fallback":
+        what = data.decision.fallback or data.decision.summary
+        found.append(Notice("bad", "This choice is a fallback", sentence(what)))
+    for law in data.decision.laws:
+        title = f"The {law.law} law of {law.subject}"
+        if law.status == "failed":
+            found.append(Notice("bad", f"{title} failed", sentence(law.message or "no reason was given")))
+        elif law.status == "unidentified":
+            found.append(
+                Notice("care", f"{title} is only partly known", sentence(law.message or "no reason was given"))
+            )
+    bad = [run for run in data.runs if run.status in ("diverged", "failed")]
+    if bad:
+        names = listing([f"{run.member.id} ({run.status})" for run in bad[:6]])
+        more = "" if len(bad) <= 6 else f", and {len(bad) - 6} more"
+        found.append(
+            Notice("care", f"{count(len(bad))} of {count(len(data.runs))} runs did not end well", f"{names}{more}.")
+        )
+    if data.summary is not None and data.summary.num_bad:
+        first = f" The first: {data.summary.bad_rows[0]}" if data.summary.bad_rows else ""
+        found.append(
+            Notice("care", f"{count(data.summary.num_bad)} rows could not be used", f"They were skipped.{first}")
+        )
+    if data.final is not None and data.final.validation_loss > data.final.base_validation_loss:
+        found.append(Notice("bad", "Training did not help", "The final run ended above the model as it came."))
+    return sorted(found, key=lambda notice: notice.level != "bad")
+
+
+def sentence(words: str) -> str:
+    """The words as a sentence: a capital first (unless a symbol stands there), a full stop last."""
+    words = words.strip()
+    first = words.partition(" ")[0]
+    start = words[:1].upper() if first.isalpha() and len(first) > 1 else words[:1]
+    return start + words[1:] + ("" if words[-1:] in (".", "!", "?", "") else ".")
+
+
+def summary_lines(data: ReportData) -> list[str]:
+    """What the command line prints when a search ends."""
+    lines = [headline(data) + ".", certainty(data), *gain(data), price(data)]
+    lines += [f"{notice.title}: {notice.text}" for notice in notices(data)]
+    if data.final is not None:
+        lines.append(f"Adapter: {data.final.adapter_folder} ({compact(data.final.num_trainable)} parameters)")
+    return lines

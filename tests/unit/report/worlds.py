@@ -1,0 +1,287 @@
+"""Studies of worlds whose laws are known: what a search would have left behind, made without training."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from marslora.core.allocation import Allocation, Space
+from marslora.core.decision import Candidate, ClosedForm, Decision, Interval
+from marslora.core.parts import LinearInfo, ModelInfo, PartInfo
+from marslora.core.runs import Cost, DataSummary, FinalResult, Run
+from marslora.core.schedule import evaluation_steps
+from marslora.core.spec import MemberSpec, StudySpec
+from marslora.laws import performance
+from marslora.laws.convergence import ConvergenceLaw, points_of
+from marslora.report.data import ReportData
+
+FULL = 4096
+LADDER = (1, 4, 16, 64)
+SNIPPET = """# LoRA ranks that marslora chose for LlavaForConditionalGeneration: vision 4, projector 16, language 16.
+from peft import LoraConfig
+
+lora_config = LoraConfig(
+    r=16,
+    lora_alpha=32,
+    lora_dropout=0.0,
+    target_modules=r"model\\.(language_model|vision_tower|multi_modal_projector)\\..*",
+    rank_pattern={r"^model\\.vision_tower\\..*": 4},
+    alpha_pattern={r"^model\\.vision_tower\\..*": 8},
+)
+"""
+POINTS = tuple(16 * step for step in evaluation_steps(FULL // 16, 12))
+
+
+def part(name, linears, width, dead=0):
+    layers = tuple(
+        LinearInfo(name=f"model.{name}.{index}.proj", inputs=width, outputs=width, dead=index < dead)
+        for index in range(linears)
+    )
+    return PartInfo(name=name, paths=(f"model.{name}",), num_parameters=linears * width * width * 2, linears=layers)
+
+
+def model(*parts):
+    return ModelInfo(
+        architecture="LlavaForConditionalGeneration",
+        modalities=("image", "text"),
+        num_parameters=sum(each.num_parameters for each in parts) + 524288,
+        parts=parts,
+        unlabelled=("lm_head",),
+    )
+
+
+def time_to_learn(part, rank, data):
+    scale, alpha = {"vision": (300.0, 0.35), "language": (900.0, 0.45), "audio": (500.0, 0.25)}.get(part, (400.0, 0.3))
+    return 60 + 3 * scale * rank**-alpha * (data / 2048) ** 0.3
+
+
+def loss_at(allocation, examples, data, effect, rng):
+    gone, floor = 0.0, 0.62
+    for name, rank in allocation.ranks:
+        if rank > 0:
+            tau = time_to_learn(name, rank, data)
+            gone += (1 - math.exp(-2.3 * examples / tau)) * (0.55 if name == "language" else 0.4)
+            best = {"vision": 4, "language": 16}.get(name, 8)
+            floor += effect * 0.05 * math.log(rank / best) ** 2 if name != "projector" else 0.0
+        else:
+            floor += 0.15
+    return (2.1 - floor) * math.exp(-1.9 * gone) + floor + 0.004 * rng.standard_normal()
+
+
+def run(allocation, until, data, effect, rng, seed=0, status="complete"):
+    examples = (0, *(point for point in POINTS if point <= until))
+    name = "-".join(f"{part}{rank}" for part, rank in allocation.ranks if rank) + f".d{data}.s{seed}"
+    return Run(
+        member=MemberSpec(id=name, allocation=allocation, data_examples=data, until_examples=until, seed=seed),
+        status=status,
+        examples=examples,
+        validation_loss=tuple(loss_at(allocation, each, data, effect, rng) for each in examples),
+        cost=Cost(seconds=until / 400, examples=until),
+    )
+
+
+def interval(value, width):
+    return Interval(value=value, low=value - width, high=value + width)
+
+
+def candidate(allocation, searched, chosen, probability, effect, width, rng, info, joint):
+    times = {part: interval(time_to_learn(part, allocation[part], 2048), 40.0) for part in searched}
+    logs = [math.log(each.value) for each in times.values()]
+    mismatch = max(logs) - min(logs)
+    seen = joint.get(allocation)
+    dropped = mismatch > 0.75 or probability < 0.004
+    status = "chosen" if allocation == chosen else "dropped" if dropped else "kept"
+    reasons = {
+        "chosen": "lowest expected loss among the balanced allocations",
+        "kept": "balanced, but expected to end higher",
+        "dropped": f"the parts would converge a factor of {math.exp(mismatch):.1f} apart"
+        if mismatch > 0.75
+        else "almost certainly not the best",
+    }
+    quiet = np.random.default_rng(0)
+    value = loss_at(allocation, FULL, 2048, effect, quiet)
+    return Candidate(
+        allocation=allocation,
+        status=status,
+        reason=reasons[status],
+        num_trainable=info.num_trainable(allocation),
+        convergence_examples=times,
+        mismatch=interval(mismatch, 0.1),
+        predicted_loss=interval(value, width),
+        observed_loss=seen.last_loss if seen else None,
+        observed_examples=seen.last_examples if seen else None,
+        p_best=probability,
+        expected_regret=max(0.0, value - 0.62) * 0.3,
+    )
+
+
+def world(ladders, searched, *, effect=1.0, width=0.07, verdict="clear", chosen=None, seed=0):
+    """The whole study: solo runs, joint runs, fitted laws, a decision, a final run."""
+    rng = np.random.default_rng(seed)
+    info = model(
+        part("vision", 12, 64, dead=2),
+        *([part("audio", 8, 64)] if "audio" in ladders else []),
+        part("projector", 2, 96),
+        part("language", 28, 96),
+    )
+    space = Space.of(ladders)
+    spec = StudySpec.parse(
+        {
+            "model": {"path": "studies/tiny-llava"},
+            "data": {"train": ["train.jsonl"], "test": ["test.jsonl"]},
+            "space": space.model_dump(),
+            "training": {"examples": FULL, "learning_rate": 1e-3},
+        }
+    )
+    zero = Allocation.of(dict.fromkeys(space.parts, 0))
+    solo = {
+        name: [
+            run(zero.replace(**{name: rank}), 2560 if rank > 1 else 512, data, effect, rng)
+            for rank in ladders[name]
+            for data in (512, 2048)
+        ]
+        for name in searched
+    }
+    allocations = list(space.allocations())
+    joint = [run(each, 256, 2048, effect, rng) for each in allocations[::3]]
+    laws = [ConvergenceLaw().fit(points_of(solo[name], name, horizon=FULL), name) for name in searched]
+    laws.append(performance.PerformanceLaw().fit(performance.points_of(joint, least_examples=32), "allocation"))
+    finals = np.array([loss_at(each, FULL, 2048, effect, np.random.default_rng(0)) for each in allocations])
+    weight = np.exp(-(finals - finals.min()) / (width * 0.6))
+    probability = weight / weight.sum()
+    best = allocations[int(finals.argmin())] if chosen is None else chosen
+    if best not in [each.member.allocation for each in joint]:
+        joint.append(run(best, 256, 2048, effect, rng))
+    order = np.argsort(-probability)
+    held = np.cumsum(probability[order])
+    plausible = tuple(allocations[index] for index in order[: int(np.searchsorted(held, 0.9)) + 1])
+    seen = {each.member.allocation: each for each in joint}
+    candidates = tuple(
+        candidate(each, searched, best, float(p), effect, width, rng, info, seen)
+        for each, p in zip(allocations, probability, strict=True)
+    )
+    runs = [*itertools.chain(*solo.values()), *joint]
+    decision = Decision(
+        strategy="mars",
+        chosen=best,
+        verdict=verdict,
+        summary=f"{best} is expected to end lowest; its parts converge together.",
+        candidates=candidates,
+        plausible=plausible,
+        laws=tuple(laws),
+        closed_forms=(
+            ClosedForm(part="vision", given="language", given_rank=16, rank=5.1, status="solved"),
+            ClosedForm(part="vision", given="language", given_rank=64, rank=None, status="no_real_solution"),
+        ),
+        continue_run=next(each.member.id for each in joint if each.member.allocation == best),
+        calibration=Cost(seconds=21.5, examples=6144, flops=3.1e12, peak_bytes=900 * 2**20),
+        calibration_run_equivalents=0.61,
+        assumptions=(
+            "The learning rate is right for every rank (alpha/r is constant).",
+            "Noise is alike across ranks.",
+        ),
+        next_steps=("Run three more seeds of vision=4 language=16.", "Try a learning rate twice as high."),
+    )
+    curve = tuple(point for point in POINTS if point > 256)
+    final = FinalResult(
+        adapter_folder="studies/tiny-llava/final/adapter",
+        num_trainable=info.num_trainable(best),
+        base_validation_loss=2.1,
+        base_validation_accuracy=0.312,
+        validation_loss=0.655,
+        validation_accuracy=0.843,
+        test_loss=0.671,
+        test_accuracy=0.838,
+        base_test_loss=2.13,
+        base_test_accuracy=0.305,
+        examples=curve,
+        validation_curve=tuple(loss_at(best, each, 2048, effect, rng) for each in curve),
+        started_at_examples=256,
+        cost=Cost(seconds=34.0, examples=FULL - 256, flops=2.0e12, peak_bytes=700 * 2**20),
+    )
+    return ReportData(
+        spec=spec,
+        info=info,
+        decision=decision,
+        runs=runs,
+        final=final,
+        full_examples=FULL,
+        summary=DataSummary(num_train=2048, num_validation=256, num_test=256, answer_tokens=6.4, tokens=51.0),
+        device="cpu (2 threads)",
+        versions={"marslora": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0", "peft": "0.21.2"},
+        snippet=SNIPPET,
+    )
+
+
+def clear():
+    """Two parts, four by four, one clear winner, and a uniform run to compare with."""
+    data = world({"vision": LADDER, "projector": (16,), "language": LADDER}, ("vision", "language"))
+    even = data.decision.chosen.replace(vision=14, language=14)
+    uniform = data.final.model_copy(
+        update={
+            "num_trainable": data.num_trainable(even),
+            "validation_loss": 0.683,
+            "started_at_examples": 0,
+            "validation_curve": tuple(v + 0.03 for v in data.final.validation_curve),
+        }
+    )
+    return replace(data, uniform=uniform)
+
+
+def three_parts():
+    """Three searched parts: too many for a map."""
+    ladder = (2, 8, 32)
+    ladders = {"vision": ladder, "audio": ladder, "projector": (8,), "language": ladder}
+    return world(ladders, ("vision", "audio", "language"), width=0.03)
+
+
+def one_part():
+    """Only the language model's rank is searched."""
+    return world({"vision": (8,), "projector": (16,), "language": (1, 4, 16, 64)}, ("language",))
+
+
+def null():
+    """Rank does not matter: the cheapest allocation is taken."""
+    cheapest = Allocation.of(vision=1, projector=16, language=1)
+    ladders = {"vision": LADDER, "projector": (16,), "language": LADDER}
+    return world(ladders, ("vision", "language"), effect=0.0, width=0.2, verdict="indistinguishable", chosen=cheapest)
+
+
+def failed():
+    """A law that failed, runs that diverged, rows that were skipped, and a fallback."""
+    data = world(
+        {"vision": LADDER, "projector": (16,), "language": LADDER},
+        ("vision", "language"),
+        verdict="fallback",
+        chosen=Allocation.of(vision=16, projector=16, language=16),
+    )
+    vision, *others = data.decision.laws
+    broken = ConvergenceLaw().failed("vision", "only 1 of 8 runs converged: train longer", vision.points)
+    runs = [
+        each.model_copy(update={"status": "diverged"}) if index in (1, 9) else each
+        for index, each in enumerate(data.runs)
+    ]
+    bare = tuple(
+        each.model_copy(update={"p_best": None, "convergence_examples": {}, "mismatch": None})
+        for each in data.decision.candidates
+    )
+    decision = data.decision.model_copy(
+        update={
+            "laws": (broken, *others),
+            "candidates": bare,
+            "plausible": (),
+            "summary": "Law-C of vision could not be fitted, so the habitual uniform rank 16 was taken.",
+            "fallback": "uniform rank 16, because the law of vision failed",
+        }
+    )
+    bad = data.summary.model_copy(update={"num_bad": 3, "bad_rows": ("train.jsonl:17: image cat.png is missing",)})
+    return replace(data, decision=decision, runs=runs, summary=bad)
+
+
+def no_final():
+    """Decided, not trained."""
+    return replace(clear(), final=None, uniform=None)
+
+
+WORLDS = {each.__name__: each for each in (clear, three_parts, one_part, null, failed, no_final)}
