@@ -1,4 +1,4 @@
-"""Warm-up, stable, decay, and when to look: the same numbers for a calibration run and for the final run it may become."""
+"""Warm-up, stable, decay, and when to look: one set of numbers for a calibration run and the final run it may become."""
 
 from __future__ import annotations
 
@@ -35,3 +35,9 @@ def evaluation_steps(total_steps: int, evaluations: int) -> tuple[int, ...]:
         return ()
     shares = (index / (evaluations - 1) for index in range(evaluations))
     return tuple(sorted({round(total_steps**share) for share in shares} | {total_steps}))
+
+
+def full_examples(training: TrainingSpec, num_train: int) -> int:
+    """Examples seen by a full run over ``num_train`` training rows, whole batches."""
+    asked = training.examples or round(training.epochs * num_train)
+    return max(1, round(asked / training.batch_size)) * training.batch_size
