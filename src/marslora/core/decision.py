@@ -37,17 +37,25 @@ class LawFit(Record):
     """The kind, e.g. ``convergence``."""
     subject: str
     """What it describes: a part's name, or ``allocation``."""
+    variant: str = ""
+    """The form's short name, e.g. ``rectified``."""
     form: str
     """The formula in words a reader can check, e.g. ``T = A r^-a D^b + E``."""
     status: Literal["converged", "unidentified", "failed"]
     message: str = ""
     parameters: dict[str, Interval] = {}
+    references: dict[str, float] = {}
+    """What each input is divided by inside the form, by the input's name."""
+    draws: tuple[tuple[float, ...], ...] = ()
+    """Bootstrap replicates of the parameters, in the order of ``parameters``."""
     residual: float = float("nan")
     """Root mean square of the log residuals of uncensored points."""
     held_out_error: float = float("nan")
     """The same, each rank predicted from the others (leave-one-rank-out)."""
     condition: float = float("nan")
     """Condition number of the Jacobian at the solution, columns scaled."""
+    gradient: float = float("nan")
+    """Largest gradient component at the solution, in standard errors of its parameter; near 0 at an optimum."""
     points: tuple[LawPoint, ...] = ()
     num_starts: int = 0
     num_bootstraps: int = 0

@@ -1,0 +1,158 @@
+"""One run's validation loss over the examples it has seen, at a constant learning rate: its curve, floor and convergence time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from marslora.core.runs import Run
+from marslora.laws._fit import Fitted, Sample, fit_form
+from marslora.laws._form import Array, Form, Inputs, Shape, stack
+
+SHARE = 0.9
+"""The share of the way from start to floor at which a run counts as converged."""
+LEAST_POINTS = 4
+TURN = 3.0
+"""A curve has turned up when it ends so many noise standard deviations above its minimum."""
+
+
+class PowerCurve(Form):
+    """``E + A (1 + t / tau)^-c``; exponential in the limit of large c."""
+
+    variant, text = "power", "L = E + A (1 + t/tau)^-c"
+    coefficients = ("E", "A")
+    shapes = (Shape("tau", -7.0, 4.0, positive=True), Shape("c", 0.1, 12.0))
+
+    def basis(self, x: Inputs, shape_BQ: NDArray[Any]) -> NDArray[Any]:
+        """A constant and the decay."""
+        return stack(len(x["t"]), 1.0, (1.0 + x["t"] / np.exp(shape_BQ[:, :1])) ** -shape_BQ[:, 1:])
+
+
+class DelayedCurve(Form):
+    """``E + A / (1 + (t / tau)^c)``: flat at first where c > 1, as under a learning rate that warms up."""
+
+    variant, text = "delayed", "L = E + A / (1 + (t/tau)^c)"
+    coefficients = ("E", "A")
+    shapes = (Shape("tau", -7.0, 4.0, positive=True), Shape("c", 0.2, 6.0))
+
+    def basis(self, x: Inputs, shape_BQ: NDArray[Any]) -> NDArray[Any]:
+        """A constant and the sigmoid in log t."""
+        log_t = np.log(np.maximum(x["t"], 1e-12))
+        grown = np.exp(shape_BQ[:, 1:] * (log_t - shape_BQ[:, :1]))
+        return stack(len(x["t"]), 1.0, 1.0 / (1.0 + grown))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A fitted curve. Times are in examples seen."""
+
+    status: Literal["fitted", "turned_up", "flat", "too_short"]
+    last_examples: float
+    """How far the run was seen."""
+    start: float
+    """Loss at 0 examples, smoothed."""
+    lowest: float
+    """Least smoothed loss."""
+    fitted: Fitted | None = None
+    """The form, its time in units of ``last_examples``."""
+    noise: float = float("nan")
+    """Standard deviation of the log residuals."""
+
+    def value(self, examples: Array) -> Array:
+        """The fitted loss after so many examples at the same learning rate; NaN where nothing could be fitted."""
+        if self.fitted is None:
+            return np.full(np.shape(examples), np.nan)
+        return self.fitted.predict({"t": np.asarray(examples, dtype=float) / self.last_examples})
+
+    def floor(self, horizon: float | None = None) -> float:
+        """The least loss in reach: at ``horizon`` examples, or at the end of time. A curve that turned up has its minimum."""
+        if self.fitted is None or self.status == "turned_up":
+            return self.lowest
+        asymptote = float(np.exp(self.fitted.inner_P[0]))
+        reached = asymptote if horizon is None else float(self.value(np.array([horizon]))[0])
+        return min(reached, self.lowest)
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """When a run converged, or until when it had not."""
+
+    examples: float
+    """Examples seen at convergence; a lower bound where ``censored``."""
+    censored: bool
+    curve: Curve
+
+
+def fit_curve(run: Run) -> Curve:
+    """The curve of a run; only its descent is fitted where it turns up (too many passes over few rows)."""
+    return _fit_points(run.examples, run.validation_loss, run.status == "diverged")
+
+
+@lru_cache(maxsize=4096)
+def _fit_points(examples: tuple[int, ...], losses: tuple[float, ...], diverged: bool) -> Curve:
+    t_N, loss_N = _clean(examples, losses)
+    if len(t_N) < LEAST_POINTS or diverged:
+        last = float(t_N[-1]) if len(t_N) else 0.0
+        start, lowest = (float(loss_N[0]), float(loss_N.min())) if len(t_N) else (np.nan, np.nan)
+        return Curve("too_short", last, start, lowest)
+    bottom = _bottom(loss_N)
+    stop = max(bottom + 1, LEAST_POINTS)
+    fitted = _fit(t_N[:stop] / t_N[-1], loss_N[:stop])
+    noise = max(fitted.noise, 1e-4)
+    smooth_N = fitted.predict({"t": t_N / t_N[-1]})
+    start, lowest = float(smooth_N[0]), float(smooth_N[stop - 1])
+    status: Literal["fitted", "turned_up", "flat"] = "fitted"
+    if np.log(start / lowest) <= max(TURN * noise, 1e-3):
+        status = "flat"
+    elif stop < len(t_N) and np.log(np.median(loss_N[-2:]) / lowest) > TURN * noise:
+        status = "turned_up"
+    else:
+        fitted = _fit(t_N / t_N[-1], loss_N)
+        smooth_N = fitted.predict({"t": t_N / t_N[-1]})
+        start, lowest = float(smooth_N[0]), float(smooth_N[-1])
+    return Curve(status, float(t_N[-1]), start, lowest, fitted, noise)
+
+
+def convergence(run: Run, share: float = SHARE, horizon: float | None = None) -> Convergence | None:
+    """The first time at which the smoothed loss has closed ``share`` of the way from its start to its floor.
+
+    The smoother is the fitted curve itself, read only where the run was seen: a run that had not got there is censored
+    at its last examples. ``horizon`` bounds what counts as the floor: the loss the curve reaches after so many examples.
+    None where the run has too few points.
+    """
+    curve = fit_curve(run)
+    if curve.status == "too_short" or curve.fitted is None:
+        return None
+    if curve.status == "flat":
+        return Convergence(curve.last_examples, True, curve)
+    goal = curve.start - share * (curve.start - curve.floor(horizon))
+    grid = np.concatenate([[0.0], np.geomspace(1e-4, 1.0, 2000)]) * curve.last_examples
+    below = np.flatnonzero(curve.value(grid) <= goal * (1 + 1e-12))
+    if not len(below):
+        return Convergence(curve.last_examples, True, curve)
+    return Convergence(max(float(grid[below[0]]), 1e-4 * curve.last_examples), False, curve)
+
+
+def _fit(t_N: Array, loss_N: Array) -> Fitted:
+    """The better of the two curve families."""
+    points = Sample({"t": t_N}, loss_N, np.zeros(len(t_N), dtype=bool), np.arange(len(t_N)))
+    return min((fit_form(form, points) for form in (PowerCurve(), DelayedCurve())), key=lambda fitted: fitted.noise)
+
+
+def _clean(examples: tuple[int, ...], losses: tuple[float, ...]) -> tuple[Array, Array]:
+    pairs = [
+        (float(t), float(loss)) for t, loss in zip(examples, losses, strict=False) if np.isfinite(loss) and loss > 0
+    ]
+    t_N, loss_N = np.array(pairs).reshape(-1, 2).T
+    return (t_N, loss_N) if len(t_N) and t_N[-1] > 0 else (t_N[:0], loss_N[:0])
+
+
+def _bottom(loss_N: Array) -> int:
+    """Where a running median of three is least."""
+    padded = np.concatenate([loss_N[:1], loss_N, loss_N[-1:]])
+    middle = np.median(np.stack([padded[:-2], padded[1:-1], padded[2:]]), axis=0)
+    return int(np.argmin(middle))

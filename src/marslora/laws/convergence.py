@@ -1,0 +1,113 @@
+"""Law-C: examples seen until a part converges, against its rank and the size of the data.
+
+``T(r, D) = E + A (r / r0)^-alpha (D / D0)^beta`` (arXiv 2603.00720), one law a part, measured by adapting that part alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from marslora.core.decision import Interval, LawFit, LawPoint
+from marslora.core.runs import Run
+from marslora.laws import _curve
+from marslora.laws._base import AbstractLaw, FormBuilder, fit_and_score, references_of, sample_of, with_scores
+from marslora.laws._fit import Sample
+from marslora.laws._form import Form, Inputs, Shape, power, stack
+
+SHARE = _curve.SHARE
+
+
+class ConvergenceForm(Form):
+    """``E + A (rank / rank0)^-alpha (data / data0)^beta``, without the inputs that have no reference, or without E."""
+
+    def __init__(self, references: Mapping[str, float], floor: bool = True) -> None:
+        self.references = dict(references)
+        self.floor = floor
+        self.variant = "floor" if floor else "plain"
+        self.coefficients = ("A", "E") if floor else ("A",)
+        known = {"rank": Shape("alpha", -1.5, 4.0, prior=1.0), "data": Shape("beta", -1.0, 3.0, prior=1.0)}
+        self.shapes = tuple(shape for name, shape in known.items() if name in references)
+        factors = {"rank": "(rank/{:.6g})^-alpha", "data": "(data/{:.6g})^beta"}
+        terms = [factors[name].format(references[name]) for name in known if name in references]
+        self.text = " ".join(["T = E + A" if floor else "T = A", *terms])
+
+    def basis(self, x: Inputs, shape_BQ: NDArray[Any]) -> NDArray[Any]:
+        """The power of rank and data, and a constant."""
+        num = len(next(iter(x.values())))
+        grown: NDArray[Any] = np.ones((len(shape_BQ), num), dtype=shape_BQ.dtype)
+        for q, name in enumerate(name for name in ("rank", "data") if name in self.references):
+            grown = grown * power(x[name], self.references[name], -shape_BQ[:, q] if name == "rank" else shape_BQ[:, q])
+        return stack(num, grown, 1.0) if self.floor else stack(num, grown)
+
+
+class ConvergenceLaw(AbstractLaw):
+    """Convergence time of a part against ``rank`` and ``data``. Censored points are lower bounds."""
+
+    name = "convergence"
+
+    def builders(self) -> Mapping[str, FormBuilder]:
+        """With a floor under the time, and without."""
+        return {"floor": ConvergenceForm, "plain": lambda references: ConvergenceForm(references, floor=False)}
+
+    def _fit_usable(self, points: Sequence[LawPoint], subject: str, rng: np.random.Generator, skipped: int) -> LawFit:
+        sample = sample_of(points)
+        num_seen = int((~sample.censored_N).sum())
+        if num_seen < 2:
+            return self.failed(subject, f"only {num_seen} of {len(points)} runs converged: train longer", points)
+        references, caveats = _identified(sample, num_seen)
+        if skipped:
+            caveats.append(f"{skipped} unusable points were left out")
+        variant = "floor" if num_seen > len(references) + 2 and "rank" in references else "plain"
+        fitted, held_out = fit_and_score(self.builders()[variant](references), sample, ["rank"])
+        return with_scores(self.record(fitted, sample, points, subject, references, rng, caveats), held_out, {})
+
+
+def _identified(sample: Sample, num_seen: int) -> tuple[dict[str, float], list[str]]:
+    """The inputs whose exponents the points can tell, and what is said about the others."""
+    caveats = []
+    references = references_of(sample, ["rank", "data"])
+    if np.ptp(np.log(sample.y_N)) < 1e-9:
+        return {}, ["every run took the same time: neither rank nor data moves it, and their exponents are unknown"]
+    for name, exponent in (("rank", "alpha"), ("data", "beta")):
+        if name not in references:
+            found = f"{sample.x[name][0]:.6g}" if name in sample.x else "none"
+            caveats.append(f"{exponent} is not identified: {name} had the one value {found}; the law is reduced")
+    while len(references) + 1 > num_seen:
+        name, _ = references.popitem()
+        caveats.append(f"too few converged runs ({num_seen}) for an exponent of {name}; the law is reduced")
+    return references, caveats
+
+
+def points_of(
+    runs: Sequence[Run], part: str, share: float = SHARE, horizon: float | None = None
+) -> tuple[LawPoint, ...]:
+    """One point a run that adapts ``part``: inputs ``rank`` and ``data``, measured examples until convergence."""
+    points = []
+    for run in runs:
+        found = _curve.convergence(run, share, horizon)
+        if found is None:
+            continue
+        points.append(
+            LawPoint(
+                run=run.member.id,
+                inputs={"rank": run.member.allocation[part], "data": run.member.data_examples},
+                measured=found.examples,
+                predicted=float("nan"),
+                censored=found.censored,
+            )
+        )
+    return tuple(points)
+
+
+def predict(fit: LawFit, rank: float, data: float) -> float:
+    """Examples until convergence at this rank and data size by the law; NaN where the fit failed."""
+    return ConvergenceLaw().predict(fit, {"rank": rank, "data": data})
+
+
+def band(fit: LawFit, rank: float, data: float) -> Interval:
+    """The same with its bootstrap interval."""
+    return ConvergenceLaw().band(fit, {"rank": rank, "data": data})

@@ -1,0 +1,139 @@
+"""Law-P: the validation loss of an allocation against the rank of each part and the examples seen.
+
+Several forms are fitted; the one that best predicts ranks it has not seen (leave-one-rank-out) is chosen, the others are recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from marslora.core.allocation import Allocation
+from marslora.core.decision import Interval, LawFit, LawPoint
+from marslora.core.runs import Run
+from marslora.laws import _forms
+from marslora.laws._base import AbstractLaw, FormBuilder, fit_and_score, references_of, sample_of, with_scores
+from marslora.laws._fit import Fitted, Sample
+from marslora.laws._forms import RESERVED as RESERVED
+
+TIE = 1.05
+"""A form must predict better by this factor to be preferred to a plainer one."""
+
+
+class PerformanceLaw(AbstractLaw):
+    """Loss against a rank per part (inputs named as the parts), ``data`` and, where given, ``imbalance`` and ``params``."""
+
+    name = "performance"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(AbstractLaw.Config):
+        """Which forms compete."""
+
+        forms: tuple[str, ...] = ("multiplicative", "additive", "accelerated", "rectified", "imbalance", "capacity")
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config: PerformanceLaw.Config = config or self.Config()
+
+    def builders(self) -> Mapping[str, FormBuilder]:
+        """The forms, plainest first."""
+        kinds = (
+            _forms.Multiplicative,
+            _forms.Additive,
+            _forms.Accelerated,
+            _forms.Rectified,
+            _forms.Imbalance,
+            _forms.Capacity,
+        )
+        return {kind.variant: kind for kind in kinds}
+
+    def _fit_usable(self, points: Sequence[LawPoint], subject: str, rng: np.random.Generator, skipped: int) -> LawFit:
+        sample = sample_of(points)
+        parts = [name for name in sample.x if name not in _forms.RESERVED]
+        num_cells = len({tuple(sample.x[part][n] for part in parts) for n in range(len(sample))})
+        references = references_of(sample, [*parts, "data"])
+        if num_cells < 3 or not any(part in references for part in parts):
+            return self.failed(subject, f"{num_cells} allocations were measured, at least 3 are needed", points)
+        if "params" in sample.x:
+            references["params"] = float(np.exp(np.mean(np.log(sample.x["params"]))))
+        caveats = [f"{skipped} unusable points were left out"] if skipped else []
+        caveats += [
+            f"a.{part} is not identified: every run had the same rank" for part in parts if part not in references
+        ]
+        scored = {name: self._score(name, references, sample, parts) for name in self._fitting(references, sample)}
+        if not scored:
+            return self.failed(subject, f"{len(sample)} points are too few for any form", points)
+        chosen = _choose({name: held_out for name, (_, held_out) in scored.items()})
+        fitted, held_out = scored[chosen]
+        others = {name: error for name, (_, error) in scored.items() if name != chosen}
+        return with_scores(self.record(fitted, sample, points, subject, references, rng, caveats), held_out, others)
+
+    def _fitting(self, references: Mapping[str, float], sample: Sample) -> list[str]:
+        """The forms that the points can carry."""
+        builders = self.builders()
+        usable = []
+        for name in self.config.forms:
+            lacks_data = name in ("accelerated", "rectified") and "data" not in references
+            lacks_input = (
+                name in ("imbalance", "capacity")
+                and {"imbalance": "imbalance", "capacity": "params"}[name] not in sample.x
+            )
+            if not (lacks_data or lacks_input or len(builders[name](references).names) > len(sample)):
+                usable.append(name)
+        return usable
+
+    def _score(
+        self, name: str, references: Mapping[str, float], sample: Sample, parts: Sequence[str]
+    ) -> tuple[Fitted, float]:
+        return fit_and_score(self.builders()[name](references), sample, parts)
+
+
+def _choose(errors: Mapping[str, float]) -> str:
+    """The plainest form within `TIE` of the best."""
+    best = min(errors.values())
+    return next(name for name, error in errors.items() if error <= best * TIE)
+
+
+def inputs_of(
+    allocation: Allocation, examples: float, imbalance: float | None = None, num_trainable: float | None = None
+) -> dict[str, float]:
+    """The law's inputs at an allocation after so many examples."""
+    inputs = {**{part: float(rank) for part, rank in allocation.ranks}, "data": float(examples)}
+    if imbalance is not None:
+        inputs["imbalance"] = imbalance
+    if num_trainable is not None:
+        inputs["params"] = float(num_trainable)
+    return inputs
+
+
+def points_of(
+    runs: Sequence[Run],
+    imbalance: Mapping[Allocation, float] | None = None,
+    num_trainable: Mapping[Allocation, float] | None = None,
+    least_examples: float = 1.0,
+) -> tuple[LawPoint, ...]:
+    """Every validation point of the runs from ``least_examples`` on. A checkpoint at t counts as data of size t."""
+    points = []
+    for run in runs:
+        allocation = run.member.allocation
+        for examples, loss in zip(run.examples, run.validation_loss, strict=False):
+            if examples >= least_examples:
+                inputs = inputs_of(
+                    allocation,
+                    examples,
+                    imbalance.get(allocation) if imbalance else None,
+                    num_trainable.get(allocation) if num_trainable else None,
+                )
+                points.append(LawPoint(run=run.member.id, inputs=inputs, measured=loss, predicted=float("nan")))
+    return tuple(points)
+
+
+def predict(fit: LawFit, inputs: Mapping[str, float]) -> float:
+    """Loss at the inputs (see `inputs_of`) by the law; NaN where the fit failed."""
+    return PerformanceLaw().predict(fit, inputs)
+
+
+def band(fit: LawFit, inputs: Mapping[str, float]) -> Interval:
+    """The same with its bootstrap interval."""
+    return PerformanceLaw().band(fit, inputs)

@@ -1,0 +1,41 @@
+"""Every allocation trained in full: the dearest search, and the yardstick of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from marslora.core.decision import Decision
+from marslora.core.runs import Run
+from marslora.core.spec import MemberSpec
+from marslora.search._base import AbstractStrategy, Problem, unfinished
+from marslora.search._measured import decide_by_loss
+
+
+class GridStrategy(AbstractStrategy):
+    """One full run of every candidate. The budget is not looked at."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(AbstractStrategy.Config):
+        """How far the runs go."""
+
+        share: float = 1.0
+        """Length of every run as a share of a full run."""
+
+    config: Config
+
+    def propose(self, problem: Problem, runs: Sequence[Run]) -> Sequence[MemberSpec]:
+        """Every candidate not yet trained."""
+        until = problem.examples(self.config.share)
+        wanted = [problem.member(allocation, problem.num_train, until, "grid") for allocation in problem.candidates()]
+        return unfinished(wanted, runs)
+
+    def decide(self, problem: Problem, runs: Sequence[Run]) -> Decision:
+        """The lowest validation loss."""
+        return decide_by_loss(
+            "grid",
+            problem,
+            runs,
+            ("one seed a cell: differences of the size of seed noise are taken at face value",),
+            ("train the closest cells with further seeds to see which differences last",),
+        )

@@ -1,0 +1,48 @@
+"""Allocations drawn at random and trained in full."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from marslora.core.decision import Decision
+from marslora.core.runs import Run
+from marslora.core.seeds import derive
+from marslora.core.spec import MemberSpec
+from marslora.search._base import AbstractStrategy, Problem, unfinished
+from marslora.search._measured import decide_by_loss
+
+
+class RandomStrategy(AbstractStrategy):
+    """As many random candidates as the budget pays for, each trained in full."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(AbstractStrategy.Config):
+        """How many."""
+
+        num_runs: int = 4
+        """Used where the problem has no budget."""
+
+    config: Config
+
+    def propose(self, problem: Problem, runs: Sequence[Run]) -> Sequence[MemberSpec]:
+        """The drawn candidates not yet trained."""
+        candidates = problem.candidates()
+        wished = self.config.num_runs if problem.budget is None else int(problem.budget)
+        order = np.random.default_rng(derive(problem.seed, "random_search")).permutation(len(candidates))
+        drawn = [candidates[c] for c in order[: max(wished, 1)]]
+        until = problem.full_examples
+        wanted = [problem.member(allocation, problem.num_train, until, "random") for allocation in drawn]
+        return unfinished(wanted, runs)
+
+    def decide(self, problem: Problem, runs: Sequence[Run]) -> Decision:
+        """The lowest validation loss."""
+        return decide_by_loss(
+            "random_search",
+            problem,
+            runs,
+            ("the drawn allocations stand for all; one seed a cell",),
+            ("raise the budget to draw more allocations",),
+        )

@@ -1,0 +1,60 @@
+"""Successive halving (Jamieson and Talwalkar 2016): all start short, the best part of them goes on, each run continued."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from marslora.core.allocation import Allocation
+from marslora.core.decision import Decision
+from marslora.core.runs import Run
+from marslora.core.spec import MemberSpec
+from marslora.search._base import AbstractStrategy, Problem, as_of, unfinished
+from marslora.search._measured import decide_by_loss
+
+
+class SuccessiveHalvingStrategy(AbstractStrategy):
+    """Rungs of lengths ``first, eta * first, ...``; of n members at a rung, n / eta of lowest loss go on."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(AbstractStrategy.Config):
+        """The ladder of rungs."""
+
+        eta: int = 4
+        first_rung: float = 1 / 64
+        """Length of the first rung as a share of a full run."""
+
+    config: Config
+
+    def propose(self, problem: Problem, runs: Sequence[Run]) -> Sequence[MemberSpec]:
+        """The members of the first rung that is not finished; empty once one allocation is left."""
+        alive, share = list(problem.candidates()), self.config.first_rung
+        while len(alive) > 1:
+            wanted = [
+                problem.member(allocation, problem.num_train, problem.examples(share), "halving")
+                for allocation in alive
+            ]
+            if todo := unfinished(wanted, runs):
+                return todo
+            alive = self._survivors(alive, wanted, runs)
+            if share >= 1:
+                break
+            share = min(share * self.config.eta, 1.0)
+        return ()
+
+    def _survivors(
+        self, alive: Sequence[Allocation], wanted: Sequence[MemberSpec], runs: Sequence[Run]
+    ) -> list[Allocation]:
+        loss = {run.member.allocation: run.last_loss for run in as_of(wanted, runs) if run.status == "complete"}
+        ranked = sorted(alive, key=lambda allocation: loss.get(allocation, float("inf")))
+        return ranked[: max(len(alive) // self.config.eta, 1)]
+
+    def decide(self, problem: Problem, runs: Sequence[Run]) -> Decision:
+        """The lowest loss on the highest rung."""
+        return decide_by_loss(
+            "successive_halving",
+            problem,
+            runs,
+            ("allocations that lead early also lead late", "one seed a cell"),
+            ("start with a longer first rung if the curves cross",),
+        )
