@@ -32,6 +32,8 @@ class PartInfo(Record):
     """The module paths under which the part lives."""
     num_parameters: int
     linears: tuple[LinearInfo, ...]
+    gradient_norm: float | None = None
+    """Norm of the gradient of the part's linear weights in a probe, None where none was made."""
 
     @property
     def alive(self) -> tuple[LinearInfo, ...]:

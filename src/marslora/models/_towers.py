@@ -24,6 +24,8 @@ GENERATOR = re.compile(
     r"(^|\.)(talker|token2wav|code2wav|vqmodel|generation_\w+|dit|codec_model|action_out_proj|embed_action_time"
     r"|word_timestamp_\w+)(\.|$)"
 )
+TOWER_END = re.compile(r"\.proj\d?")
+"""A tower's own child of this name maps to the language model's width (Qwen-Omni's audio towers)."""
 MODALITIES = {"vision": ("image", "video"), "audio": ("audio",)}
 
 
@@ -54,7 +56,8 @@ class Layout:
         for part, paths in self.towers.items():
             for path in paths:
                 if inside(name, path):
-                    return "projector" if PROJECTOR.search(name[len(path) :]) else part
+                    rest = name[len(path) :]
+                    return "projector" if PROJECTOR.search(rest) or TOWER_END.fullmatch(rest) else part
         if PROJECTOR.search(name):
             return "projector"
         return "language" if inside(name, self.decoder) else None
@@ -111,13 +114,12 @@ def _is_something_else(name: str, decoder: str) -> bool:
 
 
 def _projectors(model: nn.Module, layout: Layout) -> tuple[str, ...]:
-    """The topmost modules whose every linear and parameter is the projector's."""
+    """The topmost modules that belong to the projector."""
     found: list[str] = []
     for name, _ in model.named_modules():
-        match = PROJECTOR.search(name)
-        if match and match.end() == len(name) and layout.part_of(name) == "projector":
+        if name and layout.part_of(name) == "projector" and not any(inside(name, top) for top in found):
             found.append(name)
-    return tuple(name for name in found if not any(inside(name, other) for other in found if other != name))
+    return tuple(found)
 
 
 def _override(model_type: str) -> dict[str, tuple[str, ...]]:

@@ -90,8 +90,9 @@ def _nothing(model: Any, targets: str | None) -> str:
 def _warnings(model: Any, layout: Layout, parts: tuple[PartInfo, ...], targets: str | None) -> Iterator[str]:
     declared = modalities_of(model)
     for tower, modalities in MODALITIES.items():
-        if declared & set(modalities) and not layout.paths(tower):
-            yield f"The model reads {'/'.join(modalities)} but no {tower} tower was found: none is adapted."
+        read = [modality for modality in modalities if modality in declared]
+        if read and not layout.paths(tower):
+            yield f"The model reads {' and '.join(read)} but no {tower} tower was found: none is adapted."
     for part in parts:
         if not part.linears and targets is not None:
             yield f"`targets` {targets!r} matches no linear of {part.name}: it is left alone."
@@ -100,3 +101,8 @@ def _warnings(model: Any, layout: Layout, parts: tuple[PartInfo, ...], targets: 
                 f"{part.name} ({', '.join(part.paths)}) has parameters but no linear layer that LoRA can adapt; "
                 f"it can still be trained whole: full = [{part.name!r}]."
             )
+    if experts := sum(p.numel() for name, p in model.named_parameters() if ".experts." in name and p.dim() > 2):
+        yield (
+            f"{experts:,} parameters of experts are stacked, not linear layers: they are left alone. "
+            "The layers around them are adapted."
+        )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
 
@@ -117,7 +118,7 @@ def _load_folder(spec: ModelSpec) -> LoadedModel:
         model = model_class.from_pretrained(folder_of(spec.path), config=config, dtype=dtype)
     except ImportError as error:
         raise ModelError(_missing_package(spec.path, error)) from None
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"The weights of `{spec.path}` cannot be loaded: {first_line(error)}.") from None
     return LoadedModel(_frozen(model).to(device), processor, device, dtype)
 

@@ -1,0 +1,199 @@
+"""The gradient doctor: one forward and backward on real rows shows what training would and would not reach."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from marslora.core.errors import ModelError
+from marslora.core.parts import LinearInfo, ModelInfo, PartInfo
+from marslora.models._classes import first_line
+from marslora.models._linears import sizes
+
+IGNORED = -100
+_EXPERT = re.compile(r"\.experts\.\d+\.")
+
+
+@dataclass
+class _Seen:
+    """What happened at one linear layer."""
+
+    num_calls: int = 0
+    under_no_grad: bool = False
+    reached: bool = False
+    """A gradient arrived at its output."""
+    squared_norm: float = 0.0
+    """Of the gradient of its weight."""
+    gradient: Tensor | None = None
+    """The gradient itself, kept only for a layer that is called several times."""
+
+
+def probe(model: nn.Module, batch: Mapping[str, Tensor], info: ModelInfo) -> ModelInfo:
+    """``info`` with dead linears marked, each part's gradient norm, and warnings in words with the way out.
+
+    A linear is dead where no gradient reaches its output (or it is never called): a LoRA there would learn nothing.
+    Linears whose gradient is exactly zero, as behind a zero-initialised projector or a closed gate, are not dead but
+    get a warning. The model runs in eval mode; its parameters, gradients, modules and mode are left as they were.
+    Raises `ModelError` where the batch cannot be run, or its loss has no gradient at all.
+    """
+    seen = {linear.name: _Seen() for part in info.parts for linear in part.linears}
+    with _watched(model, seen) as probes, _eval_mode(model), torch.enable_grad():
+        loss = _loss(model, batch)
+        if loss.requires_grad and probes:
+            torch.autograd.grad(loss, probes, allow_unused=True)
+    parts = tuple(_judged(part, seen) for part in info.parts)
+    warnings = [*_about_batch(model, batch, loss), *_about_parts(parts, seen)]
+    return info.model_copy(update={"parts": parts, "warnings": (*info.warnings, *warnings)})
+
+
+def _loss(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    try:
+        loss: Tensor | None = model(**batch).loss
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise ModelError(
+            f"{type(model).__name__} cannot run a batch of {sorted(batch)}: {first_line(error)}."
+        ) from None
+    if loss is None:
+        raise ModelError(f"{type(model).__name__} gives no loss for a batch of {sorted(batch)}. It needs `labels`.")
+    return loss
+
+
+@contextmanager
+def _watched(model: nn.Module, seen: dict[str, _Seen]) -> Iterator[list[Tensor]]:
+    """Adds a zero that can take a gradient to every linear's output, so that a frozen base has gradients to show."""
+    probes: list[Tensor] = []
+    modules = dict(model.named_modules())
+    handles = [
+        modules[name].register_forward_hook(_watcher(found, probes), with_kwargs=True) for name, found in seen.items()
+    ]
+    try:
+        yield probes
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _watcher(found: _Seen, probes: list[Tensor]) -> Any:
+    def watch(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> Tensor:
+        found.num_calls += 1
+        if not torch.is_grad_enabled():
+            found.under_no_grad = True
+            return output
+        zero = torch.zeros(sizes(module)[1], dtype=output.dtype, device=output.device, requires_grad=True)
+        probes.append(zero)
+        watched = output + zero
+        x = next(iter((*inputs, *named.values())))
+        watched.register_hook(_recorder(found, x.detach()))  # type: ignore[no-untyped-call]
+        return watched
+
+    return watch
+
+
+def _recorder(found: _Seen, x: Tensor) -> Any:
+    def record(gradient: Tensor) -> None:
+        x_NI = x.reshape(-1, x.shape[-1]).float()
+        dy_NO = gradient.reshape(-1, gradient.shape[-1]).float()
+        found.reached = True
+        dw_OI = dy_NO.T @ x_NI
+        if found.num_calls > 1:
+            found.gradient = dw_OI = dw_OI if found.gradient is None else found.gradient + dw_OI
+        found.squared_norm = float(dw_OI.square().sum())
+
+    return record
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _judged(part: PartInfo, seen: dict[str, _Seen]) -> PartInfo:
+    linears = tuple(
+        linear.model_copy(update={"dead": not seen[linear.name].reached and not _EXPERT.search(linear.name)})
+        for linear in part.linears
+    )
+    norm = sum(seen[linear.name].squared_norm for linear in linears) ** 0.5
+    return part.model_copy(update={"linears": linears, "gradient_norm": norm})
+
+
+def _about_batch(model: Any, batch: Mapping[str, Tensor], loss: Tensor) -> Iterator[str]:
+    labels = batch.get("labels")
+    if labels is not None and not (labels != IGNORED).any():
+        yield "Every label is masked: no token counts as an answer. Check that rows end in an assistant's turn."
+    elif not torch.isfinite(loss):
+        yield f"The loss of the untouched model is {loss.item()}. Try float32, or look for damaged weights."
+    elif not loss.requires_grad:
+        yield "The loss has no gradient: the model computes it under `torch.no_grad()`."
+    for kind, token_id in _placeholders(model):
+        if kind in _KEYS and any(key in batch for key in _KEYS[kind]) and not (batch["input_ids"] == token_id).any():
+            yield (
+                f"The batch has {kind} input but no {kind} token ({token_id}) in `input_ids`: the model never looks. "
+                "Check the chat template, and `max_length` or a truncation that cut the tokens off."
+            )
+
+
+_KEYS = {"image": ("pixel_values", "image_pixel_values"), "audio": ("input_features", "audio_input_features")}
+
+
+def _placeholders(model: Any) -> Iterator[tuple[str, int]]:
+    config = model.config.to_dict()
+    for kind in _KEYS:
+        for key in (f"{kind}_token_id", f"{kind}_token_index"):
+            if isinstance(config.get(key), int):
+                yield kind, config[key]
+                break
+
+
+def _about_parts(parts: tuple[PartInfo, ...], seen: dict[str, _Seen]) -> Iterator[str]:
+    for part in parts:
+        if not part.linears:
+            continue
+        found = [seen[linear.name] for linear in part.linears]
+        if any(one.under_no_grad for one in found):
+            yield (
+                f"{part.name} runs under `torch.no_grad()`, so no adapter in it can learn. "
+                "Give it rank 0, or remove the `no_grad` around it (a frozen part needs only requires_grad=False)."
+            )
+        elif not any(one.num_calls for one in found):
+            yield f"{part.name} was not used by this batch. Give it rank 0, or rows that need it."
+        elif not any(one.reached for one in found):
+            yield f"No gradient reaches {part.name}: its output is not used by the loss. Give it rank 0."
+        elif not any(one.squared_norm for one in found):
+            yield (
+                f"Gradients reach {part.name} but are exactly zero, as behind a zero-initialised projector or a closed "
+                "gate. Its rank cannot be measured before that opens: load trained weights, or train the projector."
+            )
+        else:
+            yield from _about_linears(part, seen)
+
+
+def _about_linears(part: PartInfo, seen: dict[str, _Seen]) -> Iterator[str]:
+    if dead := [linear for linear in part.linears if linear.dead]:
+        yield f"{_count(dead)} of {part.name} get no gradient and are left alone: {_some(dead)}."
+    if idle := [linear for linear in part.linears if not linear.dead and not seen[linear.name].reached]:
+        yield f"{_count(idle)} of experts in {part.name} had no token in this batch: {_some(idle)}."
+    if zero := [linear for linear in part.linears if seen[linear.name].reached and not seen[linear.name].squared_norm]:
+        yield (
+            f"{_count(zero)} of {part.name} get a gradient of exactly zero (a closed gate or a zero-initialised layer "
+            f"after them): {_some(zero)}."
+        )
+
+
+def _count(linears: list[LinearInfo]) -> str:
+    return f"{len(linears)} linear layer{'s' if len(linears) > 1 else ''}"
+
+
+def _some(linears: list[LinearInfo]) -> str:
+    return ", ".join(linear.name for linear in linears[:3]) + (", ..." if len(linears) > 3 else "")

@@ -1,0 +1,162 @@
+"""Models and processors are loaded frozen, once; whatever is wrong is said in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from marslora.core.errors import ModelError
+from marslora.core.spec import ModelSpec
+from marslora.models import loading
+from marslora.models.discovery import discover
+from tests.helpers.tiny_models import build
+from tests.helpers.tiny_processors import llava_processor
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "llava"
+    build("llava")[0].save_pretrained(path)
+    llava_processor().save_pretrained(path)
+    return path
+
+
+def cpu(path, **more):
+    return ModelSpec(path=str(path), device="cpu", dtype="float32", **more)
+
+
+def test_a_folder_is_loaded_frozen_and_in_eval_mode(folder):
+    loaded = loading.load(cpu(folder))
+    assert not loaded.model.training
+    assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
+    assert (loaded.device, loaded.dtype) == (torch.device("cpu"), torch.float32)
+    original = build("llava")[0].state_dict()
+    assert all(torch.equal(value, original[name]) for name, value in loaded.model.state_dict().items())
+    assert "<image>" in loaded.processor.tokenizer.get_vocab()
+
+
+def test_it_is_loaded_once_and_again_when_its_files_change(folder, tmp_path):
+    path = tmp_path / "copy"
+    shutil.copytree(folder, path)
+    first = loading.load(cpu(path))
+    assert loading.load(cpu(path, targets=".*q_proj")) is first
+    (path / "config.json").write_text((path / "config.json").read_text() + "\n")
+    assert loading.load(cpu(path)) is not first
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("bfloat16", torch.bfloat16), ("float32", torch.float32)])
+def test_the_asked_dtype_is_used(folder, dtype, expected):
+    loaded = loading.load(ModelSpec(path=str(folder), device="cpu", dtype=dtype))
+    assert loaded.dtype == expected == next(loaded.model.parameters()).dtype
+
+
+def test_auto_is_float32_on_the_cpu():
+    assert loading.dtype_of("auto", torch.device("cpu")) == torch.float32
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_auto_is_bfloat16_on_a_device_that_has_it():
+    assert loading.device_of("auto").type == "cuda"
+    assert loading.dtype_of("auto", torch.device("cuda")) == torch.bfloat16
+
+
+def test_describe_needs_no_weights(folder, tmp_path):
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    assert loading.describe(cpu(tmp_path)) == discover(build("llava")[0])
+
+
+def test_objects_in_memory_are_named_and_loaded():
+    model, _ = build("llava")
+    processor = llava_processor()
+    path = loading.hold("mine", model, processor)
+    loaded = loading.load(ModelSpec(path=path))
+    assert path == "memory:mine"
+    assert loaded.model is model and loaded.processor is processor
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert loading.describe(ModelSpec(path=path)) == discover(model)
+
+
+def text_only(path):
+    LlamaForCausalLM(
+        LlamaConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=16)
+    ).config.save_pretrained(path)
+
+
+def no_config(path):
+    (path / "weights.bin").write_text("")
+
+
+def adapter(path):
+    (path / "adapter_config.json").write_text("{}")
+
+
+def unknown_type(path):
+    (path / "config.json").write_text(json.dumps({"model_type": "no_such_model"}))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (text_only, "not multimodal"),
+        (no_config, "no config.json"),
+        (adapter, "PEFT adapter"),
+        (unknown_type, "no_such_model"),
+    ],
+)
+def test_folders_that_are_no_multimodal_model(tmp_path, make, message):
+    make(tmp_path)
+    with pytest.raises(ModelError, match=message) as error:
+        loading.load(cpu(tmp_path))
+    assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
+
+
+def test_a_missing_folder(tmp_path):
+    with pytest.raises(ModelError, match="does not exist"):
+        loading.load(cpu(tmp_path / "nowhere"))
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "model.safetensors").write_text("")
+    with pytest.raises(ModelError, match="is a file"):
+        loading.load(cpu(tmp_path / "model.safetensors"))
+
+
+def test_a_missing_processor_says_how_to_save_one(folder, tmp_path):
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(folder / name, tmp_path / name)
+    with pytest.raises(ModelError, match=r"processor.*save_pretrained"):
+        loading.load(cpu(tmp_path))
+
+
+def test_a_tokenizer_alone_is_no_processor(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "m")
+    for path in (tmp_path / "m").glob("*processor*"):
+        path.unlink()
+    with pytest.raises(ModelError, match="processor"):
+        loading.load(cpu(tmp_path / "m"))
+
+
+def test_a_package_that_a_processor_demands_is_named(folder, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise ImportError("Qwen2VLVideoProcessor requires the Torchvision library but it was not found.")
+
+    monkeypatch.setattr(loading.AutoProcessor, "from_pretrained", refuse)
+    with pytest.raises(ModelError, match="pip install torchvision"):
+        loading.load_processor(cpu(folder))
+
+
+def test_damaged_weights(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "m")
+    (tmp_path / "m" / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(ModelError, match="weights"):
+        loading.load(cpu(tmp_path / "m"))
+
+
+def test_a_name_nobody_holds():
+    with pytest.raises(ModelError, match="holds no model called `nobody`"):
+        loading.load(ModelSpec(path="memory:nobody"))
