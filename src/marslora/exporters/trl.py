@@ -12,8 +12,10 @@ from marslora.exporters._settings import DATA, MODEL, Settings, python_arguments
 
 SCRIPT = '''{header}
 import sys
+from pathlib import Path
 
-from datasets import load_dataset
+import torch
+from datasets import Image, List, load_dataset
 from peft import LoraConfig
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import SFTConfig, SFTTrainer
@@ -23,19 +25,23 @@ lora_config = LoraConfig(
 )
 
 
-def split_answer(row):
-    """The last message is the answer: the loss is on it alone."""
-    return {{"prompt": row["messages"][:-1], "completion": row["messages"][-1:]}}
+def split_answer(row, folder):
+    """The last message is the answer, and the loss is on it alone; pictures are named from the data's folder on."""
+    images = [str(folder / image) for image in row["images"]]
+    return {{"prompt": row["messages"][:-1], "completion": row["messages"][-1:], "images": images}}
 
 
 def main(model_path="{model}", data_path="{data}", output_folder="sft", *, max_steps=-1):
     """Fine-tune on rows with `messages` and `images`; the adapter is saved in `output_folder`."""
     model = AutoModelForImageTextToText.from_pretrained(model_path)
-    rows = load_dataset("json", data_files=data_path, split="train").map(split_answer, remove_columns="messages")
+    rows = load_dataset("json", data_files=data_path, split="train")
+    rows = rows.map(split_answer, fn_kwargs={{"folder": Path(data_path).parent}}, remove_columns="messages")
+    rows = rows.cast_column("images", List(Image()))
     arguments = SFTConfig(
         output_dir=output_folder,
         max_steps=max_steps,
 {arguments}
+        bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
         max_length=None,  # never cut: a cut could remove image tokens
     )
     trainer = SFTTrainer(
