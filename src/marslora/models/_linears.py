@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transformers.pytorch_utils import Conv1D
 
 
-def is_adaptable(module: nn.Module) -> bool:
-    """True for `nn.Linear` and GPT-2's `Conv1D`.
+def linears(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """(path, module) of every `nn.Linear` and of every `Conv1D` (GPT-2's linear)."""
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D))
 
-    Not for the output layer inside `nn.MultiheadAttention`: its weight is used without calling the layer.
-    """
-    return isinstance(module, nn.Linear | Conv1D) and not isinstance(module, NonDynamicallyQuantizableLinear)
+
+def is_adaptable(module: nn.Module) -> bool:
+    """False for the output layer inside `nn.MultiheadAttention`: its weight is used without calling the layer."""
+    return not isinstance(module, NonDynamicallyQuantizableLinear)
 
 
 def sizes(module: nn.Module) -> tuple[int, int]:

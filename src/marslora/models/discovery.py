@@ -15,8 +15,8 @@ from torch import nn
 
 from marslora.core.errors import ConfigError, ModelError
 from marslora.core.parts import LinearInfo, ModelInfo, PartInfo
+from marslora.models import _linears
 from marslora.models._classes import modalities_of
-from marslora.models._linears import is_adaptable, sizes
 from marslora.models._towers import MODALITIES, Layout, find_layout
 
 PART_ORDER = ("vision", "audio", "projector", "language")
@@ -33,12 +33,12 @@ def discover(model: nn.Module, targets: str | None = None) -> ModelInfo:
     wanted = _compile(targets)
     linears: dict[str, list[LinearInfo]] = {part: [] for part in PART_ORDER}
     unlabelled = []
-    for name, module in _adaptable(model):
+    for name, module in _linears.linears(model):
         part = layout.part_of(name)
-        if part is None:
+        if part is None or not _linears.is_adaptable(module):
             unlabelled.append(name)
         elif wanted is None or wanted.fullmatch(name):
-            inputs, outputs = sizes(module)
+            inputs, outputs = _linears.sizes(module)
             linears.setdefault(part, []).append(LinearInfo(name=name, inputs=inputs, outputs=outputs))
     if not any(linears.values()):
         raise ModelError(_nothing(model, targets))
@@ -51,10 +51,6 @@ def discover(model: nn.Module, targets: str | None = None) -> ModelInfo:
         unlabelled=tuple(unlabelled),
         warnings=tuple(_warnings(model, layout, parts, targets)),
     )
-
-
-def _adaptable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    return ((name, module) for name, module in model.named_modules() if is_adaptable(module))
 
 
 def _compile(targets: str | None) -> re.Pattern[str] | None:
@@ -80,7 +76,7 @@ def _parts(model: nn.Module, layout: Layout, linears: dict[str, list[LinearInfo]
 def _nothing(model: Any, targets: str | None) -> str:
     if targets is None:
         return f"{type(model).__name__} has no linear layer that LoRA could adapt."
-    example = next((name for name, _ in _adaptable(model)), "none")
+    example = next((name for name, _ in _linears.linears(model)), "none")
     return (
         f"`targets` {targets!r} matches no linear layer of {type(model).__name__}. It must match a layer's whole path, "
         f"e.g. {example!r}."

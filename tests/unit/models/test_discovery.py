@@ -17,9 +17,7 @@ WITHOUT_TOWER = {("gemma4", "audio")}
 """Built here without an audio tower although the class declares to hear."""
 RAW_PROJECTOR = {"gemma3"}
 """Its projector is a bare parameter: it has a path and parameters but no linear."""
-zoo = pytest.mark.parametrize(
-    "name", [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in TINY]
-)
+zoo = pytest.mark.parametrize("name", TINY)
 
 
 @zoo
@@ -42,7 +40,7 @@ def test_parts_are_disjoint_and_nothing_but_the_head_is_left_over(name):
     every = {path for path, module in model.named_modules() if isinstance(module, nn.Linear)}
     assert len(names) == len(set(names))
     assert set(names) | set(info.unlabelled) == every
-    assert info.unlabelled == ("lm_head",)
+    assert [path for path in info.unlabelled if not path.endswith("head.attention.out_proj")] == ["lm_head"]
     assert sum(part.num_parameters for part in info.parts) <= info.num_parameters
     for part in info.parts:
         assert all(any(linear.name.startswith(path) for path in part.paths) for linear in part.linears)
@@ -70,7 +68,6 @@ def test_a_projector_inside_the_tower_is_told_from_it():
     assert not any(".merger." in linear.name for linear in info.part("vision").linears)
 
 
-@pytest.mark.slow
 def test_two_towers_and_their_projectors():
     info = discover(build("qwen2_5_omni_thinker")[0])
     assert [part.name for part in info.parts] == ["vision", "audio", "projector", "language"]
@@ -91,7 +88,6 @@ def test_useless_targets_say_so(targets, error):
         discover(build("llava")[0], targets=targets)
 
 
-@pytest.mark.slow
 def test_stacked_experts_are_named_as_left_alone():
     info = discover(build("qwen3_vl_moe")[0])
     assert any("experts" in warning for warning in info.warnings)

@@ -11,7 +11,7 @@ from torch import nn
 from marslora.core.errors import ModelError
 from marslora.models.discovery import discover
 from marslora.models.probe import probe
-from tests.helpers.tiny_models import FEW, TINY, build
+from tests.helpers.tiny_models import TINY, build
 
 DEAD = {
     "llava": r"vision_tower\.encoder\.layers\.1\.",
@@ -42,7 +42,7 @@ def truly_reached(model, batch, names):
     return {name: float(gradient.norm()) for name, gradient in reached.items()}
 
 
-@pytest.mark.parametrize("name", [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in TINY])
+@pytest.mark.parametrize("name", TINY)
 def test_dead_layers_are_those_without_a_gradient(name):
     model, batch = frozen(name)
     info = probe(model, batch, discover(model))
