@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from marslora.optim._groups import active_members
 from marslora.optim._stacks import stacked, unpadded
 
 Own = tuple[Tensor, dict[str, Any], dict[str, Tensor]]
@@ -51,7 +52,8 @@ def _go_back(param: Tensor, group: dict[str, Any], state: dict[str, Tensor]) -> 
 @torch.no_grad()
 def _keep_gradient(param: Tensor, group: dict[str, Any], state: dict[str, Tensor], *, start: bool) -> None:
     last = stacked(state["last_grad"], group["members"])
+    rows = torch.tensor(active_members(group), device=param.device, dtype=torch.long)
     if start:
-        last.zero_()
+        last[rows] = 0
     if param.grad is not None:
-        last.add_(unpadded([param.grad], group)[0])
+        last[rows] += unpadded([param.grad], group)[0][rows].to(last.dtype)

@@ -16,8 +16,9 @@ A, B, C = 3.4445, -4.7750, 2.0315
 """Quintic coefficients of Muon (Jordan 2024): large slope at 0; singular values end in about [0.68, 1.13]."""
 THIN = 2
 """A matrix at least so many times as long as short goes through its Gram matrix."""
-POLAR_CUT = 32.0
-"""Singular values below so many units of rounding of the largest are noise: `polar` gives them 0, not 1."""
+POLAR_CUT, GRAM_CUT = 32.0, 64.0
+"""Singular values below so many units of rounding of the largest are noise: `polar` gives them 0, not 1. The second
+is in units of float64 for their squares, which is how the Gram matrix holds them."""
 
 
 STACK_ELEMENTS = 1 << 26
@@ -84,7 +85,8 @@ def _inverse_root(gram: Tensor, cut: float) -> Tensor:
     # LAPACK refuses a whole batch for one NaN: a broken matrix must not stop its neighbours.
     finite = gram.isfinite().all(-1).all(-1)[:, None, None]
     values, vectors = torch.linalg.eigh(torch.where(finite, gram, 0.0))
-    lowest = (values[:, -1:] * cut**2).clamp(min=torch.finfo(gram.dtype).tiny)
+    cut = max(cut**2, GRAM_CUT * torch.finfo(gram.dtype).eps)
+    lowest = (values[:, -1:] * cut).clamp(min=torch.finfo(gram.dtype).tiny)
     roots = torch.where(values > lowest, values, torch.inf).rsqrt()
     return torch.where(finite, (vectors * roots[:, None, :]) @ vectors.mT, torch.nan)
 

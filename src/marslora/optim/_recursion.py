@@ -103,7 +103,9 @@ class AbstractRecursion(AbstractRouted):
     def own_update(self, bucket: Bucket) -> None:
         """The recursion and its preconditioner."""
         beta = momentum_of(bucket)
-        gamma_K = torch.tensor([1 - beta]).double() if bucket.group["gamma"] is None else bucket.number("gamma")
+        gamma_K = (
+            torch.tensor([1 - beta], dtype=torch.float64) if bucket.group["gamma"] is None else bucket.number("gamma")
+        )
         estimate = _mixture if "grad_avg" in bucket.states else _corrected
         momenta, corrected = estimate(bucket, beta, gamma_K)
         if "last_point" in bucket.states:
