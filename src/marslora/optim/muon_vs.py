@@ -14,7 +14,8 @@ from marslora.optim._noise import AbstractNoiseAdapted
 class MuonVS(AbstractNoiseAdapted):
     """``NS(t / sqrt(v^ + eps))`` with Moonlight's scale; t and v^ of `AbstractNoiseAdapted`.
 
-    Other options: `Options`.
+    Its first step is nearly the matrix of the gradient's signs, which is often singular when small; the exact polar
+    factor jumps there. Other options: `Options`.
     """
 
     def __init__(self, params: Any, lr: Any = 1e-3, *, momentum: float = 0.95, eps: float = 1e-8, **options: Any):
