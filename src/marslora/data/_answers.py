@@ -38,15 +38,21 @@ class Template:
                 f"{type(processor).__name__} has no chat template. Put a chat_template.jinja into the model's folder, "
                 "or set `processor.chat_template`."
             )
-        self._specials = sorted(processor.tokenizer.all_special_tokens, key=len, reverse=True)
+        specials = {*self._tokenizer.all_special_tokens, *self._tokenizer.get_added_vocab()}
+        self._specials = tuple(sorted(specials, key=len, reverse=True))
 
     @property
     def starts_with_bos(self) -> bool:
         """Does the template write the token that begins a text? Then the tokenizer must not add it again."""
         bos = self._tokenizer.bos_token
-        return bool(bos) and self._render([{"role": "user", "content": [{"type": "text", "text": "a"}]}]).startswith(
-            bos
+        return bool(bos) and self.plain([{"role": "user", "content": [{"type": "text", "text": "a"}]}]).startswith(bos)
+
+    def plain(self, messages: Sequence[Message], prompt: bool = False) -> str:
+        """The conversation's text as the template writes it; ``prompt`` opens the next answer."""
+        text: str = self._processor.apply_chat_template(
+            list(messages), chat_template=self._template, tokenize=False, add_generation_prompt=prompt
         )
+        return text
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """The conversation's text and its answers, each with the token that ends the turn.
@@ -56,17 +62,11 @@ class Template:
         """
         text, spans = self._marked(messages) if _GENERATION.search(self._template) else self._compared(messages)
         stripped = text.rstrip()
-        if not stripped.endswith(tuple(self._specials)) and self._tokenizer.eos_token:
+        if not stripped.endswith(self._specials) and self._tokenizer.eos_token:
             start, _ = spans[-1]
             text = stripped + self._tokenizer.eos_token
             spans[-1] = (start, len(text))
         return Rendered(text, tuple(spans))
-
-    def _render(self, messages: Sequence[Message], prompt: bool = False) -> str:
-        text: str = self._processor.apply_chat_template(
-            list(messages), chat_template=self._template, tokenize=False, add_generation_prompt=prompt
-        )
-        return text
 
     def _marked(self, messages: Sequence[Message]) -> tuple[str, list[Span]]:
         """Answers as the template's ``{% generation %}`` blocks mark them."""
@@ -85,12 +85,12 @@ class Template:
 
     def _compared(self, messages: Sequence[Message]) -> tuple[str, list[Span]]:
         """Answers as what each assistant's turn adds to the text before it, generation prompt included."""
-        text = self._render(messages)
+        text = self.plain(messages)
         spans = []
         for index, message in enumerate(messages):
             if message["role"] == "assistant":
-                before = self._render(messages[:index], prompt=True)
-                after = self._render(messages[: index + 1])
+                before = self.plain(messages[:index], prompt=True)
+                after = self.plain(messages[: index + 1])
                 start = _num_common(before, text)
                 end = _num_common(after, text)
                 end = start + len(text[start:end].rstrip())

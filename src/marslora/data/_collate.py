@@ -24,14 +24,21 @@ def pad_texts(entries: Sequence[Array | None], length: int, value: int) -> Tenso
     return torch.from_numpy(batch)
 
 
-def join_pictures(entries: Sequence[Array]) -> Tensor:
-    """Entries joined along the first axis; where later axes differ, smaller entries are padded with zeros."""
-    rest = _largest([entry.shape[1:] for entry in entries])
-    batch = np.zeros((sum(len(entry) for entry in entries), *rest), dtype=entries[0].dtype)
+def join_pictures(entries: Sequence[Array | None], by_row: bool) -> Tensor:
+    """Entries joined along the first axis; where later axes differ, smaller entries are padded with zeros.
+
+    A row without pictures (None) is one entry of zeros where the array counts rows, and nothing where it counts
+    pictures.
+    """
+    present = [entry for entry in entries if entry is not None]
+    rest = _largest([entry.shape[1:] for entry in present])
+    lengths = [int(by_row) if entry is None else len(entry) for entry in entries]
+    batch = np.zeros((sum(lengths), *rest), dtype=present[0].dtype)
     at = 0
-    for entry in entries:
-        batch[at:][_corner(entry.shape)] = entry
-        at += len(entry)
+    for entry, length in zip(entries, lengths, strict=True):
+        if entry is not None:
+            batch[at:][_corner(entry.shape)] = entry
+        at += length
     return torch.from_numpy(batch)
 
 

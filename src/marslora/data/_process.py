@@ -60,6 +60,20 @@ class RowProcessor:
             row.text["labels"] = self._labels(positions, short["input_ids"][index], row.text["input_ids"])
         return cut
 
+    def by_row(self, example: Example) -> tuple[str, ...]:
+        """The picture arrays that have one entry a row, however many pictures it shows; others have one a picture.
+
+        Asked of the processor by showing it the pictures of ``example`` twice.
+        """
+        once = [image.open() for image in example.images]
+        messages = [{"role": "user", "content": [{"type": "image"}] * (2 * len(once))}]
+        try:
+            single = self._one(self._template.render(example.messages).text, once)
+            double = self._one(self._template.plain(messages), once * 2)
+        except DataError:
+            return ()
+        return tuple(name for name, values in double.pictures.items() if len(values) == len(single.pictures[name]) == 1)
+
     def _labels(self, positions: Sequence[int], short: Sequence[int], ids_T: NDArray[Any]) -> NDArray[Any]:
         labels_T = np.full_like(ids_T, IGNORED)
         at = moved(positions, short, ids_T.tolist())

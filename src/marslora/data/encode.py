@@ -42,6 +42,8 @@ class EncodedSet:
     """By key of the processor: one entry for every different sequence of pictures."""
     picture_of: NDArray[np.int64]
     """Row -> entry of ``pictures``; -1 for a row without pictures. Rows with equal entries show the same pictures."""
+    by_row: tuple[str, ...]
+    """The keys of ``pictures`` whose first axis counts rows; the others' counts pictures, tiles or patches."""
     rows: NDArray[np.int64]
     """Row -> index of its example."""
     skipped: tuple[BadRow, ...]
@@ -76,11 +78,10 @@ class EncodedSet:
             entries = [texts[row] for row in indices]
             if any(entry is not None for entry in entries):
                 batch[name] = pad_texts(entries, length, values.get(name, 0))
-        shown = [place for place in self.picture_of[indices] if place >= 0]
         for name, pictures in self.pictures.items():
-            found = [entry for entry in (pictures[place] for place in shown) if entry is not None]
-            if found:
-                batch[name] = join_pictures(found)
+            entries = [pictures[place] if place >= 0 else None for place in self.picture_of[indices]]
+            if any(entry is not None for entry in entries):
+                batch[name] = join_pictures(entries, name in self.by_row)
         return batch
 
 
@@ -131,6 +132,7 @@ def _open(folder: Path, digest: str, processor: Any, temporary: Any) -> EncodedS
         texts={name.partition(".")[2]: values for name, values in lists.items() if name.startswith("texts.")},
         pictures={name.partition(".")[2]: values for name, values in lists.items() if name.startswith("pictures.")},
         picture_of=np.array(meta["picture_of"], dtype=np.int64),
+        by_row=tuple(meta["by_row"]),
         rows=np.array(meta["rows"], dtype=np.int64),
         skipped=tuple(BadRow.parse(row) for row in meta["skipped"]),
         pad_token_id=pad_token_id or 0,
@@ -154,10 +156,16 @@ def _write(
                 writer.add(index, examples[index], row)
             done += len(group)
             progress(done, len(examples))
-        writer.close(len(examples))
+        writer.close(len(examples), _by_row(row_processor, examples))
         publish(temporary / "new", folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _by_row(row_processor: RowProcessor, examples: Sequence[Example]) -> tuple[str, ...]:
+    """Asked only where rows with and without pictures meet in a batch."""
+    showing = [example for example in examples if example.images]
+    return row_processor.by_row(showing[0]) if 0 < len(showing) < len(examples) else ()
 
 
 def _groups(examples: Sequence[Example]) -> Iterator[list[int]]:
@@ -246,13 +254,14 @@ class _SetWriter:
                 self._writer.add(f"pictures.{name}", self._places[key], values)
         return self._places[key]
 
-    def close(self, num_examples: int) -> None:
+    def close(self, num_examples: int, by_row: tuple[str, ...]) -> None:
         """Write the texts in the examples' order."""
         rows = [index for index in range(num_examples) if index in self._kept]
         for place, index in enumerate(rows):
             for name, values in self._kept[index][1].text.items():
                 self._writer.add(f"texts.{name}", place, values)
         meta = {
+            "by_row": by_row,
             "rows": rows,
             "picture_of": [self._kept[index][0] for index in rows],
             "skipped": [self._skipped[index].model_dump() for index in sorted(self._skipped)],
