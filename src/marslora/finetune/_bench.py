@@ -1,17 +1,17 @@
-"""Scores of a model on the run's splits, and what a run costs."""
+"""Scores of a model on the run's splits."""
 
 from __future__ import annotations
 
-import resource
-import sys
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from peft import PeftModel
+from torch import Tensor
 
-from marslora.core.runs import Cost
 from marslora.core.spec import TrainingSpec
-from marslora.finetune._evaluate import Score, evaluate
+from marslora.finetune._cost import FlopsPerRow, count_flops
+from marslora.finetune._evaluate import Score, evaluate, mixed_precision, to_device
 from marslora.finetune._rows import Rows
 
 HALF = (torch.bfloat16, torch.float16)
@@ -25,10 +25,13 @@ class Bench:
         self.rows = rows
         self.batch_size = max(1, training.batch_size // training.accumulation)
         self.autocast = dtype if dtype in HALF else None
+        self.num_scored = 0
+        """Rows scored by this start of the run."""
 
     def score(self, split: Literal["validation", "test"]) -> Score:
         """The adapted model's score."""
         rows = self.rows.split(split)
+        self.num_scored += len(rows)
         return evaluate(self.model, rows.batch, len(rows), self.batch_size, self.autocast)
 
     def base_score(self, split: Literal["validation", "test"]) -> Score:
@@ -36,14 +39,18 @@ class Bench:
         with self.model.disable_adapter():
             return self.score(split)
 
-    def cost(self, seconds: float, examples: int) -> Cost:
-        """What the run cost, the memory of this process at its highest included."""
-        return Cost(seconds=seconds, examples=examples, peak_bytes=peak_bytes())
+    def flops_per_row(self, loss: Callable[[dict[str, Any]], Tensor]) -> FlopsPerRow:
+        """What a row costs in training and in scoring, counted on the first training rows; ``loss`` is training's."""
+        device = next(self.model.parameters()).device
+        num_rows = min(self.batch_size, len(self.rows.train))
+        batch = self.rows.train.batch(range(num_rows))
 
+        def train() -> None:
+            with mixed_precision(device, self.autocast):
+                total = loss(to_device(batch, device))
+            total.backward()  # type: ignore[no-untyped-call]
 
-def peak_bytes() -> int:
-    """The most memory used so far: of the device where there is one, of this process otherwise."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        trained = count_flops(train)
+        self.model.zero_grad()
+        scored = count_flops(lambda: evaluate(self.model, lambda _: dict(batch), 1, 1, self.autocast))
+        return FlopsPerRow(trained / num_rows, scored / num_rows)

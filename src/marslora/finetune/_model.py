@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,6 +12,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from torch.nn import Parameter
+from transformers import PreTrainedModel
 
 from marslora import optim
 from marslora.core import kinds
@@ -59,23 +61,38 @@ def adapted(loaded: LoadedModel, spec: FinalSpec) -> Iterator[PeftModel]:
     base = loaded.model
     before = {name: module for name, module in base.named_modules() if name in spec.full_modules}
     use_cache = getattr(base.config, "use_cache", None)
-    torch.manual_seed(derive(spec.seed, "initialisation"))
-    model = get_peft_model(base, lora_config(spec))
-    for _, _, role, parameter in trainables(model):
-        if role == "full":
-            parameter.data = parameter.data.float()
-    if spec.training.gradient_checkpointing:
-        base.gradient_checkpointing_enable({"use_reentrant": False})
+    model = _adapt(base, spec)
     try:
         yield model
     finally:
         model.unload()
         for name, module in before.items():
             base.set_submodule(name, module)
-        if spec.training.gradient_checkpointing:
-            base.gradient_checkpointing_disable()
+        _recompute(base, False)
         base.config.use_cache = use_cache
         base.requires_grad_(False).eval()
+
+
+def _adapt(base: PreTrainedModel, spec: FinalSpec) -> PeftModel:
+    torch.manual_seed(derive(spec.seed, "initialisation"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks for `is_gradient_checkpointing` by its old name
+        model = get_peft_model(base, lora_config(spec))
+    for trainable in trainables(model):
+        if trainable.role == "full":  # as LoRA's factors, it is trained in float32 whatever the model's dtype
+            trainable.parameter.data = trainable.parameter.data.float()
+    _recompute(base, spec.training.gradient_checkpointing)
+    return model
+
+
+def _recompute(base: PreTrainedModel, wanted: bool) -> None:
+    """Switch recomputation of activations, under the name it had in `transformers` before 5.23, which still works."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        if wanted:
+            base.gradient_checkpointing_enable({"use_reentrant": False})
+        elif base.is_gradient_checkpointing:
+            base.gradient_checkpointing_disable()
 
 
 def trainables(model: nn.Module) -> list[Trainable]:

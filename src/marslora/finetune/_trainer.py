@@ -27,6 +27,7 @@ class FinalTrainer(Trainer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.micro_batches = micro_batches
         self.collate = collate
+        self.loud = [module for name, module in self.model.named_modules() if _stays_loud(name, module)]
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """This process's micro-batches of the whole run: one epoch, so that Trainer skips exactly what was seen."""
@@ -36,7 +37,9 @@ class FinalTrainer(Trainer):  # type: ignore[misc]
 
     def compute_loss(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Trainer's, with the frozen base in evaluation mode, as it was while the ranks were compared."""
-        quiet_base(model)
+        model.eval()
+        for module in self.loud:
+            module.training = True
         return super().compute_loss(model, *args, **kwargs)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -57,13 +60,10 @@ class RowNumbers:
         return row
 
 
-def quiet_base(model: nn.Module) -> None:
-    """Put the model in evaluation mode but for LoRA's dropout and the layers that recompute their activations."""
-    model.eval()
-    for name, module in model.named_modules():
-        recomputes = isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
-        if recomputes or "lora_dropout" in name:
-            module.training = True
+def _stays_loud(name: str, module: nn.Module) -> bool:
+    """True for LoRA's dropout, and for layers that recompute their activations, which they do in training mode only."""
+    recomputes = isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
+    return recomputes or "lora_dropout" in name
 
 
 def training_arguments(spec: FinalSpec, loaded: LoadedModel, num_steps: int, num_processes: int) -> TrainingArguments:

@@ -8,13 +8,14 @@ from pathlib import Path
 from peft import PeftModel
 from transformers import PrinterCallback, TrainingArguments
 
-from marslora.core.runs import Event, FinalResult
+from marslora.core.runs import Cost, Event, FinalResult
 from marslora.core.schedule import evaluation_steps, num_steps
 from marslora.core.spec import FinalSpec
 from marslora.finetune import _checkpoints, _output
 from marslora.finetune._bench import Bench
 from marslora.finetune._callbacks import StopWhenAsked, Watch, listening_for_signals
 from marslora.finetune._checkpoints import Progress
+from marslora.finetune._cost import peak_bytes
 from marslora.finetune._loss import mean_answer_loss
 from marslora.finetune._model import adapted, build_optimizer, part_of_linears, trainables
 from marslora.finetune._rows import Rows, load_rows
@@ -75,6 +76,7 @@ class _FinalRun:
         self.emit: Emit = emit if self.is_first else _ignore
         self.bench = Bench(model, rows, spec.training, loaded.dtype)
         self.trainer = self._trainer(arguments)
+        self.flops = self.bench.flops_per_row(lambda batch: self.trainer.compute_loss(model, batch))
         self.checkpoints = Path(arguments.output_dir)
 
     def run(self) -> None:
@@ -161,7 +163,16 @@ class _FinalRun:
             examples=progress.examples,
             validation_curve=progress.validation_curve,
             started_at_examples=progress.started_at_examples,
-            cost=bench.cost(watch.seconds, self.spec.full_examples - self.start.examples),
+            cost=self._cost(watch.seconds),
+        )
+
+    def _cost(self, seconds: float) -> Cost:
+        examples = self.spec.full_examples - self.start.examples
+        return Cost(
+            seconds=seconds,
+            examples=examples,
+            flops=examples * self.flops.trained + self.bench.num_scored * self.flops.scored,
+            peak_bytes=peak_bytes(),
         )
 
 

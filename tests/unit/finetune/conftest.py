@@ -5,7 +5,7 @@ import torch
 
 from marslora.core.allocation import Allocation
 from marslora.core.spec import DataSpec, FinalSpec, ModelSpec, TrainingSpec
-from tests.unit.finetune.tiny import write_model, write_rows
+from tests.unit.finetune.tiny import run, write_model, write_rows
 
 
 @pytest.fixture(scope="session")
@@ -29,11 +29,30 @@ def info(world):
 @pytest.fixture
 def final_spec(world, info, tmp_path):
     """Makes specs: ``final_spec(name="a", training={...}, full_examples=...)``."""
+    return maker(world, info, tmp_path)
 
+
+@pytest.fixture(scope="session")
+def whole(world, info):
+    """The spec of an uninterrupted run with the default settings, which has been run."""
+    spec = maker(world, info, world)("whole")
+    run(spec)
+    return spec
+
+
+@pytest.fixture(scope="session")
+def no_dropout(world, info):
+    """The same without dropout."""
+    spec = maker(world, info, world)("no_dropout", training={"dropout": 0.0})
+    run(spec)
+    return spec
+
+
+def maker(world, info, folder):
     def make(name="final", training=None, allocation=None, **more):
         allocation = allocation or Allocation.of(vision=2, projector=4, language=8)
         full = (training or {}).get("full", ())
-        defaults = {"batch_size": 8, "learning_rate": 1e-2, "evaluations": 5}
+        defaults = {"batch_size": 8, "learning_rate": 1e-2, "evaluations": 5, "dropout": 0.1}
         return FinalSpec(
             **{
                 "model": ModelSpec(path=str(world / "model"), device="cpu"),
@@ -46,8 +65,8 @@ def final_spec(world, info, tmp_path):
                 "allocation": allocation,
                 "module_ranks": info.module_ranks(allocation),
                 "full_modules": tuple(linear.name for part in full for linear in info.part(part).alive),
-                "full_examples": 96,
-                "output_folder": str(tmp_path / name),
+                "full_examples": 64,
+                "output_folder": str(folder / name),
                 "cache_folder": str(world / "cache"),
                 **more,
             }

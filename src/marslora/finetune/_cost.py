@@ -1,0 +1,34 @@
+"""What a run costs: floating-point operations, counted on one batch and taken times the rows, and memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+
+class FlopsPerRow(NamedTuple):
+    """Floating-point operations that a row costs; the rows of a run are taken to be alike."""
+
+    trained: float = 0.0
+    scored: float = 0.0
+
+
+def count_flops(work: Callable[[], object]) -> float:
+    """Floating-point operations of ``work``, which draws its random numbers aside: counting changes no run."""
+    counter = FlopCounterMode(display=False)
+    with torch.random.fork_rng(), counter:
+        work()
+    return float(counter.get_total_flops())
+
+
+def peak_bytes() -> int:
+    """The most memory used so far: of the device where there is one, of this process otherwise."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
