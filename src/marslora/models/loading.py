@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,7 +149,8 @@ def _frozen(model: Any) -> Any:
 
 def _missing_package(path: str, error: ImportError) -> str:
     text = str(error)
-    package = "torchvision" if "torchvision" in text.lower() else getattr(error, "name", None)
+    named = re.search(r"pip install `?([\w.-]+)", text)
+    package = "torchvision" if "torchvision" in text.lower() else named.group(1) if named else error.name
     fix = f"Run: pip install {package}" if package else first_line(error)
     return f"`{path}` needs a package that is not installed. {fix}"
 
