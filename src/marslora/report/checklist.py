@@ -1,4 +1,4 @@
-"""What a reader needs to judge a fitted law: the reporting checklist of Li et al., "(Mis)Fitting" (arXiv 2502.18969)."""
+"""What a reader needs to judge a fitted law: the checklist of Li et al., "(Mis)Fitting" (arXiv 2502.18969)."""
 
 from __future__ import annotations
 
@@ -84,9 +84,9 @@ def method(data: ReportData) -> Markup:
         *([] if len(seeds) > 1 else ["the seed: run-to-run noise was not measured"]),
     ]
     fitted = (
-        "Laws are fitted to log values with a Huber loss (censored points count by the probability of lying above their "
-        "bound), from many starts, each refined until the gradient vanishes. Intermediate checkpoints of the calibration "
-        "runs are used; parameters are given unrounded to six digits."
+        "Laws are fitted to log values with a Huber loss (censored points count by the probability of lying above "
+        "their bound), from many starts, each refined until the gradient vanishes. Intermediate checkpoints of the "
+        "calibration runs are used; parameters are given to six digits."
     )
     software = ", ".join(f"{name} {version}" for name, version in data.versions.items()) or "not recorded"
     return join(

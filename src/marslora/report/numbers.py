@@ -102,6 +102,11 @@ def ranks(allocation: Allocation, parts: tuple[str, ...] | None = None) -> str:
     return ", ".join(f"{part} {allocation.get(part)}" for part in chosen)
 
 
+def plural(number: int, noun: str) -> str:
+    """``1 layer``, ``2 layers``."""
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
 def listing(items: list[str], joint: str = "and") -> str:
     """``a, b and c``."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {joint} {items[-1]}" if items else ""

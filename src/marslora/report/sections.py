@@ -9,7 +9,7 @@ from marslora.report import tables
 from marslora.report.data import ReportData, calibration_spending, grid_spending, total_spending
 from marslora.report.figures.curves import JOINT
 from marslora.report.markup import Markup, bullets, collapsed, join, paragraphs, section, tag
-from marslora.report.numbers import compact, duration, listing, loss, percent, runs, short
+from marslora.report.numbers import compact, duration, listing, loss, percent, plural, runs, short
 from marslora.report.words import certainty, gain, headline, notices, price
 
 
@@ -82,9 +82,9 @@ def parts(data: ReportData) -> Markup:
     dead = sum(len(part.linears) - len(part.alive) for part in data.info.parts)
     said = [f"{data.info.architecture} has {compact(data.info.num_parameters)} parameters."]
     if dead:
-        said.append(f"{dead} linear layers got no gradient in a probe (dead); they are not adapted.")
+        said.append(f"{plural(dead, 'linear layer')} got no gradient in a probe (dead) and will not be adapted.")
     if data.info.unlabelled:
-        said.append(f"{len(data.info.unlabelled)} linear layers belong to no part and are left alone.")
+        said.append(f"{plural(len(data.info.unlabelled), 'linear layer')} outside every part: left alone.")
     warnings = bullets(data.info.warnings) if data.info.warnings else Markup("")
     return section("parts", "The parts", tag("p", " ".join(said)), tables.parts(data), warnings)
 
@@ -136,7 +136,8 @@ def candidates(data: ReportData) -> Markup:
     said = f"{number} allocations: {dropped} dropped, {number - dropped - 1} kept, one chosen."
     worst = max((c.mismatch.value for c in data.decision.candidates if c.mismatch is not None), default=math.nan)
     if not math.isnan(worst):
-        said += f" Mismatch is the ratio of the parts' convergence times (1 is balanced); here it goes up to {short(math.exp(worst))}."
+        said += " Mismatch is the ratio of the parts' convergence times (1 is balanced); "
+        said += f"here it goes up to {short(math.exp(worst))}."
     table = collapsed("Every candidate with its reason", tables.candidates(data))
     return section("candidates", "All candidates", tag("p", said), table)
 

@@ -19,7 +19,9 @@ def parts(data: ReportData) -> Markup:
         rank = data.decision.chosen.get(part.name, -1)
         searched = part.name in data.spec.space.searched
         ladder = data.spec.space.ladder(part.name) if part.name in data.spec.space.parts else ()
-        trained = part.num_parameters if part.name in whole else sum(l.num_trainable(max(rank, 0)) for l in part.alive)
+        trained = (
+            part.num_parameters if part.name in whole else sum(each.num_trainable(max(rank, 0)) for each in part.alive)
+        )
         among = f"of {', '.join(map(str, ladder))}" if searched else "fixed" if ladder else "not adapted"
         chosen = "whole" if part.name in whole else NONE if rank < 0 else str(rank)
         dead = len(part.linears) - len(part.alive)
@@ -41,7 +43,7 @@ def parts(data: ReportData) -> Markup:
 
 def candidates(data: ReportData) -> Markup:
     """Every candidate with its numbers and the reason for what became of it; columns sort on a click."""
-    names = data.decision.chosen.parts
+    names = data.searched
     heads = [
         *names,
         "status",
@@ -158,4 +160,4 @@ def measurements(data: ReportData) -> Markup:
         ]
         for name, cost in found
     ]
-    return table(["", "seconds", "examples seen", "full runs of examples", "FLOPs", "peak memory"], rows)
+    return table(["", "seconds", "examples seen", "the same in full runs", "FLOPs", "peak memory"], rows)

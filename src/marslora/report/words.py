@@ -34,7 +34,7 @@ def certainty(data: ReportData) -> str:
     """How sure the choice is, in one sentence."""
     chosen, decision = data.chosen, data.decision
     if decision.verdict == "fallback":
-        return f"The laws could not decide. {sentence(decision.fallback or 'What was done instead was not recorded')}"
+        return "The laws could not decide, so no probability of being best is claimed."
     if decision.verdict == "indistinguishable":
         number = max(len(decision.plausible), 1)
         regret = chosen.expected_regret
@@ -110,7 +110,7 @@ def _over_uniform(data: ReportData) -> list[str]:
 
 def _even(data: ReportData) -> Candidate | None:
     """The candidate with one rank for every searched part, nearest to the choice in trainable parameters."""
-    if len(data.searched) < 2:
+    if len({data.decision.chosen.get(part) for part in data.searched}) == 1:
         return None
     wanted = data.num_trainable(data.decision.chosen)
     even = [

@@ -1,5 +1,6 @@
 """Studies of worlds whose laws are known: what a search would have left behind, made without training."""
 
+import functools
 import itertools
 import math
 from dataclasses import replace
@@ -12,11 +13,14 @@ from marslora.core.parts import LinearInfo, ModelInfo, PartInfo
 from marslora.core.runs import Cost, DataSummary, FinalResult, Run
 from marslora.core.schedule import evaluation_steps
 from marslora.core.spec import MemberSpec, StudySpec
-from marslora.laws import performance
 from marslora.laws.convergence import ConvergenceLaw, points_of
+from marslora.laws.performance import PerformanceLaw
+from marslora.laws.performance import points_of as loss_points
 from marslora.report.data import ReportData
 
 FULL = 4096
+CONVERGENCE = ConvergenceLaw(ConvergenceLaw.Config(num_bootstraps=30))
+PERFORMANCE = PerformanceLaw(PerformanceLaw.Config(num_bootstraps=30, forms=("multiplicative", "additive")))
 LADDER = (1, 4, 16, 64)
 SNIPPET = """# LoRA ranks that marslora chose for LlavaForConditionalGeneration: vision 4, projector 16, language 16.
 from peft import LoraConfig
@@ -145,8 +149,8 @@ def world(ladders, searched, *, effect=1.0, width=0.07, verdict="clear", chosen=
     }
     allocations = list(space.allocations())
     joint = [run(each, 256, 2048, effect, rng) for each in allocations[::3]]
-    laws = [ConvergenceLaw().fit(points_of(solo[name], name, horizon=FULL), name) for name in searched]
-    laws.append(performance.PerformanceLaw().fit(performance.points_of(joint, least_examples=32), "allocation"))
+    laws = [CONVERGENCE.fit(points_of(solo[name], name, horizon=FULL), name) for name in searched]
+    laws.append(PERFORMANCE.fit(loss_points(joint, least_examples=32), "allocation"))
     finals = np.array([loss_at(each, FULL, 2048, effect, np.random.default_rng(0)) for each in allocations])
     weight = np.exp(-(finals - finals.min()) / (width * 0.6))
     probability = weight / weight.sum()
@@ -257,7 +261,7 @@ def failed():
         chosen=Allocation.of(vision=16, projector=16, language=16),
     )
     vision, *others = data.decision.laws
-    broken = ConvergenceLaw().failed("vision", "only 1 of 8 runs converged: train longer", vision.points)
+    broken = CONVERGENCE.failed("vision", "only 1 of 8 runs converged: train longer", vision.points)
     runs = [
         each.model_copy(update={"status": "diverged"}) if index in (1, 9) else each
         for index, each in enumerate(data.runs)
@@ -281,7 +285,13 @@ def failed():
 
 def no_final():
     """Decided, not trained."""
-    return replace(clear(), final=None, uniform=None)
+    return replace(made("clear"), final=None, uniform=None)
 
 
 WORLDS = {each.__name__: each for each in (clear, three_parts, one_part, null, failed, no_final)}
+
+
+@functools.cache
+def made(name):
+    """One of the worlds, made once."""
+    return WORLDS[name]()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -30,12 +32,13 @@ def heat_map(data: ReportData, across: str, up: str, expected: Expected) -> tupl
         if c.allocation[across] in columns and c.allocation[up] in rows
     }
     known = {cell: value for cell, c in cells.items() if (value := expected(c)) is not None}
-    low, high = min(known.values()), max(known.values())
+    low, high = colour_range(cells, known)
+    dropped = [cell for cell, c in cells.items() if c.status == "dropped"]
     traces = [
-        _heat({cell: v for cell, v in known.items() if cells[cell].status != "dropped"}, cells, columns, rows, low, high),
-        {**_heat({cell: v for cell, v in known.items() if cells[cell].status == "dropped"}, cells, columns, rows, low, high),
+        _heat({cell: v for cell, v in known.items() if cell not in dropped}, cells, columns, rows, low, high),
+        {**_heat({cell: v for cell, v in known.items() if cell in dropped}, cells, columns, rows, low, high),
          "opacity": 0.4, "showscale": False},
-        _hatching([cell for cell, c in cells.items() if c.status == "dropped"]),
+        _hatching(dropped),
     ]  # fmt: skip
     inside = {cell for cell, c in cells.items() if c.allocation in data.decision.plausible}
     line = balanced_line(cells, across, up, columns, rows)
@@ -50,6 +53,13 @@ def heat_map(data: ReportData, across: str, up: str, expected: Expected) -> tupl
         annotations=[_numbers(cell, cells[cell], value, low, high) for cell, value in known.items()],
     )
     return traces, layout
+
+
+def colour_range(cells: Mapping[Cell, Candidate], known: Mapping[Cell, float]) -> tuple[float, float]:
+    """The losses between which colours run: never less than the usual uncertainty, so that noise looks flat."""
+    low, high = min(known.values()), max(known.values())
+    widths = [c.predicted_loss.high - c.predicted_loss.low for c in cells.values() if c.predicted_loss is not None]
+    return low, max(high, low + (statistics.median(widths) if widths else 0.0))
 
 
 def _heat(
@@ -168,15 +178,17 @@ def balanced_line(
     if times_across is None or times_up is None:
         return []
     column_N = np.linspace(0, len(columns) - 1, NUM_LINE_POINTS)
-    row_N = np.linspace(0, len(rows) - 1, NUM_LINE_POINTS)
     wanted_N = np.interp(column_N, range(len(columns)), times_across)
-    have_N = np.interp(row_N, range(len(rows)), times_up)
-    line = []
-    for column, wanted in zip(column_N, wanted_N, strict=True):
-        crossing = np.flatnonzero((have_N[:-1] - wanted) * (have_N[1:] - wanted) <= 0)
-        if len(crossing):
-            line.append((float(column), float(row_N[crossing[0]])))
-    return line
+    crossings = ((column, _crossing(times_up, wanted)) for column, wanted in zip(column_N, wanted_N, strict=True))
+    return [(float(column), row) for column, row in crossings if row is not None]
+
+
+def _crossing(values: Sequence[float], wanted: float) -> float | None:
+    """Where the broken line through the values first takes the wanted one; None where it never does."""
+    for index, (here, there) in enumerate(itertools.pairwise(values)):
+        if min(here, there) <= wanted <= max(here, there):
+            return index + ((wanted - here) / (there - here) if there != here else 0.0)
+    return None
 
 
 def _times(cells: Mapping[Cell, Candidate], part: str, place: int, number: int) -> list[float] | None:

@@ -93,21 +93,21 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def log_axis(title: str, values: Sequence[float], **more: Any) -> dict[str, Any]:
-    """A logarithmic axis over the values, with ticks at round numbers that lie within."""
+def log_axis(title: str, values: Sequence[float], start: float | None = None) -> dict[str, Any]:
+    """A logarithmic axis over the values, with ticks at round numbers; ``start`` is the place that stands for 0."""
     positive = [value for value in values if math.isfinite(value) and value > 0]
     if not positive:
-        return axis(title, **more)
+        return axis(title)
     low, high = min(positive), max(positive)
-    ticks = round_ticks(low, high)
     margin = 0.05 * math.log10(high / low) + 0.01
+    ticks = [tick for tick in round_ticks(low, high) if start is None or tick > 1.6 * start]
+    labels = [compact(tick) if tick >= 1000 else f"{tick:g}" for tick in ticks]
     return axis(
         title,
         type="log",
-        tickvals=ticks,
-        ticktext=[compact(tick) if tick >= 1000 else f"{tick:g}" for tick in ticks],
+        tickvals=ticks if start is None else [start, *ticks],
+        ticktext=labels if start is None else ["start", *labels],
         range=[math.log10(low) - margin, math.log10(high) + margin],
-        **more,
     )
 
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
-from marslora.core.allocation import Allocation
 from marslora.core.decision import Candidate
 from marslora.report.data import ReportData
 from marslora.report.figures._map import heat_map
@@ -80,7 +77,7 @@ def _line(data: ReportData, part: str, known: Sequence[Candidate]) -> Picture:
     seen = [candidate for candidate in ordered if candidate.observed_loss is not None]
     if seen:
         x = [float(candidate.allocation[part]) for candidate in seen]
-        traces.append(_observed(x, [candidate.observed_loss for candidate in seen], seen))
+        traces.append(_observed(x, [candidate.observed_loss for candidate in seen], seen, "line-ew-open"))
     positions = dict(zip(ladder, range(len(ladder)), strict=True))
     for trace in traces:
         trace["x"] = [positions[value] for value in trace["x"]]
@@ -128,8 +125,8 @@ def _best_words(data: ReportData, known: Sequence[Candidate]) -> str:
     best, worst = ordered[0], ordered[-1]
     gap = (expected_loss(worst) or 0.0) - (expected_loss(best) or 0.0)
     said = (
-        f"{ranks(best.allocation, data.searched)} has the lowest expected loss ({loss(expected_loss(best))}); from best "
-        f"to worst it is {loss(gap)} nats. Bars: {LEVEL_NOTE}."
+        f"{ranks(best.allocation, data.searched)} has the lowest expected loss ({loss(expected_loss(best))}); "
+        f"from best to worst it is {loss(gap)} nats. Bars: {LEVEL_NOTE}."
     )
     if best.allocation != data.decision.chosen:
         said += f" Chosen was {ranks(data.decision.chosen, data.searched)}: {data.chosen.reason.rstrip('.')}."
@@ -165,7 +162,9 @@ def _dots(rows: Sequence[Candidate], x: Sequence[float | None], y: Sequence[floa
     }
 
 
-def _observed(x: Iterable[float | None], y: Iterable[float | None], rows: Sequence[Candidate]) -> Trace:
+def _observed(
+    x: Iterable[float | None], y: Iterable[float | None], rows: Sequence[Candidate], symbol: str = "line-ns-open"
+) -> Trace:
     return {
         "type": "scatter",
         "mode": "markers",
@@ -173,7 +172,7 @@ def _observed(x: Iterable[float | None], y: Iterable[float | None], rows: Sequen
         "y": list(y),
         "name": "observed so far",
         "customdata": [f"after {count(candidate.observed_examples)} examples" for candidate in rows],
-        "marker": {"symbol": "line-ns-open", "size": 10, "color": INK, "line": {"width": 1.6}},
+        "marker": {"symbol": symbol, "size": 10, "color": INK, "line": {"width": 1.6}},
         "hovertemplate": "%{customdata}<extra>observed</extra>",
     }
 
@@ -181,8 +180,3 @@ def _observed(x: Iterable[float | None], y: Iterable[float | None], rows: Sequen
 def colour(candidate: Candidate) -> str:
     """The accent for what was chosen, ink for what was kept, muted for what was dropped."""
     return {"chosen": ACCENT, "kept": INK, "dropped": MUTED}[candidate.status]
-
-
-def cheapest(allocations: Sequence[Allocation], data: ReportData) -> Allocation:
-    """The allocation with the fewest trainable parameters."""
-    return allocations[int(np.argmin([data.num_trainable(each) for each in allocations]))]

@@ -60,7 +60,7 @@ def _words(data: ReportData, known: list[Candidate]) -> str:
     said = []
     if plausible:
         many = "One allocation holds" if len(plausible) == 1 else f"{len(plausible)} of {len(known)} allocations hold"
-        said.append(f"{many} 90 % of the probability (blue; the choice in the accent colour).")
+        said.append(f"{many} 90 % of the probability (blue; the choice in orange).")
     if chosen.p_best is not None:
         said.append(f"The chosen one is best with probability {percent(chosen.p_best)}")
         regret = chosen.expected_regret

@@ -115,12 +115,12 @@ def caption(law: LawFit, ranks: Sequence[float]) -> str:
     size = max(point.inputs.get("data", 1.0) for point in law.points)
     inputs = {"rank": np.array([ranks[0], ranks[-1]]), "data": np.array([max(size, 1.0)] * 2)}
     slow, fast = ConvergenceLaw().predict_many(law, inputs).tolist()
-    between = f"from rank {ranks[0]:g} to {ranks[-1]:g} at {count(size)} rows"
+    between = f"rank {ranks[0]:g} to {ranks[-1]:g} at {count(size)} rows"
     if max(slow, fast) < FLAT * min(slow, fast):
-        said = f"Rank hardly moves how long {law.subject} learns: about {compact(fast)} examples {between}."
+        said = f"Rank hardly moves how long {law.subject} learns: about {compact(fast)} examples at any rank."
     else:
         way = "sooner" if fast < slow else "later"
-        factor = max(slow, fast) / min(slow, fast)
-        said = f"{law.subject} converges {short(factor)} times {way} {between}: {compact(slow)} to {compact(fast)} examples."
+        factor, change = max(slow, fast) / min(slow, fast), f"{compact(slow)} to {compact(fast)} examples"
+        said = f"From {between}, {law.subject} converges {short(factor)} times {way} ({change})."
     error = percent(law.residual) if np.isfinite(law.residual) else ""
     return said + (f" The law misses its points by {error} (root mean square)." if error else "") + rest

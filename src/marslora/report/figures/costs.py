@@ -46,7 +46,7 @@ def spendings(data: ReportData) -> dict[str, Spending]:
 def _run_words(data: ReportData, total: Spending, grid: Spending) -> str:
     cells = len(data.spec.space)
     if total.runs >= grid.runs:
-        return f"The search cost {shares(total.runs)} full runs, no less than the grid of {cells}: a small space is best tried out."
+        return f"The search cost {shares(total.runs)} full runs, no less than the grid of {cells}."
     return (
         f"One full run sees {data.full_examples:,} examples. The search cost {shares(total.runs)} of them, "
         f"{short(grid.runs / max(total.runs, 1e-9))} times less than training each of the {cells} allocations once."

@@ -10,7 +10,7 @@ import numpy as np
 from marslora.core.decision import LawPoint
 from marslora.core.runs import Run
 from marslora.report.data import ReportData
-from marslora.report.figures._style import DASHES, SYMBOLS, Picture, Trace, frame, log_axis, steps, text
+from marslora.report.figures._style import DASHES, Picture, Trace, frame, log_axis, steps, text
 from marslora.report.numbers import count, listing, loss, percent, ranks
 
 JOINT = "parts together"
@@ -60,14 +60,8 @@ def _panel(data: ReportData, title: str, runs: Sequence[Run]) -> Picture:
         traces.append(_curve(run, label, colours[label], dash, origin, named))
     traces += _marks(runs, points, {run.member.id: colours[_label(run, title, data)] for run in runs}, origin)
     x = [origin, *(float(each) for run in runs for each in run.examples if each > 0)]
-    across = log_axis("examples seen", x)
-    across = {**across, "tickvals": [origin, *[t for t in across["tickvals"] if t > 1.6 * origin]]}
-    across["ticktext"] = (
-        ["start", *across["ticktext"][-(len(across["tickvals"]) - 1) :]] if len(across["tickvals"]) > 1 else ["start"]
-    )
-    up = log_axis(
-        "validation loss (nats per answer token)", [v for run in runs for v in run.validation_loss], tickformat=".3~g"
-    )
+    across = log_axis("examples seen", x, start=origin)
+    up = log_axis("validation loss (nats per answer token)", [v for run in runs for v in run.validation_loss])
     heading = f"{title} alone" if title != JOINT else "Several parts together"
     return Picture(
         name=f"curves-{_slug(title)}",
@@ -177,6 +171,3 @@ def _order(run: Run, title: str) -> tuple[int, ...]:
 
 def _slug(title: str) -> str:
     return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in title)
-
-
-__all__ = ["JOINT", "SYMBOLS", "height_at", "panels", "pictures"]

@@ -25,7 +25,7 @@ def pictures(data: ReportData) -> list[Picture]:
             _line(data.uniform.examples, data.uniform.validation_curve, origin, "uniform rank", "@warn", "dash")
         )
     x = [value for trace in traces for value in trace["x"]]
-    across = log_axis("examples seen", x)
+    across = log_axis("examples seen", x, start=origin)
     up = log_axis("validation loss (nats per answer token)", [y for trace in traces for y in trace["y"]])
     return [
         Picture(

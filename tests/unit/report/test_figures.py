@@ -1,0 +1,230 @@
+"""The figures draw the numbers of the records, and their sentences say them."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from marslora.core.allocation import Allocation
+from marslora.core.decision import Interval
+from marslora.laws.convergence import predict
+from marslora.report.figures import allocations, chances, convergence, costs, curves, final, fits
+from marslora.report.figures._map import balanced_line, colour_range
+from marslora.report.figures._style import clean, log_axis, round_ticks, steps
+from tests.unit.report import worlds
+
+
+def traces_of(pictures, name):
+    return next(picture for picture in pictures if picture.name == name).traces
+
+
+def test_every_run_is_one_curve_with_its_own_losses(data):
+    drawn = [t for picture in curves.pictures(data) for t in picture.traces if t["mode"] == "lines"]
+    assert sorted(tuple(t["y"]) for t in drawn) == sorted(run.validation_loss for run in data.runs)
+
+
+def test_solo_runs_are_with_their_part(clear):
+    groups = curves.panels(clear)
+    assert {name: len(runs) for name, runs in groups.items() if runs} == {"vision": 8, "language": 8, curves.JOINT: 6}
+
+
+def test_convergence_is_marked_on_the_curve(clear):
+    law = clear.convergence_law("language")
+    marks = [t for t in traces_of(curves.pictures(clear), "curves-language") if t["mode"] == "markers"]
+    drawn = {(t["name"] != "converged", x) for t in marks for x in t["x"]}
+    assert drawn == {(point.censored, point.measured) for point in law.points}
+    arrow = next(t for t in marks if t["name"] != "converged")
+    assert arrow["marker"]["symbol"] == "triangle-right"
+    low = min(v for run in clear.runs for v in run.validation_loss)
+    assert all(low < y < 2.2 for t in marks for y in t["y"])
+
+
+def test_a_mark_lies_between_the_points_around_it(clear):
+    run = clear.runs[3]
+    here = (run.examples[4] * run.examples[5]) ** 0.5
+    between = sorted(run.validation_loss[4:6])
+    assert between[0] < curves.height_at(run, here, 8.0) < between[1]
+
+
+def test_law_points_and_curve_equal_the_law(data):
+    for index, part in enumerate(p.name for p in data.info.parts if data.convergence_law(p.name)):
+        law = data.convergence_law(part)
+        traces = traces_of(convergence.pictures(data), f"law-{index}")
+        drawn = sorted((x, y) for t in traces if t["mode"] == "markers" for x, y in zip(t["x"], t["y"], strict=True))
+        assert drawn == sorted((point.inputs["rank"], point.measured) for point in law.points)
+        lines = [t for t in traces if t["mode"] == "lines"]
+        assert bool(lines) == (law.status != "failed")
+        for line, size in zip(lines, (512, 2048), strict=False):
+            assert line["y"][0] == pytest.approx(predict(law, line["x"][0], size))
+
+
+def test_the_band_holds_the_curve(clear):
+    traces = traces_of(convergence.pictures(clear), "law-0")
+    band, line = traces[0], traces[1]
+    half = len(line["y"])
+    for high, value, low in zip(band["y"][:half], line["y"], reversed(band["y"][half:]), strict=True):
+        assert low <= value <= high
+
+
+def test_a_failed_law_says_so_below_its_points():
+    caption = convergence.pictures(worlds.made("failed"))[0].caption
+    assert caption.startswith("No law could be fitted: only 1 of 8 runs converged")
+
+
+def test_the_map_has_every_cell_and_the_dropped_ones_apart(clear):
+    traces = traces_of(allocations.pictures(clear), "allocations")
+    heats = [t for t in traces if t["type"] == "heatmap"]
+    drawn = {}
+    for heat, dropped in zip(heats, (False, True), strict=True):
+        for row, line in enumerate(heat["z"]):
+            for column, value in enumerate(line):
+                if value is not None:
+                    drawn[worlds.LADDER[row], worlds.LADDER[column], dropped] = value
+    assert drawn == {
+        (c.allocation["vision"], c.allocation["language"], c.status == "dropped"): c.predicted_loss.value
+        for c in clear.decision.candidates
+    }
+
+
+def test_the_map_outlines_the_choice_and_the_plausible_set(clear):
+    traces = traces_of(allocations.pictures(clear), "allocations")
+    chosen = next(t for t in traces if t.get("name") == "chosen")
+    column, row = (worlds.LADDER.index(clear.decision.chosen[part]) for part in ("language", "vision"))
+    xs, ys = ([v for v in chosen[axis] if v is not None] for axis in "xy")
+    assert len(xs) == 8
+    assert (min(xs) + max(xs)) / 2 == pytest.approx(column)
+    assert (min(ys) + max(ys)) / 2 == pytest.approx(row)
+    outline = next(t for t in traces if t.get("name") == "plausible (90 %)")
+    assert outline["line"]["dash"] == "dash"
+
+
+def test_numbers_in_the_cells_are_expected_and_observed(clear):
+    texts = [a["text"] for a in allocations.pictures(clear)[0].layout["annotations"]]
+    assert len(texts) == 16
+    assert sum("seen" in text for text in texts) == sum(c.observed_loss is not None for c in clear.decision.candidates)
+
+
+def test_on_the_balanced_line_the_times_are_equal(clear):
+    cells = {
+        (worlds.LADDER.index(c.allocation["language"]), worlds.LADDER.index(c.allocation["vision"])): c
+        for c in clear.decision.candidates
+    }
+    line = balanced_line(cells, "language", "vision", worlds.LADDER, worlds.LADDER)
+    assert len(line) > 10
+
+    def log_time(part, place):
+        low = min(int(place), 2)
+        ends = [math.log(worlds.time_to_learn(part, worlds.LADDER[i], 2048)) for i in (low, low + 1)]
+        return ends[0] + (place - low) * (ends[1] - ends[0])
+
+    for column, row in line:
+        assert log_time("language", column) == pytest.approx(log_time("vision", row), abs=1e-9)
+
+
+def test_no_balanced_line_where_times_are_unknown():
+    names = [t.get("name") for t in traces_of(allocations.pictures(worlds.made("failed")), "allocations")]
+    assert "balanced line" not in names
+
+
+def test_noise_looks_flat(clear):
+    flat = {(i, 0): c.model_copy(update={"predicted_loss": Interval(value=1.0, low=0.5, high=1.5)})
+            for i, c in enumerate(clear.decision.candidates[:3])}  # fmt: skip
+    assert colour_range(flat, dict.fromkeys(flat, 1.0)) == (1.0, 2.0)
+
+
+def test_more_than_two_parts_are_ranked():
+    data = worlds.made("three_parts")
+    dots = traces_of(allocations.pictures(data), "allocations")[0]
+    assert dots["x"] == sorted(dots["x"], reverse=True)
+    assert len(dots["x"]) == allocations.MANY
+    assert dots["marker"]["symbol"].count("star") == 1
+
+
+def test_one_part_is_a_line():
+    data = worlds.made("one_part")
+    dots = traces_of(allocations.pictures(data), "allocations")[0]
+    ordered = sorted(data.decision.candidates, key=lambda c: c.allocation["language"])
+    assert dots["y"] == [c.predicted_loss.value for c in ordered]
+    assert dots["x"] == [0, 1, 2, 3]
+
+
+def test_a_grid_without_predictions_shows_what_was_observed(clear):
+    bare = tuple(
+        c.model_copy(
+            update={"predicted_loss": None, "p_best": None, "observed_loss": 1.0 + i, "observed_examples": 4096}
+        )
+        for i, c in enumerate(clear.decision.candidates)
+    )
+    data = replace(clear, decision=clear.decision.model_copy(update={"candidates": bare, "laws": ()}))
+    heats = [t for t in allocations.pictures(data)[0].traces if t["type"] == "heatmap"]
+    assert sorted(v for heat in heats for line in heat["z"] for v in line if v is not None) == [
+        1.0 + i for i in range(16)
+    ]
+    assert chances.pictures(data) == []
+
+
+def test_chances_are_the_probabilities_best_first(clear):
+    (picture,) = chances.pictures(clear)
+    bars = picture.traces[0]["x"]
+    assert bars == sorted(bars)
+    assert bars[-1] == max(c.p_best for c in clear.decision.candidates)
+    assert len(bars) == chances.MANY
+
+
+def test_the_final_curve_continues_the_calibration_run(clear):
+    traces = {t["name"]: t for t in final.pictures(clear)[0].traces}
+    assert traces["final run"]["y"] == list(clear.final.validation_curve)
+    assert traces["model as it came"]["y"] == [2.1, 2.1]
+    continued = final.continued(clear)
+    assert continued.member.allocation == clear.decision.chosen
+    assert traces["calibration, continued"]["y"] == list(continued.validation_loss)
+    assert "uniform rank" in traces
+    assert "2.100 to 0.655" in final.pictures(clear)[0].caption
+    assert final.pictures(worlds.made("no_final")) == []
+
+
+def test_costs_add_up_to_the_total_and_the_grid(clear):
+    runs, seconds = costs.pictures(clear)
+    grid, total, last, first = runs.traces[0]["x"]
+    assert (grid, total) == (16.0, pytest.approx(first + last))
+    assert first == clear.decision.calibration_run_equivalents
+    assert last == (4096 - 256) / 4096
+    grid, total, last, first = seconds.traces[0]["x"]
+    assert total == pytest.approx(21.5 + 34.0)
+    assert grid == pytest.approx(16 * 34.0 * 4096 / 3840)
+
+
+def test_times_that_nobody_took_are_left_out(clear):
+    final_run = clear.final.model_copy(update={"cost": clear.final.cost.model_copy(update={"seconds": 0.0})})
+    assert [p.name for p in costs.pictures(replace(clear, final=final_run))] == ["cost-runs"]
+
+
+def test_the_performance_law_is_drawn_against_its_points(clear):
+    (picture,) = fits.pictures(clear)
+    law = clear.decision.laws[-1]
+    assert picture.traces[1]["x"] == [point.measured for point in law.points]
+    assert picture.traces[1]["y"] == [point.predicted for point in law.points]
+
+
+def test_what_is_no_number_is_null():
+    assert clean({"a": (1.0, float("nan"), float("inf")), "b": "nan"}) == {"a": [1.0, None, None], "b": "nan"}
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.6, 2.1), (16, 4096), (1, 64), (7.0, 7.0)])
+def test_ticks_lie_within_the_axis(low, high):
+    ticks = round_ticks(low, high)
+    assert all(0.97 * low <= tick <= 1.03 * high for tick in ticks)
+    if high > 2 * low:
+        assert 3 <= len(ticks) <= 9
+    axis = log_axis("x", [low, high])
+    assert 10 ** axis["range"][0] < low <= high < 10 ** axis["range"][1]
+
+
+def test_colours_of_ordered_things_differ():
+    assert [len(set(steps(number))) for number in (1, 2, 3, 4, 5)] == [1, 2, 3, 4, 5]
+
+
+def test_a_run_of_several_parts_goes_to_the_joint_panel(clear):
+    joint = curves.panels(clear)[curves.JOINT]
+    assert all(len(run.member.allocation.active) == 3 for run in joint)
+    assert Allocation.of(vision=4, projector=16, language=16) in [run.member.allocation for run in joint]

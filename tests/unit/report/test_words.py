@@ -1,0 +1,134 @@
+"""The words: what was chosen, how sure, what it gained and cost."""
+
+from dataclasses import replace
+
+import pytest
+
+from marslora.core.allocation import Allocation
+from marslora.core.runs import Cost
+from marslora.report import numbers, words
+from marslora.report.data import final_spending, full_run_seconds, grid_spending, total_spending
+from tests.unit.report import worlds
+
+
+def plain(text):
+    return text.replace(numbers.SPACE, " ")
+
+
+def said(data):
+    return plain("\n".join(words.summary_lines(data)))
+
+
+def test_a_clear_verdict_names_ranks_probability_gain_and_cost(clear):
+    lines = said(clear)
+    assert lines.startswith("Give vision rank 4 and language rank 16.")
+    chance = plain(numbers.percent(clear.chosen.p_best))
+    assert f"best of 16 allocations with probability {chance}" in lines
+    assert "Validation loss 2.100 before, 0.655 after" in lines
+    assert "31.2 % before, 84.3 % after" in lines
+    assert "loss 2.130 before, 0.671 after" in lines
+    assert "It beats uniform rank 14" in lines
+    assert "0.655 against 0.683" in lines
+    assert "It cost 1.55 full runs and 55.5 s: calibration 0.61, the final run 0.94." in lines
+    assert "An exhaustive grid of 16 allocations costs 16 full runs" in lines
+    assert "Adapter: studies/tiny-llava/final/adapter" in lines
+
+
+def test_losing_to_uniform_is_said(clear):
+    better = clear.uniform.model_copy(update={"validation_loss": 0.5})
+    assert "It does not beat uniform rank 14" in said(replace(clear, uniform=better))
+
+
+def test_no_winner_is_said_with_the_number_of_candidates():
+    data = worlds.made("null")
+    assert words.headline(data) == "No clear winner; the cheapest: vision rank 1 and language rank 1"
+    number = len(data.decision.plausible)
+    assert number > 10
+    assert f"{number} allocations are statistically indistinguishable; this is the cheapest" in said(data)
+
+
+def test_a_fallback_claims_no_probability():
+    data = worlds.made("failed")
+    assert words.headline(data).startswith("Undecided; a fallback")
+    assert "probability of being best is claimed" in said(data)
+    assert "with probability" not in said(data)
+
+
+def test_notices_name_runs_rows_and_laws():
+    titles = [notice.title for notice in words.notices(worlds.made("failed"))]
+    assert titles[0] == "This choice is a fallback"
+    assert "2 of 23 runs did not end well" in titles
+    assert "3 rows could not be used" in titles
+    text = next(n.text for n in words.notices(worlds.made("failed")) if "rows" in n.title)
+    assert "train.jsonl:17: image cat.png is missing" in text
+
+
+def test_training_that_hurt_is_said(clear):
+    worse = clear.final.model_copy(update={"validation_loss": 2.5})
+    assert words.notices(replace(clear, final=worse))[0].title == "Training did not help"
+
+
+def test_without_a_final_run_the_gain_is_expected_not_claimed():
+    data = worlds.made("no_final")
+    lines = said(data)
+    assert "expected to reach" in lines
+    assert "the final run to come 1" in lines
+    assert "Adapter:" not in lines
+    assert final_spending(data).runs == 1.0
+
+
+def test_a_uniform_choice_is_not_compared_with_another_uniform_rank():
+    data = worlds.made("null")
+    assert "Uniform rank" not in said(data)
+
+
+def test_three_parts_are_listed():
+    assert words.headline(worlds.made("three_parts")).count("rank") == 3
+    assert " and language rank" in words.headline(worlds.made("three_parts"))
+
+
+def test_the_uniform_allocation_is_known_by_its_parameters(clear):
+    assert clear.uniform_allocation == Allocation.of(vision=14, projector=16, language=14)
+    odd = clear.uniform.model_copy(update={"num_trainable": 7})
+    assert replace(clear, uniform=odd).uniform_allocation is None
+
+
+def test_a_grid_costs_as_many_runs_as_it_has_cells(data):
+    assert grid_spending(data).runs == len(data.spec.space)
+    assert total_spending(data).runs == pytest.approx(0.61 + final_spending(data).runs)
+
+
+def test_without_timings_no_seconds_are_claimed(clear):
+    untimed = replace(
+        clear,
+        final=clear.final.model_copy(update={"cost": Cost()}),
+        uniform=None,
+        decision=clear.decision.model_copy(update={"calibration": Cost()}),
+    )
+    assert full_run_seconds(untimed) is None
+    assert words.price(untimed).startswith("It cost 1.55 full runs: ")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0, "0 %"), (0.004, "< 1 %"), (0.5, "50 %"), (0.997, "> 99 %"), (1.0, "100 %"), (None, "-")]
+)
+def test_shares_are_never_rounded_to_certainty(value, text):
+    assert plain(numbers.percent(value)) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(2.345, "2.35 s"), (90, "1.5 min"), (7200, "2.0 h"), (None, "-")])
+def test_durations_read_well(seconds, text):
+    assert plain(numbers.duration(seconds)) == text
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        ("only two runs", "Only two runs."),
+        ("a.vision is unknown", "a.vision is unknown."),
+        ("Done.", "Done."),
+        ("", ""),
+    ],
+)
+def test_a_message_becomes_a_sentence_without_harming_symbols(raw, text):
+    assert words.sentence(raw) == text
