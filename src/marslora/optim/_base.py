@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from marslora.core.errors import ConfigError
+from marslora.optim._describe import describe
 from marslora.optim._groups import FIELDS, active_members, check_group, num_members, rank_of
 from marslora.optim._stacks import (
     member_values,
@@ -181,6 +182,10 @@ class AbstractOptimizer(torch.optim.Optimizer, ABC):
                 device = "cpu" if name == "step" else param.device
                 dtype = torch.float32 if name == "step" else working_dtype(param)
                 self.state[param][name] = value.to(device, dtype, copy=True)
+
+    def describe(self) -> str:
+        """A table: which rule moves which parameters, at which learning rate, with how much state."""
+        return describe(self)
 
     def _group_of(self, param: Tensor) -> dict[str, Any]:
         for group in self.param_groups:
