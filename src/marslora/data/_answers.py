@@ -90,7 +90,7 @@ class Template:
         for index, message in enumerate(messages):
             if message["role"] == "assistant":
                 before = self.plain(messages[:index], prompt=True)
-                after = self.plain(messages[: index + 1])
+                after = self.plain(messages[: index + 1]) if index + 1 < len(messages) else text
                 start = _num_common(before, text)
                 end = _num_common(after, text)
                 end = start + len(text[start:end].rstrip())
