@@ -127,7 +127,8 @@ class AbstractLaw(ABC):
         if fit.status == "failed" or fit.variant not in self.builders():
             return np.full((len(reported_BP), num), np.nan)
         form = self.builders()[fit.variant](fit.references)
-        return np.exp(form.log_value(prepare(inputs), form.inner(reported_BP)))
+        value_BN: Array = np.exp(form.log_value(prepare(inputs), form.inner(reported_BP)))
+        return value_BN
 
 
 def prepare(inputs: Mapping[str, NDArray[np.float64]]) -> dict[str, Array]:

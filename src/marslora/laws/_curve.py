@@ -1,4 +1,4 @@
-"""One run's validation loss over the examples it has seen, at a constant learning rate: its curve, floor and convergence time."""
+"""One run's validation loss over the examples seen, at a constant learning rate: curve, floor, convergence time."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class PowerCurve(Form):
 
     variant, text = "power", "L = E + A (1 + t/tau)^-c"
     coefficients = ("E", "A")
-    shapes = (Shape("tau", -7.0, 4.0, positive=True), Shape("c", 0.1, 12.0))
+    shapes = (Shape("tau", -7.0, 4.0, 2.0, positive=True), Shape("c", -2.3, 2.5, 0.7, positive=True))
 
     def basis(self, x: Inputs, shape_BQ: NDArray[Any]) -> NDArray[Any]:
         """A constant and the decay."""
-        return stack(len(x["t"]), 1.0, (1.0 + x["t"] / np.exp(shape_BQ[:, :1])) ** -shape_BQ[:, 1:])
+        return stack(len(x["t"]), 1.0, (1.0 + x["t"] / np.exp(shape_BQ[:, :1])) ** -np.exp(shape_BQ[:, 1:]))
 
 
 class DelayedCurve(Form):
@@ -37,12 +37,12 @@ class DelayedCurve(Form):
 
     variant, text = "delayed", "L = E + A / (1 + (t/tau)^c)"
     coefficients = ("E", "A")
-    shapes = (Shape("tau", -7.0, 4.0, positive=True), Shape("c", 0.2, 6.0))
+    shapes = (Shape("tau", -7.0, 4.0, 2.0, positive=True), Shape("c", -1.6, 1.8, 0.7, positive=True))
 
     def basis(self, x: Inputs, shape_BQ: NDArray[Any]) -> NDArray[Any]:
         """A constant and the sigmoid in log t."""
         log_t = np.log(np.maximum(x["t"], 1e-12))
-        grown = np.exp(shape_BQ[:, 1:] * (log_t - shape_BQ[:, :1]))
+        grown = np.exp(np.exp(shape_BQ[:, 1:]) * (log_t - shape_BQ[:, :1]))
         return stack(len(x["t"]), 1.0, 1.0 / (1.0 + grown))
 
 
@@ -69,7 +69,7 @@ class Curve:
         return self.fitted.predict({"t": np.asarray(examples, dtype=float) / self.last_examples})
 
     def floor(self, horizon: float | None = None) -> float:
-        """The least loss in reach: at ``horizon`` examples, or at the end of time. A curve that turned up has its minimum."""
+        """The least loss in reach: at ``horizon`` examples, or ever; the minimum where the curve turned up."""
         if self.fitted is None or self.status == "turned_up":
             return self.lowest
         asymptote = float(np.exp(self.fitted.inner_P[0]))
@@ -117,22 +117,18 @@ def _fit_points(examples: tuple[int, ...], losses: tuple[float, ...], diverged: 
     return Curve(status, float(t_N[-1]), start, lowest, fitted, noise)
 
 
-def convergence(run: Run, share: float = SHARE, horizon: float | None = None) -> Convergence | None:
+def convergence(curve: Curve, share: float = SHARE, floor: float | None = None) -> Convergence | None:
     """The first time at which the smoothed loss has closed ``share`` of the way from its start to its floor.
 
     The smoother is the fitted curve itself, read only where the run was seen: a run that had not got there is censored
-    at its last examples. ``horizon`` bounds what counts as the floor: the loss the curve reaches after so many examples.
-    None where the run has too few points.
+    at its last examples. ``floor`` replaces the curve's own. None where the run has too few points.
     """
-    curve = fit_curve(run)
     if curve.status == "too_short" or curve.fitted is None:
         return None
-    if curve.status == "flat":
-        return Convergence(curve.last_examples, True, curve)
-    goal = curve.start - share * (curve.start - curve.floor(horizon))
+    goal = curve.start - share * (curve.start - (curve.floor() if floor is None else floor))
     grid = np.concatenate([[0.0], np.geomspace(1e-4, 1.0, 2000)]) * curve.last_examples
     below = np.flatnonzero(curve.value(grid) <= goal * (1 + 1e-12))
-    if not len(below):
+    if curve.status == "flat" or not len(below):
         return Convergence(curve.last_examples, True, curve)
     return Convergence(max(float(grid[below[0]]), 1e-4 * curve.last_examples), False, curve)
 

@@ -15,7 +15,7 @@ RESERVED = ("data", "imbalance", "params")
 
 
 class PerformanceForm(Form):
-    """What the forms share: a rank exponent ``a.PART`` for each part whose rank varied, ``b`` for the data if it did."""
+    """What the forms share: an exponent ``a.PART`` for each part whose rank varied, ``b`` for the data if they did."""
 
     extra: tuple[Shape, ...] = ()
 
@@ -69,7 +69,7 @@ class Additive(PerformanceForm):
         data = tuple(shape for shape in self.shapes if shape.name == "b")
         self.shapes = ((Shape("a", 0.05, 1.5, prior=1.0),) if self.parts else ()) + data
 
-    def formula(self, ranks: str, data: str) -> str:
+    def formula(self, ranks: str, data: str) -> str:  # noqa: ARG002
         """A sum."""
         terms = [f"C.{part} ({part}/{self.references[part]:.6g})^-a" for part in self.parts]
         return " + ".join(["E", *terms, *([f"A {data}"] if data else [])])

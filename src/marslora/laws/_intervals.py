@@ -39,8 +39,8 @@ def cluster_weights(group_N: NDArray[np.int64], num: int, rng: np.random.Generat
 def bootstrap(fitted: Fitted, sample: Sample, num: int, rng: np.random.Generator) -> Array:
     """``num`` replicates of the inner parameters (num, P).
 
-    The weights vary by ``n / (n - p)`` with n runs and p parameters: residuals of a fit are smaller than the errors behind
-    them by the root of that factor, which matters with the few runs of a calibration.
+    The weights vary by ``n / (n - p)`` with n runs and p parameters: residuals of a fit are smaller than the errors
+    behind them by the root of that factor, which matters with the few runs of a calibration.
     """
     if num == 0 or len(sample) == 0:
         return np.zeros((0, len(fitted.inner_P)))

@@ -1,6 +1,6 @@
 """Law-C: examples seen until a part converges, against its rank and the size of the data.
 
-``T(r, D) = E + A (r / r0)^-alpha (D / D0)^beta`` (arXiv 2603.00720), one law a part, measured by adapting that part alone.
+``T(r, D) = E + A (r / r0)^-alpha (D / D0)^beta`` (arXiv 2603.00720): one law a part, measured on that part alone.
 """
 
 from __future__ import annotations
@@ -85,21 +85,29 @@ def _identified(sample: Sample, num_seen: int) -> tuple[dict[str, float], list[s
 def points_of(
     runs: Sequence[Run], part: str, share: float = SHARE, horizon: float | None = None
 ) -> tuple[LawPoint, ...]:
-    """One point a run that adapts ``part``: inputs ``rank`` and ``data``, measured examples until convergence."""
+    """One point a run that adapts ``part``: inputs ``rank`` and ``data``, measured examples until convergence.
+
+    A floor is what a run's fitted curve reaches after ``horizon`` examples (None: at the end of time). Short runs tell
+    their floors badly, so runs on the same rows share one: the median of theirs.
+    """
+    curves = [(run, _curve.fit_curve(run)) for run in runs]
+    floors: dict[int, list[float]] = {}
+    for run, curve in curves:
+        if curve.status in ("fitted", "turned_up"):
+            floors.setdefault(run.member.data_examples, []).append(curve.floor(horizon))
     points = []
-    for run in runs:
-        found = _curve.convergence(run, share, horizon)
-        if found is None:
-            continue
-        points.append(
-            LawPoint(
+    for run, curve in curves:
+        shared = floors.get(run.member.data_examples)
+        found = _curve.convergence(curve, share, float(np.median(shared)) if shared else None)
+        if found is not None:
+            point = LawPoint(
                 run=run.member.id,
                 inputs={"rank": run.member.allocation[part], "data": run.member.data_examples},
                 measured=found.examples,
                 predicted=float("nan"),
                 censored=found.censored,
             )
-        )
+            points.append(point)
     return tuple(points)
 
 

@@ -1,6 +1,7 @@
 """Law-P: the validation loss of an allocation against the rank of each part and the examples seen.
 
-Several forms are fitted; the one that best predicts ranks it has not seen (leave-one-rank-out) is chosen, the others are recorded.
+Several forms are fitted; the one that best predicts ranks it has not seen (leave-one-rank-out) is chosen, and the
+errors of the others are recorded.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ TIE = 1.05
 
 
 class PerformanceLaw(AbstractLaw):
-    """Loss against a rank per part (inputs named as the parts), ``data`` and, where given, ``imbalance`` and ``params``."""
+    """Loss against a rank per part (inputs named as the parts), ``data``, and ``imbalance`` and ``params`` if given."""
 
     name = "performance"
 

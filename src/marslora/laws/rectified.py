@@ -1,6 +1,6 @@
 """The rectified scaling law of fine-tuning: loss against the size of the data (Lin et al. 2024, arXiv 2402.02314).
 
-``L(D) = E + A / (K + (D / D0)^b)``: flat while D is small against what pre-training already taught (K), a power law after.
+``L(D) = E + A / (K + (D / D0)^b)``: flat while D is small against what pre-training taught (K), a power law after.
 """
 
 from __future__ import annotations

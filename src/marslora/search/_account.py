@@ -138,7 +138,7 @@ def _summary(study: Study, chosen: Allocation, fallback: str | None, num_plausib
         return f"{chosen}: {fallback}."
     p_best, regret = choice.p_best_C[choice.chosen], choice.regret_C[choice.chosen]
     if choice.distinguishable:
-        text = f"{chosen} is the best choice: probability {p_best:.0%}, expected regret {regret:.4f} nats per answer token."
+        text = f"{chosen} is the best choice: probability {p_best:.0%}, expected regret {regret:.4f} nats a token."
         if num_plausible > 1:
             text += f" {num_plausible} allocations hold 90 % of the probability of being best."
     else:
@@ -160,8 +160,8 @@ def _assumptions(problem: Problem, study: Study) -> list[str]:
     ]
     if study.times:
         words.append(
-            f"a part counts as converged at {study.share:.0%} of the way to the loss its curve reaches in a full run; parts were "
-            f"measured alone on fewer rows, and their times carried to {problem.num_train} rows by the law"
+            f"a part counts as converged at {study.share:.0%} of the way to the loss that curves on the same rows reach in "
+            f"a full run; it was measured alone on fewer rows, its time carried to {problem.num_train} rows by the law"
         )
         words += [f"{part}: {law.message}" for part, law in study.times.items() if law.status == "unidentified"]
     if study.law.status == "unidentified":

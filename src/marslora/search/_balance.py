@@ -1,4 +1,4 @@
-"""Which allocations let all parts converge together: the mismatch of predicted convergence times, and the closed form beside it."""
+"""Which allocations let all parts converge together: the mismatch of predicted times, the closed form beside it."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def balance(candidates: Sequence[Allocation], laws: Mapping[str, LawFit], data: 
 
 
 def closed_forms(space: Space, laws: Mapping[str, LawFit], data: float) -> tuple[ClosedForm, ...]:
-    """For each ordered pair of parts and each rank of the second, the rank that balances the first (arXiv 2603.00720)."""
+    """For each ordered pair of parts and each rank of the second, the rank that balances the first."""
     return tuple(
         _closed_form(space, part, given, rank, laws[part], laws[given], data)
         for part in laws

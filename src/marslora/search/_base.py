@@ -49,7 +49,7 @@ class Problem:
             )
 
     def candidates(self) -> tuple[Allocation, ...]:
-        """The allocations that may be chosen, in the order of the space; the one that trains nothing is not among them."""
+        """The allocations that may be chosen, in the order of the space, without the one that trains nothing."""
         return tuple(
             allocation
             for allocation in self.space.allocations()
@@ -71,7 +71,7 @@ class Problem:
         return sum(run.last_examples for run in runs) / self.full_examples
 
     def member(self, allocation: Allocation, rows: int, until: int, purpose: str, repeat: int = 0) -> MemberSpec:
-        """The member that trains an allocation on the first ``rows`` rows; asked again with more examples it goes on."""
+        """The member that trains an allocation on the first ``rows`` rows; asked again for more examples it goes on."""
         name = "+".join(f"{part}={rank}" for part, rank in allocation.ranks if rank > 0) or "nothing"
         return MemberSpec(
             id=f"{name}.d{rows}.s{repeat}",
@@ -87,8 +87,8 @@ class Problem:
 class AbstractStrategy(ABC):
     """Proposes what to measure and decides. Both are pure functions of the problem and the runs.
 
-    ``propose`` is called again after each round; running again after a crash therefore is resuming. A member that could not run must
-    come back as a run with status ``failed``, or it is asked for again.
+    ``propose`` is called again after each round; running again after a crash therefore is resuming. A member that could
+    not run must come back as a run with status ``failed``, or it is asked for again.
     """
 
     @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What MARS measures: arms that adapt one part alone, then joint runs of chosen allocations, and how the budget is shared out."""
+"""What MARS measures: arms that adapt one part alone, joint runs of allocations, and how the budget is shared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decisions that rest on what was observed alone: the lowest validation loss wins. For grids, random search and halving."""
+"""Decisions that rest on observation alone: the lowest validation loss wins. For grids, random search and halving."""
 
 from __future__ import annotations
 
@@ -48,9 +48,7 @@ def decide_by_loss(
         strategy=strategy,
         chosen=chosen,
         verdict="fallback" if fallback else "clear",
-        summary=f"{chosen}: {fallback}."
-        if fallback
-        else f"{chosen} has the lowest validation loss, {seen[chosen].last_loss:.4f} after {seen[chosen].last_examples} examples.",
+        summary=f"{chosen}: {fallback}." if fallback else _lowest(chosen, seen[chosen]),
         candidates=entries,
         plausible=(chosen,) if found else (),
         fallback=fallback,
@@ -60,6 +58,10 @@ def decide_by_loss(
         assumptions=tuple(assumptions),
         next_steps=tuple(next_steps),
     )
+
+
+def _lowest(chosen: Allocation, run: Run) -> str:
+    return f"{chosen} has the lowest validation loss, {run.last_loss:.4f} after {run.last_examples} examples."
 
 
 def _entry(problem: Problem, allocation: Allocation, chosen: Allocation, seen: dict[Allocation, Run]) -> Candidate:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from marslora.core.allocation import Allocation
 from marslora.core.decision import Decision, LawFit
@@ -90,7 +91,7 @@ class MarsStrategy(AbstractStrategy):
         law, losses = self._performance(problem, runs, balanced)
         choice, lifted = None, False
         if losses is not None:
-            choice, lifted = self._choose(problem, losses, kept_C, runs)
+            choice, lifted = self._choose(problem, losses, kept_C)
         return _account.Study(
             candidates=candidates,
             share=share,
@@ -146,13 +147,7 @@ class MarsStrategy(AbstractStrategy):
         ]
         return law, outlook(law, candidates, inputs, derive(problem.seed, "outlook"))
 
-    def _choose(
-        self,
-        problem: Problem,
-        losses: Outlook,
-        kept_C: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
-        runs: Sequence[Run],
-    ) -> tuple[Choice, bool]:
+    def _choose(self, problem: Problem, losses: Outlook, kept_C: NDArray[np.bool_]) -> tuple[Choice, bool]:
         """The choice among the balanced, or among all where the data contradict the balance."""
         candidates = problem.candidates()
         lifted = False
@@ -164,7 +159,7 @@ class MarsStrategy(AbstractStrategy):
         return choose(losses.loss_SC, np.ones_like(kept_C) if lifted else kept_C, cost_C, indifference), lifted
 
     def _measured(self, study: _account.Study) -> list[Allocation]:
-        """What is trained jointly: the most balanced, others of the balanced spread out, then controls far from these."""
+        """What is trained jointly: the most balanced, others balanced and spread out, then controls far from these."""
         kept = [int(c) for c in np.flatnonzero(study.kept_C)]
         order = (
             np.argsort(study.balance.mismatch_C, kind="stable") if study.balance else np.arange(len(study.candidates))

@@ -1,4 +1,4 @@
-"""Successive halving (Jamieson and Talwalkar 2016): all start short, the best part of them goes on, each run continued."""
+"""Successive halving (Jamieson and Talwalkar 2016): all start short, the best go on, each run continued."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A simulator of training: curves whose best allocation is known, so that a strategy can be replayed in milliseconds."""
+"""A simulator of training: curves whose best allocation is known, so that a search can be replayed in moments."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from marslora.search._base import AbstractStrategy, Problem
 
 @dataclass(frozen=True)
 class World:
-    """Loss after t examples: a floor and an excess for each part that decays at a speed its rank sets.
+    """Loss after t examples: a floor, and for each part an excess that decays at a speed its rank sets.
 
-    ``weight`` is what a part can gain, ``speed`` how its time constant falls with rank, ``tau`` its time constant at rank 8.
+    ``weight``: what a part can gain; ``speed``: how its time constant falls with rank; ``tau``: that constant at rank 8.
     """
 
     space: Space
@@ -98,7 +98,6 @@ def replay(strategy: AbstractStrategy, world: World, problem: Problem, max_round
     raise AssertionError("the strategy never had enough")
 
 
-LADDER = (2, 4, 8, 16, 32)[::1]
 PAIR = Space.of({"eye": (2, 4, 8, 16), "tongue": (2, 4, 8, 16)})
 CLEAR = World(PAIR, {"eye": 1.0, "tongue": 1.0}, {"eye": 1.2, "tongue": 1.0}, {"eye": 900.0, "tongue": 200.0})
 NULL = World(PAIR, {"eye": 1.0, "tongue": 1.0}, {"eye": 0.0, "tongue": 0.0}, {"eye": 300.0, "tongue": 300.0})

@@ -1,0 +1,93 @@
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from marslora.core.decision import LawPoint
+from marslora.laws._fit import Sample, fit_form, minimise
+from marslora.laws._intervals import cluster_weights, interval
+from marslora.laws.performance import PerformanceLaw
+from marslora.laws.rectified import RectifiedForm
+
+SIZES = np.geomspace(200, 400_000, 14)
+
+
+def sample(loss):
+    num = len(loss)
+    return Sample({"data": SIZES[:num]}, np.asarray(loss), np.zeros(num, dtype=bool), np.arange(num))
+
+
+@given(floor=st.floats(0.5, 3), gain=st.floats(0.3, 3), exponent=st.floats(0.2, 1.2), pivot=st.floats(-2, 2))
+@settings(max_examples=15, deadline=None)
+def test_a_clean_curve_is_reproduced_and_the_gradient_vanishes(floor, gain, exponent, pivot):
+    reference = float(np.exp(np.log(SIZES).mean()))
+    loss = floor + gain / (np.exp(pivot) + (SIZES / reference) ** exponent)
+    fitted = fit_form(RectifiedForm({"data": reference}), sample(loss))
+    assert fitted.converged
+    assert np.abs(np.log(fitted.predict({"data": SIZES}) / loss)).max() < 1e-3
+
+
+def test_gradient_that_is_reported_is_the_gradient_of_the_objective():
+    rng = np.random.default_rng(0)
+    loss = (1 + 3 / (1 + (SIZES / 9000) ** 0.6)) * np.exp(0.01 * rng.normal(size=len(SIZES)))
+    data = sample(loss)
+    fitted = fit_form(RectifiedForm({"data": 9000.0}), data)
+    ones = np.ones((1, len(data)))
+    best = minimise(fitted.form, data, fitted.inner_P[None], ones, fitted.noise, 2.0).objective_B[0]
+    steps = np.vstack([0.02 * np.eye(4), -0.02 * np.eye(4)])
+
+    def objective(inner_BP):
+        z = (fitted.form.log_value(data.x, inner_BP) - np.log(data.y_N)) / fitted.noise
+        return (4.0 * (np.sqrt(1 + z**2 / 4.0) - 1)).sum(1)
+
+    assert best == pytest.approx(objective(fitted.inner_P[None])[0], rel=1e-6)
+    assert (objective(fitted.inner_P + steps) >= best - 1e-9).all()
+
+
+def test_one_wild_point_hardly_moves_the_fit():
+    loss = 1 + 3 * (SIZES / 9000) ** -0.3
+    clean = fit_form(RectifiedForm({"data": 9000.0}), sample(loss * np.exp(0.003 * np.sin(np.arange(14) * 2.1))))
+    loss = loss * np.exp(0.003 * np.sin(np.arange(14) * 2.1))
+    loss[6] *= 1.5
+    wild = fit_form(RectifiedForm({"data": 9000.0}), sample(loss))
+    others = np.arange(14) != 6
+    moved = np.abs(np.log(wild.predict({"data": SIZES}) / clean.predict({"data": SIZES})))[others]
+    assert moved.max() < 0.04
+
+
+def test_points_of_a_group_share_their_weight_and_weights_average_one():
+    group_N = np.array([0, 0, 1, 2, 2, 2])
+    weight_BN = cluster_weights(group_N, 4000, np.random.default_rng(0))
+    assert (weight_BN[:, 0] == weight_BN[:, 1]).all() and (weight_BN[:, 3] == weight_BN[:, 5]).all()
+    assert weight_BN[:, [0, 2, 3]].mean() == pytest.approx(1.0)
+    assert (weight_BN > 0).all()
+
+
+def test_interval_holds_its_value_and_its_level():
+    found = interval(0.5, np.linspace(0, 1, 1001))
+    assert (found.low, found.high) == (pytest.approx(0.05), pytest.approx(0.95))
+    assert interval(9.0, np.linspace(0, 1, 11)).high == 9.0
+    assert interval(1.0, np.array([np.nan])).low == 1.0
+
+
+def test_five_hundred_bootstrap_fits_of_the_performance_law_take_seconds():
+    rng = np.random.default_rng(0)
+    points = [
+        LawPoint(
+            run=f"{one}-{two}",
+            inputs={"one": one, "two": two, "data": t, "params": one + 3.0 * two, "imbalance": abs(np.log(one / two))},
+            measured=float(
+                (0.5 + 1.2 * (one / 8) ** -0.05 * (two / 8) ** -0.12 * (t / 200) ** -0.4) * np.exp(0.01 * rng.normal())
+            ),
+            predicted=float("nan"),
+        )
+        for one in (2, 32)
+        for two in (2, 8, 16, 32)
+        for t in np.geomspace(50, 800, 6)
+    ]
+    start = time.process_time()
+    fit = PerformanceLaw(PerformanceLaw.Config(num_bootstraps=500)).fit(points, "allocation")
+    assert (len(points), fit.num_bootstraps, fit.status) == (48, 500, "converged")
+    assert time.process_time() - start < 5
