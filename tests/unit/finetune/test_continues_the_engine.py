@@ -1,0 +1,51 @@
+"""What the engine wrote, the final run goes on from."""
+
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from marslora.core.runs import Failure, Observation
+from marslora.core.spec import MemberSpec, PackSpec
+from marslora.engine.worker import run_pack
+from tests.unit.finetune.tiny import distance, run, weights
+
+
+def calibrate(spec, until, folder):
+    """Train the spec's allocation in the engine; its checkpoint folder and validation losses by examples."""
+    member = MemberSpec(
+        id="member", allocation=spec.allocation, data_examples=48, until_examples=until, order_seed=spec.order_seed
+    )
+    pack = PackSpec(
+        id="pack",
+        model=spec.model,
+        data=spec.data,
+        training=spec.training,
+        full_examples=spec.full_examples,
+        members=(member,),
+        checkpoint_folder=str(folder),
+        cache_folder=spec.cache_folder,
+    )
+    events = []
+    run_pack(pack, events.append)
+    assert not (failed := [event for event in events if isinstance(event, Failure)]), failed
+    losses = {e.examples: e.value for e in events if isinstance(e, Observation) and e.metric == "validation_loss"}
+    return folder / "member", losses
+
+
+@pytest.mark.parametrize("full", [(), ("projector",)])
+def test_engine_then_final_run_is_the_engine_all_the_way(final_spec, tmp_path, full):
+    training = {"decay": 0.0, "warmup": 0.2, "dropout": 0.0, "weight_decay": 0.1, "full": full}
+    spec = final_spec(training=training, order_seed=7)
+    whole, losses = calibrate(spec, 64, tmp_path / "whole")
+    half, _ = calibrate(spec, 32, tmp_path / "half")
+    continued = spec.model_copy(update={"start_folder": str(half)})
+    result = run(continued)[-1]
+    assert result.started_at_examples == 32
+    assert distance(load_file(Path(whole) / "adapter_model.safetensors"), weights(continued)) < 1e-4
+    assert result.base_validation_loss == pytest.approx(losses[0], abs=1e-5)
+    assert result.validation_loss == pytest.approx(losses[64], abs=1e-5)
+    curve = dict(zip(result.examples, result.validation_curve, strict=True))
+    shared = curve.keys() & losses.keys()
+    assert 64 in shared
+    assert all(curve[examples] == pytest.approx(losses[examples], abs=1e-5) for examples in shared)
