@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
-from transformers import CLIPImageProcessorPil, LlavaProcessor, PreTrainedTokenizerFast
+from transformers import (
+    CLIPImageProcessorPil,
+    Gemma3ImageProcessorPil,
+    Gemma3Processor,
+    Idefics3ImageProcessorPil,
+    Idefics3Processor,
+    LlavaNextImageProcessorPil,
+    LlavaNextProcessor,
+    LlavaProcessor,
+    MllamaImageProcessorPil,
+    MllamaProcessor,
+    PreTrainedTokenizerFast,
+    Qwen2VLImageProcessorPil,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
+)
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -55,4 +70,64 @@ def llava_processor(template: str = CHATML, size: int = 28, adds_bos: bool = Fal
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         chat_template=template,
+    )
+
+
+def llava_next_processor() -> LlavaNextProcessor:
+    """Cuts a picture into tiles; the number of tiles follows its shape."""
+    return LlavaNextProcessor(
+        image_processor=LlavaNextImageProcessorPil(
+            size={"shortest_edge": 28},
+            crop_size={"height": 28, "width": 28},
+            image_grid_pinpoints=[[28, 56], [56, 28], [56, 56]],
+        ),
+        tokenizer=byte_tokenizer(),
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHATML,
+    )
+
+
+def idefics3_processor() -> Idefics3Processor:
+    """One entry of ``pixel_values`` a row, padded to the most tiles; a frame of special tokens around every tile."""
+    tiles = tuple(f"<row_{row}_col_{column}>" for row in (1, 2, 3) for column in (1, 2, 3))
+    return Idefics3Processor(
+        image_processor=Idefics3ImageProcessorPil(size={"longest_edge": 64}, max_image_size={"longest_edge": 32}),
+        tokenizer=byte_tokenizer(("<fake_token_around_image>", "<global-img>", "<end_of_utterance>", *tiles)),
+        image_seq_len=4,
+        chat_template=CHATML,
+    )
+
+
+def mllama_processor() -> MllamaProcessor:
+    """One token a picture, and a cross-attention mask over text and pictures."""
+    return MllamaProcessor(
+        image_processor=MllamaImageProcessorPil(size={"height": 28, "width": 28}, max_image_tiles=1),
+        tokenizer=byte_tokenizer(("<|image|>", "<|python_tag|>")),
+        chat_template=CHATML.replace("<image>", "<|image|>"),
+    )
+
+
+def gemma3_processor() -> Gemma3Processor:
+    """Line breaks around every expanded picture, and ``token_type_ids``."""
+    tokenizer = byte_tokenizer(("<start_of_image>", "<end_of_image>", "<soft>"))
+    for name, token in (("boi", "<start_of_image>"), ("eoi", "<end_of_image>"), ("image", "<soft>")):
+        setattr(tokenizer, f"{name}_token", token)
+        object.__setattr__(tokenizer, f"{name}_token_id", tokenizer.convert_tokens_to_ids(token))
+    return Gemma3Processor(
+        image_processor=Gemma3ImageProcessorPil(size={"height": 28, "width": 28}),
+        tokenizer=tokenizer,
+        image_seq_length=4,
+        chat_template=CHATML.replace("<image>", "<start_of_image>"),
+    )
+
+
+def qwen2_vl_processor() -> Qwen2VLProcessor:
+    """Patches without a batch axis. Needs torchvision, which its video processor demands."""
+    return Qwen2VLProcessor(
+        image_processor=Qwen2VLImageProcessorPil(size={"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 16}),
+        tokenizer=byte_tokenizer(("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")),
+        video_processor=Qwen2VLVideoProcessor(),
+        chat_template=CHATML.replace("<image>", "<|vision_start|><|image_pad|><|vision_end|>"),
     )

@@ -124,7 +124,7 @@ def _silent(done: int, total: int) -> None:
 def _open(folder: Path, digest: str, processor: Any, temporary: Any) -> EncodedSet | None:
     try:
         lists, meta = read_ragged(folder)
-    except (OSError, ValueError, KeyError):
+    except (OSError, EOFError, ValueError, KeyError):
         return None
     tokenizer = processor.tokenizer
     pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
