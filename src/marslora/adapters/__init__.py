@@ -1,1 +1,1 @@
-"""Low-rank changes to a frozen linear layer, K members at once."""
+"""Trainable changes to frozen linears, K members at once: one kind per file."""

@@ -138,6 +138,8 @@ class PackSpec(Record):
     """Members' checkpoints live in ``checkpoint_folder/<member id>``; a member found there is continued."""
     cache_folder: str
     """Where preprocessed rows are kept."""
+    max_bytes: int | None = Field(None, gt=0)
+    """Memory that members may take together, beside the base; None: most of what is free."""
 
 
 class FinalSpec(Record):

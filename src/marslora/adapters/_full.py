@@ -1,0 +1,42 @@
+"""Training a linear whole: every member has its own copy of weight and bias. Not a kind: ``full`` names the parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from marslora.adapters._base import AbstractAdapter, Clock, Factor, Slot
+
+
+class WholeLinear(AbstractAdapter):
+    """K copies of a linear, each starting as the frozen one; PEFT stores them as ``modules_to_save``."""
+
+    def __init__(self, base: nn.Module, path: str, slots: Sequence[Slot], clock: Clock):
+        super().__init__(base, path, slots, clock)
+        self.weight_K = Parameter(_copies(base.weight, len(slots)))  # type: ignore[arg-type]
+        self.bias_KO = None if base.bias is None else Parameter(_copies(base.bias, len(slots)))  # type: ignore[arg-type]
+        self.transposed = isinstance(base, nn.Linear)  # Conv1D keeps its weight as (inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Each member's linear on its own chunk."""
+        x_KNI = x.reshape(self.num_members, -1, x.shape[-1])
+        if not torch.is_autocast_enabled(x.device.type):
+            x_KNI = x_KNI.to(self.weight_K.dtype)
+        weight_KIO = self.weight_K.mT if self.transposed else self.weight_K
+        if self.bias_KO is None:
+            y_KNO = torch.bmm(x_KNI, weight_KIO)
+        else:
+            y_KNO = torch.baddbmm(self.bias_KO.unsqueeze(1), x_KNI, weight_KIO)
+        return y_KNO.to(x.dtype).view(*x.shape[:-1], -1)
+
+    def factors(self) -> tuple[Factor, ...]:
+        """The weight, and the bias where there is one."""
+        weight = Factor("weight", "weight", "full", self.weight_K)
+        return (weight,) if self.bias_KO is None else (weight, Factor("bias", "bias", "full", self.bias_KO))
+
+
+def _copies(tensor: Tensor, members: int) -> Tensor:
+    return tensor.detach().float().unsqueeze(0).repeat(members, *(1,) * tensor.ndim)

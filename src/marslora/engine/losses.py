@@ -1,0 +1,115 @@
+"""The loss of every member on its own chunk: nats of the answer tokens, logits made for these alone."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch on the model's device, once: it is repeated for the members only when it is run."""
+
+    inputs: dict[str, Any]
+    """Keyword arguments of the model without labels; every tensor's first dimension is rows, tiles or patches."""
+    labels_BT: Tensor
+    """-100 where a token is not part of an answer."""
+    shift: int = 1
+    """The logits at a position predict the label so many positions later: 0 in encoder-decoder models."""
+
+    @classmethod
+    def of(cls, batch: Mapping[str, Any], device: torch.device, *, is_encoder_decoder: bool = False) -> Batch:
+        """A collated batch with its labels, moved to ``device``."""
+        moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+        if is_encoder_decoder:
+            return cls(moved, moved["labels"], shift=0)
+        return cls({name: value for name, value in moved.items() if name != "labels"}, moved["labels"])
+
+    @property
+    def num_rows(self) -> int:
+        """B."""
+        return self.labels_BT.shape[0]
+
+    def answers(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(rows, positions, tokens) of the N answer tokens; a position is where the token is predicted."""
+        labels_BT = self.labels_BT[:, self.shift :]
+        rows_N, positions_N = (labels_BT != IGNORED).nonzero(as_tuple=True)
+        return rows_N, positions_N, labels_BT[rows_N, positions_N]
+
+    def repeated(self, members: int) -> dict[str, Any]:
+        """The inputs of ``members`` chunks, one after the other."""
+        if members == 1:
+            return self.inputs
+        return {
+            name: torch.cat([value] * members) if isinstance(value, Tensor) and value.ndim else value
+            for name, value in self.inputs.items()
+        }
+
+
+class TokenSums(NamedTuple):
+    """Sums over N answer tokens, for each of K members."""
+
+    nats_K: Tensor
+    """With a gradient where the logits have one."""
+    correct_K: Tensor
+    num_tokens: int
+
+
+class AnswerHead:
+    """Makes a language model's head see only the positions that predict answer tokens.
+
+    The hidden states that reach the head, (rows, T, D), are replaced by those of the positions in use, (1, N, D).
+    Models whose head is not called as a module give all logits, and the positions are taken from these.
+    """
+
+    def __init__(self, model: Any):
+        head = None if model.config.is_encoder_decoder else model.get_output_embeddings()
+        self._head = head if isinstance(head, nn.Module) else None
+        self._positions: tuple[Tensor, Tensor] | None = None
+
+    @contextlib.contextmanager
+    def at(self, rows_N: Tensor, positions_N: Tensor) -> Iterator[None]:
+        """Within it the head sees these positions alone."""
+        if self._head is None:
+            yield
+            return
+        self._positions = (rows_N, positions_N)
+        handle = self._head.register_forward_pre_hook(self._gather)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _gather(self, _module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        assert self._positions is not None
+        hidden_BTD, *rest = arguments
+        return (hidden_BTD[self._positions].unsqueeze(0), *rest)
+
+
+def answer_logits(model: Any, head: AnswerHead | None, batch: Batch, members: int) -> Tensor:
+    """(K, N, V) logits that predict the N answer tokens, for each member's chunk. Without ``head``: the plain path."""
+    rows_N, positions_N, _ = batch.answers()
+    chunks_KN = rows_N + batch.num_rows * torch.arange(members, device=rows_N.device).unsqueeze(-1)
+    rows, positions = chunks_KN.flatten(), positions_N.repeat(members)
+    with head.at(rows, positions) if head else contextlib.nullcontext():
+        logits: Tensor = model(**batch.repeated(members), use_cache=False).logits
+    if logits.shape[:2] != (1, len(rows)):
+        logits = logits[rows, positions]
+    return logits.view(members, len(rows_N), -1)
+
+
+def token_sums(logits_KNV: Tensor, tokens_N: Tensor) -> TokenSums:
+    """Nats and right guesses of each member, in float32."""
+    members, num_tokens, vocabulary = logits_KNV.shape
+    tokens_KN = tokens_N.expand(members, -1)
+    nats_KN = cross_entropy(logits_KNV.reshape(-1, vocabulary).float(), tokens_KN.reshape(-1), reduction="none")
+    correct_K = (logits_KNV.detach().argmax(-1) == tokens_KN).sum(-1)
+    return TokenSums(nats_KN.view(members, num_tokens).sum(-1), correct_K, num_tokens)

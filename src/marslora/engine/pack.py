@@ -1,0 +1,232 @@
+"""K members on one frozen model: their adapters in place of its linears, their optimizer, and the way back."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from marslora import adapters, optim
+from marslora.adapters._base import AbstractAdapter, Clock, Factor, Slot
+from marslora.adapters._full import WholeLinear
+from marslora.core import kinds
+from marslora.core.errors import ConfigError
+from marslora.core.parts import ModelInfo
+from marslora.core.schedule import rate_factor
+from marslora.core.spec import MemberSpec, TrainingSpec
+from marslora.engine.losses import AnswerHead, Batch, TokenSums, answer_logits, token_sums
+from marslora.optim._base import AbstractOptimizer
+
+
+@dataclass
+class Base:
+    """A frozen model and what its packs have in common."""
+
+    model: Any
+    info: ModelInfo
+    training: TrainingSpec
+    device: torch.device
+    dtype: torch.dtype
+    head: AnswerHead | None = None
+    """Answer-only logits; None: the plain path."""
+
+    def mixed_precision(self) -> contextlib.AbstractContextManager[Any]:
+        """Autocast where the model is in half precision."""
+        half = self.dtype in (torch.bfloat16, torch.float16)
+        return torch.autocast(self.device.type, self.dtype) if half else contextlib.nullcontext()
+
+    def batch(self, collated: Mapping[str, Any]) -> Batch:
+        """A collated batch on the model's device."""
+        return Batch.of(collated, self.device, is_encoder_decoder=self.model.config.is_encoder_decoder)
+
+    def modules(self, members: Sequence[MemberSpec]) -> dict[str, str]:
+        """``{module path: part}`` of every linear that a member adapts or that is trained whole, in a fixed order."""
+        return {
+            linear.name: part.name
+            for part in self.info.parts
+            for linear in part.alive
+            if part.name in self.training.full or any(member.allocation.get(part.name) for member in members)
+        }
+
+    def slot(self, member: MemberSpec, part: str) -> Slot:
+        """What a member wants of the linears of ``part``."""
+        training = self.training
+        scale = training.alpha_over_rank if member.alpha_over_rank is None else member.alpha_over_rank
+        dropout = training.dropout if member.dropout is None else member.dropout
+        return Slot(member.allocation.get(part), scale, dropout, member.seed)
+
+
+@dataclass
+class Member:
+    """One run as it stands between packs: what a checkpoint holds. Tensors are on the CPU and are never changed."""
+
+    spec: MemberSpec
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    """Empty: fresh from initialisation."""
+    moments: dict[str, Tensor] = field(default_factory=dict)
+    step: int = 0
+
+
+class Pack:
+    """K members hung on a model. Use as a context manager: on leaving, the model is what it was."""
+
+    def __init__(self, base: Base, members: Sequence[Member]):
+        self.base, self.members = base, tuple(members)
+        self.clock = Clock()
+        specs = [member.spec for member in members]
+        kind = kinds.load(adapters, base.training.adapter.name, AbstractAdapter)  # type: ignore[type-abstract]
+        self.parts = base.modules(specs)
+        self.adapters: dict[str, AbstractAdapter] = {}
+        for path, part in self.parts.items():
+            linear = base.model.get_submodule(path)
+            slots = [base.slot(spec, part) for spec in specs]
+            if part in base.training.full:
+                self.adapters[path] = WholeLinear(linear, path, slots, self.clock)
+            else:
+                self.adapters[path] = kind(linear, path, slots, self.clock, **base.training.adapter.options)
+        self.optimizer = self._build_optimizer()
+        self._load_members()
+
+    def __enter__(self) -> Pack:
+        for path, adapter in self.adapters.items():
+            self.base.model.set_submodule(path, adapter)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for path, adapter in self.adapters.items():
+            self.base.model.set_submodule(path, adapter.base)
+
+    @property
+    def num_members(self) -> int:
+        """K."""
+        return len(self.members)
+
+    @property
+    def signature(self) -> tuple[object, ...]:
+        """Packs with equal signatures do the same amount of work for the same batch."""
+        return (self.num_members, *((part, max(a.ranks)) for part, a in self._first_of_each_part()))
+
+    def _first_of_each_part(self) -> Iterator[tuple[str, AbstractAdapter]]:
+        first: dict[str, AbstractAdapter] = {}
+        for path, part in self.parts.items():
+            first.setdefault(part, self.adapters[path])
+        yield from first.items()
+
+    def factors(self) -> Iterator[tuple[str, AbstractAdapter, Factor]]:
+        """(part, adapter, factor) of every trained tensor."""
+        for path, adapter in self.adapters.items():
+            for factor in adapter.factors():
+                yield self.parts[path], adapter, factor
+
+    def token_sums(self, batch: Batch) -> TokenSums:
+        """Every member's sums over the answer tokens of ``batch``."""
+        with self.base.mixed_precision():
+            logits_KNV = answer_logits(self.base.model, self.base.head, batch, self.num_members)
+        return token_sums(logits_KNV, batch.answers()[2])
+
+    def set_rates(self, step: int, total_steps: int) -> None:
+        """The learning rates of optimizer step ``step`` (from 0) of a full run of ``total_steps``."""
+        factor = rate_factor(step, total_steps, self.base.training, decays=False)
+        if self.optimizer:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self._rates(group["part"]) * factor
+
+    def stored(self, step: int) -> list[Member]:
+        """The members as they stand after ``step`` optimizer steps, copied to the CPU."""
+        return [
+            Member(member.spec, self._weights(index), self._moments(index), step)
+            for index, member in enumerate(self.members)
+        ]
+
+    def _rates(self, part: str) -> Tensor:
+        """(K,) learning rates: a member's own keeps the parts' ratios."""
+        training = self.base.training
+        rate = training.part_learning_rates.get(part, training.learning_rate)
+        own = [member.spec.learning_rate for member in self.members]
+        return torch.tensor([rate * (mine or training.learning_rate) / training.learning_rate for mine in own]).double()
+
+    def _build_optimizer(self) -> AbstractOptimizer | None:
+        training = self.base.training
+        if unknown := set(training.part_learning_rates) - {part.name for part in self.base.info.parts}:
+            info = self.base.info
+            known = [part.name for part in info.parts]
+            raise ConfigError(
+                f"`part_learning_rates` names {sorted(unknown)}; the parts of {info.architecture} are {known}."
+            )
+        groups: dict[tuple[str, str, tuple[int, ...] | None], list[nn.Parameter]] = defaultdict(list)
+        for part, adapter, factor in self.factors():
+            ranks = adapter.ranks if factor.role in ("A", "B") else None
+            groups[part, factor.role, ranks].append(factor.parameter)
+        if not groups:
+            return None
+        kind = kinds.load(optim, training.optimizer.name, AbstractOptimizer)  # type: ignore[type-abstract]
+        options = {"weight_decay": training.weight_decay, **training.optimizer.options}
+        return kind(
+            [
+                {
+                    "params": parameters,
+                    "members": self.num_members,
+                    "ranks": ranks,
+                    "role": role,
+                    "part": part,
+                    "lr": self._rates(part),
+                }
+                for (part, role, ranks), parameters in groups.items()
+            ],
+            **options,
+        )
+
+    def _load_members(self) -> None:
+        for index, member in enumerate(self.members):
+            if not member.weights:
+                continue
+            for adapter in self.adapters.values():
+                adapter.load_member(index, member.weights)
+            for _, adapter, factor in self._owned(index):
+                self._load_moments(member, index, adapter.path, factor)
+
+    def _load_moments(self, member: Member, index: int, path: str, factor: Factor) -> None:
+        assert self.optimizer is not None
+        names = ("step", *self.optimizer.buffers(factor.parameter))
+        state = {name: member.moments.get(f"{path}.{factor.name}.{name}") for name in names}
+        if missing := [name for name, tensor in state.items() if tensor is None]:
+            raise ConfigError(
+                f"The checkpoint of {member.spec.id} has no optimizer state `{path}.{factor.name}.{missing[0]}`. "
+                f"It was made with another optimizer than `{self.base.training.optimizer.name}`."
+            )
+        self.optimizer.load_member_state(factor.parameter, index, {k: v for k, v in state.items() if v is not None})
+
+    def _owned(self, index: int) -> Iterator[tuple[str, AbstractAdapter, Factor]]:
+        """The factors in which a member has anything of its own."""
+        for part, adapter, factor in self.factors():
+            if factor.role == "full" or adapter.slots[index].rank:
+                yield part, adapter, factor
+
+    def _weights(self, index: int) -> dict[str, Tensor]:
+        return {
+            f"{adapter.path}.{factor.key}": _copied(adapter.member_view(factor, index))
+            for _, adapter, factor in self._owned(index)
+        }
+
+    def _moments(self, index: int) -> dict[str, Tensor]:
+        found = {}
+        for _, adapter, factor in self._owned(index):
+            assert self.optimizer is not None
+            state = self.optimizer.member_state(factor.parameter, index)
+            if not state:  # no gradient ever came: the same as before the first update
+                view = adapter.member_view(factor, index)
+                state = dict.fromkeys(self.optimizer.buffers(factor.parameter), torch.zeros_like(view)) | {
+                    "step": torch.zeros(())
+                }
+            for name, tensor in state.items():
+                found[f"{adapter.path}.{factor.name}.{name}"] = _copied(tensor)
+        return found
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True)

@@ -1,0 +1,102 @@
+"""What is looked at before anything is trained: the parts of the model, which of its layers are dead, every row."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+import peft
+import torch
+import transformers
+
+from marslora.core.errors import MarsloraError
+from marslora.core.parts import ModelInfo
+from marslora.core.runs import Advance, DataSummary, Event, Failure, Prepared
+from marslora.core.spec import ModelSpec, PrepareSpec
+from marslora.data import examples
+from marslora.data._rows import Example
+from marslora.data.encode import EncodedSet, encode
+from marslora.engine.rows import Rows
+from marslora.models import loading
+from marslora.models.discovery import discover
+from marslora.models.loading import LoadedModel
+from marslora.models.probe import probe
+
+PROBE_ROWS = 4
+Emit = Callable[[Event], None]
+
+
+def prepare(spec: PrepareSpec, emit: Emit) -> None:
+    """Load the model, find its parts and dead layers, read and encode every row; emit a `Prepared`, or a `Failure`."""
+    try:
+        emit(_prepare(spec, emit))
+    except MarsloraError as error:
+        emit(Failure(pack="prepare", error=type(error).__name__, message=str(error)))
+
+
+def _prepare(spec: PrepareSpec, emit: Emit) -> Prepared:
+    loaded = loading.load(spec.model)
+    splits = examples.load(spec.data)
+
+    def encoded(name: str, rows: tuple[Example, ...]) -> EncodedSet:
+        return encode(
+            rows,
+            loaded.processor,
+            cache_folder=spec.cache_folder,
+            max_length=spec.data.max_length,
+            max_bad_share=spec.data.max_bad_share,
+            progress=lambda done, total: emit(Advance(task=f"{name} rows", done=done, total=total)),
+        )
+
+    train, validation = encoded("training", splits.train), encoded("validation", splits.validation)
+    test = encoded("test", splits.test)
+    info = parts_of(spec.model, loaded, Rows(train, validation, spec.data.seed), spec.cache_folder)
+    refused = [*splits.report.bad, *train.skipped, *validation.skipped, *test.skipped]
+    skipped = len(train.skipped) + len(validation.skipped) + len(test.skipped)
+    return Prepared(
+        info=info.model_copy(update={"warnings": (*info.warnings, *splits.report.warnings)}),
+        data=DataSummary(
+            num_train=len(train),
+            num_validation=len(validation),
+            num_test=len(test),
+            num_bad=splits.report.num_bad + skipped,
+            bad_rows=tuple(str(row) for row in refused[:20]),
+            answer_tokens=float(train.num_answer_tokens.mean()),
+            tokens=float(train.num_tokens.mean()),
+            fingerprint=splits.report.fingerprint,
+        ),
+        device=str(loaded.device),
+        versions={
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "peft": peft.__version__,
+        },
+    )
+
+
+def parts_of(model: ModelSpec, loaded: LoadedModel, rows: Rows, cache_folder: str) -> ModelInfo:
+    """The model's parts with the layers marked that no gradient reaches on the first rows.
+
+    The same for everyone who works on a study: it is kept in ``cache_folder``.
+    """
+    digest = hashlib.sha256(f"{model.digest()} {rows.train.digest}".encode()).hexdigest()[:16]
+    path = Path(cache_folder) / f"parts-{digest}.json"
+    if path.exists():
+        return ModelInfo.load(path)
+    batch = rows.train.batch(range(min(PROBE_ROWS, len(rows.train))))
+    moved = {name: value.to(loaded.device) for name, value in batch.items()}
+    with _mixed_precision(loaded):
+        info = probe(loaded.model, moved, discover(loaded.model, model.targets))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".part")
+    beside.write_text(info.to_json())
+    beside.replace(path)
+    return info
+
+
+def _mixed_precision(loaded: LoadedModel) -> torch.autocast:
+    half = loaded.dtype in (torch.bfloat16, torch.float16)
+    return torch.autocast(loaded.device.type, loaded.dtype if half else torch.bfloat16, enabled=half)

@@ -1,0 +1,217 @@
+"""Frozen towers run once: on the batch before it is repeated for the members, and on each picture only once ever.
+
+A tower that no member adapts gives every member the same features. Whether its inputs can be taken apart (rows, or
+the images of a flattened batch of patches) is not assumed: the first call is also made the plain way and compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from marslora.engine.flops import counted
+
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-7}
+HALF_TOLERANCE = 5e-2
+Leaves = list[Any]
+
+
+@dataclass
+class FrozenTower:
+    """One frozen module and what is remembered of it. Within `standing_for` its calls come here."""
+
+    module: nn.Module
+    max_bytes: int
+    """Features beyond this are computed each time they are needed."""
+    plan: Literal["items", "once", "plain"] | None = None
+    """How it may be run: each item alone and remembered, once for all members, or as it is. None: not tried yet."""
+    num_bytes: int = 0
+    flops: float = 0.0
+    """Spent on items that were not remembered."""
+    _features: dict[bytes, Leaves] = field(default_factory=dict)
+    _used: tuple[bool, ...] | None = None
+    """Which of its outputs the model reads; None: not known, all are kept."""
+    _probes: Leaves | None = None
+    _spec: TreeSpec | None = None
+    _item_flops: dict[Any, float] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def standing_for(self, members: int) -> Iterator[None]:
+        """Within it, calls of the module with a batch of ``members`` equal chunks are answered here."""
+        original = self.module.forward
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            with torch.no_grad():
+                leaves = self._call(original, args, kwargs, members)
+            if self._probes is not None:
+                leaves = self._probes = [leaf.detach().requires_grad_() if _is_float(leaf) else leaf for leaf in leaves]
+            assert self._spec is not None
+            return tree_unflatten(leaves, self._spec)
+
+        self.module.forward = forward
+        try:
+            yield
+        finally:
+            del self.module.forward
+
+    def learn_use(self, loss: Callable[[], Tensor]) -> None:
+        """Find out which outputs ``loss``, that runs the model, depends on; only these are remembered."""
+        if self._used is not None:
+            return
+        self._probes = []
+        try:
+            value = loss()
+            probes: Leaves = self._probes
+        finally:
+            self._probes = None
+        wanted = [leaf for leaf in probes if _is_float(leaf)]
+        if not wanted or not value.requires_grad:
+            return
+        gradients = iter(torch.autograd.grad(value, wanted, allow_unused=True))
+        self._used = tuple(next(gradients) is not None if _is_float(leaf) else True for leaf in probes)
+        self._features.clear()
+        self.num_bytes = 0
+
+    def _call(self, original: Callable[..., Any], args: Any, kwargs: Any, members: int) -> Leaves:
+        flat, structure = tree_flatten((args, kwargs))
+        once = [_first_chunk(leaf, members) for leaf in flat]
+
+        def run(leaves: Leaves) -> Leaves:
+            own_args, own_kwargs = tree_unflatten(leaves, structure)
+            found, self._spec = tree_flatten(original(*own_args, **own_kwargs))
+            return found
+
+        if self.plan is None:
+            return self._try_plans(run, flat, once, members)
+        if self.plan == "plain":
+            return run(flat)
+        if self.plan == "once":
+            return _repeated(run(once), members)
+        return self._from_items(run, once, members)
+
+    def _try_plans(self, run: Callable[[Leaves], Leaves], flat: Leaves, once: Leaves, members: int) -> Leaves:
+        """Run it the plain way, and settle for the best plan that gives the same."""
+        plain = run(flat)
+        items = _items(once)
+        if len(items) > 1:
+            self.plan = "plain"
+            with contextlib.suppress(RuntimeError, ValueError, IndexError, TypeError):
+                if _equal(_repeated(run(once), members), plain):
+                    self.plan = "once"
+                if _equal(self._from_items(run, once, members), plain):
+                    self.plan = "items"
+        return plain
+
+    def _from_items(self, run: Callable[[Leaves], Leaves], once: Leaves, members: int) -> Leaves:
+        found = [self._item(run, item) for item in _items(once)]
+        return [self._joined(list(column), index, members) for index, column in enumerate(zip(*found, strict=True))]
+
+    def _item(self, run: Callable[[Leaves], Leaves], item: Leaves) -> Leaves:
+        key = _key(item)
+        if key in self._features:
+            return self._features[key]
+        shapes = tuple(tuple(leaf.shape) for leaf in item if isinstance(leaf, Tensor))
+        if shapes in self._item_flops:
+            leaves = run(item)
+        else:
+            leaves, self._item_flops[shapes] = counted(lambda: run(item))
+        self.flops += self._item_flops[shapes]
+        kept = [self._kept(leaf, index) for index, leaf in enumerate(leaves)]
+        size = sum(leaf.untyped_storage().nbytes() for leaf in kept if isinstance(leaf, Tensor))
+        if self.num_bytes + size <= self.max_bytes:
+            self._features[key] = kept
+            self.num_bytes += size
+        return kept
+
+    def _kept(self, leaf: Any, index: int) -> Any:
+        """An output as it is remembered: one that the model does not read keeps its shape alone."""
+        if not isinstance(leaf, Tensor):
+            return leaf
+        if self._used is None or self._used[index]:
+            return leaf.clone()
+        return leaf.new_zeros(()).expand(leaf.shape)
+
+    def _joined(self, column: Leaves, index: int, members: int) -> Any:
+        first = column[0]
+        if not isinstance(first, Tensor) or first.ndim == 0:
+            return first
+        if self._used is not None and not self._used[index]:
+            rows = members * sum(leaf.shape[0] for leaf in column)
+            return first.new_zeros(()).expand(rows, *first.shape[1:])
+        return torch.cat(column * members)
+
+
+def _is_float(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.is_floating_point()
+
+
+def _first_chunk(leaf: Any, members: int) -> Any:
+    """A member's share of an argument; what has no row for each member is everybody's."""
+    if isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] % members == 0:
+        return leaf[: leaf.shape[0] // members]
+    return leaf
+
+
+def _repeated(leaves: Leaves, members: int) -> Leaves:
+    return [torch.cat([leaf] * members) if isinstance(leaf, Tensor) and leaf.ndim else leaf for leaf in leaves]
+
+
+def _items(once: Leaves) -> list[Leaves]:
+    """The arguments of each row alone; of each image alone where patches of all images are laid end to end."""
+    tensors = [leaf for leaf in once if isinstance(leaf, Tensor) and leaf.ndim]
+    if not tensors:
+        return [once]
+    main = max(tensors, key=lambda tensor: tensor.numel())
+    rows = main.shape[0]
+    grid = next((t for t in tensors if _is_grid(t, rows)), None) if main.ndim == 2 else None
+    if grid is None:
+        return [[_cut(leaf, rows, slice(row, row + 1)) for leaf in once] for row in range(rows)]
+    bounds = [0, *grid.prod(-1).cumsum(0).tolist()]
+    return [
+        [_cut(_cut(leaf, rows, slice(low, high)), len(grid), slice(image, image + 1)) for leaf in once]
+        for image, (low, high) in enumerate(itertools.pairwise(bounds))
+    ]
+
+
+def _is_grid(tensor: Tensor, rows: int) -> bool:
+    """Whether this is (images, 3): the patches of each image in time, height and width."""
+    return not tensor.is_floating_point() and tensor.ndim == 2 and int(tensor.prod(-1).sum()) == rows
+
+
+def _cut(leaf: Any, rows: int, part: slice) -> Any:
+    return leaf[part] if isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] == rows else leaf
+
+
+def _key(item: Leaves) -> bytes:
+    hashed = hashlib.blake2b(digest_size=16)
+    for leaf in item:
+        if isinstance(leaf, Tensor):
+            hashed.update(f"{leaf.dtype}{tuple(leaf.shape)}".encode())
+            hashed.update(leaf.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        else:
+            hashed.update(repr(leaf).encode())
+    return hashed.digest()
+
+
+def _equal(ours: Sequence[Any], plain: Sequence[Any]) -> bool:
+    """Whether two runs gave the same up to rounding."""
+    return len(ours) == len(plain) and all(_equal_leaf(a, b) for a, b in zip(ours, plain, strict=True))
+
+
+def _equal_leaf(a: Any, b: Any) -> bool:
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        return type(a) is type(b)
+    if a.shape != b.shape:
+        return False
+    if not a.is_floating_point():
+        return torch.equal(a, b)
+    scale = float(b.abs().max()) if b.numel() else 0.0
+    return torch.allclose(a.float(), b.float(), rtol=0, atol=TOLERANCE.get(b.dtype, HALF_TOLERANCE) * max(scale, 1e-30))

@@ -1,0 +1,90 @@
+"""The engine's one door: a `PackSpec` in, observations and results out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from marslora.adapters import _peft_format
+from marslora.core.errors import MarsloraError
+from marslora.core.runs import Cost, Event, Failure, PackResult
+from marslora.core.spec import MemberSpec, PackSpec
+from marslora.engine import memory, progress
+from marslora.engine.check import keeps_members_apart
+from marslora.engine.levers import Levers
+from marslora.engine.loop import PackLoop
+from marslora.engine.losses import AnswerHead, Batch
+from marslora.engine.pack import Base
+from marslora.engine.prepare import parts_of
+from marslora.engine.progress import Progress
+from marslora.engine.rows import Rows, load_rows
+from marslora.models import loading
+
+TOWER_SHARE = 0.25
+"""Of the free memory that remembered features may take."""
+Emit = Callable[[Event], None]
+
+
+def run_pack(spec: PackSpec, emit: Emit) -> None:
+    """Train the members of ``spec``, each from its checkpoint where it has one, and emit what is seen.
+
+    Emits an `Observation` for every number, a `MemberResult` for every member and at last a `PackResult`; or a
+    `Failure` in place of what could not be done. Of a member found in ``checkpoint_folder`` everything it had seen is
+    emitted again. Checkpoints are written every 20 seconds and when members end; killed in between, the next start
+    goes on from there and ends with the same numbers.
+    """
+    try:
+        _run(spec, emit)
+    except (MarsloraError, RuntimeError, MemoryError, OSError) as error:
+        emit(Failure(pack=spec.id, error=type(error).__name__, message=str(error)))
+
+
+def _run(spec: PackSpec, emit: Emit) -> None:
+    root = Path(spec.checkpoint_folder)
+    _peft_format.recover(root, [member.id for member in spec.members])
+    members = [progress.read(root, member) for member in spec.members]
+    for member in members:
+        for observation in member.observations():
+            emit(observation)
+        if not member.is_running:
+            emit(member.result())
+    loaded = loading.load(spec.model)
+    loop = None
+    if any(member.is_running for member in members):
+        loop = _loop(spec, loaded, members, emit)
+        loop.run()
+    results = tuple(member.result() for member in (loop.members if loop else members))
+    cost = loop.cost if loop else Cost()
+    emit(PackResult(pack=spec.id, members=results, cost=cost, device=device_name(loaded.device)))
+
+
+def _loop(spec: PackSpec, loaded: loading.LoadedModel, members: list[Progress], emit: Emit) -> PackLoop:
+    rows = load_rows(spec.data, loaded.processor, spec.cache_folder)
+    info = parts_of(spec.model, loaded, rows, spec.cache_folder)
+    base = Base(loaded.model, info, spec.training, loaded.device, loaded.dtype, AnswerHead(loaded.model))
+    levers = Levers.of(base, int(TOWER_SHARE * memory.free_bytes(base.device)))
+    first = base.batch(_first_batch(spec, rows))
+    levers.learn(base, first)
+    running = tuple(member.spec for member in members if member.is_running)
+    largest = _largest_pack(spec, base, levers, running, first)
+    return PackLoop(spec, base, rows, levers, emit, members, largest)
+
+
+def _largest_pack(spec: PackSpec, base: Base, levers: Levers, running: tuple[MemberSpec, ...], first: Batch) -> int:
+    if len(running) == 1 or not keeps_members_apart(base, running, first):
+        return 1
+    with levers.standing_for(base, 1, base.modules(running)):
+        return memory.largest_pack(base, running, first, spec.max_bytes)
+
+
+def _first_batch(spec: PackSpec, rows: Rows) -> dict[str, torch.Tensor]:
+    """The first micro-batch of the training rows."""
+    size = min(max(1, spec.training.batch_size // spec.training.accumulation), len(rows.train))
+    return rows.train.batch(range(size))
+
+
+def device_name(device: torch.device) -> str:
+    """What a person calls the device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
