@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
@@ -11,14 +12,14 @@ from typing import NamedTuple
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
-from torch.nn import Parameter
+from torch.nn import Parameter, init
 from transformers import PreTrainedModel
 
 from marslora import optim
+from marslora.adapters._base import stream
 from marslora.core import kinds
 from marslora.core.errors import ConfigError
 from marslora.core.patterns import lora_config_dict
-from marslora.core.seeds import derive
 from marslora.core.spec import FinalSpec
 from marslora.models.discovery import discover
 from marslora.models.loading import LoadedModel
@@ -74,15 +75,24 @@ def adapted(loaded: LoadedModel, spec: FinalSpec) -> Iterator[PeftModel]:
 
 
 def _adapt(base: PreTrainedModel, spec: FinalSpec) -> PeftModel:
-    torch.manual_seed(derive(spec.seed, "initialisation"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT asks for `is_gradient_checkpointing` by its old name
         model = get_peft_model(base, lora_config(spec))
     for trainable in trainables(model):
         if trainable.role == "full":  # as LoRA's factors, it is trained in float32 whatever the model's dtype
             trainable.parameter.data = trainable.parameter.data.float()
+        elif trainable.role == "A":
+            _draw(trainable, spec.seed)
     _recompute(base, spec.training.gradient_checkpointing)
     return model
+
+
+@torch.no_grad()
+def _draw(trainable: Trainable, seed: int) -> None:
+    """Draw A as PEFT does, but from the stream that a calibration run of this seed has for this module."""
+    drawn_RI = torch.empty(trainable.parameter.shape)
+    init.kaiming_uniform_(drawn_RI, a=math.sqrt(5), generator=stream(seed, trainable.module, "lora_A"))
+    trainable.parameter.copy_(drawn_RI)
 
 
 def _recompute(base: PreTrainedModel, wanted: bool) -> None:

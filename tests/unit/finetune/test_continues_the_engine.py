@@ -1,7 +1,5 @@
 """What the engine wrote, the final run goes on from."""
 
-from pathlib import Path
-
 import pytest
 from safetensors.torch import load_file
 
@@ -14,7 +12,12 @@ from tests.unit.finetune.tiny import distance, run, weights
 def calibrate(spec, until, folder):
     """Train the spec's allocation in the engine; its checkpoint folder and validation losses by examples."""
     member = MemberSpec(
-        id="member", allocation=spec.allocation, data_examples=48, until_examples=until, order_seed=spec.order_seed
+        id="member",
+        allocation=spec.allocation,
+        data_examples=48,
+        until_examples=until,
+        order_seed=spec.order_seed,
+        seed=spec.seed,
     )
     pack = PackSpec(
         id="pack",
@@ -42,10 +45,18 @@ def test_engine_then_final_run_is_the_engine_all_the_way(final_spec, tmp_path, f
     continued = spec.model_copy(update={"start_folder": str(half)})
     result = run(continued)[-1]
     assert result.started_at_examples == 32
-    assert distance(load_file(Path(whole) / "adapter_model.safetensors"), weights(continued)) < 1e-4
+    assert distance(load_file(whole / "adapter_model.safetensors"), weights(continued)) < 1e-4
     assert result.base_validation_loss == pytest.approx(losses[0], abs=1e-5)
     assert result.validation_loss == pytest.approx(losses[64], abs=1e-5)
     curve = dict(zip(result.examples, result.validation_curve, strict=True))
     shared = curve.keys() & losses.keys()
     assert 64 in shared
     assert all(curve[examples] == pytest.approx(losses[examples], abs=1e-5) for examples in shared)
+
+
+def test_a_fresh_final_run_is_the_engines_run_of_the_same_seed(final_spec, tmp_path):
+    spec = final_spec(training={"decay": 0.0, "dropout": 0.0}, seed=3, order_seed=7)
+    folder, losses = calibrate(spec, 64, tmp_path)
+    result = run(spec)[-1]
+    assert distance(load_file(folder / "adapter_model.safetensors"), weights(spec)) < 1e-4
+    assert result.validation_loss == pytest.approx(losses[64], abs=1e-5)
