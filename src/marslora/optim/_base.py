@@ -66,9 +66,14 @@ class Bucket:
     def move(self, directions: list[Tensor], scale: Tensor | float = 1.0) -> None:
         """``x = x (1 - lr wd) - lr scale direction``; ``scale`` is (K,) or (N, K), ``directions`` are used up."""
         lr = self.lr
-        torch._foreach_mul_(self.params, self.spread(1 - lr * self.number("weight_decay")))
-        torch._foreach_mul_(directions, self.spread(lr * scale))
-        torch._foreach_sub_(self.params, directions)
+        if bool((decay := self.number("weight_decay")).any()):
+            torch._foreach_mul_(self.params, self.spread(1 - lr * decay))
+        size = self.spread(lr * scale)
+        if isinstance(size, float):
+            torch._foreach_sub_(self.params, directions, alpha=size)
+        else:
+            torch._foreach_mul_(directions, size)
+            torch._foreach_sub_(self.params, directions)
 
 
 class AbstractOptimizer(torch.optim.Optimizer, ABC):
