@@ -85,7 +85,8 @@ class Spending:
 
 def calibration_spending(data: ReportData) -> Spending:
     """What was spent before the decision."""
-    return Spending(data.decision.calibration_run_equivalents, data.decision.calibration.seconds or None)
+    runs, seconds = data.decision.calibration_run_equivalents, data.decision.calibration.seconds
+    return Spending(runs, None if runs > 0 and not seconds else seconds)
 
 
 def final_spending(data: ReportData) -> Spending:

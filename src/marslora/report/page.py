@@ -69,7 +69,7 @@ def body(data: ReportData) -> Markup:
     found: list[tuple[str, Markup]] = [
         ("use", sections.use(data)),
         ("parts", sections.parts(data)),
-        ("curves", sections.curves(drawn(curves.pictures(data)))),
+        ("curves", sections.curves(data, drawn(curves.pictures(data)))),
         ("laws", sections.convergence(data, drawn(convergence.pictures(data)))),
         ("map", sections.allocations(drawn([*allocations.pictures(data), *chances.pictures(data)]))),
         ("final", sections.final(data, drawn(final.pictures(data)))),

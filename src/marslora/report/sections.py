@@ -7,10 +7,10 @@ import math
 from marslora.report import checklist as laws
 from marslora.report import tables
 from marslora.report.data import ReportData, calibration_spending, grid_spending, total_spending
-from marslora.report.figures.curves import JOINT
+from marslora.report.figures.curves import JOINT, panels
 from marslora.report.markup import Markup, bullets, collapsed, join, paragraphs, section, tag
-from marslora.report.numbers import compact, duration, listing, loss, percent, plural, runs, short
-from marslora.report.words import certainty, gain, headline, notices, price
+from marslora.report.numbers import SPACE, compact, duration, listing, loss, percent, plural, runs, short
+from marslora.report.words import certainty, gain, headline, notices, price, sentence
 
 
 def verdict(data: ReportData) -> Markup:
@@ -36,10 +36,13 @@ def tiles(data: ReportData) -> list[Markup]:
     """Ranks, certainty, gain and cost as large numbers."""
     decision, final = data.decision, data.final
     total, grid = total_spending(data), grid_spending(data)
-    sure = {"clear": percent(data.chosen.p_best), "indistinguishable": "undecided", "fallback": "fallback"}
+    chance = "observed" if data.chosen.p_best is None else percent(data.chosen.p_best)
+    sure = {"clear": chance, "indistinguishable": "undecided", "fallback": "fallback"}
     known = {
-        "clear": f"probability of being the best of {len(decision.candidates)}",
-        "indistinguishable": f"{len(decision.plausible)} allocations cannot be told apart",
+        "clear": f"probability of being the best of {len(decision.candidates)}"
+        if data.chosen.p_best is not None
+        else "lowest loss; no probability",
+        "indistinguishable": f"{plural(len(decision.plausible), 'allocation')} share 90{SPACE}% of the chances",
         "fallback": "the laws could not decide",
     }
     found = [
@@ -89,10 +92,15 @@ def parts(data: ReportData) -> Markup:
     return section("parts", "The parts", tag("p", " ".join(said)), tables.parts(data), warnings)
 
 
-def curves(figures: Markup) -> Markup:
+def curves(data: ReportData, figures: Markup) -> Markup:
     """How every part learned."""
-    said = "Each part was adapted alone to see how fast it learns; " + f"runs of {JOINT} show how allocations compare."
-    return section("curves", "How the parts learn", tag("p", said), figures) if figures else Markup("")
+    if not figures:
+        return Markup("")
+    groups = panels(data)
+    alone = any(runs for name, runs in groups.items() if name != JOINT)
+    said = ["Parts were adapted alone to see how fast each learns."] if alone else []
+    said += ["Runs of several parts show how allocations compare."] if groups[JOINT] else []
+    return section("curves", "How the parts learn", tag("p", " ".join(said)), figures)
 
 
 def convergence(data: ReportData, figures: Markup) -> Markup:
@@ -161,8 +169,8 @@ def checklist(data: ReportData, figures: Markup) -> Markup:
 def assumptions(data: ReportData) -> Markup:
     """What was taken for granted, and what would make the answer surer."""
     decision = data.decision
-    assumed = [tag("h3", "Assumed"), bullets(decision.assumptions)] if decision.assumptions else []
-    ahead = [tag("h3", "What to run next"), bullets(decision.next_steps)] if decision.next_steps else []
+    assumed = [tag("h3", "Assumed"), bullets(map(sentence, decision.assumptions))] if decision.assumptions else []
+    ahead = [tag("h3", "What to run next"), bullets(map(sentence, decision.next_steps))] if decision.next_steps else []
     return section("next", "Assumptions and next steps", *assumed, *ahead) if assumed or ahead else Markup("")
 
 

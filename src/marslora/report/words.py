@@ -8,7 +8,20 @@ from typing import Literal
 from marslora.core.decision import Candidate
 from marslora.core.runs import FinalResult
 from marslora.report.data import ReportData, calibration_spending, final_spending, grid_spending, total_spending
-from marslora.report.numbers import accuracy, compact, count, duration, listing, loss, percent, ranks, runs, shares
+from marslora.report.numbers import (
+    SPACE,
+    accuracy,
+    compact,
+    count,
+    duration,
+    listing,
+    loss,
+    percent,
+    plural,
+    ranks,
+    runs,
+    shares,
+)
 
 
 @dataclass(frozen=True)
@@ -34,15 +47,16 @@ def certainty(data: ReportData) -> str:
     """How sure the choice is, in one sentence."""
     chosen, decision = data.chosen, data.decision
     if decision.verdict == "fallback":
-        return "The laws could not decide, so no probability of being best is claimed."
+        why = "The laws could not decide" if decision.laws else "Nothing was fitted"
+        return f"{why}, so no probability of being best is claimed."
     if decision.verdict == "indistinguishable":
-        number = max(len(decision.plausible), 1)
         regret = chosen.expected_regret
         more = "" if regret is None else f"; it is expected to end {loss(regret)} nats above the best"
-        among = "are statistically indistinguishable" if number > 1 else "is all that could be told apart"
-        return f"{number} allocations {among}; this is the cheapest of them ({cheapness(data)}){more}."
+        held = f"{plural(len(decision.plausible), 'allocation')} of {len(decision.candidates)}"
+        said = f"Of those that cannot be told from the best this is the cheapest ({cheapness(data)}){more}."
+        return f"{said} It takes {held} to hold 90{SPACE}% of the probability of being best."
     if chosen.p_best is None:
-        return "No probability was computed."
+        return "It had the lowest validation loss of those observed; no law was asked how sure that is."
     known = f"It is the best of {len(decision.candidates)} allocations with probability {percent(chosen.p_best)}"
     others = len(decision.plausible) - 1
     if others < 1:
@@ -91,6 +105,8 @@ def _tested(final: FinalResult) -> list[str]:
 def _over_uniform(data: ReportData) -> list[str]:
     final, uniform = data.final, data.uniform
     if final is not None and uniform is not None:
+        if data.uniform_allocation == data.decision.chosen:
+            return ["The chosen ranks are uniform already."]
         difference = uniform.validation_loss - final.validation_loss
         allocation = data.uniform_allocation
         rank = "a uniform rank" if allocation is None else f"uniform rank {allocation.get(data.searched[0])}"
@@ -138,6 +154,8 @@ def notices(data: ReportData) -> list[Notice]:
     if data.decision.verdict == "fallback":
         what = data.decision.fallback or data.decision.summary
         found.append(Notice("bad", "This choice is a fallback", sentence(what)))
+    elif data.decision.fallback:
+        found.append(Notice("care", "Not everything could be used", sentence(data.decision.fallback)))
     for law in data.decision.laws:
         title = f"The {law.law} law of {law.subject}"
         if law.status == "failed":

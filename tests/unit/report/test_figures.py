@@ -12,6 +12,7 @@ from marslora.report.figures import allocations, chances, convergence, costs, cu
 from marslora.report.figures._map import balanced_line, colour_range
 from marslora.report.figures._style import clean, log_axis, round_ticks, steps
 from tests.unit.report import worlds
+from tests.unit.report.truth import time_to_learn
 
 
 def traces_of(pictures, name):
@@ -114,7 +115,7 @@ def test_on_the_balanced_line_the_times_are_equal(clear):
 
     def log_time(part, place):
         low = min(int(place), 2)
-        ends = [math.log(worlds.time_to_learn(part, worlds.LADDER[i], 2048)) for i in (low, low + 1)]
+        ends = [math.log(time_to_learn(part, worlds.LADDER[i], 2048)) for i in (low, low + 1)]
         return ends[0] + (place - low) * (ends[1] - ends[0])
 
     for column, row in line:
@@ -161,6 +162,10 @@ def test_a_grid_without_predictions_shows_what_was_observed(clear):
         1.0 + i for i in range(16)
     ]
     assert chances.pictures(data) == []
+    picture = allocations.pictures(data)[0]
+    assert picture.caption.startswith("Each cell is an allocation; its number is the lowest validation loss observed.")
+    assert "probability" not in picture.caption
+    assert not any("seen" in note["text"] for note in picture.layout["annotations"])
 
 
 def test_chances_are_the_probabilities_best_first(clear):

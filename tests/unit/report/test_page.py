@@ -13,9 +13,9 @@ from marslora.core.errors import StudyError
 from marslora.report import page
 from marslora.report.data import gather
 from marslora.report.markup import safe
-from marslora.report.words import headline, notices
+from marslora.report.words import headline, notices, sentence
 from marslora.store.study import Study
-from tests.unit.report import worlds
+from tests.unit.report import truth, worlds
 
 HOSTILE = "<img src=x onerror=alert(1)>&\"'</script>"
 VOID = {"meta", "br", "img", "link", "hr", "input"}
@@ -65,7 +65,7 @@ def test_the_page_says_the_verdict_first_and_every_law_and_reason(data):
     for law in data.decision.laws:
         assert f"{law.law.capitalize()} law of {law.subject}" in reader.text
     for words in (*data.decision.assumptions, *data.decision.next_steps, data.decision.summary):
-        assert words in reader.text
+        assert sentence(words) in reader.text
 
 
 def test_every_candidate_has_a_row(data):
@@ -137,7 +137,7 @@ def test_hostile_names_are_only_text(clear):
 def test_hostile_part_names_are_only_text():
     name = "<b>v</b>"
     ladders = {name: worlds.LADDER, "language": worlds.LADDER}
-    info = worlds.model(worlds.part(name, 2, 8), worlds.part("language", 2, 8))
+    info = truth.model(truth.part(name, 2, 8), truth.part("language", 2, 8))
     calm = worlds.made("clear")
 
     def renamed(allocation):
@@ -167,6 +167,13 @@ def test_a_fallback_and_a_failed_law_are_said_at_the_top():
         assert title in head
     assert "only 1 of 8 runs converged" in head.lower()
     assert "badge failed" in body
+
+
+def test_only_panels_that_are_there_are_announced(clear):
+    assert "Parts were adapted alone" in read(clear).text
+    joint = [run for run in clear.runs if len(run.member.allocation.active) > 1]
+    assert "Parts were adapted alone" not in read(replace(clear, runs=joint)).text
+    assert "How the parts learn" not in read(replace(clear, runs=())).text
 
 
 def test_a_study_folder_becomes_its_page(clear, tmp_path):

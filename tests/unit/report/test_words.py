@@ -44,7 +44,8 @@ def test_no_winner_is_said_with_the_number_of_candidates():
     assert words.headline(data) == "No clear winner; the cheapest: vision rank 1 and language rank 1"
     number = len(data.decision.plausible)
     assert number > 10
-    assert f"{number} allocations are statistically indistinguishable; this is the cheapest" in said(data)
+    assert "Of those that cannot be told from the best this is the cheapest" in said(data)
+    assert f"It takes {number} allocations of 16 to hold 90 %" in said(data)
 
 
 def test_a_fallback_claims_no_probability():
@@ -132,3 +133,15 @@ def test_durations_read_well(seconds, text):
 )
 def test_a_message_becomes_a_sentence_without_harming_symbols(raw, text):
     assert words.sentence(raw) == text
+
+
+def test_a_caveat_beside_a_clear_verdict_is_no_fallback(clear):
+    decision = clear.decision.model_copy(update={"fallback": "the data contradict the balance hypothesis"})
+    notice = words.notices(replace(clear, decision=decision))[0]
+    assert (notice.level, notice.text) == ("care", "The data contradict the balance hypothesis.")
+
+
+def test_a_choice_by_observation_alone_claims_no_probability(clear):
+    bare = tuple(each.model_copy(update={"p_best": None}) for each in clear.decision.candidates)
+    data = replace(clear, decision=clear.decision.model_copy(update={"candidates": bare}))
+    assert "lowest validation loss of those observed" in words.certainty(data)

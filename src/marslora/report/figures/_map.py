@@ -21,6 +21,8 @@ Expected = Callable[[Candidate], float | None]
 SCALE = [[index / (NUM_STEPS - 1), f"@r{NUM_STEPS - 1 - index}"] for index in range(NUM_STEPS)]
 """Low losses strong, high ones weak."""
 NUM_LINE_POINTS = 120
+BALANCED = "balanced line"
+"""The name of the trace where both parts converge together."""
 
 
 def heat_map(data: ReportData, across: str, up: str, expected: Expected) -> tuple[list[Trace], Layout]:
@@ -40,7 +42,7 @@ def heat_map(data: ReportData, across: str, up: str, expected: Expected) -> tupl
          "opacity": 0.4, "showscale": False},
         _hatching(dropped),
     ]  # fmt: skip
-    inside = {cell for cell, c in cells.items() if c.allocation in data.decision.plausible}
+    inside = {cell for cell, c in cells.items() if c.p_best is not None and c.allocation in data.decision.plausible}
     line = balanced_line(cells, across, up, columns, rows)
     traces += [_outline(inside, "plausible (90 %)", INK, "dash", 0.0)] if inside else []
     traces += _balance(line) if line else []
@@ -114,13 +116,13 @@ def _wrapped(words: str, width: int = 56) -> list[str]:
 def _numbers(cell: Cell, candidate: Candidate, value: float, low: float, high: float) -> dict[str, Any]:
     strong = (value - low) / max(high - low, 1e-12) < 0.5
     colour = INK if candidate.status == "dropped" else "@onstrong" if strong else "@onweak"
+    both = candidate.observed_loss is not None and candidate.predicted_loss is not None
     small = f"<br><span style='font-size:10px'>seen {loss(candidate.observed_loss)}</span>"
     chosen = candidate.status == "chosen"
     return {
         "x": cell[0],
         "y": cell[1],
-        "text": (f"<b>{loss(value)}</b>" if chosen else loss(value))
-        + (small if candidate.observed_loss is not None else ""),
+        "text": (f"<b>{loss(value)}</b>" if chosen else loss(value)) + (small if both else ""),
         "showarrow": False,
         "font": {"size": 13, "color": colour},
     }
@@ -208,7 +210,7 @@ def _balance(line: Sequence[tuple[float, float]]) -> list[Trace]:
         "mode": "lines",
         "x": [column for column, _ in line],
         "y": [row for _, row in line],
-        "name": "balanced line",
+        "name": BALANCED,
         "line": {"color": "@warn", "width": 3, "dash": "dot"},
         "hovertemplate": "both parts converge together<extra></extra>",
     }

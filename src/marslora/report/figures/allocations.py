@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from marslora.core.decision import Candidate
 from marslora.report.data import ReportData
-from marslora.report.figures._map import heat_map
+from marslora.report.figures._map import BALANCED, heat_map
 from marslora.report.figures._style import ACCENT, INK, LEVEL_NOTE, MUTED, Picture, Trace, axis, frame, text
 from marslora.report.numbers import count, loss, ranks
 
@@ -40,27 +40,29 @@ def _map(data: ReportData) -> Picture:
         title="The map of allocations",
         traces=traces,
         layout=layout,
-        caption=_map_words(data),
+        caption=_map_words(data, {str(trace.get("name")) for trace in traces}),
         height=max(360, 96 * len(data.spec.space.ladder(up)) + 90),
         wide=True,
     )
 
 
-def _map_words(data: ReportData) -> str:
+def _map_words(data: ReportData, drawn: set[str]) -> str:
     candidates = data.decision.candidates
     dropped = sum(candidate.status == "dropped" for candidate in candidates)
-    said = [
-        "Each cell is an allocation; its large number is the validation loss expected at the end of a full run, "
-        "the small one what was observed so far."
-    ]
+    said = ["Each cell is an allocation; its number is the lowest validation loss observed."]
+    if any(candidate.predicted_loss is not None for candidate in candidates):
+        said = [
+            "Each cell is an allocation; its large number is the validation loss expected at the end of a full run, "
+            "the small one what was observed so far."
+        ]
     if dropped:
         said.append(f"{dropped} of {len(candidates)} cells were dropped (hatched).")
     plausible = data.decision.plausible
-    if plausible:
+    if plausible and data.chosen.p_best is not None:
         cells = "one cell holds" if len(plausible) == 1 else f"{len(plausible)} cells hold"
         said.append(f"The dashed outline: {cells} 90 % of the probability of being best.")
     mismatch = data.chosen.mismatch
-    if mismatch is not None:
+    if mismatch is not None and BALANCED in drawn:
         factor = math.exp(mismatch.value)
         far = "on it" if factor < 1.25 else f"off it by a factor of {factor:.2g}"
         said.append(f"On the balanced line both parts converge together; the chosen cell lies {far}.")
