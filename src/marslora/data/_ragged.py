@@ -81,7 +81,7 @@ class RaggedWriter:
 def read_ragged(folder: Path) -> tuple[dict[str, Ragged], dict[str, Any]]:
     """The lists and the meta data in ``folder``.
 
-    Raises `OSError`, `EOFError`, `ValueError` or `KeyError` for a folder that is damaged: every file's checksum is compared.
+    Raises `OSError`, `EOFError`, `ValueError` or `KeyError` for a damaged folder: every checksum is compared.
     """
     index = json.loads((folder / _INDEX).read_text())
     lists = {}

@@ -26,7 +26,8 @@ def folder_of(path: str) -> str:
         return str(folder)
     if folder.exists():
         raise ModelError(f"Model `{path}` is a file. Name the folder that holds its config.json.")
-    if path.startswith((".", "/", "~")) or path.count("/") > 1:
+    in_a_folder_here = "/" in path and folder.parent.is_dir()
+    if in_a_folder_here or path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise ModelError(f"Model folder `{path}` does not exist. Name a folder with a config.json, or a hub name.")
     return path
 

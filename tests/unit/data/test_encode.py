@@ -11,7 +11,7 @@ import torch
 
 from marslora.core.errors import DataError, ModelError
 from marslora.core.spec import DataSpec
-from marslora.data import encode as encoding
+from marslora.data import _build
 from marslora.data.encode import encode
 from marslora.data.examples import hold_rows, load
 from tests.helpers import tiny_processors as tiny
@@ -257,7 +257,7 @@ def same_batch(a, b):
 def test_a_second_call_reads_the_cache(tmp_path, monkeypatch):
     examples = examples_of(mixed_rows())
     first = encode(examples, tiny.llava_processor(), cache_folder=tmp_path)
-    monkeypatch.setattr(encoding, "RowProcessor", unused)
+    monkeypatch.setattr(_build, "RowProcessor", unused)
     second = encode(examples, tiny.llava_processor(), cache_folder=tmp_path)
     assert first.digest == second.digest
     assert same_batch(first.batch(range(9)), second.batch(range(9)))
@@ -310,7 +310,7 @@ def test_a_cache_without_its_index_is_made_again(tmp_path, name):
 def test_a_killed_writer_leaves_nothing_that_looks_finished(tmp_path, monkeypatch):
     examples = examples_of(mixed_rows())
     with monkeypatch.context() as patch:
-        patch.setattr(encoding, "publish", unused)
+        patch.setattr(_build, "publish", unused)
         with pytest.raises(AssertionError):
             encode(examples, tiny.llava_processor(), cache_folder=tmp_path)
     assert not list(tmp_path.iterdir())
@@ -319,13 +319,13 @@ def test_a_killed_writer_leaves_nothing_that_looks_finished(tmp_path, monkeypatc
 def test_two_writers_at_once_end_with_one_folder(tmp_path, monkeypatch):
     examples = examples_of(mixed_rows())
     done = encode(examples, tiny.llava_processor(), cache_folder=tmp_path / "other")
-    real = encoding.publish
+    real = _build.publish
 
     def overtaken(temporary, final):
         shutil.copytree(done.folder, final)
         return real(temporary, final)
 
-    monkeypatch.setattr(encoding, "publish", overtaken)
+    monkeypatch.setattr(_build, "publish", overtaken)
     encoded = encode(examples, tiny.llava_processor(), cache_folder=tmp_path / "mine")
     assert same_batch(encoded.batch(range(9)), done.batch(range(9)))
     assert [path.name for path in (tmp_path / "mine").iterdir()] == [done.folder.name]

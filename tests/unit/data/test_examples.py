@@ -72,6 +72,22 @@ def dataset(folder) -> datasets.Dataset:
     )
 
 
+def as_dataset_of_parts(folder):
+    """The library fills what a part does not have with None."""
+    turn = {"role": datasets.Value("string"), "content": datasets.List(PART)}
+    features = datasets.Features({"messages": datasets.List(turn), "images": datasets.List(datasets.Image())})
+    values = embedded(folder)
+    for one in values:
+        one["messages"][1]["content"] = [{"type": "text", "text": one["messages"][1]["content"]}]
+        for message in one["messages"]:
+            message["content"] = [{"text": None, **part} for part in message["content"]]
+    datasets.Dataset.from_list(values, features=features).save_to_disk(folder / "parts")
+    return str(folder / "parts")
+
+
+PART = {"type": datasets.Value("string"), "text": datasets.Value("string")}
+
+
 def as_dataset_folder(folder):
     dataset(folder).save_to_disk(folder / "set")
     return str(folder / "set")
@@ -101,6 +117,7 @@ def as_generator(folder):
         as_json,
         as_parquet,
         as_shards,
+        as_dataset_of_parts,
         as_dataset_folder,
         as_dataset_dict,
         as_memory,

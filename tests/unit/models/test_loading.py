@@ -120,6 +120,13 @@ def test_a_missing_folder(tmp_path):
         loading.load(cpu(tmp_path / "nowhere"))
 
 
+def test_a_relative_folder_that_is_missing_is_not_sought_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    with pytest.raises(ModelError, match="`models/llava` does not exist"):
+        loading.load(cpu("models/llava"))
+
+
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "model.safetensors").write_text("")
     with pytest.raises(ModelError, match="is a file"):
