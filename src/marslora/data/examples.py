@@ -66,8 +66,34 @@ def load(spec: DataSpec) -> Splits:
     Where no validation files are named, rows are held out of the training rows by the content of their pictures, so
     that no picture stands on both sides where that is possible. At most ``max_validation`` rows validate, at most
     ``max_examples`` train; both are chosen by ``seed``. Test rows are all kept.
+    The last result is kept: the same spec over files and pictures that have not changed is not read again.
     Raises `DataError` for a file that cannot be read, for more bad rows than ``max_bad_share``, for an empty split.
     """
+    if (known := _last.get(spec)) is None or known.stamp != _stamp(spec, known.splits):
+        splits = _load(spec)
+        _last.clear()
+        _last[spec] = known = _Read(splits, _stamp(spec, splits))
+    return known.splits
+
+
+@dataclass(frozen=True)
+class _Read:
+    splits: Splits
+    stamp: tuple[object, ...]
+
+
+_last: dict[DataSpec, _Read] = {}
+
+
+def _stamp(spec: DataSpec, splits: Splits) -> tuple[object, ...]:
+    """When every file behind ``splits`` was written last."""
+    sources = (*spec.train, *spec.validation, *spec.test)
+    examples = (*splits.train, *splits.validation, *splits.test)
+    files = {image.source for example in examples for image in example.images if isinstance(image.source, Path)}
+    return (*(_readers.stamp(source) for source in sources), *(_readers.written(file) for file in sorted(files)))
+
+
+def _load(spec: DataSpec) -> Splits:
     bad: list[BadRow] = []
     train = _read(spec, "train", spec.train, bad)
     validation = _read(spec, "validation", spec.validation, bad)

@@ -306,3 +306,18 @@ def test_the_fingerprint_follows_pictures_and_text(folder):
     assert load(DataSpec(train=(source,))).report.fingerprint == before
     picture(77).save(folder / "5.png")
     assert load(DataSpec(train=(source,))).report.fingerprint != before
+
+
+def test_unchanged_files_are_read_once(folder):
+    source = write_lines(folder / "rows.jsonl", rows(10))
+    first = load(DataSpec(train=(source,)))
+    assert load(DataSpec(train=(source,))) is first
+    assert load(DataSpec(train=(source,), seed=1)) is not first
+    write_lines(folder / "rows.jsonl", rows(9))
+    assert load(DataSpec(train=(source,))).report.num_train == 8
+
+
+def test_rows_held_anew_are_read_anew(folder):
+    for count in (10, 5):
+        held = hold_rows("again", [{**one, "images": [picture(index)]} for index, one in enumerate(rows(count))])
+        assert len(everything(load(DataSpec(train=(held,))))) == count

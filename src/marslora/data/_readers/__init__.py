@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,13 @@ _BY_SUFFIX = {
     ".parquet": parquet.rows,
 }
 _held: dict[str, Iterable[Any]] = {}
+_times_held: Counter[str] = Counter()
 
 
 def hold(name: str, rows: Iterable[Any]) -> str:
     """Keep rows that are in memory; the returned ``memory:NAME`` names them in this process."""
     _held[name] = list(rows) if isinstance(rows, Iterator) else rows
+    _times_held[name] += 1
     return MEMORY + name
 
 
@@ -44,6 +47,22 @@ def read(source: str, role: str) -> Iterator[tuple[int, Row]]:
     if path.suffix not in _BY_SUFFIX:
         raise DataError(f"`{source}` has the ending `{path.suffix}`. It must be one of {sorted(_BY_SUFFIX)}.")
     return _BY_SUFFIX[path.suffix](path)
+
+
+def stamp(source: str) -> object:
+    """Changes when a source does: when its newest file was written, or which rows are held under its name."""
+    if source.startswith(MEMORY):
+        return _times_held[source.removeprefix(MEMORY)]
+    path = Path(source).expanduser()
+    return max(map(written, path.rglob("*")), default=0) if path.is_dir() else written(path)
+
+
+def written(path: Path) -> int:
+    """When a file was written, in nanoseconds; 0 for one that is gone."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _held_rows(source: str) -> Iterable[Any]:
