@@ -20,6 +20,7 @@ from marslora.optim._describe import describe
 from marslora.optim._groups import FIELDS, active_members, check_group, num_members, rank_of
 from marslora.optim._stacks import (
     member_values,
+    read_rows,
     spread,
     stacked,
     unpadded,
@@ -170,10 +171,11 @@ class AbstractOptimizer(torch.optim.Optimizer, ABC):
         for name in self.buffers(param):
             stacked(own[name], group["members"])[member].zero_()
             view = self._member_view(group, own[name], member)
-            if state and view.shape != state[name].shape:
+            if state and (name not in state or view.shape != state[name].shape):
+                found = tuple(state[name].shape) if name in state else f"missing among {sorted(state)}"
                 raise ConfigError(
-                    f"State `{name}` of member {member} must have shape {tuple(view.shape)}; "
-                    f"it has {tuple(state[name].shape)}."
+                    f"State `{name}` of member {member} must have shape {tuple(view.shape)}; it is {found}. "
+                    "It was made by another optimizer or for another rank."
                 )
             if state:
                 view.copy_(state[name])
@@ -224,26 +226,30 @@ class AbstractOptimizer(torch.optim.Optimizer, ABC):
     def _step_alike(self, group: dict[str, Any], rule: str, owners: list[Tensor], members: list[int]) -> None:
         """Bring the active rows of parameters of one device and dtype together, update them, write them back."""
         everyone = len(members) == num_members(group)
-        rows = slice(None) if everyone else torch.tensor(members, device=owners[0].device)
+        rows = None if everyone else torch.tensor(members, device=owners[0].device)
         states = [self._state_of(param, group) for param in owners]
-        for state in states:
-            state["step"].view(-1)[members] += 1
+        steps = [state["step"].view(-1) for state in states]
+        if everyone:
+            torch._foreach_add_(steps, 1)
+        else:
+            for step in steps:
+                step[members] += 1
         views = [stacked(param.detach(), group["members"]) for param in owners]
-        state_views = {
+        buffers = {
             name: [stacked(s[name], group["members"]) for s in states] for name in self.rule_buffers(rule, group)
         }
+        grads = unpadded([param.grad for param in owners], group)
+        dtype = working_dtype(owners[0])
         bucket = Bucket(
             group=group,
             rule=rule,
-            params=[view[rows].to(working_dtype(view)) for view in views],
-            grads=[grad[rows].to(working_dtype(grad)) for grad in unpadded([p.grad for p in owners], group)],
-            states={name: [view[rows] for view in own] for name, own in state_views.items()},
-            steps_NK=torch.stack([state["step"].view(-1)[members] for state in states]).double(),
+            params=[read_rows(view, rows).to(dtype) for view in views],
+            grads=[read_rows(grad, rows).to(dtype) for grad in grads],
+            states={name: [read_rows(view, rows) for view in own] for name, own in buffers.items()},
+            steps_NK=torch.stack(steps)[:, members].double(),
             members=members,
         )
         self.update(bucket)
-        for view, new in zip(views, bucket.params, strict=True):
-            write_rows(view, rows, new)
-        for name, own in state_views.items():
-            for view, new in zip(own, bucket.states[name], strict=True):
-                write_rows(view, rows, new)
+        write_rows(views, rows, bucket.params)
+        for name, own in buffers.items():
+            write_rows(own, rows, bucket.states[name])

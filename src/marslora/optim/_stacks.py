@@ -71,8 +71,15 @@ def without_padding(row: Tensor, rank: int | None, rank_dim: int | None) -> Tens
     return row if rank is None or rank_dim is None else row.narrow(rank_dim, 0, rank)
 
 
-def write_rows(target: Tensor, rows: Any, values: Tensor) -> None:
-    """``target[rows] = values``, where it is not already the same memory."""
-    if isinstance(rows, slice) and target.data_ptr() == values.data_ptr():
-        return
-    target[rows] = values.to(target.dtype)
+def read_rows(tensor: Tensor, rows: Tensor | None) -> Tensor:
+    """A copy of some members, or (None) the tensor itself."""
+    return tensor if rows is None else tensor[rows]
+
+
+def write_rows(targets: Sequence[Tensor], rows: Tensor | None, values: Sequence[Tensor]) -> None:
+    """The way back of `read_rows`, where the values are not already in the same memory."""
+    for target, value in zip(targets, values, strict=True):
+        if rows is not None:
+            target[rows] = value.to(target.dtype)
+        elif value is not target and value.data_ptr() != target.data_ptr():
+            target.copy_(value)
