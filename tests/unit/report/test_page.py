@@ -12,6 +12,7 @@ from marslora.core.allocation import Allocation
 from marslora.core.errors import StudyError
 from marslora.report import page
 from marslora.report.data import gather
+from marslora.report.figures._style import Picture
 from marslora.report.markup import safe
 from marslora.report.words import headline, notices, sentence
 from marslora.store.study import Study
@@ -132,6 +133,12 @@ def test_hostile_names_are_only_text(clear):
     assert not [values for tag, values in reader.tags if tag == "img" or "onerror" in values]
     assert reader.text.count(HOSTILE) >= 5
     assert "</script>&" not in str(page.body(hostile))
+
+
+def test_a_figure_cannot_end_its_script():
+    picture = Picture(name="a", title="t", traces=[{"name": HOSTILE}], layout={}, caption="c")
+    reader = Reader(str(page.figure(picture)))
+    assert reader.figures["plot-a"]["data"] == [{"name": HOSTILE}]
 
 
 def test_hostile_part_names_are_only_text():
