@@ -137,7 +137,10 @@ def test_hostile_names_are_only_text(clear):
 
 def test_a_figure_cannot_end_its_script():
     picture = Picture(name="a", title="t", traces=[{"name": HOSTILE}], layout={}, caption="c")
-    reader = Reader(str(page.figure(picture)))
+    written = str(page.figure(picture))
+    source = written[written.index('data-figure="plot-a">') + 21 : written.index("</script>")]
+    assert not {"<", ">", "&"} & set(source)
+    reader = Reader(written)
     assert reader.figures["plot-a"]["data"] == [{"name": HOSTILE}]
 
 
