@@ -52,7 +52,7 @@ def maker(world, info, folder):
     def make(name="final", training=None, allocation=None, **more):
         allocation = allocation or Allocation.of(vision=2, projector=4, language=8)
         full = (training or {}).get("full", ())
-        defaults = {"batch_size": 8, "learning_rate": 1e-2, "evaluations": 5, "dropout": 0.1}
+        defaults = {"batch_size": 8, "learning_rate": 2e-2, "evaluations": 5, "dropout": 0.1}
         return FinalSpec(
             **{
                 "model": ModelSpec(path=str(world / "model"), device="cpu"),
@@ -65,7 +65,7 @@ def maker(world, info, folder):
                 "allocation": allocation,
                 "module_ranks": info.module_ranks(allocation),
                 "full_modules": tuple(linear.name for part in full for linear in info.part(part).alive),
-                "full_examples": 64,
+                "full_examples": 40,
                 "output_folder": str(folder / name),
                 "cache_folder": str(world / "cache"),
                 **more,

@@ -8,6 +8,9 @@ from marslora.core.spec import MemberSpec, PackSpec
 from marslora.engine.worker import run_pack
 from tests.unit.finetune.tiny import distance, run, weights
 
+ROUNDING = 1e-3
+"""Adam divides by the gradient's own size: where that is tiny, rounding becomes a visible share of a step."""
+
 
 def calibrate(spec, until, folder):
     """Train the spec's allocation in the engine; its checkpoint folder and validation losses by examples."""
@@ -40,23 +43,23 @@ def calibrate(spec, until, folder):
 def test_engine_then_final_run_is_the_engine_all_the_way(final_spec, tmp_path, full):
     training = {"decay": 0.0, "warmup": 0.2, "dropout": 0.0, "weight_decay": 0.1, "full": full}
     spec = final_spec(training=training, order_seed=7)
-    whole, losses = calibrate(spec, 64, tmp_path / "whole")
-    half, _ = calibrate(spec, 32, tmp_path / "half")
+    whole, losses = calibrate(spec, 40, tmp_path / "whole")
+    half, _ = calibrate(spec, 24, tmp_path / "half")
     continued = spec.model_copy(update={"start_folder": str(half)})
     result = run(continued)[-1]
-    assert result.started_at_examples == 32
-    assert distance(load_file(whole / "adapter_model.safetensors"), weights(continued)) < 1e-4
+    assert result.started_at_examples == 24
+    assert distance(load_file(whole / "adapter_model.safetensors"), weights(continued)) < ROUNDING
     assert result.base_validation_loss == pytest.approx(losses[0], abs=1e-5)
-    assert result.validation_loss == pytest.approx(losses[64], abs=1e-5)
+    assert result.validation_loss == pytest.approx(losses[40], abs=1e-5)
     curve = dict(zip(result.examples, result.validation_curve, strict=True))
     shared = curve.keys() & losses.keys()
-    assert 64 in shared
+    assert 40 in shared
     assert all(curve[examples] == pytest.approx(losses[examples], abs=1e-5) for examples in shared)
 
 
 def test_a_fresh_final_run_is_the_engines_run_of_the_same_seed(final_spec, tmp_path):
     spec = final_spec(training={"decay": 0.0, "dropout": 0.0}, seed=3, order_seed=7)
-    folder, losses = calibrate(spec, 64, tmp_path)
+    folder, losses = calibrate(spec, 40, tmp_path)
     result = run(spec)[-1]
-    assert distance(load_file(folder / "adapter_model.safetensors"), weights(spec)) < 1e-4
-    assert result.validation_loss == pytest.approx(losses[64], abs=1e-5)
+    assert distance(load_file(folder / "adapter_model.safetensors"), weights(spec)) < ROUNDING
+    assert result.validation_loss == pytest.approx(losses[40], abs=1e-5)

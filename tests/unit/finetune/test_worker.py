@@ -36,7 +36,7 @@ def test_a_run_learns_and_reports(final_spec):
     assert result.validation_accuracy > result.base_validation_accuracy
     assert result.test_loss < result.base_test_loss - 0.2
     losses = {e.examples: e.value for e in events if isinstance(e, Observation) and e.metric == "validation_loss"}
-    assert tuple(losses) == result.examples == (0, 8, 16, 24, 40, 64)
+    assert tuple(losses) == result.examples == (0, 8, 16, 24, 40)
     assert tuple(losses.values()) == result.validation_curve
     assert result.validation_curve[0] == result.base_validation_loss
     assert result.validation_loss == result.validation_curve[-1]
@@ -45,9 +45,9 @@ def test_a_run_learns_and_reports(final_spec):
         "validation_accuracy",
         "train_loss",
     }
-    assert [e.done for e in events if isinstance(e, Advance)][-1] == 64
-    assert result.cost.examples == 64
-    assert result.cost.flops > 6 * 64 * result.num_trainable
+    assert [e.done for e in events if isinstance(e, Advance)][-1] == 40
+    assert result.cost.examples == 40
+    assert result.cost.flops > 6 * 40 * result.num_trainable
     assert result.num_trainable == sum(tensor.numel() for tensor in weights(spec).values())
     assert FinalResult.load(Path(spec.output_folder) / "final.json") == result
 
@@ -90,7 +90,7 @@ def test_it_is_the_loop_anyone_would_write(final_spec):
     """50 lines of torch and PEFT, started from the same adapter, end where the final run ends."""
     spec = final_spec(training={"warmup": 0.25, "decay": 0.25, "weight_decay": 0.1, "clip_norm": 0.5, "dropout": 0})
     start = first_checkpoint(spec)
-    twin = plain_loop(spec, start, steps=range(8))
+    twin = plain_loop(spec, start, steps=range(5))
     continued = spec.model_copy(update={"start_folder": str(start)})
     run(continued)
     assert distance(twin, weights(continued)) < 1e-4
@@ -100,14 +100,14 @@ def test_a_calibration_run_is_continued_as_if_it_had_never_stopped(final_spec, t
     spec = final_spec(training={"warmup": 0.25, "decay": 0.25, "dropout": 0})
     first = first_checkpoint(spec)
     halfway = tmp_path / "member"
-    plain_loop(spec, first, steps=range(4), save_to=halfway)
-    whole = plain_loop(spec, first, steps=range(8))
+    plain_loop(spec, first, steps=range(3), save_to=halfway)
+    whole = plain_loop(spec, first, steps=range(5))
     continued = spec.model_copy(update={"start_folder": str(halfway)})
     result = run(continued)[-1]
     assert distance(whole, weights(continued)) < 1e-4
-    assert result.started_at_examples == 32
-    assert result.examples == (32, 40, 64)
-    assert result.cost.examples == 32
+    assert result.started_at_examples == 24
+    assert result.examples == (24, 40)
+    assert result.cost.examples == 16
 
 
 def first_checkpoint(spec):
@@ -185,7 +185,7 @@ def test_gradient_checkpointing_recomputes_and_changes_nothing(final_spec):
         run(spec)
         handle.remove()
         counts.append(len(calls))
-    assert counts[1] == counts[0] + 9
+    assert counts[1] == counts[0] + 6
     assert distance(weights(plain), weights(saving)) < 1e-4
 
 
@@ -210,7 +210,7 @@ def test_a_part_can_be_trained_whole(final_spec):
 
 
 @pytest.mark.parametrize(
-    "until", [pytest.param(8, marks=pytest.mark.slow), 40, pytest.param(64, marks=pytest.mark.slow)]
+    "until", [pytest.param(8, marks=pytest.mark.slow), 24, pytest.param(40, marks=pytest.mark.slow)]
 )
 def test_a_run_that_dropped_dead_ends_as_if_it_had_not(final_spec, whole, until):
     broken, expected = final_spec("broken"), run(whole)[-1]
@@ -224,9 +224,9 @@ def test_a_run_that_dropped_dead_ends_as_if_it_had_not(final_spec, whole, until)
 
 def test_a_half_written_checkpoint_is_not_used(final_spec, whole):
     broken = final_spec("broken")
-    run(broken, until=48)
+    run(broken, until=32)
     checkpoints = Path(broken.output_folder) / "checkpoints"
-    last = checkpoints / "checkpoint-5"
+    last = checkpoints / "checkpoint-3"
     (last / "progress.json").unlink()
     (last / "adapter_model.safetensors").write_bytes(b"torn")
     run(broken)
@@ -237,14 +237,14 @@ def test_ctrl_c_leaves_a_checkpoint_of_the_step_it_came_in(final_spec, whole):
     stopped = final_spec("stopped")
 
     def emit(event):
-        if isinstance(event, Advance) and event.done == 40:
+        if isinstance(event, Advance) and event.done == 24:
             os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt, match="run again to go on"):
         run_final(stopped, emit)
     assert signal.getsignal(signal.SIGINT) is before
-    assert (Path(stopped.output_folder) / "checkpoints" / "checkpoint-5" / "progress.json").exists()
+    assert (Path(stopped.output_folder) / "checkpoints" / "checkpoint-3" / "progress.json").exists()
     run(stopped)
     assert distance(weights(whole), weights(stopped)) == 0
 
