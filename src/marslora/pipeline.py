@@ -13,13 +13,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from marslora import exporters, search
 from marslora.core import kinds
 from marslora.core.allocation import Allocation
 from marslora.core.decision import Decision
-from marslora.core.errors import StudyError
+from marslora.core.errors import StudyError, named
 from marslora.core.parts import ModelInfo
 from marslora.core.runs import (
     Advance,
@@ -44,6 +44,7 @@ PREPARE = "marslora.engine.prepare:prepare"
 RUN_PACK = "marslora.engine.worker:run_pack"
 RUN_FINAL = "marslora.finetune.worker:run_final"
 MAX_ROUNDS = 100
+Answer = TypeVar("Answer", Prepared, FinalResult)
 
 
 class Listener(Protocol):
@@ -131,7 +132,7 @@ class Pipeline:
             packs = self._packs(members, runs, problem)
             self.study.write_json(f"plan/round-{number:02d}.json", [pack.model_dump(mode="json") for pack in packs], "")
             self.listener.stage(f"Calibration, round {number}: {describe_members(members)}")
-            self._train(packs, runs)
+            self._train(packs)
         raise StudyError(f"the strategy asked for more than {MAX_ROUNDS} rounds of measurements; this is its defect.")
 
     def decide(self) -> Decision:
@@ -153,23 +154,16 @@ class Pipeline:
         title = f"Training the chosen allocation ({decision.chosen})"
         return self._final("final", decision.chosen, title, started)
 
-    def train_uniform(self) -> tuple[Allocation, FinalResult]:
+    def train_uniform(self) -> FinalResult:
         """The same full run at one rank for every part, as near as it gets to the same number of parameters."""
         problem = self.problem()
         allocation = equal_uniform(problem, self.decide().chosen)
-        return allocation, self._final("uniform", allocation, f"Training the uniform baseline ({allocation})")
+        return self._final("uniform", allocation, f"Training the uniform baseline ({allocation})")
 
-    def export(self, names: Sequence[str] = ()) -> list[Path]:
-        """The decision as settings of other tools, in ``exports/``; all of them by default."""
-        decision, prepared = self.decide(), self.prepare()
-        written: list[Path] = []
-        for name in names or kinds.names(exporters):
-            exporter = kinds.load(exporters, name, AbstractExporter)()
-            output = self.study.path("exports", name)
-            output.mkdir(parents=True, exist_ok=True)
-            adapter = self.study.path("adapter")
-            written += exporter.export(decision, prepared.info, self.study.spec.training, adapter, output)
-        return written
+    def export(self) -> list[Path]:
+        """The decision as settings of every tool there is an exporter for, in ``exports/``."""
+        self.decide()
+        return export(self.study)
 
     def _final(self, name: str, allocation: Allocation, title: str, started: MemberSpec | None = None) -> FinalResult:
         spec, prepared = self.study.spec, self.prepare()
@@ -192,7 +186,7 @@ class Pipeline:
         if (known := self.study.read(f"{name}.json", FinalResult, asked.digest())) is not None:
             return known
         self.listener.stage(title)
-        result = self._one(RUN_FINAL, asked, FinalResult)
+        result = self._one(RUN_FINAL, asked, FinalResult).model_copy(update={"allocation": allocation})
         self.study.write(f"{name}.json", result, asked.digest())
         return result
 
@@ -212,12 +206,10 @@ class Pipeline:
             for group in group_members(members, runs)
         ]
 
-    def _train(self, packs: Sequence[PackSpec], runs: Sequence[Run]) -> None:
-        total = float(sum(member.until_examples for pack in packs for member in pack.members))
-        members = {member.id: member for pack in packs for member in pack.members}
-        for member in members.values():
+    def _train(self, packs: Sequence[PackSpec]) -> None:
+        for member in (member for pack in packs for member in pack.members):
             self.study.trials.start(member)
-        meter = Meter(total, {run.member.id: run.last_examples for run in runs if run.member.id in members})
+        meter = Meter.of(packs)
         failures: list[Failure] = []
 
         def receive(event: Event) -> None:
@@ -226,36 +218,33 @@ class Pipeline:
                     self.study.trials.observe(event)
                 case MemberResult():
                     self.study.trials.finish(event)
-                    meter.seen[event.member] = members[event.member].until_examples
-                    self.listener.advance(meter.step())
                     if event.status == "diverged":
-                        self.listener.note(f"{event.member} diverged after {event.examples} examples: {event.message}")
+                        self.listener.note(f"{event.member} diverged: {event.message}")
+                case Advance():
+                    self.listener.advance(meter.advance(event))
+                case PackResult():
+                    self.listener.advance(meter.finish(event.pack))
                 case Failure():
                     failures.append(event)
                     self.listener.note(f"A pack failed: {event.error}: {event.message}")
                     for member in next(pack for pack in packs if pack.id == event.pack).members:
-                        self.study.trials.finish(
-                            MemberResult(member=member.id, status="failed", examples=0, message=event.message)
-                        )
-                case Advance():
-                    self.listener.advance(event)
-                case PackResult():
-                    pass
+                        result = MemberResult(member=member.id, status="failed", examples=0, message=event.message)
+                        self.study.trials.finish(result)
 
         self.executor.run(RUN_PACK, packs, receive)
         if len(failures) == len(packs):
-            raise StudyError(f"every pack failed; the first said: {failures[0].error}: {failures[0].message}")
+            raise named(failures[0].error, failures[0].message)
 
-    def _one(self, work: str, spec: PrepareSpec | FinalSpec, kind: type[Prepared] | type[FinalResult]):  # type: ignore[no-untyped-def]
-        found: list[Event] = []
+    def _one(self, work: str, spec: PrepareSpec | FinalSpec, kind: type[Answer]) -> Answer:
+        found: list[Answer] = []
 
         def receive(event: Event) -> None:
             match event:
                 case Advance():
                     self.listener.advance(event)
                 case Failure():
-                    raise StudyError(f"{event.error}: {event.message}")
-                case _ if isinstance(event, kind):
+                    raise named(event.error, event.message)
+                case kind():
                     found.append(event)
 
         self.executor.run(work, [spec], receive)
@@ -264,16 +253,43 @@ class Pipeline:
         return found[-1]
 
 
+def export(study: Study, names: Sequence[str] = ()) -> list[Path]:
+    """A study's decision as settings of other tools (all by default), in ``exports/NAME/``; the files to look at."""
+    decision, prepared = study.read("decision.json", Decision), study.read("prepared.json", Prepared)
+    if decision is None or prepared is None:
+        raise StudyError(f"{study.folder} has no decision yet. Run its search again; it continues where it stopped.")
+    final = study.read("final.json", FinalResult)
+    adapter = Path(final.adapter_folder) if final else None
+    written: list[Path] = []
+    for name in names or kinds.names(exporters):
+        exporter = kinds.load(exporters, name, AbstractExporter)()
+        output = study.path("exports", name)
+        written += exporter.export(decision, prepared.info, study.spec.training, adapter, output)
+    return written
+
+
 @dataclass
 class Meter:
-    """Training examples of a calibration round, seen and to come; what a resumed round had seen does not count."""
+    """Training examples of a calibration round, over all its packs, as one bar."""
 
-    total: float
-    seen: dict[str, int] = field(default_factory=dict)
+    totals: dict[str, int]
+    done: dict[str, float] = field(default_factory=dict)
 
-    def step(self) -> Advance:
-        """The round's bar."""
-        return Advance(task="calibration", done=float(sum(self.seen.values())), total=self.total)
+    @classmethod
+    def of(cls, packs: Sequence[PackSpec]) -> Meter:
+        """A meter at zero."""
+        return cls({pack.id: sum(member.until_examples for member in pack.members) for pack in packs})
+
+    def advance(self, step: Advance) -> Advance:
+        """The bar after a pack (``step.task`` is its id) has got further."""
+        if step.task not in self.totals:
+            return step
+        self.done[step.task] = step.done
+        return Advance(task="calibration", done=sum(self.done.values()), total=sum(self.totals.values()))
+
+    def finish(self, pack: str) -> Advance:
+        """The bar after a pack has ended, whether or not all its members got to their ends."""
+        return self.advance(Advance(task=pack, done=self.totals[pack], total=self.totals[pack]))
 
 
 def full_modules(info: ModelInfo, training: TrainingSpec) -> tuple[str, ...]:

@@ -41,9 +41,9 @@ def test_the_whole_way_ends_with_every_artifact(tmp_path):
         line = Pipeline(study)
         decision = line.decide()
         assert line.train().validation_loss < 1.0
-        allocation, uniform = line.train_uniform()
-        assert allocation["vision"] == allocation["language"]
-        assert uniform.num_trainable == fake_training.INFO.num_trainable(allocation)
+        uniform = line.train_uniform()
+        assert uniform.allocation["vision"] == uniform.allocation["language"]
+        assert uniform.num_trainable == fake_training.INFO.num_trainable(uniform.allocation)
         line.export()
     assert {p.name for p in tmp_path.iterdir()} >= {
         "spec.json",

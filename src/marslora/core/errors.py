@@ -33,3 +33,11 @@ class TrainingError(MarsloraError, RuntimeError):
 
 class MissingDependencyError(MarsloraError, ImportError):
     """An optional package is needed and not installed."""
+
+
+def named(name: str, message: str) -> MarsloraError:
+    """The error of the class called ``name``, as it was raised elsewhere; other names stand before the message."""
+    kind = globals().get(name)
+    if isinstance(kind, type) and issubclass(kind, MarsloraError):
+        return kind(message)
+    return StudyError(f"{name}: {message}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from marslora.core.allocation import Allocation
 from marslora.core.parts import ModelInfo
 from marslora.core.record import Record
 from marslora.core.spec import MemberSpec
@@ -97,6 +98,7 @@ class FinalResult(Record):
     """How the final run ended. Losses are mean nats per answer token, accuracies shares of answer tokens."""
 
     adapter_folder: str
+    allocation: Allocation | None = None
     num_trainable: int
     base_validation_loss: float
     base_validation_accuracy: float

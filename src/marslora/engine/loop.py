@@ -138,7 +138,7 @@ class PackLoop:
         if time.monotonic() - self._advanced >= ADVANCE_SECONDS:
             self._advanced = time.monotonic()
             total = sum(member.spec.until_examples for member in self.members)
-            self.emit(Advance(task="pack", done=done, total=total))
+            self.emit(Advance(task=self.spec.id, done=done, total=total))
 
 
 class SegmentRun:
