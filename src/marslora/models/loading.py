@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers.utils.logging import disable_progress_bar
 
 from marslora.core.errors import ModelError
 from marslora.core.parts import ModelInfo
@@ -115,6 +116,7 @@ def _load_folder(spec: ModelSpec) -> LoadedModel:
     config = config_of(spec.path, spec.trust_remote_code)
     model_class = class_of(config, spec.path)
     processor = load_processor(spec)
+    disable_progress_bar()  # a study shows its own
     try:
         model = model_class.from_pretrained(folder_of(spec.path), config=config, dtype=dtype)
     except ImportError as error:
