@@ -125,7 +125,7 @@ def build_optimizer(model: PeftModel, part_of: dict[str, str], spec: FinalSpec) 
     groups: dict[tuple[str, str], list[Parameter]] = defaultdict(list)
     for trainable in trainables(model):
         groups[part_of.get(trainable.module, ""), trainable.role].append(trainable.parameter)
-    kind = kinds.load(optim, training.optimizer.name, AbstractOptimizer)  # type: ignore[type-abstract]
+    kind = kinds.load(optim, training.optimizer.name, AbstractOptimizer)
     options = {"weight_decay": training.weight_decay, **training.optimizer.options}
     optimizer = kind(
         [

@@ -31,7 +31,7 @@ def finished(spec: FinalSpec) -> FinalResult | None:
     """The result of an earlier run of the same spec, if there is one."""
     folder = Path(spec.output_folder)
     try:
-        if (folder / DIGEST).read_text() != run_digest(spec):
+        if (folder / DIGEST).read_text() != run_digest(spec) or not adapter_folder(spec).is_dir():
             return None
         return FinalResult.load(folder / RESULT)
     except (OSError, ValueError, MarsloraError):

@@ -22,6 +22,7 @@ from marslora.finetune._rows import Rows, load_rows
 from marslora.finetune._sampler import BlankingCollate, check_divisible, micro_batches
 from marslora.finetune._schedule import wsd_scheduler
 from marslora.finetune._start import Start, load_moments, load_weights, read_start
+from marslora.finetune._trackers import check_trackers
 from marslora.finetune._trainer import FinalTrainer, launched_processes, local_model, training_arguments
 from marslora.models.loading import LoadedModel, load
 from marslora.optim._base import AbstractOptimizer
@@ -43,6 +44,7 @@ def run_final(spec: FinalSpec, emit: Emit) -> None:
         emit(known)
         return
     start = read_start(Path(spec.start_folder) if spec.start_folder else None)
+    check_trackers(spec.report_to)
     num_processes = launched_processes()[1]
     check_divisible(spec.training.batch_size, spec.training.accumulation, num_processes)
     loaded = load(local_model(spec.model))

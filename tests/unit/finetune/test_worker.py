@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from peft.tuners.lora import LoraLayer
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForImageTextToText
 
-from marslora.core.errors import ConfigError, TrainingError
+from marslora.core.errors import ConfigError, MissingDependencyError, TrainingError
 from marslora.core.runs import Advance, FinalResult, Observation
 from marslora.core.schedule import rate_factor
 from marslora.finetune._rows import load_rows
@@ -254,6 +255,14 @@ def test_a_finished_run_is_not_run_again(whole):
     assert run(whole.model_copy(update={"report_to": ("trackio",)})) == [result]
 
 
+def test_a_finished_run_whose_adapter_is_gone_makes_it_again(final_spec, whole):
+    spec = final_spec()
+    shutil.copytree(whole.output_folder, spec.output_folder)
+    shutil.rmtree(Path(spec.output_folder) / "adapter")
+    run(spec)
+    assert distance(weights(spec), weights(whole)) == 0
+
+
 def test_another_spec_in_the_same_folder_starts_anew(final_spec, whole):
     run(final_spec("one", full_examples=16, training={"dropout": 0.1}), until=16)
     other = final_spec("one")
@@ -264,6 +273,13 @@ def test_another_spec_in_the_same_folder_starts_anew(final_spec, whole):
 def test_a_loss_that_is_no_number_stops_the_run(final_spec):
     with pytest.raises(TrainingError, match=r"loss became (nan|inf) at step \d+ .*Lower `learning_rate`"):
         run(final_spec(training={"learning_rate": 1e30}))
+
+
+def test_trackers_are_checked_first(final_spec):
+    with pytest.raises(ConfigError, match="`report_to` names `wandbb`, which must be one of"):
+        run(final_spec(report_to=("wandbb",)))
+    with pytest.raises(MissingDependencyError, match="pip install dvclive"):
+        run(final_spec(report_to=("dvclive",)))
 
 
 @pytest.mark.parametrize(
