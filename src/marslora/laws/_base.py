@@ -109,7 +109,8 @@ class AbstractLaw(ABC):
 
     def predict_many(self, fit: LawFit, inputs: Mapping[str, NDArray[np.float64]]) -> Array:
         """The law's values at N points, each input an array of N."""
-        return self._evaluate(fit, inputs, np.array([[item.value for item in fit.parameters.values()]]))[0]
+        value_N: Array = self._evaluate(fit, inputs, np.array([[item.value for item in fit.parameters.values()]]))[0]
+        return value_N
 
     def predict_draws(self, fit: LawFit, inputs: Mapping[str, NDArray[np.float64]]) -> Array:
         """The values at N points of every bootstrap replicate: (draws, N)."""
@@ -222,4 +223,4 @@ def _verdict(
 
 def _usable(point: LawPoint) -> bool:
     values = [point.measured, *point.inputs.values()]
-    return bool(np.isfinite(values).all()) and point.measured > 0
+    return bool(np.isfinite(values).all()) and 1e-100 < point.measured < 1e100

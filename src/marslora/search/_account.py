@@ -3,40 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from marslora.core.allocation import Allocation
-from marslora.core.decision import Candidate, ClosedForm, Decision, LawFit
+from marslora.core.decision import Candidate, Decision
 from marslora.core.runs import Run
 from marslora.laws._intervals import interval
-from marslora.search._balance import Balance
 from marslora.search._base import Problem, total_cost
-from marslora.search._choice import Choice
 from marslora.search._measured import FALLBACK_RANK, leader, longest
-from marslora.search._outlook import Outlook
+from marslora.search._study import Study
 from marslora.search.uniform import nearest_to_uniform
-
-
-@dataclass(frozen=True)
-class Study:
-    """All that the runs imply. C candidates."""
-
-    candidates: tuple[Allocation, ...]
-    share: float
-    """The share of the way to the floor that counted as converged."""
-    times: dict[str, LawFit]
-    """Law-C of each part that has arms."""
-    closed_forms: tuple[ClosedForm, ...]
-    balance: Balance | None
-    kept_C: NDArray[np.bool_]
-    law: LawFit
-    outlook: Outlook | None
-    choice: Choice | None
-    lifted: bool
-    """The data contradicted the balance hypothesis, so every candidate was considered."""
 
 
 def decision(problem: Problem, runs: Sequence[Run], study: Study) -> Decision:
@@ -160,8 +137,8 @@ def _assumptions(problem: Problem, study: Study) -> list[str]:
     ]
     if study.times:
         words.append(
-            f"a part counts as converged at {study.share:.0%} of the way to the loss that curves on the same rows reach in "
-            f"a full run; it was measured alone on fewer rows, its time carried to {problem.num_train} rows by the law"
+            f"a part counts as converged at {study.share:.0%} of the way to the loss that curves on the same rows reach "
+            f"in a full run; it was measured alone on fewer rows, its time carried to {problem.num_train} rows by the law"
         )
         words += [f"{part}: {law.message}" for part, law in study.times.items() if law.status == "unidentified"]
     if study.law.status == "unidentified":

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.laws.test_curve import TIMES, decay, run_of
 
 from marslora.core.allocation import Allocation
 from marslora.core.decision import LawPoint
 from marslora.laws import convergence
 from marslora.laws.convergence import ConvergenceLaw
-from tests.unit.laws.test_curve import TIMES, decay, run_of
 
 RANKS, SIZES = (2, 4, 8, 16, 32), (100.0, 400.0, 1600.0)
 
@@ -60,7 +60,7 @@ def test_intervals_cover_under_noise():
         fit = ConvergenceLaw().fit(points_from(true, noise=0.15, seed=seed), "one", seed)
         found = convergence.band(fit, 8, 400)
         covered += found.low <= true(8, 400) <= found.high
-    assert 22 <= covered
+    assert covered >= 22
 
 
 def test_censored_points_pull_the_law_up():

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.laws.test_curve import run_of
 
 from marslora.core.allocation import Allocation
 from marslora.core.decision import LawPoint
 from marslora.laws import performance
 from marslora.laws.performance import PerformanceLaw
-from tests.unit.laws.test_curve import run_of
 
 RANKS, TIMES = (2, 8, 32), np.geomspace(50, 1600, 6)
 
@@ -91,7 +91,7 @@ def test_intervals_cover_under_noise_between_runs():
         draws = law.predict_draws(fit, inputs)
         low, high = np.quantile(draws[:, 0] / draws[:, 1], [0.05, 0.95])
         covered += low <= target <= high
-    assert 22 <= covered
+    assert covered >= 22
 
 
 def test_one_length_of_runs_drops_the_data_from_the_law():

@@ -18,7 +18,7 @@ from marslora.search._base import AbstractStrategy, Problem
 class World:
     """Loss after t examples: a floor, and for each part an excess that decays at a speed its rank sets.
 
-    ``weight``: what a part can gain; ``speed``: how its time constant falls with rank; ``tau``: that constant at rank 8.
+    ``weight``: what a part can gain; ``speed``: how its time falls with rank; ``tau``: that time at rank 8.
     """
 
     space: Space

@@ -1,0 +1,153 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from tests.unit.search.world import CLEAR, NULL, PAIR, World, replay
+
+from marslora.core.allocation import Allocation, Space
+from marslora.search._base import as_of
+from marslora.search.mars import MarsStrategy
+from marslora.search.successive_halving import SuccessiveHalvingStrategy
+
+
+def search(world, **more):
+    problem, strategy = world.problem(**more), MarsStrategy()
+    runs = replay(strategy, world, problem)
+    return problem, runs, strategy.decide(problem, runs)
+
+
+def test_calibration_keeps_to_its_budget():
+    for budget in (None, 0.5, 1.5):
+        problem, runs, _ = search(CLEAR, budget=budget)
+        assert problem.spent(runs) == pytest.approx(budget or 0.9, rel=0.2)
+
+
+def test_arms_adapt_one_part_alone_at_every_rank_and_two_data_sizes():
+    _, runs, _ = search(CLEAR)
+    for part in PAIR.parts:
+        arms = [run.member for run in runs if run.member.allocation.active == (part,)]
+        assert {arm.allocation[part] for arm in arms} == set(PAIR.ladder(part))
+        assert len({arm.data_examples for arm in arms}) == 2
+        assert all(arm.purpose == f"convergence of {part}" for arm in arms)
+
+
+def test_joint_runs_are_balanced_ones_and_controls_on_all_rows():
+    problem, runs, decision = search(CLEAR)
+    joint = [run.member for run in runs if len(run.member.allocation.active) == 2]
+    assert 8 <= len({member.allocation for member in joint}) <= 11
+    assert {member.data_examples for member in joint} == {problem.num_train}
+    assert decision.continue_run in {member.id for member in joint}
+
+
+def test_extension_does_not_change_what_was_asked_before():
+    world, strategy = CLEAR, MarsStrategy()
+    problem = world.problem()
+    runs = {}
+    rounds = []
+    while proposed := strategy.propose(problem, list(runs.values())):
+        rounds.append([member.id for member in proposed])
+        runs |= {member.id: world.train(member, problem.full_examples) for member in proposed}
+    assert len(rounds) == 3
+    lengths = {member.id: member.until_examples for member in strategy.propose(problem, [])}
+    assert all(len(ids) == len(set(ids)) for ids in rounds)
+    assert set(lengths) == set(rounds[0])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_clear_problem_is_solved_with_small_regret(seed):
+    world = dataclasses.replace(CLEAR, seed=seed)
+    problem, _, decision = search(world)
+    final = world.final(problem)
+    spread = max(final.values()) - min(final.values())
+    assert world.regret(problem, decision.chosen) < 0.12 * spread
+    best = min(final, key=final.get)
+    assert best in decision.plausible or world.regret(problem, decision.chosen) < 0.02 * spread
+    assert decision.candidate(decision.chosen).p_best > 0.2
+
+
+def test_ranks_that_do_not_matter_are_called_indistinguishable_and_the_cheapest_is_taken():
+    indistinguishable, cheap = 0, 0
+    for seed in range(6):
+        problem, _, decision = search(dataclasses.replace(NULL, seed=seed))
+        indistinguishable += decision.verdict == "indistinguishable"
+        order = sorted(problem.candidates(), key=problem.count_parameters)
+        cheap += decision.chosen in order[:3]
+    assert indistinguishable >= 5
+    assert cheap >= 4
+
+
+def test_the_laws_of_the_arms_order_the_parts_as_they_are():
+    _, _, decision = search(dataclasses.replace(CLEAR, noise=0.001, seed_noise=0.001))
+    laws = {law.subject: law for law in decision.laws}
+    assert set(laws) == {"eye", "tongue", "allocation"}
+    slow = decision.candidate(Allocation.of(eye=2, tongue=16))
+    assert slow.convergence_examples["eye"].value > slow.convergence_examples["tongue"].value
+    assert "eye would converge" in slow.reason and "interval" in slow.reason
+    assert slow.mismatch.value > decision.candidate(Allocation.of(eye=16, tongue=2)).mismatch.value
+
+
+def test_closed_forms_are_given_for_each_ordered_pair_and_rank():
+    _, _, decision = search(CLEAR)
+    pairs = {(form.part, form.given, form.given_rank) for form in decision.closed_forms}
+    assert len(pairs) == 8
+    assert all(form.status == "solved" or form.message for form in decision.closed_forms)
+
+
+def test_without_a_law_of_convergence_nothing_is_dropped_and_that_is_said():
+    world = dataclasses.replace(CLEAR, broken=lambda member: member.allocation.active == ("eye",))
+    _, _, decision = search(world)
+    assert "no convergence law for eye" in decision.fallback
+    assert all(candidate.status != "dropped" for candidate in decision.candidates)
+    assert decision.verdict != "fallback"
+
+
+def test_without_a_law_of_performance_the_lowest_loss_is_taken():
+    world = dataclasses.replace(
+        CLEAR, broken=lambda m: len(m.allocation.active) == 2 and m.allocation["eye"] + m.allocation["tongue"] > 6
+    )
+    problem, runs, _ = search(dataclasses.replace(world))
+    alive = [run for run in runs if run.status == "complete" and len(run.member.allocation.active) == 2][:2]
+    arms = [run for run in runs if len(run.member.allocation.active) == 1]
+    decision = MarsStrategy().decide(problem, [*arms, *alive])
+    assert decision.verdict == "fallback"
+    assert "no performance law" in decision.fallback or "no joint run" in decision.fallback
+
+
+def test_one_searched_part_needs_no_balance():
+    world = World(
+        Space.of({"eye": (2, 4, 8, 16), "bridge": (8,)}),
+        {"eye": 1.0, "bridge": 0.3},
+        {"eye": 1.0, "bridge": 0.5},
+        {"eye": 400.0, "bridge": 200.0},
+    )
+    problem, runs, decision = search(world)
+    assert all(len(run.member.allocation.active) == 2 for run in runs)
+    assert world.regret(problem, decision.chosen) < 0.05
+
+
+def test_as_of_forgets_what_came_later():
+    problem = CLEAR.problem()
+    short = problem.member(Allocation.of(eye=8, tongue=8), problem.num_train, 480, "joint run")
+    long = CLEAR.train(short.model_copy(update={"until_examples": 4800}), problem.full_examples)
+    (cut,) = as_of([short], [long])
+    assert cut.last_examples <= 480 < long.last_examples
+    assert cut.validation_loss == long.validation_loss[: len(cut.validation_loss)]
+
+
+@pytest.mark.slow
+def test_regret_is_below_that_of_successive_halving_at_random_worlds():
+    rng = np.random.default_rng(0)
+    lost = {"mars": [], "halving": []}
+    for seed in range(12):
+        world = World(
+            PAIR,
+            {"eye": rng.uniform(0.3, 1.0), "tongue": rng.uniform(0.3, 1.0)},
+            {"eye": rng.uniform(-0.3, 1.0), "tongue": rng.uniform(-0.3, 1.0)},
+            {"eye": rng.uniform(150, 900), "tongue": rng.uniform(150, 900)},
+            seed=seed,
+        )
+        problem = world.problem()
+        for name, strategy in (("mars", MarsStrategy()), ("halving", SuccessiveHalvingStrategy())):
+            decision = strategy.decide(problem, replay(strategy, world, problem))
+            lost[name].append(world.regret(problem, decision.chosen))
+    assert np.mean(lost["mars"]) <= np.mean(lost["halving"])
