@@ -311,3 +311,12 @@ def test_shared_parameters_are_refused_in_a_pack(kind):
     shared = {"params": [torch.nn.Parameter(torch.zeros(3, 4))]}
     with pytest.raises(ConfigError, match="same `members`"):
         kind([*Problem([0, 1, 2]).groups(), shared])
+
+
+def test_a_deep_copy_goes_on_alike(kind):
+    mine = Problem([0, 1, 2])
+    optimizer = train(kind, mine, steps=2)
+    theirs, other = copy.deepcopy((mine, optimizer))
+    for problem, own in ((mine, optimizer), (theirs, other)):
+        own.step(problem.closure(own, 2))
+    assert all(torch.equal(a, b) for a, b in zip(mine.params, theirs.params, strict=True))

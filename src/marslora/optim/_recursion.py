@@ -24,6 +24,7 @@ from marslora.core.errors import ConfigError
 from marslora.optim._base import Bucket
 from marslora.optim._lookback import look_back
 from marslora.optim._routed import ADAMW, AbstractRouted, as_matrices
+from marslora.optim._stacks import spread
 
 FirstStep = Literal["paper", "reference"]
 PAPER, REFERENCE = "paper", "reference"
@@ -41,11 +42,12 @@ class AbstractRecursion(AbstractRouted):
     """Whether the preset uses c itself, which the one-buffer form never makes."""
     published_as_sum = False
     """Published with momentum that adds gradients up, 1/(1 - b) times as large: matters to ``ns_eps`` alone."""
+    _looked = False
+    """Whether a backward at the previous point has been seen since the last step."""
 
     def __init__(self, params: Any, lr: Any, numbers: dict[str, Any], options: dict[str, Any]):
         defaults = {"gamma": None, "clip": None, "first_step": REFERENCE, "exact": False}
         super().__init__(params, lr, {**defaults, **numbers}, options)
-        self._looked = False
 
     @abstractmethod
     def precondition(self, bucket: Bucket, momenta: list[Tensor], corrected: list[Tensor] | None) -> None:
@@ -95,7 +97,10 @@ class AbstractRecursion(AbstractRouted):
                 closure()
             self.zero_grad()
         if self.looks_back and not self._looked:
-            raise ConfigError("An exact step needs a closure, or a backward inside `previous_point()` before it.")
+            raise ConfigError(
+                "An exact step needs a closure, or a backward inside `previous_point()` before it. Where a trainer "
+                "gives gradients at one point only, choose `exact=False`."
+            )
         loss = super().step(closure)
         self._looked = False
         return loss
@@ -151,17 +156,19 @@ def _corrected(bucket: Bucket, beta: float, gamma_K: Tensor) -> tuple[list[Tenso
     torch._foreach_mul_(corrected, bucket.spread(kappa_NK))
     torch._foreach_add_(corrected, bucket.grads)
     if group["clip"] is not None:
-        _clip(corrected, bucket.number("clip").tolist(), group)
+        _clip(corrected, bucket)
     if not group["exact"]:
         torch._foreach_copy_(lasts, bucket.grads)
     torch._foreach_lerp_(momenta, corrected, 1 - beta)
     return momenta, corrected
 
 
-def _clip(tensors: list[Tensor], clip_K: list[float], group: dict[str, Any]) -> None:
+def _clip(tensors: list[Tensor], bucket: Bucket) -> None:
     """Divide each member's matrix by ``max(1, norm / clip)``, without asking the device for the norm."""
-    for tensor in tensors:
-        norm = torch.linalg.vector_norm(as_matrices(tensor, group), dim=(-2, -1))
-        limit = norm.new_tensor(clip_K).view(-1, *(1,) * (norm.ndim - 1))
-        over = (norm / limit).clamp(min=1)
-        tensor.div_(over.view(*over.shape, *(1,) * (tensor.ndim - over.ndim)))
+    matrices = [as_matrices(tensor, bucket.group) for tensor in tensors]
+    over = [torch.linalg.vector_norm(matrix, dim=(-2, -1)) for matrix in matrices]
+    torch._foreach_div_(over, spread(bucket.number("clip"), over))
+    torch._foreach_clamp_min_(over, 1.0)
+    torch._foreach_div_(
+        tensors, [o.view(o.shape + (1,) * (t.ndim - o.ndim)) for o, t in zip(over, tensors, strict=True)]
+    )

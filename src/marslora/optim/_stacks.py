@@ -31,15 +31,19 @@ def member_values(value: float | Tensor | Sequence[float], members: int) -> Tens
     return values_K.expand(members)
 
 
-def spread(values: Tensor, like: Sequence[Tensor]) -> float | list[Tensor]:
+def spread(values: Tensor, like: Sequence[Tensor]) -> float | list[float] | list[Tensor]:
     """(K,) or (N, K) float64 values as ``torch._foreach_*`` takes them for N stacked tensors.
 
-    A plain float where all values are equal (the fast path), otherwise N tensors that broadcast over their members.
+    A number where all are equal, N numbers for ordinary parameters (the fast paths), otherwise N tensors that broadcast
+    over their members.
     """
     first = float(values.flatten()[0])
     if bool((values == first).all()):
         return first
-    rows_NK = values.expand(len(like), -1).to(like[0].device, like[0].dtype)
+    rows_NK = values.expand(len(like), -1)
+    if rows_NK.shape[1] == 1:
+        return [float(value) for value in rows_NK[:, 0]]
+    rows_NK = rows_NK.to(like[0].device, like[0].dtype)
     return [row.view(-1, *(1,) * (tensor.ndim - 1)) for row, tensor in zip(rows_NK.unbind(), like, strict=True)]
 
 
