@@ -164,21 +164,6 @@ def main():
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
-    results = []
-    for shape in options.shapes:
-        numbers, rows = measure(shape, options.rank, options.rounds, device)
-        passes = SHAPES[shape][0] * layer_seconds(shape, options.rank, options.tokens, device, min(options.rounds, 3))
-        adamw = passes + rows[0]["seconds"]
-        print(f"\n{shape}: {numbers:,} numbers, forward and backward of {options.tokens} tokens {passes:.3f} s")
-        print(f"{'optimizer':22} {'ms':>8} {'ratio':>6} {'p10-p90':>12} {'whole step':>10} {'state B':>8}")
-        for row in rows:
-            row["whole_step_ratio"] = (passes + row["seconds"]) / adamw
-            span = f"{row['ratio_p10']:.2f}-{row['ratio_p90']:.2f}"
-            print(
-                f"{row['optimizer']:22} {1e3 * row['seconds']:8.1f} {row['ratio']:6.2f} {span:>12} "
-                f"{row['whole_step_ratio']:10.3f} {row['state_bytes_per_number']:8.2f}"
-            )
-        results.append({"shape": shape, "numbers": numbers, "forward_backward_seconds": passes, "rows": rows})
     about = {
         "rank": options.rank,
         "tokens": options.tokens,
@@ -187,8 +172,27 @@ def main():
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-    if options.json:
-        options.json.write_text(json.dumps({"about": about, "results": results}, indent=1) + "\n")
+    results = []
+    for shape in options.shapes:
+        results.append(reported(shape, options, device))
+        if options.json:
+            options.json.write_text(json.dumps({"about": about, "results": results}, indent=1) + "\n")
+
+
+def reported(shape, options, device):
+    """Measure one shape, print its table and return it."""
+    numbers, rows = measure(shape, options.rank, options.rounds, device)
+    passes = SHAPES[shape][0] * layer_seconds(shape, options.rank, options.tokens, device, min(options.rounds, 3))
+    print(f"\n{shape}: {numbers:,} numbers, forward and backward of {options.tokens} tokens {passes:.3f} s")
+    print(f"{'optimizer':22} {'ms':>8} {'ratio':>6} {'p10-p90':>12} {'whole step':>10} {'state B':>8}")
+    for row in rows:
+        row["whole_step_ratio"] = (passes + row["seconds"]) / (passes + rows[0]["seconds"])
+        span = f"{row['ratio_p10']:.2f}-{row['ratio_p90']:.2f}"
+        print(
+            f"{row['optimizer']:22} {1e3 * row['seconds']:8.1f} {row['ratio']:6.2f} {span:>12} "
+            f"{row['whole_step_ratio']:10.3f} {row['state_bytes_per_number']:8.2f}"
+        )
+    return {"shape": shape, "numbers": numbers, "forward_backward_seconds": passes, "rows": rows}
 
 
 if __name__ == "__main__":
