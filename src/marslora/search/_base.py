@@ -124,7 +124,7 @@ def unfinished(wanted: Iterable[MemberSpec], runs: Sequence[Run]) -> list[Member
 
 
 def _finished(member: MemberSpec, run: Run | None) -> bool:
-    if run is None:
+    if run is None or run.status == "running":
         return False
     if run.status in ("diverged", "failed", "stopped") or run.last_examples >= member.until_examples:
         return True
