@@ -52,6 +52,8 @@ class LawFit(Record):
     """Root mean square of the log residuals of uncensored points."""
     held_out_error: float = float("nan")
     """The same, each rank predicted from the others (leave-one-rank-out)."""
+    ahead_error: float = float("nan")
+    """Log error of predicting the later half of each curve from the earlier, for each unit of the data's logarithm."""
     condition: float = float("nan")
     """Condition number of the Jacobian at the solution, columns scaled."""
     gradient: float = float("nan")

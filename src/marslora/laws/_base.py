@@ -185,6 +185,22 @@ def held_out_error(fitted: Fitted, sample: Sample, inputs: Sequence[str]) -> flo
     return float(np.sqrt(np.mean(chosen**2))) if len(chosen) else float("nan")
 
 
+def ahead_error(fitted: Fitted, sample: Sample) -> float:
+    """Root mean square log error at the largest data, fitted to the smaller half of the logarithmic range of ``data``.
+
+    Divided by the logarithm of the ratio bridged. NaN where the data hardly vary.
+    """
+    log_data_N = np.log(sample.x["data"]) if "data" in sample.x else np.zeros(len(sample))
+    if np.ptp(log_data_N) < 1.0:
+        return float("nan")
+    last = log_data_N.max() - 0.5 * float(np.ptp(log_data_N))
+    inner_FP = refit(fitted, sample, (log_data_N <= last).astype(float)[None])
+    error_N = fitted.form.log_value(sample.x, inner_FP)[0] - np.log(sample.y_N)
+    later = (log_data_N > last + 0.1) & ~sample.censored_N
+    rate_N = error_N[later] / (log_data_N[later] - last)
+    return float(np.sqrt(np.mean(rate_N**2))) if len(rate_N) else float("nan")
+
+
 def fit_and_score(form: Form, sample: Sample, inputs: Sequence[str]) -> tuple[Fitted, float]:
     """One form fitted, with its held-out error (infinity where that is not a number)."""
     fitted = fit_form(form, sample)

@@ -15,7 +15,15 @@ from marslora.core.allocation import Allocation
 from marslora.core.decision import Interval, LawFit, LawPoint
 from marslora.core.runs import Run
 from marslora.laws import _forms
-from marslora.laws._base import AbstractLaw, FormBuilder, fit_and_score, references_of, sample_of, with_scores
+from marslora.laws._base import (
+    AbstractLaw,
+    FormBuilder,
+    ahead_error,
+    fit_and_score,
+    references_of,
+    sample_of,
+    with_scores,
+)
 from marslora.laws._fit import Fitted, Sample
 from marslora.laws._forms import RESERVED as RESERVED
 
@@ -68,7 +76,9 @@ class PerformanceLaw(AbstractLaw):
         chosen = _choose({name: held_out for name, (_, held_out) in scored.items()})
         fitted, held_out = scored[chosen]
         others = {name: error for name, (_, error) in scored.items() if name != chosen}
-        return with_scores(self.record(fitted, sample, points, subject, references, rng, caveats), held_out, others)
+        fit = self.record(fitted, sample, points, subject, references, rng, caveats)
+        fit = fit.model_copy(update={"ahead_error": ahead_error(fitted, sample)})
+        return with_scores(fit, held_out, others)
 
     def _fitting(self, references: Mapping[str, float], sample: Sample) -> list[str]:
         """The forms that the points can carry."""

@@ -103,10 +103,10 @@ def _why_chosen(study: Study) -> str:
     choice = study.choice
     assert choice is not None
     if choice.chosen == choice.best:
-        return (
-            "least expected loss" if choice.distinguishable else "least expected loss, and the cheapest of those tied"
-        )
-    return f"the cheapest of {len(choice.tied)} allocations that cannot be told apart"
+        return "the one of least expected loss"
+    if choice.chosen == choice.tied[0]:
+        return f"the cheapest of {len(choice.tied)} allocations that cannot be told apart"
+    return "as good as the one of least expected loss, and cheaper"
 
 
 def _summary(study: Study, chosen: Allocation, fallback: str | None, num_plausible: int) -> str:
@@ -119,10 +119,10 @@ def _summary(study: Study, chosen: Allocation, fallback: str | None, num_plausib
         if num_plausible > 1:
             text += f" {num_plausible} allocations hold 90 % of the probability of being best."
     else:
-        num, best = len(choice.tied), study.candidates[choice.best]
+        num = len(choice.tied)
         text = (
-            f"{num} of {len(study.candidates)} allocations are indistinguishable on what was measured; {chosen} is the "
-            f"cheapest of them (expected regret {regret:.4f} nats per answer token, {best} promises the least loss)."
+            f"{num} of {len(study.candidates)} allocations are indistinguishable on what was measured; of these "
+            f"{chosen} is {_why_chosen(study)} (probability {p_best:.0%}, expected regret {regret:.4f} nats a token)."
         )
         if num == len(study.candidates):
             text = f"Rank does not matter here as far as was measured: {text}"
@@ -137,8 +137,8 @@ def _assumptions(problem: Problem, study: Study) -> list[str]:
     ]
     if study.times:
         words.append(
-            f"a part counts as converged at {study.share:.0%} of the way to the loss that curves on the same rows reach "
-            f"in a full run; it was measured alone on fewer rows, its time carried to {problem.num_train} rows by the law"
+            f"a part counts as converged at {study.share:.0%} of the way to the loss that curves on the same "
+            f"rows reach in a full run; measured alone on fewer rows, its time is carried to {problem.num_train} rows"
         )
         words += [f"{part}: {law.message}" for part, law in study.times.items() if law.status == "unidentified"]
     if study.law.status == "unidentified":

@@ -13,6 +13,8 @@ PLAUSIBLE = 0.9
 """The share of the probability of being best that the plausible set holds."""
 CLEAR = 0.9
 """A candidate is told from the best if it is worse with so much probability."""
+MOST = 0.75
+"""Rank does not matter where so large a share of the candidates is tied."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,9 @@ class Choice:
     """The eligible candidate with the least expected loss."""
     tied: tuple[int, ...]
     """The eligible candidates that cannot be told from the best, cheapest first."""
+    chosen: int
     plausible: tuple[int, ...]
     """Those that hold 90 % of the probability of being best, most probable first, and the chosen one."""
-
-    @property
-    def chosen(self) -> int:
-        """The cheapest of the tied."""
-        return self.tied[0]
 
     @property
     def distinguishable(self) -> bool:
@@ -40,23 +38,28 @@ class Choice:
         return len(self.tied) == 1
 
 
-def choose(loss_SC: Array, eligible_C: NDArray[np.bool_], cost_C: Sequence[int], indifference: float) -> Choice:
+def choose(
+    loss_SC: Array, eligible_C: NDArray[np.bool_], cost_C: Sequence[int], resolution: float, indifference: float
+) -> Choice:
     """The choice among eligible candidates, given draws of every candidate's loss.
 
-    A candidate is tied with the best (least expected loss) unless it is worse with probability `CLEAR`, or costs more
-    than ``indifference`` nats in expectation.
+    A candidate is tied with the best (least expected loss) unless it is worse with probability `CLEAR`, or by more than
+    ``resolution`` nats in expectation. Where most candidates are tied, rank does not matter and the cheapest is chosen;
+    otherwise the cheapest that costs at most ``indifference`` nats in expectation.
     """
     masked_SC = np.where(eligible_C, loss_SC, np.inf)
     p_best_C = np.bincount(masked_SC.argmin(axis=1), minlength=loss_SC.shape[1]) / len(loss_SC)
     regret_C = (loss_SC - masked_SC.min(axis=1, keepdims=True)).mean(axis=0)
     best = int(np.where(eligible_C, regret_C, np.inf).argmin())
     p_worse_C = (loss_SC > loss_SC[:, [best]]).mean(axis=0)
-    tied_C = eligible_C & (p_worse_C < CLEAR) & (regret_C - regret_C[best] <= indifference)
+    tied_C = eligible_C & (p_worse_C < CLEAR) & (regret_C - regret_C[best] <= max(resolution, indifference))
     tied_C[best] = True
     tied = sorted((int(c) for c in np.flatnonzero(tied_C)), key=lambda c: (cost_C[c], regret_C[c]))
+    null = len(tied) >= MOST * eligible_C.sum()
+    chosen = next(c for c in tied if null or regret_C[c] - regret_C[best] <= indifference)
     plausible = _plausible(p_best_C)
-    plausible += tuple(c for c in tied[:1] if c not in plausible)
-    return Choice(p_best_C, regret_C, best, tuple(tied), plausible)
+    plausible += () if chosen in plausible else (chosen,)
+    return Choice(p_best_C, regret_C, best, tuple(tied), chosen, plausible)
 
 
 def _plausible(p_best_C: Array) -> tuple[int, ...]:

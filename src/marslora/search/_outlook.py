@@ -27,7 +27,7 @@ class Outlook:
 
     loss_C: Array
     loss_SC: Array
-    """The same in S draws: laws refitted on reweighted runs, and each candidate's own departure from the law."""
+    """The same in S draws: refitted laws, each candidate's own departure from its law, the error of looking ahead."""
     noise: float
     """Typical departure of a run from the law, in nats: the resolution of one run."""
 
@@ -48,11 +48,19 @@ def outlook(
     shift_C = np.array([REAL_SHARE * offset.get(_ranks(allocation), 0.0) for allocation in candidates])
     own_SC = rng.normal(size=(NUM_DRAWS, len(candidates))) * spread * np.sqrt(REAL_SHARE)
     picked = rng.integers(len(drawn_DC), size=NUM_DRAWS)
+    common_S = rng.normal(size=(NUM_DRAWS, 1)) * _bridged(law, arrays["data"])
     return Outlook(
         loss_C=value_C * np.exp(shift_C),
-        loss_SC=drawn_DC[picked] * np.exp(shift_C + own_SC),
+        loss_SC=drawn_DC[picked] * np.exp(shift_C + own_SC + common_S),
         noise=float(spread * value_C.min()),
     )
+
+
+def _bridged(law: LawFit, data_C: Array) -> float:
+    """Standard deviation of the log error that all candidates share because the law looks ahead of what was seen."""
+    furthest = max(point.inputs["data"] for point in law.points)
+    rate = law.ahead_error if np.isfinite(law.ahead_error) else 0.0
+    return rate * max(float(np.log(data_C.max() / furthest)), 0.0)
 
 
 def _departures(law: LawFit) -> tuple[dict[tuple[tuple[str, float], ...], float], float]:

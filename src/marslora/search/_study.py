@@ -112,8 +112,8 @@ def _choice(problem: Problem, losses: Outlook, kept_C: NDArray[np.bool_], indiff
         ahead_S = losses.loss_SC[:, ~kept_C].min(1) < losses.loss_SC[:, kept_C].min(1)
         lifted = bool(ahead_S.mean() >= CONTRADICTION)
     cost_C = [problem.count_parameters(allocation) for allocation in problem.candidates()]
-    nats = max(indifference * float(losses.loss_C.min()), losses.noise)
-    return choose(losses.loss_SC, np.ones_like(kept_C) if lifted else kept_C, cost_C, nats), lifted
+    nats = indifference * float(losses.loss_C.min())
+    return choose(losses.loss_SC, np.ones_like(kept_C) if lifted else kept_C, cost_C, losses.noise, nats), lifted
 
 
 def joint_runs(problem: Problem, runs: Sequence[Run]) -> list[Run]:

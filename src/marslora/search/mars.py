@@ -18,7 +18,7 @@ from marslora.core.spec import MemberSpec
 from marslora.search._account import decision
 from marslora.search._base import AbstractStrategy, Problem, as_of, unfinished
 from marslora.search._calibration import arms, joint, plan, spread_out
-from marslora.search._study import Study, study
+from marslora.search._study import Study, joint_runs, study
 
 
 class MarsStrategy(AbstractStrategy):
@@ -40,8 +40,8 @@ class MarsStrategy(AbstractStrategy):
         """Allocations that go on after that."""
         tolerance: float = 1.25
         """Ratio of convergence times that counts as balanced."""
-        indifference: float = 0.005
-        """Relative loss that a cheaper allocation may cost in expectation where the two cannot be told apart."""
+        indifference: float = 0.001
+        """Relative loss that a cheaper allocation may cost in expectation where it cannot be told from the best."""
 
     config: Config
 
@@ -57,7 +57,9 @@ class MarsStrategy(AbstractStrategy):
         if todo := unfinished(second, runs):
             return todo
         seen += as_of(second, runs)
-        return unfinished(joint(problem, self._leaders(self._study(problem, seen)), lengths.extended), runs)
+        begun = [run.member.allocation for run in joint_runs(problem, runs) if run.last_examples > lengths.joint]
+        leaders = self._leaders(self._study(problem, seen), sorted(begun, key=str))
+        return unfinished(joint(problem, leaders, lengths.extended), runs)
 
     def decide(self, problem: Problem, runs: Sequence[Run]) -> Decision:
         """The choice by Law-P among the balanced allocations, or the stated fallback."""
@@ -79,11 +81,11 @@ class MarsStrategy(AbstractStrategy):
         chosen += spread_out(found.candidates, chosen, pool, num_left)
         return [found.candidates[c] for c in chosen]
 
-    def _leaders(self, found: Study) -> list[Allocation]:
-        """The allocations that go on: the one of least expected loss, the chosen one, and the likeliest to be best."""
+    def _leaders(self, found: Study, begun: Sequence[Allocation]) -> list[Allocation]:
+        """The allocations that go on: those that have begun to, the best and the chosen one, the likeliest to be best."""
         if found.choice is None:
-            return []
+            return list(begun)
         likely = np.argsort(-found.choice.p_best_C, kind="stable").tolist()
         possible = [c for c in likely if found.choice.p_best_C[c] > 0]
-        unique = dict.fromkeys([found.choice.best, found.choice.chosen, *possible])
-        return [found.candidates[c] for c in list(unique)[: self.config.num_extended]]
+        ranked = [found.candidates[c] for c in (found.choice.best, found.choice.chosen, *possible)]
+        return list(dict.fromkeys([*begun, *ranked]))[: self.config.num_extended]
