@@ -58,7 +58,7 @@ class Factor(NamedTuple):
 
 
 class AbstractAdapter(nn.Module, ABC):
-    """Stands in for a linear of a frozen model; its factors are float32 whatever the model's dtype is."""
+    """Stands in for a linear of a frozen model; its factors are float32 (float64 in a float64 model)."""
 
     def __init__(self, base: nn.Module, path: str, slots: Sequence[Slot], clock: Clock):
         super().__init__()
@@ -110,6 +110,11 @@ class AbstractAdapter(nn.Module, ABC):
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattr__("base"), name)
+
+
+def factor_dtype(base: nn.Module) -> torch.dtype:
+    """float32 for half precision, where small updates would vanish; otherwise the linear's own."""
+    return torch.promote_types(torch.float32, next(base.parameters()).dtype)
 
 
 def stream(seed: int, path: str, name: str) -> torch.Generator:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from marslora.adapters._base import AbstractAdapter, Clock, Factor, Slot
+from marslora.adapters._base import AbstractAdapter, Clock, Factor, Slot, factor_dtype
 
 
 class WholeLinear(AbstractAdapter):
@@ -16,8 +16,12 @@ class WholeLinear(AbstractAdapter):
 
     def __init__(self, base: nn.Module, path: str, slots: Sequence[Slot], clock: Clock):
         super().__init__(base, path, slots, clock)
-        self.weight_K = Parameter(_copies(base.weight, len(slots)))  # type: ignore[arg-type]
-        self.bias_KO = None if base.bias is None else Parameter(_copies(base.bias, len(slots)))  # type: ignore[arg-type]
+        copies = {
+            name: Parameter(_copies(tensor.to(factor_dtype(base)), len(slots)))
+            for name, tensor in base.named_parameters()
+        }
+        self.weight_K = copies["weight"]
+        self.bias_KO = copies.get("bias")
         self.transposed = isinstance(base, nn.Linear)  # Conv1D keeps its weight as (inputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,4 +43,4 @@ class WholeLinear(AbstractAdapter):
 
 
 def _copies(tensor: Tensor, members: int) -> Tensor:
-    return tensor.detach().float().unsqueeze(0).repeat(members, *(1,) * tensor.ndim)
+    return tensor.detach().unsqueeze(0).repeat(members, *(1,) * tensor.ndim)

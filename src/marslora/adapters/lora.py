@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from marslora.adapters._base import AbstractAdapter, Clock, Factor, Slot, stream
+from marslora.adapters._base import AbstractAdapter, Clock, Factor, Slot, factor_dtype, stream
 from marslora.adapters._dropout import drop
 
 
@@ -29,10 +29,11 @@ class Lora(AbstractAdapter):
             if slot.rank:
                 generator = stream(slot.seed, path, "lora_A")
                 nn.init.kaiming_uniform_(A_RI[: slot.rank], a=math.sqrt(5), generator=generator)
-        device = next(base.parameters()).device
-        self.A_KRI = Parameter(A_KRI.to(device))
-        self.B_KOR = Parameter(torch.zeros(len(slots), outputs, largest, device=device))
-        self.register_buffer("scale_K11", torch.tensor([slot.scale for slot in slots], device=device).view(-1, 1, 1))
+        device, dtype = next(base.parameters()).device, factor_dtype(base)
+        self.A_KRI = Parameter(A_KRI.to(device, dtype))
+        self.B_KOR = Parameter(torch.zeros(len(slots), outputs, largest, device=device, dtype=dtype))
+        scales = torch.tensor([slot.scale for slot in slots], device=device, dtype=dtype)
+        self.register_buffer("scale_K11", scales.view(-1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """The base's output plus each member's product on its own chunk."""

@@ -20,6 +20,8 @@ from marslora.engine.pack import Base
 from marslora.engine.towers import FrozenTower
 
 T = TypeVar("T")
+LAST_PART, AFTER_ENCODERS = "language", "projector"
+"""Parts by where they stand: everything else reads the inputs."""
 _towers: WeakKeyDictionary[nn.Module, FrozenTower] = WeakKeyDictionary()
 """Features belong to a module's weights, which are frozen: packs of one process share them."""
 
@@ -30,6 +32,8 @@ class Levers:
 
     towers: dict[str, FrozenTower] = field(default_factory=dict)
     """By module path: those that may be frozen; none of them is an adapter's."""
+    encoders: set[str] = field(default_factory=set)
+    """Those of the towers that read the inputs themselves."""
     recompute: bool = False
     """Gradient checkpointing: layers keep their inputs alone and run again for the backward."""
     _flops_of: dict[tuple[object, ...], float] = field(default_factory=dict)
@@ -38,22 +42,25 @@ class Levers:
     @classmethod
     def of(cls, base: Base, max_tower_bytes: int) -> Levers:
         """Every lever for a model."""
-        paths = [path for part in base.info.parts if part.name != "language" for path in part.paths]
+        paths = {path: part.name for part in base.info.parts if part.name != LAST_PART for path in part.paths}
         towers = {}
         for path in paths:
             module = base.model.get_submodule(path)
-            if path and not any(path.startswith(f"{other}.") for other in paths):
-                towers[path] = _towers.setdefault(module, FrozenTower(module, max_tower_bytes))
-        return cls(towers, base.training.gradient_checkpointing)
+            if path and not any(inside(path, other) for other in paths if other != path):
+                towers[path] = _towers.setdefault(module, FrozenTower(max_tower_bytes))
+        encoders = {path for path in towers if paths[path] != AFTER_ENCODERS}
+        return cls(towers, encoders, base.training.gradient_checkpointing)
 
     @contextlib.contextmanager
     def standing_for(self, base: Base, members: int, adapted: Iterable[str]) -> Iterator[None]:
-        """Within it, towers without an adapted layer run once for all members; layers are recomputed if asked."""
+        """Within it, towers with nothing adapted in or before them run once for all members; layers are recomputed
+        if asked. A projector reads what the encoders give, so it counts as after all of them."""
         paths = tuple(adapted)
+        changed = {path for path in self.towers if any(inside(name, path) for name in paths)}
         with contextlib.ExitStack() as stack:
             for path, tower in self.towers.items():
-                if not any(name == path or name.startswith(f"{path}.") for name in paths):
-                    stack.enter_context(tower.standing_for(members))
+                if path not in changed and (path in self.encoders or not changed):
+                    stack.enter_context(tower.standing_for(base.model.get_submodule(path), members))
             if self.recompute:
                 stack.enter_context(recomputed_layers(base.model))
             yield
@@ -88,6 +95,11 @@ class Levers:
 
     def _tower_flops(self) -> float:
         return sum(tower.flops for tower in self.towers.values())
+
+
+def inside(name: str, path: str) -> bool:
+    """Whether a module path lies in another, or is it."""
+    return name == path or name.startswith(f"{path}.")
 
 
 @contextlib.contextmanager

@@ -63,6 +63,11 @@ class TokenSums(NamedTuple):
     num_tokens: int
 
 
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Half precision made float32; the rest as it is."""
+    return tensor.to(torch.promote_types(torch.float32, tensor.dtype))
+
+
 class AnswerHead:
     """Makes a language model's head see only the positions that predict answer tokens.
 
@@ -110,6 +115,8 @@ def token_sums(logits_KNV: Tensor, tokens_N: Tensor) -> TokenSums:
     """Nats and right guesses of each member, in float32."""
     members, num_tokens, vocabulary = logits_KNV.shape
     tokens_KN = tokens_N.expand(members, -1)
-    nats_KN = cross_entropy(logits_KNV.reshape(-1, vocabulary).float(), tokens_KN.reshape(-1), reduction="none")
+    nats_KN = cross_entropy(
+        at_least_float32(logits_KNV.reshape(-1, vocabulary)), tokens_KN.reshape(-1), reduction="none"
+    )
     correct_K = (logits_KNV.detach().argmax(-1) == tokens_KN).sum(-1)
     return TokenSums(nats_KN.view(members, num_tokens).sum(-1), correct_K, num_tokens)

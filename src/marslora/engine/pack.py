@@ -79,7 +79,7 @@ class Pack:
         self.base, self.members = base, tuple(members)
         self.clock = Clock()
         specs = [member.spec for member in members]
-        kind = kinds.load(adapters, base.training.adapter.name, AbstractAdapter)  # type: ignore[type-abstract]
+        kind = kinds.load(adapters, base.training.adapter.name, AbstractAdapter)
         self.parts = base.modules(specs)
         self.adapters: dict[str, AbstractAdapter] = {}
         for path, part in self.parts.items():
@@ -164,7 +164,7 @@ class Pack:
             groups[part, factor.role, ranks].append(factor.parameter)
         if not groups:
             return None
-        kind = kinds.load(optim, training.optimizer.name, AbstractOptimizer)  # type: ignore[type-abstract]
+        kind = kinds.load(optim, training.optimizer.name, AbstractOptimizer)
         options = {"weight_decay": training.weight_decay, **training.optimizer.options}
         return kind(
             [
@@ -183,20 +183,23 @@ class Pack:
 
     def _load_members(self) -> None:
         for index, member in enumerate(self.members):
-            if not member.weights:
+            if not member.step:
                 continue
             for adapter in self.adapters.values():
                 adapter.load_member(index, member.weights)
-            for _, adapter, factor in self._owned(index):
-                self._load_moments(member, index, adapter.path, factor)
+            for _, adapter, factor in self.factors():
+                self._load_moments(member, index, adapter, factor)
 
-    def _load_moments(self, member: Member, index: int, path: str, factor: Factor) -> None:
+    def _load_moments(self, member: Member, index: int, adapter: AbstractAdapter, factor: Factor) -> None:
         assert self.optimizer is not None
-        names = ("step", *self.optimizer.buffers(factor.parameter))
-        state = {name: member.moments.get(f"{path}.{factor.name}.{name}") for name in names}
+        buffers, key = self.optimizer.buffers(factor.parameter), f"{adapter.path}.{factor.name}"
+        state = {name: member.moments.get(f"{key}.{name}") for name in ("step", *buffers)}
+        if not _owns(adapter, factor, index):  # nothing of its own, but it counts steps like the others
+            nothing = adapter.member_view(factor, index)
+            state = dict.fromkeys(buffers, nothing) | {"step": torch.tensor(float(member.step))}
         if missing := [name for name, tensor in state.items() if tensor is None]:
             raise ConfigError(
-                f"The checkpoint of {member.spec.id} has no optimizer state `{path}.{factor.name}.{missing[0]}`. "
+                f"The checkpoint of {member.spec.id} has no optimizer state `{key}.{missing[0]}`. "
                 f"It was made with another optimizer than `{self.base.training.optimizer.name}`."
             )
         self.optimizer.load_member_state(factor.parameter, index, {k: v for k, v in state.items() if v is not None})
@@ -204,7 +207,7 @@ class Pack:
     def _owned(self, index: int) -> Iterator[tuple[str, AbstractAdapter, Factor]]:
         """The factors in which a member has anything of its own."""
         for part, adapter, factor in self.factors():
-            if factor.role == "full" or adapter.slots[index].rank:
+            if _owns(adapter, factor, index):
                 yield part, adapter, factor
 
     def _weights(self, index: int) -> dict[str, Tensor]:
@@ -226,6 +229,10 @@ class Pack:
             for name, tensor in state.items():
                 found[f"{adapter.path}.{factor.name}.{name}"] = _copied(tensor)
         return found
+
+
+def _owns(adapter: AbstractAdapter, factor: Factor, index: int) -> bool:
+    return factor.role == "full" or adapter.slots[index].rank > 0
 
 
 def _copied(tensor: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ def train_step(
     Learning rates are those set with `Pack.set_rates`; ``pack.clock.step`` names the dropout masks.
     """
     num_tokens = sum(int((batch.labels_BT[:, batch.shift :] != -100).sum()) for batch in batches)
-    loss_K = torch.zeros(pack.num_members, device=pack.base.device)
+    loss_K: Tensor = torch.zeros((), device=pack.base.device)
     pack.clock.training = True
     try:
         for micro_step, batch in enumerate(batches):
@@ -41,7 +41,7 @@ def train_step(
             part_K = pack.token_sums(batch).nats_K / max(num_tokens, 1)
             if part_K.requires_grad:
                 torch.autograd.backward(part_K.sum())
-            loss_K += part_K.detach()
+            loss_K = loss_K + part_K.detach()
     finally:
         pack.clock.training = False
     norms_K = gradient_norms(pack)
@@ -57,10 +57,10 @@ def train_step(
 
 def gradient_norms(pack: Pack) -> Tensor:
     """(K,) norm of each member's gradient over all its trained tensors."""
-    squares_K = torch.zeros(pack.num_members, device=pack.base.device)
+    squares_K: Tensor = torch.zeros(pack.num_members, device=pack.base.device)
     for _, _, factor in pack.factors():
         if factor.parameter.grad is not None:
-            squares_K += factor.parameter.grad.flatten(1).square().sum(-1)
+            squares_K = squares_K + factor.parameter.grad.flatten(1).square().sum(-1)
     return squares_K.sqrt()
 
 

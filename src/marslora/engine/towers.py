@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -22,45 +22,46 @@ from marslora.engine.flops import counted
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-7}
 HALF_TOLERANCE = 5e-2
 Leaves = list[Any]
+Output = tuple[Leaves, TreeSpec]
+_DOES_NOT_FIT = (RuntimeError, ValueError, IndexError, TypeError)
+"""What a module raises when its inputs cannot be taken apart."""
 
 
 @dataclass
 class FrozenTower:
-    """One frozen module and what is remembered of it. Within `standing_for` its calls come here."""
+    """What is remembered of one frozen module. Within `standing_for` its calls come here."""
 
-    module: nn.Module
     max_bytes: int
     """Features beyond this are computed each time they are needed."""
     plan: Literal["items", "once", "plain"] | None = None
-    """How it may be run: each item alone and remembered, once for all members, or as it is. None: not tried yet."""
+    """How it may be run: each item alone and remembered, once for all members, or as it is. None: not known yet."""
     num_bytes: int = 0
     flops: float = 0.0
     """Spent on items that were not remembered."""
-    _features: dict[bytes, Leaves] = field(default_factory=dict)
+    _features: dict[bytes, Output] = field(default_factory=dict)
     _used: tuple[bool, ...] | None = None
     """Which of its outputs the model reads; None: not known, all are kept."""
     _probes: Leaves | None = None
-    _spec: TreeSpec | None = None
     _item_flops: dict[Any, float] = field(default_factory=dict)
 
     @contextlib.contextmanager
-    def standing_for(self, members: int) -> Iterator[None]:
-        """Within it, calls of the module with a batch of ``members`` equal chunks are answered here."""
-        original = self.module.forward
+    def standing_for(self, module: nn.Module, members: int) -> Iterator[None]:
+        """Within it, calls of ``module`` with a batch of ``members`` equal chunks are answered here."""
+        original = module.forward
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             with torch.no_grad():
-                leaves = self._call(original, args, kwargs, members)
+                leaves, spec = self._call(original, args, kwargs, members)
             if self._probes is not None:
-                leaves = self._probes = [leaf.detach().requires_grad_() if _is_float(leaf) else leaf for leaf in leaves]
-            assert self._spec is not None
-            return tree_unflatten(leaves, self._spec)
+                leaves = [leaf.detach().requires_grad_() if _is_float(leaf) else leaf for leaf in leaves]
+                self._probes = leaves
+            return tree_unflatten(leaves, spec)
 
-        self.module.forward = forward
+        module.forward = forward
         try:
             yield
         finally:
-            del self.module.forward
+            del module.forward
 
     def learn_use(self, loss: Callable[[], Tensor]) -> None:
         """Find out which outputs ``loss``, that runs the model, depends on; only these are remembered."""
@@ -80,56 +81,63 @@ class FrozenTower:
         self._features.clear()
         self.num_bytes = 0
 
-    def _call(self, original: Callable[..., Any], args: Any, kwargs: Any, members: int) -> Leaves:
+    def _call(self, original: Callable[..., Any], args: Any, kwargs: Any, members: int) -> Output:
         flat, structure = tree_flatten((args, kwargs))
         once = [_first_chunk(leaf, members) for leaf in flat]
 
-        def run(leaves: Leaves) -> Leaves:
+        def run(leaves: Leaves) -> Output:
             own_args, own_kwargs = tree_unflatten(leaves, structure)
-            found, self._spec = tree_flatten(original(*own_args, **own_kwargs))
-            return found
+            return tree_flatten(original(*own_args, **own_kwargs))
 
         if self.plan is None:
             return self._try_plans(run, flat, once, members)
-        if self.plan == "plain":
-            return run(flat)
         if self.plan == "once":
-            return _repeated(run(once), members)
-        return self._from_items(run, once, members)
+            leaves, spec = run(once)
+            return _repeated(leaves, members), spec
+        if self.plan == "items":
+            with contextlib.suppress(*_DOES_NOT_FIT):
+                return self._from_items(run, once, members)
+        return run(flat)
 
-    def _try_plans(self, run: Callable[[Leaves], Leaves], flat: Leaves, once: Leaves, members: int) -> Leaves:
-        """Run it the plain way, and settle for the best plan that gives the same."""
+    def _try_plans(self, run: Callable[[Leaves], Output], flat: Leaves, once: Leaves, members: int) -> Output:
+        """Run it the plain way, and settle for the best plan that gives the same.
+
+        Whether once is enough for all members shows only where there are several.
+        """
         plain = run(flat)
-        items = _items(once)
-        if len(items) > 1:
-            self.plan = "plain"
-            with contextlib.suppress(RuntimeError, ValueError, IndexError, TypeError):
-                if _equal(_repeated(run(once), members), plain):
-                    self.plan = "once"
-                if _equal(self._from_items(run, once, members), plain):
-                    self.plan = "items"
+        if len(_items(once)) > 1 and self._gives(plain, lambda: self._from_items(run, once, members)):
+            self.plan = "items"
+        elif members > 1:
+            same = self._gives(plain, lambda: (_repeated(run(once)[0], members), plain[1]))
+            self.plan = "once" if same else "plain"
         return plain
 
-    def _from_items(self, run: Callable[[Leaves], Leaves], once: Leaves, members: int) -> Leaves:
-        found = [self._item(run, item) for item in _items(once)]
-        return [self._joined(list(column), index, members) for index, column in enumerate(zip(*found, strict=True))]
+    def _gives(self, plain: Output, attempt: Callable[[], Output]) -> bool:
+        with contextlib.suppress(*_DOES_NOT_FIT):
+            return _equal(attempt()[0], plain[0], self._used)
+        return False
 
-    def _item(self, run: Callable[[Leaves], Leaves], item: Leaves) -> Leaves:
+    def _from_items(self, run: Callable[[Leaves], Output], once: Leaves, members: int) -> Output:
+        found = [self._item(run, item) for item in _items(once)]
+        columns = zip(*(leaves for leaves, _ in found), strict=True)
+        return [self._joined(list(column), index, members) for index, column in enumerate(columns)], found[0][1]
+
+    def _item(self, run: Callable[[Leaves], Output], item: Leaves) -> Output:
         key = _key(item)
         if key in self._features:
             return self._features[key]
         shapes = tuple(tuple(leaf.shape) for leaf in item if isinstance(leaf, Tensor))
         if shapes in self._item_flops:
-            leaves = run(item)
+            leaves, spec = run(item)
         else:
-            leaves, self._item_flops[shapes] = counted(lambda: run(item))
+            (leaves, spec), self._item_flops[shapes] = counted(lambda: run(item))
         self.flops += self._item_flops[shapes]
         kept = [self._kept(leaf, index) for index, leaf in enumerate(leaves)]
         size = sum(leaf.untyped_storage().nbytes() for leaf in kept if isinstance(leaf, Tensor))
         if self.num_bytes + size <= self.max_bytes:
-            self._features[key] = kept
+            self._features[key] = kept, spec
             self.num_bytes += size
-        return kept
+        return kept, spec
 
     def _kept(self, leaf: Any, index: int) -> Any:
         """An output as it is remembered: one that the model does not read keeps its shape alone."""
@@ -201,9 +209,11 @@ def _key(item: Leaves) -> bytes:
     return hashed.digest()
 
 
-def _equal(ours: Sequence[Any], plain: Sequence[Any]) -> bool:
-    """Whether two runs gave the same up to rounding."""
-    return len(ours) == len(plain) and all(_equal_leaf(a, b) for a, b in zip(ours, plain, strict=True))
+def _equal(ours: Leaves, plain: Leaves, used: tuple[bool, ...] | None) -> bool:
+    """Whether two runs gave the same up to rounding, in the outputs that are read."""
+    used = used or (True,) * len(plain)
+    pairs = zip(ours, plain, used, strict=True)
+    return all(_equal_leaf(a, b) for a, b, is_used in pairs if is_used)
 
 
 def _equal_leaf(a: Any, b: Any) -> bool:

@@ -1,0 +1,153 @@
+"""The slow twin of the packed engine: one member, PEFT's own layers, a plain loop, no tricks.
+
+What a pack trains must equal what this trains, member by member.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from marslora import optim
+from marslora.adapters._base import Clock, stream
+from marslora.adapters._dropout import SeededDropout
+from marslora.core import kinds
+from marslora.core.patterns import lora_config_dict
+from marslora.core.schedule import rate_factor
+from marslora.core.spec import MemberSpec
+from marslora.engine.losses import IGNORED, at_least_float32
+from marslora.engine.pack import Base
+from marslora.optim._base import AbstractOptimizer
+
+ADAPTER = "default"
+"""The name PEFT gives a model's only adapter."""
+
+
+@dataclass
+class Solo:
+    """One member on PEFT."""
+
+    base: Base
+    spec: MemberSpec
+    model: PeftModel
+    clock: Clock
+    optimizer: AbstractOptimizer
+    losses: list[float]
+    """Mean nats per answer token of every step's batch."""
+
+    def train(self, steps: Iterable[Sequence[dict[str, Any]]], total_steps: int) -> None:
+        """Take an optimizer step for every list of collated micro-batches."""
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        for step, batches in enumerate(steps):
+            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * rate_factor(step, total_steps, self.base.training, decays=False)
+            self.losses.append(self._step(step, batches))
+
+    def weights(self) -> dict[str, Tensor]:
+        """The trained tensors by module path and PEFT key."""
+        return {key: parameter.detach().clone() for key, _, parameter in self.trained()}
+
+    def trained(self) -> Iterator[tuple[str, str, nn.Parameter]]:
+        """(module path and PEFT key, role, parameter) of every trained tensor."""
+        return _trained(self.model)
+
+    def loss(self, batch: dict[str, Any]) -> Tensor:
+        """Nats summed over the answer tokens of a collated batch."""
+        shift = 0 if self.base.model.config.is_encoder_decoder else 1
+        inputs = {name: value for name, value in batch.items() if name != "labels" or not shift}
+        logits_BTV = self.model(**inputs).logits
+        labels_BT = batch["labels"][:, shift:]
+        wanted_BTV = logits_BTV[:, : labels_BT.shape[1]] if shift else logits_BTV
+        return cross_entropy(
+            at_least_float32(wanted_BTV.flatten(0, 1)), labels_BT.flatten(), ignore_index=IGNORED, reduction="sum"
+        )
+
+    def _step(self, step: int, batches: Sequence[dict[str, Any]]) -> float:
+        shift = 0 if self.base.model.config.is_encoder_decoder else 1
+        num_tokens = sum(int((batch["labels"][:, shift:] != IGNORED).sum()) for batch in batches)
+        total = 0.0
+        self.clock.step, self.clock.training = step, True
+        for micro_step, batch in enumerate(batches):
+            self.clock.micro_step = micro_step
+            loss = self.loss(batch) / num_tokens
+            torch.autograd.backward(loss)
+            total += float(loss.detach())
+        self.clock.training = False
+        if self.base.training.clip_norm:
+            nn.utils.clip_grad_norm_([p for _, _, p in self.trained()], self.base.training.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return total
+
+
+@contextlib.contextmanager
+def on_peft(base: Base, spec: MemberSpec) -> Iterator[Solo]:
+    """The member with PEFT's layers in the base, which afterwards is what it was."""
+    training = base.training
+    parts = base.modules([spec])
+    ranks = {path: spec.allocation.get(part) for path, part in parts.items() if part not in training.full}
+    whole = [path for path, part in parts.items() if part in training.full]
+    before = {path: base.model.get_submodule(path) for path in whole}
+    slot = base.slot(spec, "")
+    model = get_peft_model(base.model, LoraConfig(**lora_config_dict(ranks, slot.scale, whole, slot.dropout)))
+    model.eval()
+    clock = Clock()
+    _initialise(model, base, spec, clock, parts)
+    rate = (spec.learning_rate or training.learning_rate) / training.learning_rate
+    kind = kinds.load(optim, training.optimizer.name, AbstractOptimizer)
+    groups = [
+        {
+            "params": [parameter],
+            "role": role,
+            "part": (part := parts[_module_of(key)]),
+            "lr": rate * training.part_learning_rates.get(part, training.learning_rate),
+        }
+        for key, role, parameter in _trained(model)
+    ]
+    optimizer = kind(groups, **{"weight_decay": training.weight_decay, **training.optimizer.options})
+    try:
+        yield Solo(base, spec, model, clock, optimizer, [])
+    finally:
+        model.unload()
+        for path, module in before.items():
+            base.model.set_submodule(path, module)
+        base.model.requires_grad_(False).eval()
+
+
+def _initialise(model: PeftModel, base: Base, spec: MemberSpec, clock: Clock, parts: dict[str, str]) -> None:
+    """Draw A from the member's streams, and dropout masks from its counters."""
+    inner = model.get_base_model()
+    for path, part in parts.items():
+        layer = inner.get_submodule(path)
+        if part not in base.training.full and spec.allocation.get(part):
+            A_RI = layer.lora_A[ADAPTER].weight
+            fresh = torch.empty(A_RI.shape)
+            nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=stream(spec.seed, path, "lora_A"))
+            A_RI.data.copy_(fresh)
+            layer.lora_dropout[ADAPTER] = SeededDropout(base.slot(spec, part), path, clock)
+    for _, role, parameter in _trained(model):
+        if role == "full":
+            parameter.data = parameter.data.to(torch.promote_types(torch.float32, parameter.dtype))
+
+
+def _trained(model: PeftModel) -> Iterator[tuple[str, str, nn.Parameter]]:
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            key = name.removeprefix("base_model.model.")
+            if f".modules_to_save.{ADAPTER}." in key:
+                yield key.replace(f".modules_to_save.{ADAPTER}.", "."), "full", parameter
+            else:
+                yield key.replace(f".{ADAPTER}.", "."), key.split(".lora_")[1][0], parameter
+
+
+def _module_of(key: str) -> str:
+    """The module path of a trained tensor's key."""
+    return key.partition(".lora_")[0] if ".lora_" in key else key.rpartition(".")[0]

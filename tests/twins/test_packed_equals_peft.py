@@ -1,0 +1,95 @@
+"""The central test: members trained together end where PEFT takes each of them alone."""
+
+import pytest
+import torch
+
+from tests.helpers.tiny_models import TINY
+from tests.twins.worlds import (
+    alone_gradients,
+    distance,
+    member,
+    packed_gradients,
+    tiny_base,
+    train_alone,
+    train_packed,
+    varied,
+)
+
+EXACT = 1e-5
+FLOAT32_ONLY = {"qwen3_vl_moe"}
+FLOAT32_INSIDE = {"gemma4"}
+NOT_PACKABLE = {"phi4_multimodal": "its projector runs once for every image"}
+
+
+def three(base, **fields):
+    """Ranks 1, 4, 16 with unequal seeds, learning rates, scales and dropout."""
+    return [
+        member(base, 1, seed=1, learning_rate=1e-3, dropout=0.1, **fields),
+        member(base, 4, seed=2, learning_rate=4e-3, dropout=0.3, alpha_over_rank=1.0, **fields),
+        member(base, 16, seed=3, **fields),
+    ]
+
+
+def check(base, specs, steps, tolerance=EXACT):
+    together, losses = train_packed(base, specs, steps)
+    for index, spec in enumerate(specs):
+        alone, own_losses = train_alone(base, spec, steps)
+        assert torch.allclose(losses[:, index], own_losses, rtol=1e-5), spec.id
+        assert distance(together[index], alone) < tolerance, spec.id
+
+
+def test_fifty_steps():
+    base, batch = tiny_base(clip_norm=0.5, warmup=0.1, weight_decay=0.01, part_learning_rates={"vision": 1e-3})
+    check(base, three(base), varied(batch, 50))
+
+
+def test_clipping_is_at_work_in_the_fifty_steps():
+    base, batch = tiny_base(clip_norm=0.5)
+    free, _ = tiny_base(clip_norm=0.0)
+    steps = varied(batch, 3)
+    assert distance(train_packed(base, three(base), steps)[0][2], train_packed(free, three(free), steps)[0][2]) > 1e-3
+
+
+def test_accumulation():
+    base, batch = tiny_base(accumulation=2)
+    check(base, three(base), varied(batch, 8, accumulation=2))
+
+
+def test_different_ranks_by_part_and_parts_left_alone():
+    base, batch = tiny_base(dropout=0.2)
+    specs = [
+        member(base, {"vision": 2, "projector": 0, "language": 8}, seed=5),
+        member(base, {"vision": 0, "projector": 4, "language": 1}, seed=6),
+        member(base, {"vision": 8, "projector": 16, "language": 0}, seed=7),
+    ]
+    check(base, specs, varied(batch, 10))
+
+
+def test_a_projector_trained_whole():
+    base, batch = tiny_base(full=("projector",))
+    check(base, three(base), varied(batch, 10))
+
+
+def gradients_agree(name):
+    dtype = torch.float32 if name in FLOAT32_ONLY else torch.float64
+    base, batch = tiny_base(name, dtype, dropout=0.1)
+    specs = [member(base, rank, seed=rank) for rank in (2, 8, 4)]
+    tolerance = EXACT if name in {*FLOAT32_ONLY, *FLOAT32_INSIDE} else 1e-9
+    weights, gradients = packed_gradients(base, specs, batch)
+    for spec, own_weights, own_gradients in zip(specs, weights, gradients, strict=True):
+        assert distance(own_gradients, alone_gradients(base, spec, own_weights, batch)) < tolerance, spec.id
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_vl", "gemma3"])
+def test_architectures(name):
+    gradients_agree(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in TINY if name not in ("llava", "qwen2_vl", "gemma3")])
+def test_all_architectures(name):
+    if name in NOT_PACKABLE:
+        with pytest.raises(RuntimeError, match="invalid for input of size"):
+            gradients_agree(name)
+    else:
+        gradients_agree(name)

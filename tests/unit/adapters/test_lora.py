@@ -1,0 +1,141 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from marslora import adapters
+from marslora.adapters._base import AbstractAdapter, Clock, Slot
+from marslora.adapters._full import WholeLinear
+from marslora.adapters.lora import Lora
+from marslora.core import kinds
+from marslora.core.errors import StudyError
+
+SLOTS = (Slot(2, 2.0, seed=1), Slot(0, 2.0, seed=2), Slot(5, 0.5, dropout=0.4, seed=3))
+
+
+def frozen(inputs=6, outputs=4, bias=True):
+    torch.manual_seed(0)
+    return nn.Linear(inputs, outputs, bias=bias).requires_grad_(False)
+
+
+def randomise(adapter):
+    for factor in adapter.factors():
+        for k in range(adapter.num_members):
+            view = adapter.member_view(factor, k)
+            view.copy_(torch.randn(view.shape, generator=torch.Generator().manual_seed(k)))
+    return adapter
+
+
+@pytest.mark.parametrize("name", kinds.names(adapters))
+def test_a_fresh_adapter_changes_nothing(name):
+    adapter = kinds.load(adapters, name, AbstractAdapter)(base := frozen(), "fc", SLOTS, Clock())
+    x = torch.randn(9, 7, 6)
+    assert torch.equal(adapter(x), base(x))
+
+
+def test_a_starts_as_peft_draws_it_and_b_at_zero():
+    A_KRI, B_KOR = (factor.parameter for factor in Lora(frozen(300), "fc", (Slot(64),), Clock()).factors())
+    bound = 1 / math.sqrt(300)
+    assert float(A_KRI.abs().max()) <= bound and float(A_KRI.std()) == pytest.approx(bound / math.sqrt(3), rel=0.02)
+    assert float(B_KOR.abs().max()) == 0
+
+
+def test_a_member_starts_the_same_in_every_pack_and_module_names_matter():
+    packed = Lora(frozen(), "fc", SLOTS, Clock())
+    alone = Lora(frozen(), "fc", SLOTS[2:], Clock())
+    elsewhere = Lora(frozen(), "other", SLOTS[2:], Clock())
+    assert torch.equal(packed.member_view(packed.factors()[0], 2), alone.member_view(alone.factors()[0], 0))
+    assert not torch.equal(alone.A_KRI, elsewhere.A_KRI)
+
+
+def test_members_are_chunks_and_ranks_are_their_own():
+    adapter = randomise(Lora(base := frozen(), "fc", SLOTS, Clock()))
+    x = torch.randn(6, 3, 6)
+    for k, (chunk, slot) in enumerate(zip(x.chunk(3), SLOTS, strict=True)):
+        A, B = (adapter.member_view(factor, k) for factor in adapter.factors())
+        expected = base(chunk) + slot.scale * chunk @ A.T @ B.T
+        assert torch.allclose(adapter(x).chunk(3)[k], expected, atol=1e-6)
+    assert torch.equal(adapter(x).chunk(3)[1], base(x).chunk(3)[1])
+
+
+def test_padding_gets_no_gradient():
+    adapter = randomise(Lora(frozen(), "fc", SLOTS, Clock(training=True)))
+    adapter(torch.randn(6, 3, 6)).square().sum().backward()
+    for slot, A_RI, B_OR in zip(SLOTS, adapter.A_KRI.grad, adapter.B_KOR.grad, strict=True):
+        assert not A_RI[slot.rank :].any() and not B_OR[:, slot.rank :].any()
+        assert bool(A_RI[: slot.rank].any()) == bool(slot.rank)
+
+
+def test_dropout_depends_on_the_clock_and_the_member_alone():
+    x = torch.randn(3, 50, 6)
+    packed = randomise(Lora(base := frozen(), "fc", SLOTS, clock := Clock(training=True)))
+    alone = randomise(Lora(base, "fc", SLOTS[2:], clock))
+    alone.load_member(0, {f"fc.{f.key}": packed.member_view(f, 2) for f in packed.factors()})
+    first = packed(x)
+    assert torch.equal(packed(x), first)
+    assert torch.allclose(alone(x[2:]), first[2:], atol=1e-6)
+    clock.micro_step = 1
+    second = packed(x)
+    assert torch.equal(second[:2], first[:2]) and not torch.equal(second[2], first[2])
+    clock.training = False
+    assert not torch.equal(packed(x)[2], second[2])
+
+
+def test_dropout_keeps_the_mean():
+    slots = (Slot(1, dropout=0.25),)
+    adapter = Lora(frozen(400, 1), "fc", slots, Clock(training=True))
+    adapter.A_KRI.data.fill_(1.0)
+    adapter.B_KOR.data.fill_(1.0)
+    x = torch.ones(1, 200, 400)
+    change = adapter(x) - adapter.base(x)
+    assert float(change.mean()) == pytest.approx(400, rel=0.01) and float(change.std()) > 1
+
+
+def test_a_member_comes_back_from_its_own_tensors_and_others_do_not_move():
+    first, second = randomise(Lora(frozen(), "fc", SLOTS, Clock())), Lora(frozen(), "fc", SLOTS, Clock())
+    untouched = second.A_KRI[0].clone()
+    second.load_member(2, {f"fc.{f.key}": first.member_view(f, 2) for f in first.factors()})
+    assert torch.equal(second.A_KRI[2], first.A_KRI[2]) and torch.equal(second.A_KRI[0], untouched)
+
+
+@pytest.mark.parametrize("tensors", [{}, {"fc.lora_A.weight": torch.zeros(3, 6)}])
+def test_tensors_of_another_run_are_refused(tensors):
+    with pytest.raises(StudyError, match=r"fc\.lora_A\.weight"):
+        Lora(frozen(), "fc", SLOTS, Clock()).load_member(0, tensors)
+
+
+def test_half_precision_linears_have_float32_factors():
+    adapter = randomise(Lora(frozen().to(torch.bfloat16), "fc", SLOTS, Clock()))
+    x = torch.randn(3, 2, 6, dtype=torch.bfloat16)
+    assert {factor.parameter.dtype for factor in adapter.factors()} == {torch.float32}
+    assert adapter(x).dtype == torch.bfloat16
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.allclose(adapter(x).float(), adapter(x).float(), atol=0.1)
+
+
+def test_what_a_model_reads_of_its_linear_is_still_there():
+    adapter = Lora(base := frozen(), "fc", SLOTS, Clock())
+    assert adapter.weight is base.weight and adapter.in_features == 6
+    with pytest.raises(AttributeError):
+        _ = adapter.nonsense
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_trained_whole(bias):
+    adapter = WholeLinear(base := frozen(bias=bias), "fc", SLOTS, Clock())
+    x = torch.randn(6, 3, 6)
+    assert torch.allclose(adapter(x), base(x), atol=1e-6)
+    adapter.weight_K.data[1] *= 2
+    assert torch.allclose(adapter(x).chunk(3)[0], base(x).chunk(3)[0], atol=1e-6)
+    assert not torch.allclose(adapter(x).chunk(3)[1], base(x).chunk(3)[1], atol=1e-2)
+    assert [factor.key for factor in adapter.factors()] == ["weight", "bias"][: 1 + bias]
+
+
+def test_conv1d_of_gpt2():
+    from transformers.pytorch_utils import Conv1D
+
+    base = Conv1D(4, 6).requires_grad_(False)
+    x = torch.randn(3, 2, 6)
+    assert torch.equal(Lora(base, "fc", SLOTS, Clock())(x), base(x))
+    assert torch.allclose(WholeLinear(base, "fc", SLOTS, Clock())(x), base(x), atol=1e-6)
