@@ -110,7 +110,7 @@ def _fit_points(examples: tuple[int, ...], losses: tuple[float, ...], diverged: 
         status = "flat"
     elif stop < len(t_N) and np.log(np.median(loss_N[-2:]) / lowest) > TURN * noise:
         status = "turned_up"
-    else:
+    elif stop < len(t_N):
         fitted = _fit(t_N / t_N[-1], loss_N)
         smooth_N = fitted.predict({"t": t_N / t_N[-1]})
         start, lowest = float(smooth_N[0]), float(smooth_N[-1])

@@ -82,7 +82,7 @@ class MarsStrategy(AbstractStrategy):
         return [found.candidates[c] for c in chosen]
 
     def _leaders(self, found: Study, begun: Sequence[Allocation]) -> list[Allocation]:
-        """The allocations that go on: those that have begun to, the best and the chosen one, the likeliest to be best."""
+        """The allocations that go on: those that have begun to, the best and the chosen, the likeliest to be best."""
         if found.choice is None:
             return list(begun)
         likely = np.argsort(-found.choice.p_best_C, kind="stable").tolist()

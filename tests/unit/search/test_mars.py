@@ -1,4 +1,5 @@
 import dataclasses
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -10,6 +11,11 @@ from marslora.search.mars import MarsStrategy
 from marslora.search.uniform import UniformStrategy
 
 
+@lru_cache
+def clear_search():
+    return search(CLEAR)
+
+
 def search(world, **more):
     problem, strategy = world.problem(**more), MarsStrategy()
     runs = replay(strategy, world, problem)
@@ -17,13 +23,12 @@ def search(world, **more):
 
 
 def test_calibration_keeps_to_its_budget():
-    for budget in (None, 0.5, 1.5):
-        problem, runs, _ = search(CLEAR, budget=budget)
-        assert problem.spent(runs) == pytest.approx(budget or 0.9, rel=0.2)
+    for budget, (problem, runs, _) in ((0.9, clear_search()), (0.5, search(CLEAR, budget=0.5))):
+        assert problem.spent(runs) == pytest.approx(budget, rel=0.2)
 
 
 def test_arms_adapt_one_part_alone_at_every_rank_and_two_data_sizes():
-    _, runs, _ = search(CLEAR)
+    _, runs, _ = clear_search()
     for part in PAIR.parts:
         arms = [run.member for run in runs if run.member.allocation.active == (part,)]
         assert {arm.allocation[part] for arm in arms} == set(PAIR.ladder(part))
@@ -32,7 +37,7 @@ def test_arms_adapt_one_part_alone_at_every_rank_and_two_data_sizes():
 
 
 def test_joint_runs_are_balanced_ones_and_controls_on_all_rows():
-    problem, runs, decision = search(CLEAR)
+    problem, runs, decision = clear_search()
     joint = [run.member for run in runs if len(run.member.allocation.active) == 2]
     assert 8 <= len({member.allocation for member in joint}) <= 11
     assert {member.data_examples for member in joint} == {problem.num_train}
@@ -53,7 +58,7 @@ def test_extension_does_not_change_what_was_asked_before():
     assert set(lengths) == set(rounds[0])
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
 def test_a_clear_problem_is_solved_with_small_regret(seed):
     world = dataclasses.replace(CLEAR, seed=seed)
     problem, _, decision = search(world)
@@ -65,15 +70,16 @@ def test_a_clear_problem_is_solved_with_small_regret(seed):
     assert decision.candidate(decision.chosen).p_best > 0.2
 
 
-def test_ranks_that_do_not_matter_are_called_indistinguishable_and_the_cheapest_is_taken():
+@pytest.mark.parametrize("num", [1, pytest.param(12, marks=pytest.mark.slow)])
+def test_ranks_that_do_not_matter_are_called_indistinguishable_and_the_cheapest_is_taken(num):
     indistinguishable, cheap = 0, 0
-    for seed in range(6):
+    for seed in range(num):
         problem, _, decision = search(dataclasses.replace(NULL, seed=seed))
         indistinguishable += decision.verdict == "indistinguishable"
         order = sorted(problem.candidates(), key=problem.count_parameters)
         cheap += decision.chosen in order[:3]
-    assert indistinguishable >= 5
-    assert cheap >= 4
+    assert indistinguishable >= 0.9 * num
+    assert cheap >= 0.7 * num
 
 
 def test_the_laws_of_the_arms_order_the_parts_as_they_are():
@@ -87,7 +93,7 @@ def test_the_laws_of_the_arms_order_the_parts_as_they_are():
 
 
 def test_closed_forms_are_given_for_each_ordered_pair_and_rank():
-    _, _, decision = search(CLEAR)
+    _, _, decision = clear_search()
     pairs = {(form.part, form.given, form.given_rank) for form in decision.closed_forms}
     assert len(pairs) == 8
     assert all(form.status == "solved" or form.message for form in decision.closed_forms)
