@@ -1,7 +1,7 @@
 """Do the matrix optimizers train LoRA better than AdamW, and is their best learning rate the same at every rank?
 
     python benchmarks/optimizer_quality.py planted --json benchmarks/optimizer_quality.json
-    python benchmarks/optimizer_quality.py model --model PATH --train FILE --parts vision language
+    python benchmarks/optimizer_quality.py embedded --task both --examples 3000
 
 Rules, fixed before running. Every method has the same gradient evaluations (exact methods take half the steps), the
 same schedule, starts and batches (paired by seed). Its learning rate is chosen on the tuning seeds from a grid that is
@@ -133,12 +133,16 @@ def planted(steps: int, batch: int = 32) -> Trial:
     return trial
 
 
-def packed_model(options: argparse.Namespace) -> Trial:
-    """LoRA on a real model, all runs of a method in one pack of the engine."""
+def embedded(options: argparse.Namespace) -> Trial:
+    """LoRA on the embedded multimodal model, all runs of a method in one pack of the engine."""
     from marslora.core.allocation import Allocation
     from marslora.core.runs import Failure, Observation
     from marslora.core.spec import DataSpec, KindSpec, MemberSpec, ModelSpec, PackSpec, TrainingSpec
     from marslora.engine.worker import run_pack
+    from marslora.recipes.embedded import settings
+
+    home = Path(tempfile.mkdtemp())
+    task = settings(options.task, home / "task")
 
     def trial(method: Method, rank: int, rates: list[float], seeds: list[int]) -> np.ndarray:
         if method.passes > 1:
@@ -147,10 +151,11 @@ def packed_model(options: argparse.Namespace) -> Trial:
         with tempfile.TemporaryDirectory() as folder:
             spec = PackSpec(
                 id="quality",
-                model=ModelSpec(path=options.model),
-                data=DataSpec(train=tuple(options.train)),
+                model=ModelSpec(**task["model"]),
+                data=DataSpec(**{key: value for key, value in task["data"].items() if key != "test"}),
                 training=TrainingSpec(
-                    examples=options.examples, optimizer=KindSpec(name=method.kind, options=method.options)
+                    **{**task["training"], "examples": options.examples},
+                    optimizer=KindSpec(name=method.kind, options=method.options),
                 ),
                 full_examples=options.examples,
                 members=tuple(
@@ -165,7 +170,7 @@ def packed_model(options: argparse.Namespace) -> Trial:
                     for number, (rate, seed) in enumerate(grid)
                 ),
                 checkpoint_folder=f"{folder}/checkpoints",
-                cache_folder=f"{folder}/cache",
+                cache_folder=str(home / "cache"),
             )
             losses = np.full(len(grid), np.inf)
 
@@ -243,20 +248,19 @@ def study(trial: Trial, ranks: list[int], names: list[str], num_tuning: int, num
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("problem", choices=["planted", "model"])
+    parser.add_argument("problem", choices=["planted", "embedded"])
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 8, 32])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--tuning-seeds", type=int, default=5)
     parser.add_argument("--fresh-seeds", type=int, default=20)
     parser.add_argument("--steps", type=int, default=300, help="gradient evaluations of the planted problem")
-    parser.add_argument("--model", help="a folder of a multimodal model")
-    parser.add_argument("--train", nargs="+", default=[], help="its training rows")
+    parser.add_argument("--task", default="both", help="a task of the embedded model")
     parser.add_argument("--parts", nargs="+", default=["vision", "language"])
     parser.add_argument("--examples", type=int, default=2000)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     names = list(dict.fromkeys([BASELINE, CONTROL, "moonlight bfloat16", *options.methods]))
-    trial = planted(options.steps) if options.problem == "planted" else packed_model(options)
+    trial = planted(options.steps) if options.problem == "planted" else embedded(options)
     report = study(trial, options.ranks, names, options.tuning_seeds, options.fresh_seeds)
     if options.json:
         options.json.write_text(json.dumps({"arguments": vars(options) | {"json": None}, **report}, indent=1) + "\n")
