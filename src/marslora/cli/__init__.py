@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -23,6 +24,7 @@ for command in (demo, search, inspect, report, export, kinds):
 
 def main() -> None:
     """Run the command line; a user's error is one line and exit code 2."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin make every other process slow
     try:
         app()
     except MarsloraError as error:

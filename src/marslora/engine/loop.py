@@ -164,13 +164,18 @@ class SegmentRun:
                 self._after(examples, self._step(pack, step, batches, measure))
                 if any(self._due(examples, step + 1)):
                     self._validate(pack, examples, step + 1)
-                loop.advance(sum(m.examples for m in loop.members) + len(self.now) * (examples - self.segment.start))
+                loop.advance(self._seen_by_all())
                 if time.monotonic() - saved >= CHECKPOINT_SECONDS and examples < self.segment.stop:
                     self._save(pack, step + 1)
                     saved = time.monotonic()
                 if not self.is_alive_K.any():
                     break
             self._finish(pack)
+
+    def _seen_by_all(self) -> int:
+        """Examples of all members of the loop: of those in the segment as they stand now."""
+        others = [m for index, m in enumerate(self.loop.members) if index not in self.segment.indices]
+        return sum(member.examples for member in [*others, *self.now])
 
     def _steps(self) -> Iterator[tuple[int, int, list[dict[str, Tensor]]]]:
         """(examples seen after it, its number, micro-batches) of every step."""
