@@ -1,4 +1,4 @@
-"""LoRA: a frozen linear plus a low-rank product (Hu et al. 2022, arXiv 2106.09685), K members in two batched products.
+"""LoRA: a frozen linear plus a low-rank product (Hu et al. 2022, arXiv 2106.09685), K members at once.
 
 Member k's change is ``scale_k B_k A_k drop(x)``. Ranks are padded with zeros to the largest; padding gets a zero
 gradient (rows of A through zero columns of B and the other way round) and therefore stays zero.
@@ -15,6 +15,7 @@ from torch.nn import Parameter
 
 from marslora.adapters._base import AbstractAdapter, Clock, Factor, Slot, factor_dtype, stream
 from marslora.adapters._dropout import drop
+from marslora.adapters._products import add_low_rank
 
 
 class Lora(AbstractAdapter):
@@ -32,19 +33,17 @@ class Lora(AbstractAdapter):
         device, dtype = next(base.parameters()).device, factor_dtype(base)
         self.A_KRI = Parameter(A_KRI.to(device, dtype))
         self.B_KOR = Parameter(torch.zeros(len(slots), outputs, largest, device=device, dtype=dtype))
-        scales = torch.tensor([slot.scale for slot in slots], device=device, dtype=dtype)
-        self.register_buffer("scale_K11", scales.view(-1, 1, 1))
+        self.scales = tuple(slot.scale for slot in slots)
 
     def forward(self, x: Tensor) -> Tensor:
         """The base's output plus each member's product on its own chunk."""
-        y: Tensor = self.base(x)
         x_KNI = x.reshape(self.num_members, -1, x.shape[-1])
+        y_KNO: Tensor = self.base(x_KNI)
         if not torch.is_autocast_enabled(x.device.type):
             x_KNI = x_KNI.to(self.A_KRI.dtype)
         x_KNI = drop(x_KNI, self.slots, self.path, self.clock)
-        h_KNR = torch.bmm(x_KNI, self.A_KRI.mT) * self.scale_K11
-        change_KNO = torch.bmm(h_KNR, self.B_KOR.mT)
-        return y + change_KNO.to(y.dtype).view(y.shape)
+        y_KNO = add_low_rank(y_KNO, x_KNI, self.A_KRI, self.B_KOR, self.ranks, self.scales)
+        return y_KNO.view(*x.shape[:-1], y_KNO.shape[-1])
 
     def factors(self) -> tuple[Factor, ...]:
         """A (K, R, I) and B (K, O, R)."""

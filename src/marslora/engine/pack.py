@@ -193,7 +193,7 @@ class Pack:
     def _load_moments(self, member: Member, index: int, adapter: AbstractAdapter, factor: Factor) -> None:
         assert self.optimizer is not None
         buffers, key = self.optimizer.buffers(factor.parameter), f"{adapter.path}.{factor.name}"
-        state = {name: member.moments.get(f"{key}.{name}") for name in ("step", *buffers)}
+        state: Mapping[str, Tensor | None] = {name: member.moments.get(f"{key}.{name}") for name in ("step", *buffers)}
         if not _owns(adapter, factor, index):  # nothing of its own, but it counts steps like the others
             nothing = adapter.member_view(factor, index)
             state = dict.fromkeys(buffers, nothing) | {"step": torch.tensor(float(member.step))}

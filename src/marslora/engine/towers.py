@@ -78,6 +78,9 @@ class FrozenTower:
             return
         gradients = iter(torch.autograd.grad(value, wanted, allow_unused=True))
         self._used = tuple(next(gradients) is not None if _is_float(leaf) else True for leaf in probes)
+        self._forget()
+
+    def _forget(self) -> None:
         self._features.clear()
         self.num_bytes = 0
 
@@ -107,7 +110,9 @@ class FrozenTower:
         plain = run(flat)
         if len(_items(once)) > 1 and self._gives(plain, lambda: self._from_items(run, once, members)):
             self.plan = "items"
-        elif members > 1:
+            return plain
+        self._forget()
+        if members > 1:
             same = self._gives(plain, lambda: (_repeated(run(once)[0], members), plain[1]))
             self.plan = "once" if same else "plain"
         return plain

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from marslora import adapters
+from marslora.adapters import _products
 from marslora.adapters._base import AbstractAdapter, Clock, Slot
 from marslora.adapters._full import WholeLinear
 from marslora.adapters.lora import Lora
@@ -57,6 +58,21 @@ def test_members_are_chunks_and_ranks_are_their_own():
         expected = base(chunk) + slot.scale * chunk @ A.T @ B.T
         assert torch.allclose(adapter(x).chunk(3)[k], expected, atol=1e-6)
     assert torch.equal(adapter(x).chunk(3)[1], base(x).chunk(3)[1])
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_concatenated_ranks_give_what_padded_ones_give(monkeypatch, dropout):
+    slots = [Slot(rank, 0.5 + rank, dropout, seed=rank) for rank in (1, 0, 6, 2)]
+    found = []
+    for limit in (0.0, 1.1):
+        monkeypatch.setattr(_products, "PADDING_WORTH_AVOIDING", limit)
+        adapter = randomise(Lora(frozen(), "fc", slots, Clock(training=True)))
+        x = torch.randn(8, 3, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
+        y = adapter(x * 1.0)
+        y.sin().sum().backward()
+        found.append((y.detach(), x.grad, adapter.A_KRI.grad, adapter.B_KOR.grad))
+    for a, b in zip(*found, strict=True):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 def test_padding_gets_no_gradient():
