@@ -108,7 +108,7 @@ def search(
         eval: Held-out rows for every decision; None splits a share off ``train``.
         test: Rows that are looked at once, at the very end.
         ranks: One ladder for every part but the projector, or ``{part: ladder or rank}``.
-        strategy: A kind of `marslora.search`, e.g. ``mars``, ``grid``, ``uniform``.
+        strategy: A kind of `marslora.strategies`, e.g. ``mars``, ``grid``, ``uniform``.
         budget: Most run equivalents spent on calibration; None leaves it to the strategy.
         training: Fields of `TrainingSpec`, e.g. ``{"epochs": 2, "learning_rate": 1e-4}``.
         data: Further fields of `DataSpec`, e.g. ``{"max_validation": 256}``.

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from marslora import exporters, search
+from marslora import exporters, strategies
 from marslora.core import kinds
 from marslora.core.allocation import Allocation
 from marslora.core.decision import Decision
@@ -37,8 +37,8 @@ from marslora.core.spec import FinalSpec, MemberSpec, PackSpec, PrepareSpec, Tra
 from marslora.executors._base import AbstractExecutor
 from marslora.executors.inline import Inline
 from marslora.exporters._base import AbstractExporter
-from marslora.search._base import AbstractStrategy, Problem
 from marslora.store.study import Study
+from marslora.strategies._base import AbstractStrategy, Problem
 
 PREPARE = "marslora.engine.prepare:prepare"
 RUN_PACK = "marslora.engine.worker:run_pack"
@@ -119,7 +119,7 @@ class Pipeline:
     def strategy(self) -> AbstractStrategy:
         """The strategy that the spec names."""
         asked = self.study.spec.search.strategy
-        return kinds.load(search, asked.name, AbstractStrategy).of(asked.options)
+        return kinds.load(strategies, asked.name, AbstractStrategy).of(asked.options)
 
     def calibrate(self) -> list[Run]:
         """Measure what the strategy asks for, round after round; every observation is kept as it comes."""

@@ -12,10 +12,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "core": set(),
     "store": {"core"},
     "laws": {"core"},
-    "search": {"core", "laws"},
+    "strategies": {"core", "laws"},
     "executors": {"core"},
     "exporters": {"core"},
-    "report": {"core", "store", "laws", "search"},
+    "report": {"core", "store", "laws", "strategies"},
     "adapters": {"core"},
     "gradients": {"core"},
     "optim": {"core"},
@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "finetune": {"core", "adapters", "gradients", "optim", "models", "data"},
 }
 FRONT = {"pipeline", "api", "recipes", "cli", "__init__", "__main__"}
-TORCH_FREE = {"core", "store", "laws", "search", "executors", "exporters", "report"}
+TORCH_FREE = {"core", "store", "laws", "strategies", "executors", "exporters", "report"}
 HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets"}
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 80
 

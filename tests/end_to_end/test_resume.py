@@ -76,9 +76,10 @@ def is_calibrating(study):
 
 def is_training(study):
     """The final run has written a checkpoint and is not done."""
-    return any(study.glob("final/checkpoints/checkpoint-*/adapter_model.safetensors")) and not (
-        study / "final.json"
-    ).exists()
+    return (
+        any(study.glob("final/checkpoints/checkpoint-*/adapter_model.safetensors"))
+        and not (study / "final.json").exists()
+    )
 
 
 @pytest.mark.parametrize("moment", [is_calibrating, is_training])

@@ -10,7 +10,7 @@ from rich.table import Table
 from marslora.core import kinds
 
 ROOMS = {
-    "strategy": "search",
+    "strategy": "strategies",
     "law": "laws",
     "adapter": "adapters",
     "optimizer": "optim",

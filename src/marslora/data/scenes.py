@@ -18,7 +18,9 @@ from marslora.data.scenes_draw import Scenes, Split, draw, things, words
 from marslora.data.scenes_talk import QUESTIONS, Scene, Turn, background_name
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-_TRAINING = MappingProxyType({"examples": 3000, "batch_size": 16, "learning_rate": 4e-3, "alpha_over_rank": 2.0})
+_TRAINING = MappingProxyType(
+    {"examples": 3000, "batch_size": 16, "learning_rate": 4e-3, "alpha_over_rank": 2.0, "evaluations": 8}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,7 @@ class Task:
     languages: tuple[str, ...] = ("english",)
     """Languages of the things' names, drawn evenly; the question names any other than English."""
     num_train: int = 3000
-    num_validation: int = 256
+    num_validation: int = 96
     num_test: int = 512
     training: Mapping[str, Any] = field(default_factory=lambda: _TRAINING)
     """Fields of `TrainingSpec` with which a full run of the task is cheap and learns."""
@@ -118,7 +120,7 @@ def write_task(
     The same arguments give the same rows; a split's rows do not depend on the other splits' sizes.
     """
     task = find(name)
-    paths = {}
+    paths: dict[str, Path] = {}
     for split, num in zip(SPLITS, (num_train, num_validation, num_test), strict=True):
         paths[split] = Path(folder) / f"{name}-{split}.parquet"
         scenes_rows.write(paths[split], *make(task, split, num, seed))
@@ -128,7 +130,7 @@ def write_task(
 def ensure_task(name: str, folder: str | Path) -> dict[str, Path]:
     """The three files of a task in its default sizes; written where one of them is missing."""
     task = find(name)
-    paths = {split: Path(folder) / f"{name}-{split}.parquet" for split in SPLITS}
+    paths: dict[str, Path] = {split: Path(folder) / f"{name}-{split}.parquet" for split in SPLITS}
     if all(path.is_file() for path in paths.values()):
         return paths
     return write_task(

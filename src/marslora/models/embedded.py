@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 IMAGE_PIXELS = 48
 PATCH_PIXELS = 12
@@ -34,7 +35,7 @@ def embedded_folder() -> Path:
     return Path(str(files("marslora") / "assets" / "embedded"))
 
 
-def new_processor(texts: Iterable[str], num_tokens: int):
+def new_processor(texts: Iterable[str], num_tokens: int) -> Any:
     """A `LlavaProcessor` with a byte-level BPE tokenizer trained on ``texts``: no input is ever unknown to it."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlavaProcessor, PreTrainedTokenizerFast
@@ -66,7 +67,7 @@ def new_processor(texts: Iterable[str], num_tokens: int):
     )
 
 
-def new_model(tokenizer):
+def new_model(tokenizer: Any) -> Any:
     """The embedded model with random weights (torch's global generator), for `scripts/pretrain_embedded.py`."""
     from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, SiglipVisionConfig
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from marslora.core.decision import Decision
 from marslora.core.runs import Run
 from marslora.core.spec import MemberSpec
-from marslora.search._base import AbstractStrategy, Problem, unfinished
-from marslora.search._measured import decide_by_loss
+from marslora.strategies._base import AbstractStrategy, Problem, unfinished
+from marslora.strategies._measured import decide_by_loss
 
 
 class GridStrategy(AbstractStrategy):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from marslora.search._choice import choose
+from marslora.strategies._choice import choose
 
 
 def draws(means, spread, seed=0, num=4000):

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from marslora.core.allocation import Space
 from marslora.core.decision import Interval, LawFit
-from marslora.search._balance import balance, closed_forms
+from marslora.strategies._balance import balance, closed_forms
 
 SPACE = Space.of({"one": (2, 4, 8, 16, 32), "two": (2, 4, 8, 16, 32)})
 

@@ -3,12 +3,12 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
-from tests.unit.search.world import CLEAR, NULL, PAIR, World, replay
+from tests.unit.strategies.world import CLEAR, NULL, PAIR, World, replay
 
 from marslora.core.allocation import Allocation, Space
-from marslora.search._base import as_of
-from marslora.search.mars import MarsStrategy
-from marslora.search.uniform import UniformStrategy
+from marslora.strategies._base import as_of
+from marslora.strategies.mars import MarsStrategy
+from marslora.strategies.uniform import UniformStrategy
 
 
 @lru_cache

@@ -9,8 +9,8 @@ from marslora.core.allocation import Allocation
 from marslora.core.decision import Decision
 from marslora.core.runs import Run
 from marslora.core.spec import MemberSpec
-from marslora.search._base import AbstractStrategy, Problem, as_of, unfinished
-from marslora.search._measured import decide_by_loss
+from marslora.strategies._base import AbstractStrategy, Problem, as_of, unfinished
+from marslora.strategies._measured import decide_by_loss
 
 
 class SuccessiveHalvingStrategy(AbstractStrategy):

@@ -1,7 +1,7 @@
 import pytest
-from tests.unit.search.world import CLEAR, replay
+from tests.unit.strategies.world import CLEAR, replay
 
-from marslora.search.successive_halving import SuccessiveHalvingStrategy
+from marslora.strategies.successive_halving import SuccessiveHalvingStrategy
 
 
 def test_sixteen_candidates_cost_what_the_arithmetic_says():

@@ -5,20 +5,20 @@ import math
 
 import pytest
 
-from marslora import search
+from marslora import strategies
 from marslora.core import kinds
 from marslora.core.decision import Decision
 from marslora.core.errors import ConfigError
-from marslora.search._base import AbstractStrategy
-from tests.unit.search.world import CLEAR, NULL, TRIO, replay
+from marslora.strategies._base import AbstractStrategy
+from tests.unit.strategies.world import CLEAR, NULL, TRIO, replay
 
-NAMES = kinds.names(search)
+NAMES = kinds.names(strategies)
 WORLDS = {"clear": CLEAR, "null": NULL, "trio": TRIO}
 
 
 @pytest.fixture(params=NAMES)
 def strategy(request) -> AbstractStrategy:
-    return kinds.load(search, request.param, AbstractStrategy)()
+    return kinds.load(strategies, request.param, AbstractStrategy)()
 
 
 def test_strategies_are_listed():

@@ -9,7 +9,7 @@ import numpy as np
 
 from marslora.core.allocation import Allocation
 from marslora.core.spec import MemberSpec
-from marslora.search._base import Problem
+from marslora.strategies._base import Problem
 
 ARM_SHARE, JOINT_SHARE = 0.5, 0.25
 """Shares of the budget for the arms and for the first joint runs; the rest extends the leaders."""

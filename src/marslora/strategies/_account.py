@@ -10,10 +10,10 @@ from marslora.core.allocation import Allocation
 from marslora.core.decision import Candidate, Decision
 from marslora.core.runs import Run
 from marslora.laws._intervals import interval
-from marslora.search._base import Problem, total_cost
-from marslora.search._measured import FALLBACK_RANK, leader, longest
-from marslora.search._study import Study
-from marslora.search.uniform import nearest_to_uniform
+from marslora.strategies._base import Problem, total_cost
+from marslora.strategies._measured import FALLBACK_RANK, leader, longest
+from marslora.strategies._study import Study
+from marslora.strategies.uniform import nearest_to_uniform
 
 
 def decision(problem: Problem, runs: Sequence[Run], study: Study) -> Decision:

@@ -14,11 +14,11 @@ from marslora.core.decision import ClosedForm, LawFit
 from marslora.core.runs import Run
 from marslora.core.seeds import derive
 from marslora.laws import convergence, performance
-from marslora.search._balance import Balance, balance, closed_forms
-from marslora.search._base import Problem, usable
-from marslora.search._calibration import arm_parts
-from marslora.search._choice import Choice, choose
-from marslora.search._outlook import Outlook, outlook
+from marslora.strategies._balance import Balance, balance, closed_forms
+from marslora.strategies._base import Problem, usable
+from marslora.strategies._calibration import arm_parts
+from marslora.strategies._choice import Choice, choose
+from marslora.strategies._outlook import Outlook, outlook
 
 SHARES = (0.9, 0.75, 0.5)
 """Shares of the way to the floor that may define convergence: the largest that most arms of every part reached."""

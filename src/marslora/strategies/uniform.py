@@ -11,7 +11,7 @@ from marslora.core.allocation import Allocation
 from marslora.core.decision import Candidate, Decision
 from marslora.core.runs import Run
 from marslora.core.spec import MemberSpec
-from marslora.search._base import AbstractStrategy, Problem
+from marslora.strategies._base import AbstractStrategy, Problem
 
 
 class UniformStrategy(AbstractStrategy):

@@ -15,10 +15,10 @@ from marslora.core.allocation import Allocation
 from marslora.core.decision import Decision
 from marslora.core.runs import Run
 from marslora.core.spec import MemberSpec
-from marslora.search._account import decision
-from marslora.search._base import AbstractStrategy, Problem, as_of, unfinished
-from marslora.search._calibration import arms, joint, plan, spread_out
-from marslora.search._study import Study, joint_runs, study
+from marslora.strategies._account import decision
+from marslora.strategies._base import AbstractStrategy, Problem, as_of, unfinished
+from marslora.strategies._calibration import arms, joint, plan, spread_out
+from marslora.strategies._study import Study, joint_runs, study
 
 
 class MarsStrategy(AbstractStrategy):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from marslora.core.allocation import Allocation
 from marslora.core.decision import Candidate, Decision
 from marslora.core.runs import Run
-from marslora.search._base import Problem, total_cost, usable
-from marslora.search.uniform import nearest_to_uniform
+from marslora.strategies._base import Problem, total_cost, usable
+from marslora.strategies.uniform import nearest_to_uniform
 
 FALLBACK_RANK = 16
 
