@@ -1,4 +1,4 @@
-"""Warm-up, stable, decay, and when to look: one set of numbers for a calibration run and the final run it may become."""
+"""Warm-up, stable, decay, and when to look: the same for a calibration run and the final run it may become."""
 
 from __future__ import annotations
 

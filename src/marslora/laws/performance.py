@@ -107,10 +107,15 @@ def _choose(errors: Mapping[str, float]) -> str:
 
 
 def inputs_of(
-    allocation: Allocation, examples: float, imbalance: float | None = None, num_trainable: float | None = None
+    allocation: Allocation,
+    examples: float,
+    imbalance: float | None = None,
+    num_trainable: float | None = None,
+    parts: Sequence[str] | None = None,
 ) -> dict[str, float]:
-    """The law's inputs at an allocation after so many examples."""
-    inputs = {**{part: float(rank) for part, rank in allocation.ranks}, "data": float(examples)}
+    """The law's inputs at an allocation after so many examples; the ranks of ``parts`` only, where they are given."""
+    ranks = {part: float(rank) for part, rank in allocation.ranks if parts is None or part in parts}
+    inputs = {**ranks, "data": float(examples)}
     if imbalance is not None:
         inputs["imbalance"] = imbalance
     if num_trainable is not None:
@@ -123,8 +128,12 @@ def points_of(
     imbalance: Mapping[Allocation, float] | None = None,
     num_trainable: Mapping[Allocation, float] | None = None,
     least_examples: float = 1.0,
+    parts: Sequence[str] | None = None,
 ) -> tuple[LawPoint, ...]:
-    """Every validation point of the runs from ``least_examples`` on. A checkpoint at t counts as data of size t."""
+    """Every validation point of the runs from ``least_examples`` on. A checkpoint at t counts as data of size t.
+
+    ``parts`` are those whose rank is an input; None: all. A part that is fixed has nothing to say.
+    """
     points = []
     for run in runs:
         allocation = run.member.allocation
@@ -135,6 +144,7 @@ def points_of(
                     examples,
                     imbalance.get(allocation) if imbalance else None,
                     num_trainable.get(allocation) if num_trainable else None,
+                    parts,
                 )
                 points.append(LawPoint(run=run.member.id, inputs=inputs, measured=loss, predicted=float("nan")))
     return tuple(points)

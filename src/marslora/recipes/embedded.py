@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+CALIBRATION_COST = 2.0
+"""Run equivalents: its full run is short, and a shorter calibration would end before anything has converged."""
+
 
 def settings(task: str, folder: Path) -> dict[str, Any]:
     """The settings of a study of the embedded model; the task's rows are written into ``folder`` as parquet files."""
@@ -17,5 +20,6 @@ def settings(task: str, folder: Path) -> dict[str, Any]:
         "model": {"path": str(embedded_folder())},
         "data": {split: [str(path)] for split, path in paths.items()},
         "training": dict(defaults.training),
+        "search": {"strategy": {"name": "mars"}, "budget": CALIBRATION_COST},
         "ranks": list(defaults.ranks),
     }

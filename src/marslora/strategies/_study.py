@@ -94,12 +94,15 @@ def _performance(problem: Problem, runs: Sequence[Run], balanced: Balance | None
     params = {allocation: float(problem.count_parameters(allocation)) for allocation in candidates}
     joint = joint_runs(problem, runs)
     least = max(min((run.last_examples for run in joint), default=0) / 8, problem.batch_size)
-    points = performance.points_of(joint, mismatch, params, least)
+    searched = problem.space.searched
+    points = performance.points_of(joint, mismatch, params, least, searched)
     law = performance.PerformanceLaw().fit(points, "allocation", derive(problem.seed, "performance"))
     if law.status == "failed":
         return law, None
     inputs = [
-        performance.inputs_of(allocation, problem.full_examples, (mismatch or {}).get(allocation), params[allocation])
+        performance.inputs_of(
+            allocation, problem.full_examples, (mismatch or {}).get(allocation), params[allocation], searched
+        )
         for allocation in candidates
     ]
     return law, outlook(law, candidates, inputs, derive(problem.seed, "outlook"))

@@ -1,0 +1,41 @@
+"""What the documents claim exists."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NAMES = re.findall(r"`(marslora[\w.]*):(\w+)`", (ROOT / "docs" / "paper_map.md").read_text())
+
+
+def test_the_map_is_not_empty():
+    assert len(NAMES) > 10
+
+
+@pytest.mark.parametrize(("module", "name"), NAMES)
+def test_every_name_of_the_map_exists(module, name):
+    assert hasattr(importlib.import_module(module), name)
+
+
+def test_the_readme_starts_with_two_commands_of_one_line():
+    blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
+    assert len(blocks) >= 2
+    assert all(block.count("\n") == 1 for block in blocks[:2])
+
+
+def test_the_notices_name_every_kind_of_shipped_data():
+    notices = (ROOT / "NOTICES").read_text()
+    for word in ("Emoji", "digits", "Apache"):
+        assert word.lower() in notices.lower()
+
+
+def test_nothing_names_the_path_of_a_machine():
+    tracked = [p for folder in ("src", "tests", "docs", "benchmarks", "scripts") for p in (ROOT / folder).rglob("*.*")]
+    found = [
+        path
+        for path in tracked
+        if path.suffix in {".py", ".md", ".json", ".toml"} and re.search(r"(?<![\w.])/(work|root)/", path.read_text())
+    ]
+    assert not found, found
