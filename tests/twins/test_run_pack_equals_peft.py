@@ -1,5 +1,9 @@
 """The whole engine, with every lever, against PEFT alone on the same rows."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -53,3 +57,95 @@ def test_run_pack_trains_what_peft_trains(pack, mix):  # noqa: F811
         weights, loss = peft_alone(spec, one.id)
         assert distance(tensors(spec, one.id), weights) < 1e-4, one.id
         assert seen.curve(one.id)[96] == pytest.approx(loss, rel=1e-5)
+
+
+def test_the_checkpoint_is_an_adapter_that_peft_reads_alone(pack, world):  # noqa: F811
+    """A process that never imports this package measures the loss that the run recorded; merged, too."""
+    mixed = member("a", until=48, vision=2, projector=4, language=8, dropout=0.1)
+    spec = pack(mixed, alpha_over_rank=1.5)
+    whole = pack(member("b", until=48, vision=2, language=8), folder="whole", full=("projector",))
+    for asked in (spec, whole):
+        one = asked.members[0].id
+        recorded = go(asked).curve(one)[48]
+        rows = load_rows(asked.data, loading.load_processor(asked.model), asked.cache_folder)
+        torch.save(
+            rows.validation.batch(range(len(rows.validation))), batch := Path(asked.checkpoint_folder) / "batch.pt"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", ALONE, asked.model.path, f"{asked.checkpoint_folder}/{one}", str(batch)],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert [float(value) for value in done.stdout.split()] == pytest.approx([recorded] * 2, abs=1e-4)
+
+
+ALONE = """
+import sys, torch
+from peft import PeftModel
+from transformers import AutoModelForImageTextToText
+model = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(sys.argv[1]), sys.argv[2]).eval()
+batch = torch.load(sys.argv[3])
+with torch.no_grad():
+    print(model(**batch).loss.item())
+    print(model.merge_and_unload()(**batch).loss.item())
+assert not any(name.startswith("marslora") for name in sys.modules)
+"""
+
+
+def test_ranks_survive_peft_saving_what_it_loaded(pack, tmp_path):  # noqa: F811
+    """Loaded, saved again by PEFT (which sorts the patterns) and loaded again: the same tensors."""
+    from peft import PeftModel
+    from safetensors.torch import load_file
+    from transformers import AutoModelForImageTextToText
+
+    spec = pack(member("a", until=16, vision=2, projector=4, language=8))
+    go(spec)
+
+    def loaded(folder):
+        return PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(spec.model.path), folder)
+
+    loaded(f"{spec.checkpoint_folder}/a").save_pretrained(tmp_path / "again")
+    loaded(tmp_path / "again").save_pretrained(tmp_path / "thrice")
+    first, last = tensors(spec, "a"), load_file(tmp_path / "thrice" / "adapter_model.safetensors")
+    assert first.keys() == last.keys() and all(torch.equal(first[key], last[key]) for key in first)
+
+
+def test_bf16_members_stay_near_float32(pack):  # noqa: F811
+    members = [member(f"m{rank}", until=48, language=rank, vision=2, dropout=0.1) for rank in (1, 8)]
+    exact = go(spec := pack(*members, folder="float32"))
+    half = spec.model_copy(
+        update={
+            "model": spec.model.model_copy(update={"dtype": "bfloat16"}),
+            "checkpoint_folder": spec.checkpoint_folder + "-half",
+        }
+    )
+    rough = go(half)
+    for one in members:
+        assert rough.curve(one.id)[48] == pytest.approx(exact.curve(one.id)[48], abs=0.03)
+        assert {tensor.dtype for tensor in tensors(half, one.id).values()} == {torch.float32}
+
+
+@pytest.mark.slow
+def test_kill_9_in_the_middle_and_again(pack):  # noqa: F811
+    """A process that is killed for good, twice; what is left goes on to the same numbers."""
+    members = (member("a", until=160, language=4, dropout=0.1), member("b", until=160, vision=8, seed=7))
+    go(kept := pack(*members, folder="kept"))
+    killed = pack(*members, folder="killed")
+    code = (
+        "import sys; from marslora.core.spec import PackSpec; from marslora.engine import loop, worker\n"
+        "loop.CHECKPOINT_SECONDS = 0.0\n"
+        "worker.run_pack(PackSpec.model_validate_json(sys.argv[1]), lambda event: print('seen', flush=True))"
+    )
+    for num_events in (12, 20):
+        child = subprocess.Popen(
+            [sys.executable, "-c", code, killed.model_dump_json()], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        for _ in range(num_events):
+            child.stdout.readline()
+        child.kill()
+        child.wait()
+    go(killed)
+    for one in members:
+        first, second = tensors(killed, one.id), tensors(kept, one.id)
+        assert all(torch.equal(first[key], second[key]) for key in second)

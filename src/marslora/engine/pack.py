@@ -166,7 +166,7 @@ class Pack:
             return None
         kind = kinds.load(optim, training.optimizer.name, AbstractOptimizer)
         options = {"weight_decay": training.weight_decay, **training.optimizer.options}
-        return kind(
+        optimizer = kind(
             [
                 {
                     "params": parameters,
@@ -180,6 +180,12 @@ class Pack:
             ],
             **options,
         )
+        if optimizer.looks_back:
+            raise ConfigError(
+                f"The optimizer `{training.optimizer.name}` with options {training.optimizer.options} needs each "
+                "gradient at two points, which packed training does not compute. Use its approximate form."
+            )
+        return optimizer
 
     def _load_members(self) -> None:
         for index, member in enumerate(self.members):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -103,14 +104,17 @@ def on_peft(base: Base, spec: MemberSpec) -> Iterator[Solo]:
     _initialise(model, base, spec, clock, parts)
     rate = (spec.learning_rate or training.learning_rate) / training.learning_rate
     kind = kinds.load(optim, training.optimizer.name, AbstractOptimizer)
+    trained: dict[tuple[str, str], list[nn.Parameter]] = defaultdict(list)
+    for key, role, parameter in _trained(model):
+        trained[parts[_module_of(key)], role].append(parameter)
     groups = [
         {
-            "params": [parameter],
+            "params": parameters,
             "role": role,
-            "part": (part := parts[_module_of(key)]),
+            "part": part,
             "lr": rate * training.part_learning_rates.get(part, training.learning_rate),
         }
-        for key, role, parameter in _trained(model)
+        for (part, role), parameters in trained.items()
     ]
     optimizer = kind(groups, **{"weight_decay": training.weight_decay, **training.optimizer.options})
     try:
