@@ -193,6 +193,7 @@ def run_study(
     with Study.create(folder, spec, storage) as study:
         pipeline = Pipeline(study, executor or Inline(), listener or Silent(), tuple(report_to))
         record = pipeline.decide()
+        pipeline.plan_final()
         trained = pipeline.train() if final else None
         baseline = pipeline.train_uniform() if uniform else None
         pipeline.export()

@@ -147,35 +147,38 @@ class Pipeline:
         self.study.write("decision.json", decision, inputs)
         return decision
 
-    def train(self) -> FinalResult:
-        """The final run of the chosen allocation; kept in ``final/``."""
+    def plan_final(self) -> FinalSpec:
+        """The final run of the chosen allocation, from its calibration run on where it had one; kept in ``plan/``."""
         decision = self.decide()
         started = next((run.member for run in self.study.runs() if run.member.id == decision.continue_run), None)
-        title = f"Training the chosen allocation ({decision.chosen})"
-        return self._final("final", decision.chosen, title, started)
+        return self._plan("final", decision.chosen, started)
+
+    def train(self) -> FinalResult:
+        """The final run; kept in ``final/`` and ``final.json``."""
+        spec = self.plan_final()
+        return self._final("final", spec, f"Training the chosen allocation ({spec.allocation})")
 
     def train_uniform(self) -> FinalResult:
         """The same full run at one rank for every part, as near as it gets to the same number of parameters."""
-        problem = self.problem()
-        allocation = equal_uniform(problem, self.decide().chosen)
-        return self._final("uniform", allocation, f"Training the uniform baseline ({allocation})")
+        allocation = equal_uniform(self.problem(), self.decide().chosen)
+        spec = self._plan("uniform", allocation)
+        return self._final("uniform", spec, f"Training the uniform baseline ({allocation})")
 
     def export(self) -> list[Path]:
         """The decision as settings of every tool there is an exporter for, in ``exports/``."""
         self.decide()
         return export(self.study)
 
-    def _final(self, name: str, allocation: Allocation, title: str, started: MemberSpec | None = None) -> FinalResult:
-        spec, prepared = self.study.spec, self.prepare()
-        problem = self.problem()
-        asked = FinalSpec(
+    def _plan(self, name: str, allocation: Allocation, started: MemberSpec | None = None) -> FinalSpec:
+        spec, info = self.study.spec, self.prepare().info
+        planned = FinalSpec(
             model=spec.model,
             data=spec.data,
             training=spec.training,
             allocation=allocation,
-            module_ranks=prepared.info.module_ranks(allocation),
-            full_modules=full_modules(prepared.info, spec.training),
-            full_examples=problem.full_examples,
+            module_ranks=info.module_ranks(allocation),
+            full_modules=full_modules(info, spec.training),
+            full_examples=self.problem().full_examples,
             start_folder=str(self.study.path("members", started.id)) if started else None,
             output_folder=str(self.study.path(name)),
             cache_folder=str(self.study.path("cache")),
@@ -183,11 +186,15 @@ class Pipeline:
             order_seed=started.order_seed if started else spec.search.seed,
             report_to=self.report_to,
         )
-        if (known := self.study.read(f"{name}.json", FinalResult, asked.digest())) is not None:
+        self.study.write(f"plan/{name}.json", planned, planned.digest())
+        return planned
+
+    def _final(self, name: str, spec: FinalSpec, title: str) -> FinalResult:
+        if (known := self.study.read(f"{name}.json", FinalResult, spec.digest())) is not None:
             return known
         self.listener.stage(title)
-        result = self._one(RUN_FINAL, asked, FinalResult).model_copy(update={"allocation": allocation})
-        self.study.write(f"{name}.json", result, asked.digest())
+        result = self._one(RUN_FINAL, spec, FinalResult).model_copy(update={"allocation": spec.allocation})
+        self.study.write(f"{name}.json", result, spec.digest())
         return result
 
     def _packs(self, members: Sequence[MemberSpec], runs: Sequence[Run], problem: Problem) -> list[PackSpec]:
