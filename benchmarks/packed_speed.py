@@ -2,8 +2,9 @@
 
     python benchmarks/packed_speed.py --out benchmarks/packed_speed.json
 
-Every measurement is a process of its own (so that peak memory is its own), one thread, the embedded model. The first
-step is not timed: it warms up, and opens the pack. CPU seconds are the figure to compare on a machine that others use.
+The ways take turns within a round, in rotated order, so that a busy machine slows all alike; a ratio is taken within a
+round, and the median over rounds is told with the lowest and highest. One thread, the embedded model. The first step
+of each run opens the pack and is not timed. Peak memory is measured in processes of their own.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import json
 import platform
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,6 +23,7 @@ from pathlib import Path
 RANKS = (1, 4, 16, 64)
 MIXES = {"language": ("language",), "vision": ("vision",), "joint": ("vision", "projector", "language")}
 SETTINGS = ("steps", "batch_size", "rows")
+WORTH_AVOIDING = 0.75
 WAYS = {
     "sequential": "PEFT, one member after the other",
     "packed": "the batch repeated for K members, padded ranks, all logits",
@@ -70,7 +73,7 @@ def setup(task_folder, batch_size, num_steps, num_rows):
 
 
 def sequential(base, specs, steps):
-    """Seconds (wall, CPU) and last losses."""
+    """Seconds (wall, CPU) of the steps after the first, and last losses."""
     from marslora.engine.solo import on_peft
 
     wall = cpu = 0.0
@@ -86,16 +89,17 @@ def sequential(base, specs, steps):
 
 
 def packed(base, specs, steps, way):
-    """Seconds (wall, CPU) and last losses."""
+    """Seconds (wall, CPU) of the steps after the first, and last losses."""
     import torch
 
     from marslora.adapters import _products
-    from marslora.engine.levers import Levers
+    from marslora.engine.levers import Levers, _towers
     from marslora.engine.losses import AnswerHead
     from marslora.engine.pack import Member, Pack
     from marslora.engine.step import train_step
 
-    _products.PADDING_WORTH_AVOIDING = 0.0 if way == "packed" else _products.PADDING_WORTH_AVOIDING
+    _products.PADDING_WORTH_AVOIDING = 0.0 if way == "packed" else WORTH_AVOIDING
+    _towers.clear()
     base.head = AnswerHead(base.model) if way in ("answers", "once", "cached") else None
     levers = Levers.of(base, 1 << 30) if way in ("once", "cached") else Levers()
     for tower in levers.towers.values():
@@ -114,56 +118,61 @@ def packed(base, specs, steps, way):
     return time.perf_counter() - started, time.process_time() - started_cpu, result.loss_K.tolist()
 
 
-def measure(arguments):
-    """One measurement, printed as JSON."""
-    base, steps = setup(arguments.folder, arguments.batch_size, arguments.steps, arguments.rows)
-    specs = list(members(arguments.mix, arguments.members[0]))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    way = arguments.way
-    wall, cpu, losses = sequential(base, specs, steps) if way == "sequential" else packed(base, specs, steps, way)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    found = {"wall_seconds": wall, "cpu_seconds": cpu, "peak_bytes": peak, "base_bytes": before, "losses": losses}
-    print(json.dumps(found))
+def train(base, specs, steps, way):
+    """Seconds and losses of one way."""
+    return sequential(base, specs, steps) if way == "sequential" else packed(base, specs, steps, way)
 
 
-def run(arguments, mix, count, way):
-    """The measurement in a process of its own."""
+def peak_of_one(arguments):
+    """Print the most memory that one way takes over the loaded base, in a process that does nothing else."""
+    base, steps = setup(arguments.folder, arguments.batch_size, 2, arguments.rows)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    train(base, list(members(arguments.mix, arguments.members[0])), steps, arguments.way)
+    print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024))
+
+
+def peak_megabytes(arguments, mix, count, way):
+    """`peak_of_one` in a process of its own."""
     command = [sys.executable, __file__, "--folder", arguments.folder, "--mix", mix, "--way", way]
     for name, value in (("members", count), *((key, getattr(arguments, key)) for key in SETTINGS)):
         command += [f"--{name.replace('_', '-')}", str(value)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return round(json.loads(done.stdout.strip().splitlines()[-1]), 1)
 
 
-def compare(arguments):
-    """Every way of every mix and number of members, the ways in turn so that all of them see the machine's moods."""
-    results = []
+def compare(arguments, base, steps):
+    """Every way of every mix and number of members."""
     for mix in arguments.mixes:
         for count in arguments.members:
-            runs = {way: [] for way in WAYS}
-            for _ in range(arguments.repeats):
-                for way in WAYS:
-                    runs[way].append(run(arguments, mix, count, way))
-            best = {way: min(found, key=lambda one: one["cpu_seconds"]) for way, found in runs.items()}
-            examples = count * arguments.steps * arguments.batch_size
-            for way, found in best.items():
-                reference = best["sequential"]
-                error = max(abs(a - b) / abs(b) for a, b in zip(found["losses"], reference["losses"], strict=True))
-                row = {
-                    "mix": mix,
-                    "members": count,
-                    "way": way,
-                    "cpu_seconds": round(found["cpu_seconds"], 3),
-                    "wall_seconds": round(found["wall_seconds"], 3),
-                    "examples_per_cpu_second": round(examples / found["cpu_seconds"], 1),
-                    "peak_megabytes_over_base": round((found["peak_bytes"] - found["base_bytes"]) / 2**20, 1),
-                    "times_sequential_by_cpu": round(reference["cpu_seconds"] / found["cpu_seconds"], 3),
-                    "times_sequential_by_wall": round(reference["wall_seconds"] / found["wall_seconds"], 3),
-                    "largest_relative_loss_difference": float(f"{error:.1e}"),
-                }
-                results.append(row)
-                print(json.dumps(row), flush=True)
-    return results
+            rounds = []
+            for number in range(arguments.rounds):
+                order = list(WAYS)[number % len(WAYS) :] + list(WAYS)[: number % len(WAYS)]
+                rounds.append({way: train(base, list(members(mix, count)), steps, way) for way in order})
+            for way in WAYS:
+                yield summary(arguments, mix, count, way, rounds)
+
+
+def summary(arguments, mix, count, way, rounds):
+    """Medians over the rounds of one way's time, and of its ratio to sequential PEFT in the same round."""
+    wall, cpu = (statistics.median(found[way][index] for found in rounds) for index in (0, 1))
+    ratios = [[found["sequential"][index] / found[way][index] for found in rounds] for index in (0, 1)]
+    pairs = zip(rounds[0][way][2], rounds[0]["sequential"][2], strict=True)
+    row = {
+        "mix": mix,
+        "members": count,
+        "way": way,
+        "cpu_seconds": round(cpu, 3),
+        "wall_seconds": round(wall, 3),
+        "examples_per_cpu_second": round(count * arguments.steps * arguments.batch_size / cpu, 1),
+        "times_sequential_by_cpu": round(statistics.median(ratios[1]), 2),
+        "lowest_and_highest_by_cpu": [round(min(ratios[1]), 2), round(max(ratios[1]), 2)],
+        "times_sequential_by_wall": round(statistics.median(ratios[0]), 2),
+        "largest_relative_loss_difference": float(f"{max(abs(a - b) / abs(b) for a, b in pairs):.1e}"),
+    }
+    if way in ("sequential", "cached") and mix in arguments.memory:
+        row["peak_megabytes_over_base"] = peak_megabytes(arguments, mix, count, way)
+    print(json.dumps(row), flush=True)
+    return row
 
 
 def main():
@@ -173,7 +182,8 @@ def main():
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rows", type=int, default=64, help="seen over and over: later epochs find features")
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--memory", nargs="*", default=["joint"], help="mixes whose peak memory is measured")
     parser.add_argument("--out", default=None)
     parser.add_argument("--folder", default=None, help="where the task's rows are kept")
     parser.add_argument("--mix", default=None)
@@ -181,14 +191,14 @@ def main():
     arguments = parser.parse_args()
     arguments.folder = arguments.folder or tempfile.mkdtemp(prefix="marslora-speed-")
     if arguments.way:
-        measure(arguments)
+        peak_of_one(arguments)
         return
     import torch
 
-    settings = {key: getattr(arguments, key) for key in (*SETTINGS, "repeats")}
-    setup(arguments.folder, arguments.batch_size, 1, arguments.rows)
-    results = compare(arguments)
-    record = {"ways": WAYS, "ranks": RANKS, **settings, "torch": torch.__version__, "machine": platform.processor()}
+    base, steps = setup(arguments.folder, arguments.batch_size, arguments.steps, arguments.rows)
+    results = list(compare(arguments, base, steps))
+    settings = {key: getattr(arguments, key) for key in (*SETTINGS, "rounds")}
+    record = {"ways": WAYS, "ranks": RANKS, **settings, "torch": torch.__version__, "machine": platform.machine()}
     if arguments.out:
         Path(arguments.out).write_text(json.dumps({**record, "results": results}, indent=1) + "\n")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from marslora.adapters import _peft_format
-from marslora.core.errors import MarsloraError
+from marslora.core.errors import MarsloraError, StudyError
 from marslora.core.runs import Cost, Event, Failure, PackResult
 from marslora.core.spec import MemberSpec, PackSpec
 from marslora.engine import memory, progress
@@ -46,6 +46,8 @@ def _run(spec: PackSpec, emit: Emit) -> None:
     _peft_format.recover(root, [member.id for member in spec.members])
     members = [progress.read(root, member) for member in spec.members]
     for member in members:
+        _check_continues(member, spec.training.batch_size)
+    for member in members:
         for observation in member.observations():
             emit(observation)
         if not member.is_running:
@@ -60,9 +62,19 @@ def _run(spec: PackSpec, emit: Emit) -> None:
     emit(PackResult(pack=spec.id, members=results, cost=cost, device=device_name(loaded.device)))
 
 
+def _check_continues(member: Progress, batch_size: int) -> None:
+    if member.is_running and member.examples % batch_size:
+        raise StudyError(
+            f"{member.spec.id} ended inside a batch, at {member.examples} examples, and cannot go on to "
+            f"{member.spec.until_examples}: a run that is continued must have ended at a multiple of {batch_size}."
+        )
+
+
 def _loop(spec: PackSpec, loaded: loading.LoadedModel, members: list[Progress], emit: Emit) -> PackLoop:
     rows = load_rows(spec.data, loaded.processor, spec.cache_folder)
     info = parts_of(spec.model, loaded, rows, spec.cache_folder)
+    for part in {part for member in spec.members for part in member.allocation.active}:
+        info.part(part)
     base = Base(loaded.model, info, spec.training, loaded.device, loaded.dtype, AnswerHead(loaded.model))
     levers = Levers.of(base, int(TOWER_SHARE * memory.free_bytes(base.device)))
     first = base.batch(_first_batch(spec, rows))

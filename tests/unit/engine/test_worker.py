@@ -9,6 +9,7 @@ import torch
 
 from marslora.core.runs import Advance
 from marslora.core.schedule import evaluation_steps
+from marslora.core.spec import KindSpec
 from marslora.engine import loop
 from tests.unit.engine.conftest import go, member, tensors
 
@@ -172,12 +173,23 @@ def test_unequal_learning_rates_of_parts(pack):
     assert slow.curve("a", "update_norm.vision")[80] < 0.02 * slow.curve("a", "update_norm.language")[80]
 
 
-def test_a_learning_rate_of_no_part_is_refused(pack):
+@pytest.mark.parametrize(
+    ("asked", "training", "error", "said"),
+    [
+        (member("a", language=4), {"part_learning_rates": {"voice": 1e-5}}, "ConfigError", "voice"),
+        (member("a", voice=4), {}, "ConfigError", "voice"),
+        (member("a", language=4), {"optimizer": KindSpec(name="best")}, "ConfigError", "adamw"),
+        (member("a", language=4), {"adapter": KindSpec(name="best")}, "ConfigError", "lora"),
+        (member("short", until=40, language=4), {}, "StudyError", "multiple of 8"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_failure(pack, asked, training, error, said):
     from marslora.engine.worker import run_pack
 
+    go(pack(member("short", until=20, language=4)))
     events = []
-    run_pack(pack(member("a", language=4), part_learning_rates={"voice": 1e-5}), events.append)
-    assert events[-1].error == "ConfigError" and "voice" in events[-1].message
+    run_pack(pack(asked, **training), events.append)
+    assert events[-1].error == error and said in events[-1].message
 
 
 def test_state_is_plain_json(pack):

@@ -1,0 +1,56 @@
+import pytest
+import torch
+
+from marslora.engine import memory
+from marslora.engine.levers import recomputed_layers
+from marslora.engine.loop import Segment, next_segment
+from marslora.engine.pack import Member
+from marslora.engine.progress import Progress
+from tests.twins.worlds import member, tiny_base
+from tests.unit.engine import conftest
+
+
+def test_more_rank_and_more_rows_take_more_and_recomputing_takes_less():
+    base, batch = tiny_base()
+    small = memory.member_bytes(base, member(base, 1), base.batch(batch))
+    assert memory.member_bytes(base, member(base, 32), base.batch(batch)) > small
+    twice = {name: torch.cat([value] * 2) for name, value in batch.items()}
+    assert memory.member_bytes(base, member(base, 1), base.batch(twice)) > 1.5 * small
+    with recomputed_layers(base.model):
+        assert memory.member_bytes(base, member(base, 1), base.batch(batch)) < small
+
+
+def test_the_pack_is_as_large_as_fits():
+    base, batch = tiny_base()
+    specs, moved = [member(base, rank) for rank in (1, 8, 2)], base.batch(batch)
+    largest = memory.member_bytes(base, member(base, 8), moved)
+    for room, expected in ((0, 1), (2.3, 2), (5.3, 5)):
+        assert memory.largest_pack(base, specs, moved, max(1, int(room * largest))) == expected
+    assert memory.largest_pack(base, specs, moved, None) > 3
+
+
+def test_only_memory_errors_are_memory_errors():
+    assert memory.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert memory.is_out_of_memory(RuntimeError("DefaultCPUAllocator: not enough memory: tried to allocate"))
+    assert not memory.is_out_of_memory(RuntimeError("shapes do not fit"))
+
+
+def at(examples, until, status="running"):
+    return Progress(Member(conftest.member("m", until=until, language=1)), examples=examples, status=status)
+
+
+@pytest.mark.parametrize(
+    ("members", "limit", "expected"),
+    [
+        ([at(0, 80), at(0, 80)], 9, Segment((0, 1), 0, 80)),
+        ([at(0, 80), at(0, 24)], 9, Segment((0, 1), 0, 24)),
+        ([at(0, 80), at(0, 20)], 9, Segment((0, 1), 0, 16)),
+        ([at(16, 80), at(16, 20)], 9, Segment((1,), 16, 20)),
+        ([at(16, 80), at(0, 80)], 9, Segment((1,), 0, 16)),
+        ([at(0, 80, "diverged"), at(8, 80)], 9, Segment((1,), 8, 80)),
+        ([at(0, 80)] * 5, 4, Segment((0, 1, 2), 0, 80)),
+        ([at(80, 80, "complete")], 9, None),
+    ],
+)
+def test_segments(members, limit, expected):
+    assert next_segment(members, 8, limit) == expected

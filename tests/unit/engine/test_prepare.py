@@ -1,0 +1,40 @@
+import pytest
+
+from marslora.core.runs import Failure, Prepared
+from marslora.core.spec import DataSpec, ModelSpec, PrepareSpec
+from marslora.engine.prepare import prepare
+
+
+def prepared(world, **data):
+    events = []
+    data = {"train": (str(world / "train.jsonl"),), "validation": (str(world / "validation.jsonl"),), **data}
+    asked = PrepareSpec(
+        model=ModelSpec(path=str(world / "model")),
+        data=DataSpec(**data),
+        batch_size=8,
+        cache_folder=str(world / "cache"),
+    )
+    prepare(asked, events.append)
+    return events[-1]
+
+
+def test_the_parts_and_the_rows_are_told(world):
+    found = prepared(world)
+    assert isinstance(found, Prepared)
+    assert [part.name for part in found.info.parts] == ["vision", "projector", "language"]
+    assert (found.data.num_train, found.data.num_validation, found.data.num_test) == (40, 12, 0)
+    assert 1 < found.data.answer_tokens < found.data.tokens
+    assert found.info.part("vision").gradient_norm > 0
+    assert prepared(world) == found
+
+
+def test_a_missing_file_is_a_failure(world):
+    found = prepared(world, train=("nowhere.jsonl",))
+    assert isinstance(found, Failure) and "nowhere.jsonl" in found.message
+
+
+@pytest.mark.parametrize("share", [0.2, 0.4])
+def test_rows_held_out_are_not_trained_on(world, share):
+    found = prepared(world, validation=(), validation_share=share)
+    assert found.data.num_train + found.data.num_validation == 40
+    assert found.data.num_validation == pytest.approx(40 * share, abs=8)
