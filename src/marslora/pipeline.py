@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from marslora import exporters, strategies
+from marslora import adapters, exporters, optim, strategies
 from marslora.core import kinds
 from marslora.core.allocation import Allocation
 from marslora.core.decision import Decision
@@ -82,6 +82,13 @@ class Pipeline:
     executor: AbstractExecutor = field(default_factory=Inline)
     listener: Listener = field(default_factory=Silent)
     report_to: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """A kind that does not exist is said before anything is paid for."""
+        training = self.study.spec.training
+        kinds.check(optim, training.optimizer.name)
+        kinds.check(adapters, training.adapter.name)
+        self.strategy()
 
     def prepare(self) -> Prepared:
         """Load the model, find its parts, read and encode every row; kept in ``prepared.json``."""

@@ -23,16 +23,21 @@ def load(room: ModuleType, name: str, base: type[T]) -> type[T]:
     """The one class in a kind's file that is a ``base``; ``package.module:Class`` names one from elsewhere."""
     if ":" in name:
         return _load_outside(name, base)
-    if name not in (known := names(room)):
-        room_name = room.__name__.rpartition(".")[2]
-        raise ConfigError(
-            f"`{name}` is not in marslora's {room_name}. It must be one of {list(known)} or `package.module:Class`."
-        )
+    check(room, name)
     module = importlib.import_module(f"{room.__name__}.{name}")
     found = list(_defined_in(module, base))
     if len(found) != 1:
         raise TypeError(f"{module.__name__} must define exactly one {base.__name__}, found {found}.")
     return found[0]
+
+
+def check(room: ModuleType, name: str) -> None:
+    """Raise `ConfigError` for a name that is neither a kind of the room nor of the form ``package.module:Class``."""
+    if ":" not in name and name not in (known := names(room)):
+        room_name = room.__name__.rpartition(".")[2]
+        raise ConfigError(
+            f"`{name}` is not in marslora's {room_name}. It must be one of {list(known)} or `package.module:Class`."
+        )
 
 
 def summary(room: ModuleType, name: str) -> str:

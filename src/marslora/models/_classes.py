@@ -45,9 +45,9 @@ def config_of(path: str, trust_remote_code: bool = False) -> PreTrainedConfig:
     """The configuration in ``path``; `ModelError` where there is none that `transformers` knows."""
     try:
         return AutoConfig.from_pretrained(folder_of(path), trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        if isinstance(error, ModelError):
-            raise
+    except ModelError:
+        raise
+    except Exception as error:  # a wrong field raises what its own validator chose
         raise ModelError(
             f"The configuration of `{path}` cannot be read: {first_line(error)}. It must be a folder that "
             "`transformers` can load, or a hub name that can be reached from here."
