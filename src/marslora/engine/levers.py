@@ -74,8 +74,8 @@ class Levers:
             return token_sums(logits_KNV, batch.answers()[2]).nats_K.sum()
 
         for path, tower in self.towers.items():
-            others = [other for other in self.towers if other != path]
-            with self.standing_for(base, 1, others):
+            behind = [other for other in self.towers if path in self.encoders and other not in self.encoders]
+            with self.standing_for(base, 1, behind):  # a frozen projector would stop the encoder's gradient
                 tower.learn_use(loss)
 
     def metered(self, work: Callable[[], T], meter: CostMeter, *, kind: tuple[object, ...], tokens: int) -> T:
