@@ -39,7 +39,7 @@ def headline(data: ReportData) -> str:
     if data.decision.verdict == "fallback":
         return f"Undecided; a fallback: {chosen}"
     if data.decision.verdict == "indistinguishable":
-        return f"No clear winner; the cheapest: {chosen}"
+        return f"No clear winner; a good choice: {chosen}"
     return f"Give {chosen}"
 
 
@@ -53,8 +53,7 @@ def certainty(data: ReportData) -> str:
         regret = chosen.expected_regret
         more = "" if regret is None else f"; it is expected to end {loss(regret)} nats above the best"
         held = f"{plural(len(decision.plausible), 'allocation')} of {len(decision.candidates)}"
-        said = f"Of those that cannot be told from the best this is the cheapest ({cheapness(data)}){more}."
-        return f"{said} It takes {held} to hold 90{SPACE}% of the probability of being best."
+        return f"{held} share 90{SPACE}% of the probability of being best. This one has {cheapness(data)}{more}."
     if chosen.p_best is None:
         return "It had the lowest validation loss of those observed; no law was asked how sure that is."
     known = f"It is the best of {len(decision.candidates)} allocations with probability {percent(chosen.p_best)}"
@@ -110,10 +109,10 @@ def _over_uniform(data: ReportData) -> list[str]:
         difference = uniform.validation_loss - final.validation_loss
         allocation = data.uniform_allocation
         rank = "a uniform rank" if allocation is None else f"uniform rank {allocation.get(data.searched[0])}"
-        verb = "beats" if difference > 0 else "does not beat"
+        ended = "lower" if difference > 0 else "no lower"
         costs = f"{compact(uniform.num_trainable)} parameters"
         values = f"{loss(final.validation_loss)} against {loss(uniform.validation_loss)}"
-        return [f"It {verb} {rank} ({costs}) in one full run each: {values}."]
+        return [f"It ended {ended} than {rank} ({costs}), in one run of one seed each: {values}."]
     even = _even(data)
     if even is None or even.predicted_loss is None or data.chosen.predicted_loss is None:
         return []

@@ -13,6 +13,8 @@ PLAUSIBLE = 0.9
 """The share of the probability of being best that the plausible set holds."""
 CLEAR = 0.9
 """A candidate is told from the best if it is worse with so much probability."""
+SMALL_PRICE = 10
+"""A coarse look ties everything: what cannot be told apart is still not given away for nothing."""
 MOST = 0.75
 """Rank does not matter where so large a share of the candidates is tied."""
 
@@ -44,8 +46,8 @@ def choose(
     """The choice among eligible candidates, given draws of every candidate's loss.
 
     A candidate is tied with the best (least expected loss) unless it is worse with probability `CLEAR`, or by more than
-    ``resolution`` nats in expectation. Where most candidates are tied, rank does not matter and the cheapest is chosen;
-    otherwise the cheapest that costs at most ``indifference`` nats in expectation.
+    ``resolution`` nats in expectation. The chosen one is the cheapest of the tied that costs at most ``indifference``
+    nats in expectation; where most candidates are tied, rank seems not to matter, and `SMALL_PRICE` times that.
     """
     masked_SC = np.where(eligible_C, loss_SC, np.inf)
     p_best_C = np.bincount(masked_SC.argmin(axis=1), minlength=loss_SC.shape[1]) / len(loss_SC)
@@ -55,8 +57,8 @@ def choose(
     tied_C = eligible_C & (p_worse_C < CLEAR) & (regret_C - regret_C[best] <= max(resolution, indifference))
     tied_C[best] = True
     tied = sorted((int(c) for c in np.flatnonzero(tied_C)), key=lambda c: (cost_C[c], regret_C[c]))
-    null = len(tied) >= MOST * eligible_C.sum()
-    chosen = next(c for c in tied if null or regret_C[c] - regret_C[best] <= indifference)
+    price = indifference * (SMALL_PRICE if len(tied) >= MOST * eligible_C.sum() else 1)
+    chosen = next(c for c in tied if regret_C[c] - regret_C[best] <= price)
     plausible = _plausible(p_best_C)
     plausible += () if chosen in plausible else (chosen,)
     return Choice(p_best_C, regret_C, best, tuple(tied), chosen, plausible)

@@ -20,7 +20,7 @@ def test_a_clear_winner_stands_alone():
 
 
 def test_equal_candidates_are_tied_and_the_cheapest_is_chosen():
-    choice = choose(draws([1.0] * 4, 0.01), everyone(4), [4, 2, 1, 3], resolution=0.02, indifference=0.0)
+    choice = choose(draws([1.0] * 4, 0.01), everyone(4), [4, 2, 1, 3], resolution=0.02, indifference=0.001)
     assert set(choice.tied) == {0, 1, 2, 3} and choice.tied[0] == 2
     assert choice.chosen == 2 and choice.chosen in choice.plausible
     assert not choice.distinguishable
