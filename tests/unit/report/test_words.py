@@ -36,7 +36,7 @@ def test_a_clear_verdict_names_ranks_probability_gain_and_cost(clear):
 
 def test_losing_to_uniform_is_said(clear):
     better = clear.uniform.model_copy(update={"validation_loss": 0.5})
-    assert "It does not beat uniform rank 14" in said(replace(clear, uniform=better))
+    assert "It ended no lower than uniform rank 14" in said(replace(clear, uniform=better))
 
 
 def test_no_winner_is_said_with_the_number_of_candidates():
