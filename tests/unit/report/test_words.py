@@ -45,7 +45,7 @@ def test_no_winner_is_said_with_the_number_of_candidates():
     number = len(data.decision.plausible)
     assert number > 10
     assert "share 90" in said(data) and "This one has" in said(data)
-    assert f"It takes {number} allocations of 16 to hold 90 %" in said(data)
+    assert f"{number} allocations of 16 share 90 %" in said(data)
 
 
 def test_a_fallback_claims_no_probability():
