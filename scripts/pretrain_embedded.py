@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,14 @@ SEED = 20260
 CODE_WIDTH = 12
 NOISE = 0.3
 NUM_TOKENS = 640
+TOKEN_SPREAD = 0.2  # standard deviation of the token embeddings at the start: as large as what the tower says
+KIND_SHARES = {"place": 0.3, "list": 0.2, "where": 0.15, "presence": 0.1, "count": 0.1, "background": 0.15}
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 GENERAL = [
     "what color is the shape?", "what shape is in the image?", "is there a red circle in the image?",
     "is there not a blue rectangle in the image?", "what is the color of the triangle?",
-    "does the image contain a shape?", "is a green shape present?", "describe the picture in one sentence.", "what do you see?", "how many are there?",
+    "does the image contain a shape?", "is a green shape present?", "describe the picture in one sentence.",
+    "what do you see?", "how many are there?",
     "black gray teal brown orange purple pink square", "left right above below next to and or not the a an of in on",
 ]  # fmt: skip
 
@@ -76,45 +80,53 @@ def optimiser(
     return adamw, torch.optim.lr_scheduler.OneCycleLR(adamw, rate, total_steps=steps, pct_start=0.1)
 
 
-def cell_codes(code_BTC: Tensor) -> Tensor:
-    """The codes of each cell's 2x2 patches side by side: (B, 4 cells, 4 * CODE_WIDTH)."""
-    size = int(NUM_IMAGE_TOKENS**0.5)
-    x = code_BTC.reshape(-1, 2, size // 2, 2, size // 2, CODE_WIDTH).transpose(2, 3)
-    return x.reshape(-1, 4, size // 2 * (size // 2) * CODE_WIDTH)
+def cell_of_token() -> Tensor:
+    """The cell in which each of the 16 patches lies, (T,)."""
+    side = torch.arange(int(NUM_IMAGE_TOKENS**0.5)) // 2
+    return (2 * side[:, None] + side).flatten()
 
 
-def train_tower(tower: nn.Module, code: NoisyCode, pool: Scenes, steps: int, batch: int = 128) -> None:
-    """Teach the tower to name the thing in every cell, the background, and each token's own place, through the code."""
-    head = nn.Sequential(
-        nn.Linear(4 * CODE_WIDTH, 192), nn.GELU(), nn.Linear(192, len(things()) + 1 + len(BACKGROUNDS))
-    )
-    where = nn.Linear(CODE_WIDTH, NUM_IMAGE_TOKENS)
-    adamw, schedule = optimiser([tower, code, head, where], 2e-3, steps)
-    places_BT = torch.arange(NUM_IMAGE_TOKENS).expand(batch, -1)
+def word_rows(names: Iterable[str], tokenizer) -> Tensor:
+    """The token of every name as it stands inside a sentence. Exits where a name is not one token."""
+    ids = [tokenizer(f" {name}")["input_ids"] for name in names]
+    if long := [name for name, tokens in zip(names, ids, strict=True) if len(tokens) != 1]:
+        raise SystemExit(f"These words are not single tokens: {long}. Show the tokenizer more of them.")
+    return torch.tensor(ids).flatten()
+
+
+def train_tower(model: nn.Module, tokenizer, pool: Scenes, steps: int, batch: int = 128) -> None:
+    """Teach tower and projector to say in every image token what stands in its cell, on which ground, and where it is.
+
+    They say it in words: an image token becomes like the language model's own embedding of the thing's name.
+    """
+    tower, projector = model.model.vision_tower, model.model.multi_modal_projector
+    embedding, place = model.get_input_embeddings(), nn.Linear(projector.linear_2.out_features, NUM_IMAGE_TOKENS)
+    things_N, grounds_N = (word_rows(names, tokenizer) for names in (["nothing", *things()], list(BACKGROUNDS)))
+    adamw, schedule = optimiser([tower, projector, embedding, place], 2e-3, steps)
+    cells_T, places_BT = cell_of_token(), torch.arange(NUM_IMAGE_TOKENS).expand(batch, -1)
     cells, backgrounds = torch.from_numpy(pool.cells_NC) + 1, torch.from_numpy(pool.backgrounds_N)
-    clock = Clock("tower", steps)
+    clock, code = Clock("tower", steps), projector.linear_1[0]
     for step in range(1, steps + 1):
         rows = torch.randint(len(pool), (batch,))
-        features = tower(pixel_values=pixels(pool.images_NHWC[rows.numpy()])).last_hidden_state
-        codes = code(features)
-        scores = head(cell_codes(codes))
-        thing, ground = scores.split([len(things()) + 1, len(BACKGROUNDS)], dim=-1)
-        loss = F.cross_entropy(thing.flatten(0, 1), cells[rows].flatten())
-        loss = loss + F.cross_entropy(ground.mean(1), backgrounds[rows])
-        loss = loss + F.cross_entropy(where(codes).flatten(0, 1), places_BT.flatten())
-        (loss + 0.02 * code.size).backward()
+        said = projector(tower(pixel_values=pixels(pool.images_NHWC[rows.numpy()])).last_hidden_state)
+        scores = (said @ embedding.weight[things_N].T, said @ embedding.weight[grounds_N].T, place(said))
+        targets = (cells[rows][:, cells_T], backgrounds[rows, None].expand(-1, NUM_IMAGE_TOKENS), places_BT)
+        losses = [F.cross_entropy(s.flatten(0, 1), t.flatten()) for s, t in zip(scores, targets, strict=True)]
+        (sum(losses) + 0.02 * code.size).backward()
         adamw.step()
         adamw.zero_grad()
         schedule.step()
         if step % 100 == 0:
-            right = (thing.argmax(-1) == cells[rows]).float().mean()
-            clock(step, f"loss {loss:.3f}, things right {right:.3f}, code size {code.size:.2f}")
+            right = (scores[0].argmax(-1) == targets[0]).float().mean()
+            clock(step, f"loss {losses[0]:.3f}, things right {right:.3f}, code size {code.size:.2f}")
 
 
 def turns(pool: Scenes, n: int, rng: np.random.Generator, vocabulary: list[str]) -> list[Turn]:
     """Three turns about one scene; now and then words to repeat."""
     scene = Scene(tuple(pool.cells_NC[n].tolist()), background_name(int(pool.backgrounds_N[n])), things(), rng)
-    asked = [QUESTIONS[kind](scene) for kind in rng.choice(list(QUESTIONS), 3, replace=False)]
+    asked = [
+        QUESTIONS[kind](scene) for kind in rng.choice(list(KIND_SHARES), 3, replace=False, p=list(KIND_SHARES.values()))
+    ]
     if rng.random() < 0.35:
         letters = "".join(rng.choice(list(LETTERS), int(rng.integers(2, 7))))
         asked[2] = repeat(scene, [*vocabulary, letters])
@@ -128,7 +140,7 @@ def batch_of(
     tokenizer = processor.tokenizer
     texts = []
     for n in rows:
-        said = "".join(f"<|user|>{q}<|assistant|>{a}<|end|>" for q, a in turns(pool, n, rng, vocabulary))
+        said = "".join(f"<|user|>{q}<|assistant|> {a}<|end|>" for q, a in turns(pool, n, rng, vocabulary))
         texts.append("<|user|>" + "<image>" * NUM_IMAGE_TOKENS + said.removeprefix("<|user|>"))
     encoded = tokenizer(texts, padding=True, return_tensors="pt")
     ids = encoded["input_ids"]
@@ -151,7 +163,8 @@ def train_all(model: nn.Module, processor, pool: Scenes, held_out: Scenes, steps
     adamw, schedule = optimiser([model], 2.5e-3, steps)
     clock = Clock("model", steps)
     for step in range(1, steps + 1):
-        data = batch_of(pool, rng.integers(len(pool), size=batch), rng, processor, vocabulary)
+        rows = rng.integers(len(pool), size=batch)
+        data = batch_of(pool, rows, rng, processor, vocabulary)
         loss = model(**data).loss
         (loss + 0.02 * model.model.multi_modal_projector.linear_1[0].size).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -162,7 +175,7 @@ def train_all(model: nn.Module, processor, pool: Scenes, held_out: Scenes, steps
             clock(
                 step,
                 f"loss {loss:.3f}"
-                + (f", held out {answers_right(model, processor, held_out)}" if step % 500 == 0 else ""),
+                + (f", held out {answers_right(model, processor, held_out)}" if step % 300 == 0 else ""),
             )
 
 
@@ -202,7 +215,11 @@ def main() -> None:
     pool = draw(given.pool, "train", np.random.default_rng(SEED))
     held_out = draw(512, "validation", np.random.default_rng(SEED + 2))
     names = [name for column in words().values() for name in column]
-    texts = GENERAL + [f" {name} {name}" for name in names] + [f"the {name}," for name in things()] * 4
+    texts = (
+        GENERAL
+        + [f" {name} {name}" for name in names]
+        + [f"the {name}," for name in [*things(), *BACKGROUNDS, "nothing"]] * 40
+    )
     texts += [question(Scene((c % 50, 1, 2, -1), colour, things(), np.random.default_rng(c)))[0]
               for question in QUESTIONS.values() for colour in BACKGROUNDS for c in range(20)]  # fmt: skip
     texts += [f"{a}, {b}" for a in PLACES for b in BACKGROUNDS] + ["nothing, nothing yes no"] * 20
@@ -210,11 +227,12 @@ def main() -> None:
     model = new_model(processor.tokenizer)
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     print(f"{millions:.2f} M parameters, {len(processor.tokenizer)} tokens, {len(pool)} scenes", flush=True)
+    nn.init.normal_(model.get_input_embeddings().weight, std=TOKEN_SPREAD)
     model.train()
     projector = model.model.multi_modal_projector
-    code = NoisyCode(projector.linear_1.in_features)
-    train_tower(model.model.vision_tower, code, pool, given.tower_steps)
-    projector.linear_1 = nn.Sequential(code, nn.Linear(CODE_WIDTH, projector.linear_1.out_features))
+    narrow, widen = projector.linear_1.in_features, projector.linear_1.out_features
+    projector.linear_1 = nn.Sequential(NoisyCode(narrow), nn.Linear(CODE_WIDTH, widen))
+    train_tower(model, processor.tokenizer, pool, given.tower_steps)
     train_all(model, processor, pool, held_out, given.steps)
     merge_code(model)
     print(f"held out: {answers_right(model, processor, held_out)}; {time.perf_counter() - start:.0f} s in all")

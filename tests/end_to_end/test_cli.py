@@ -60,7 +60,8 @@ def test_errors_say_which_what_and_how(monkeypatch, capsys, tmp_path, rows):
     out = tmp_path / "study"
     text_only = tmp_path / "text-only"
     text_only.mkdir()
-    (text_only / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": 32, "num_attention_heads": 2}))
+    language_model = {"model_type": "llama", "hidden_size": 32, "num_attention_heads": 2}
+    (text_only / "config.json").write_text(json.dumps(language_model))
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"messages": []}\n' * 3)
     broken = tmp_path / "broken.jsonl"

@@ -20,7 +20,7 @@ def test_every_name_of_the_map_exists(module, name):
 
 
 def test_the_readme_starts_with_two_commands_of_one_line():
-    blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
+    blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
     assert len(blocks) >= 2
     assert all(block.count("\n") == 1 for block in blocks[:2])
 

@@ -80,7 +80,8 @@ def _sprite(thing: int, split: Split, ink: NDArray[np.float32], rng: np.random.G
     """One (20, 20, 4) sprite; a digit's handwriting comes from the split's own share of the instances."""
     emoji_NHWC, digits = _sprites()
     if thing < len(emoji_NHWC):
-        return emoji_NHWC[thing]
+        emoji: NDArray[np.float32] = emoji_NHWC[thing]
+        return emoji
     instances = digits[thing - len(emoji_NHWC)]
     low, high = (int(share * len(instances)) for share in _DIGIT_SHARES[split])
     alpha_SS = instances[rng.integers(low, high)]
