@@ -33,6 +33,10 @@ ImageFolder = Annotated[
     str | None,
     typer.Option(help="Where relative image paths start. Default: beside the data file.", rich_help_panel=WHAT),
 ]
+MaxExamples = Annotated[
+    int | None,
+    typer.Option(help="Use at most so many training rows, chosen by the data seed.", rich_help_panel=WHAT),
+]
 Config = Annotated[
     Path | None,
     typer.Option(

@@ -16,6 +16,7 @@ def command(
     validation: options.Validation = None,
     test: options.Test = None,
     image_folder: options.ImageFolder = None,
+    max_examples: options.MaxExamples = None,
     config: options.Config = None,
     ranks: options.Ranks = None,
     strategy: options.Strategy = None,
@@ -51,7 +52,13 @@ def command(
 
     given: dict[str, Any] = {
         "model": {"path": model, "device": device, "dtype": dtype},
-        "data": {"train": train, "validation": validation, "test": test, "image_folder": image_folder},
+        "data": {
+            "train": train,
+            "validation": validation,
+            "test": test,
+            "image_folder": image_folder,
+            "max_examples": max_examples,
+        },
         "training": {
             "epochs": epochs,
             "examples": examples,
