@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -126,18 +125,31 @@ def train(base, specs, steps, way):
 def peak_of_one(arguments):
     """Print the most memory that one way takes over the loaded base, in a process that does nothing else."""
     base, steps = setup(arguments.folder, arguments.batch_size, 2, arguments.rows)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
+    before = resident("VmRSS")
     train(base, list(members(arguments.mix, arguments.members[0])), steps, arguments.way)
-    print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024))
+    print(json.dumps(round(resident("VmHWM") - before, 1)))
 
 
-def peak_megabytes(arguments, mix, count, way):
-    """`peak_of_one` in a process of its own."""
-    command = [sys.executable, __file__, "--folder", arguments.folder, "--mix", mix, "--way", way]
-    for name, value in (("members", count), *((key, getattr(arguments, key)) for key in SETTINGS)):
-        command += [f"--{name.replace('_', '-')}", str(value)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return round(json.loads(done.stdout.strip().splitlines()[-1]), 1)
+def resident(field):
+    """A size of this process in megabytes (Linux): VmRSS now, VmHWM at its highest."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) / 1024
+
+
+def memory(arguments):
+    """Peak megabytes over the loaded base, each way in a process of its own."""
+    for mix in arguments.memory:
+        for count in arguments.members:
+            row = {"mix": mix, "members": count}
+            for way in ("sequential", "cached"):
+                command = [sys.executable, __file__, "--folder", arguments.folder, "--mix", mix, "--way", way]
+                for name, value in (("members", count), *((key, getattr(arguments, key)) for key in SETTINGS)):
+                    command += [f"--{name.replace('_', '-')}", str(value)]
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                row[way] = json.loads(done.stdout.strip().splitlines()[-1])
+            print(json.dumps(row), flush=True)
+            yield row
 
 
 def compare(arguments, base, steps):
@@ -169,8 +181,6 @@ def summary(arguments, mix, count, way, rounds):
         "times_sequential_by_wall": round(statistics.median(ratios[0]), 2),
         "largest_relative_loss_difference": float(f"{max(abs(a - b) / abs(b) for a, b in pairs):.1e}"),
     }
-    if way in ("sequential", "cached") and mix in arguments.memory:
-        row["peak_megabytes_over_base"] = peak_megabytes(arguments, mix, count, way)
     print(json.dumps(row), flush=True)
     return row
 
@@ -196,11 +206,20 @@ def main():
     import torch
 
     base, steps = setup(arguments.folder, arguments.batch_size, arguments.steps, arguments.rows)
+    megabytes = list(memory(arguments))
     results = list(compare(arguments, base, steps))
     settings = {key: getattr(arguments, key) for key in (*SETTINGS, "rounds")}
-    record = {"ways": WAYS, "ranks": RANKS, **settings, "torch": torch.__version__, "machine": platform.machine()}
+    record = {
+        "ways": WAYS,
+        "ranks": RANKS,
+        **settings,
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "peak_megabytes_over_base": megabytes,
+        "results": results,
+    }
     if arguments.out:
-        Path(arguments.out).write_text(json.dumps({**record, "results": results}, indent=1) + "\n")
+        Path(arguments.out).write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

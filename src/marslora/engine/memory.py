@@ -17,16 +17,21 @@ from marslora.engine.pack import Base, Member, Pack
 
 SHARE = 0.7
 """Of the free memory that a pack may take."""
+PROCESSOR_TOKENS = 4096
+"""Tokens of all members in a batch beyond which a processor, once busy, only gets slower (benchmarks/packed_speed)."""
 CGROUP = Path("/sys/fs/cgroup")
 
 
 def largest_pack(base: Base, members: Sequence[MemberSpec], batch: Batch, max_bytes: int | None) -> int:
     """How many members may train together, at least 1: each counted as the largest, ``max_bytes`` for all of them.
 
-    None: a share of the memory that is free now.
+    None: a share of the memory that is free now. On a processor no more than its caches can hold, either.
     """
     room = SHARE * free_bytes(base.device) if max_bytes is None else max_bytes
-    return max(1, math.floor(room / member_bytes(base, _largest(members), batch)))
+    fitting = math.floor(room / member_bytes(base, _largest(members), batch))
+    if base.device.type == "cpu":
+        fitting = min(fitting, PROCESSOR_TOKENS // batch.labels_BT.numel())
+    return max(1, fitting)
 
 
 def member_bytes(base: Base, member: MemberSpec, batch: Batch) -> int:
