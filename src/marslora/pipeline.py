@@ -33,7 +33,7 @@ from marslora.core.runs import (
     Run,
 )
 from marslora.core.schedule import full_examples
-from marslora.core.spec import FinalSpec, MemberSpec, PackSpec, PrepareSpec, TrainingSpec
+from marslora.core.spec import DataSpec, FinalSpec, MemberSpec, PackSpec, PrepareSpec, TrainingSpec
 from marslora.executors._base import AbstractExecutor
 from marslora.executors.inline import Inline
 from marslora.exporters._base import AbstractExporter
@@ -93,7 +93,7 @@ class Pipeline:
     def prepare(self) -> Prepared:
         """Load the model, find its parts, read and encode every row; kept in ``prepared.json``."""
         spec = self.study.spec
-        inputs = spec.digest()
+        inputs = digest(spec.digest(), *stamps(spec.data))
         if (known := self.study.read("prepared.json", Prepared, inputs)) is not None:
             return known
         self.listener.stage("Reading the model and the data")
@@ -104,6 +104,12 @@ class Pipeline:
             cache_folder=str(self.study.path("cache")),
         )
         prepared = self._one(PREPARE, asked, Prepared)
+        before = self.study.read("prepared.json", Prepared)
+        if before is not None and before.data.fingerprint != prepared.data.fingerprint:
+            raise StudyError(
+                f"the rows of {', '.join(spec.data.train)} are not those that {self.study.folder} began with. "
+                "Restore them, or choose another --study folder."
+            )
         self.study.write("prepared.json", prepared, inputs)
         return prepared
 
@@ -304,6 +310,12 @@ class Meter:
     def finish(self, pack: str) -> Advance:
         """The bar after a pack has ended, whether or not all its members got to their ends."""
         return self.advance(Advance(task=pack, done=self.totals[pack], total=self.totals[pack]))
+
+
+def stamps(data: DataSpec) -> list[str]:
+    """Size and time of every data file there is: they change when somebody edits one."""
+    paths = [Path(name).expanduser() for name in (*data.train, *data.validation, *data.test)]
+    return [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths if path.is_file()]
 
 
 def full_modules(info: ModelInfo, training: TrainingSpec) -> tuple[str, ...]:

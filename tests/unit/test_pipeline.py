@@ -98,6 +98,21 @@ def test_a_space_with_an_unknown_part_is_refused(tmp_path):
         Pipeline(study).decide()
 
 
+def test_rows_that_change_under_a_study_are_noticed(tmp_path, monkeypatch):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("{}")
+    asked = spec("uniform", data={"train": [str(rows)]})
+    with Study.create(tmp_path / "study", asked) as study:
+        Pipeline(study).decide()
+    rows.write_text("{} ")
+    changed = fake_training.PREPARED.model_copy(
+        update={"data": fake_training.PREPARED.data.model_copy(update={"fingerprint": "g"})}
+    )
+    monkeypatch.setattr(fake_training, "PREPARED", changed)
+    with Study.create(tmp_path / "study", asked) as study, pytest.raises(StudyError, match="not those that"):
+        Pipeline(study).decide()
+
+
 def fail(pack, emit):
     emit(Failure(pack=pack.id, error="OutOfMemoryError", message="no room"))
 
