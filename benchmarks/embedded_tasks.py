@@ -50,7 +50,7 @@ def run(name: str, seed: int, folder: Path) -> dict[tuple[int, int], float]:
         id=f"{name}.{seed}",
         model=ModelSpec(path=str(embedded_folder())),
         data=DataSpec(train=(str(paths["train"]),), validation=(str(paths["validation"]),)),
-        training=TrainingSpec(**task.training),
+        training=TrainingSpec(**{**task.training, "evaluations": 3}),
         full_examples=task.training["examples"],
         members=tuple(members(task, seed)),
         checkpoint_folder=str(folder / name / f"members{seed}"),

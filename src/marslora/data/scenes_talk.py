@@ -69,6 +69,11 @@ def ask_background(scene: Scene) -> Turn:
     return "what color is the background?", scene.background
 
 
+def ask_rain(scene: Scene) -> Turn:
+    """What nobody can know from the picture: its loss has a floor of ln 2, whatever the rank."""
+    return "will it rain tomorrow?", str(scene.rng.choice(["yes", "no"]))
+
+
 def repeat(scene: Scene, vocabulary: Sequence[str]) -> Turn:
     """A word to say again: how the language model meets words that no picture shows."""
     word = " ".join(scene.rng.choice(np.array(vocabulary), int(scene.rng.integers(1, 4))))
@@ -82,6 +87,7 @@ QUESTIONS: dict[str, Callable[[Scene], Turn]] = {
     "presence": ask_presence,
     "count": ask_count,
     "background": ask_background,
+    "rain": ask_rain,
 }
 """Every kind of question, by name."""
 
