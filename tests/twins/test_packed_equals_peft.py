@@ -24,7 +24,7 @@ NOT_PACKABLE = {"phi4_multimodal": "its projector runs once for every image"}
 def three(base, **fields):
     """Ranks 1, 4, 16 with unequal seeds, learning rates, scales and dropout."""
     return [
-        member(base, 1, seed=1, learning_rate=1e-3, dropout=0.1, **fields),
+        member(base, 1, seed=1, learning_rate=1e-3, dropout=0.1, decays=True, **fields),
         member(base, 4, seed=2, learning_rate=4e-3, dropout=0.3, alpha_over_rank=1.0, **fields),
         member(base, 16, seed=3, **fields),
     ]

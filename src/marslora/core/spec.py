@@ -120,6 +120,8 @@ class MemberSpec(Record):
     learning_rate: float | None = None
     alpha_over_rank: float | None = None
     dropout: float | None = None
+    decays: bool = False
+    """The learning rate falls over the last `TrainingSpec.decay` of a full run, as that of a final run does."""
     purpose: str = ""
     """Why the strategy asked for it, e.g. ``convergence of language``; for reports and for grouping fits."""
 

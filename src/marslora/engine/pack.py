@@ -131,10 +131,11 @@ class Pack:
 
     def set_rates(self, step: int, total_steps: int) -> None:
         """The learning rates of optimizer step ``step`` (from 0) of a full run of ``total_steps``."""
-        factor = rate_factor(step, total_steps, self.base.training, decays=False)
+        training = self.base.training
+        factor_K = [rate_factor(step, total_steps, training, decays=member.spec.decays) for member in self.members]
         if self.optimizer:
             for group in self.optimizer.param_groups:
-                group["lr"] = self._rates(group["part"]) * factor
+                group["lr"] = self._rates(group["part"]) * torch.tensor(factor_K, dtype=torch.float64)
 
     def stored(self, step: int) -> list[Member]:
         """The members as they stand after ``step`` optimizer steps, copied to the CPU."""

@@ -49,7 +49,7 @@ class Solo:
         rates = [group["lr"] for group in self.optimizer.param_groups]
         for step, batches in enumerate(steps):
             for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * rate_factor(step, total_steps, self.base.training, decays=False)
+                group["lr"] = rate * rate_factor(step, total_steps, self.base.training, decays=self.spec.decays)
             self.losses.append(self._step(step, batches))
 
     def weights(self) -> dict[str, Tensor]:

@@ -1,0 +1,229 @@
+"""Finished runs of the embedded tasks, every cell and seed, as tables that searches are replayed on.
+
+    python benchmarks/tables/build.py [--tables both small ...] [--work FOLDER]
+
+Each table is one parquet file beside this script. A cell is a full run (warm-up, stable, decay), its curve validated at
+points even in the logarithm of the examples seen. The five tasks also have runs of one part alone on fewer rows, for
+searches that measure parts apart. Runs are checkpointed in the working folder: broken off, the script goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from marslora.core.allocation import Allocation, Space
+from marslora.core.runs import Event, Failure, MemberResult, Observation, Prepared
+from marslora.core.spec import DataSpec, MemberSpec, ModelSpec, PackSpec, PrepareSpec, TrainingSpec
+from marslora.data import scenes
+from marslora.models.embedded import embedded_folder
+from marslora.replay.table import Entry, Header, Table
+
+PROJECTOR_RANK = 16
+SEEDS = (0, 1, 2)
+EVALUATIONS = 16
+ARM_SHARES = (1 / 32, 1 / 8)
+"""Rows of the runs of one part alone, as shares of all; the larger share has the largest rank only."""
+ARM_LENGTH = 0.5
+"""Their length, as a share of a full run."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One table."""
+
+    task: str
+    description: str
+    vision: tuple[int, ...] = ()
+    language: tuple[int, ...] = ()
+    projector: tuple[int, ...] = (PROJECTOR_RANK,)
+    num_train: int | None = None
+    rates: tuple[float, ...] = ()
+    """Learning rates beside the task's own."""
+    has_arms: bool = False
+    base: scenes.Task = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "base", scenes.find(self.task))
+
+    @property
+    def space(self) -> Space:
+        ranks = self.base.ranks
+        return Space.of(
+            {"vision": self.vision or ranks, "projector": self.projector, "language": self.language or ranks}
+        )
+
+    @property
+    def rows(self) -> int:
+        return self.num_train or self.base.num_train
+
+    @property
+    def training(self) -> TrainingSpec:
+        return TrainingSpec.parse({**self.base.training, "evaluations": EVALUATIONS})
+
+    def members(self, seed: int) -> Iterator[MemberSpec]:
+        """The runs of a seed, those of one pack together."""
+        full = self.training.examples or 0
+        for rate in (self.training.learning_rate, *self.rates):
+            for allocation in self.space.allocations():
+                yield self._member(allocation, self.rows, full, seed, rate)
+        if self.has_arms:
+            yield from self._arms(seed, round(ARM_LENGTH * full / self.training.batch_size) * self.training.batch_size)
+
+    def _arms(self, seed: int, until: int) -> Iterator[MemberSpec]:
+        for part in self.space.searched:
+            for share in ARM_SHARES:
+                ladder = self.space.ladder(part)
+                for rank in ladder if share == min(ARM_SHARES) else ladder[-1:]:
+                    alone = Allocation.of(dict.fromkeys(self.space.parts, 0)).replace(**{part: rank})
+                    rows = max(round(share * self.rows), self.training.batch_size)
+                    yield self._member(alone, rows, until, seed, self.training.learning_rate)
+
+    def _member(self, allocation: Allocation, rows: int, until: int, seed: int, rate: float) -> MemberSpec:
+        return MemberSpec(
+            id=f"{'.'.join(f'{part[0]}{rank}' for part, rank in allocation.ranks)}.d{rows}.lr{rate:g}.s{seed}",
+            allocation=allocation,
+            data_examples=rows,
+            until_examples=until,
+            seed=seed,
+            order_seed=seed,
+            learning_rate=rate,
+            decays=True,
+        )
+
+
+PLANS = {
+    **{
+        name: Plan(task=name, description=task.description, has_arms=True)
+        for name, task in scenes.TASKS.items()
+    },
+    "both_6x6": Plan(
+        task="both", description="`both`, six ranks a part.", vision=(1, 2, 4, 8, 16, 64), language=(1, 2, 4, 8, 16, 64)
+    ),
+    "both_rates": Plan(task="both", description="`both` at three learning rates.", rates=(3e-4, 3e-3)),
+    "both_600": Plan(task="both", description="`both` with 600 rows.", num_train=600),
+    "both_1200": Plan(task="both", description="`both` with 1,200 rows.", num_train=1200),
+    "both_three_parts": Plan(
+        task="both",
+        description="`both`, three ranks for each of three parts.",
+        vision=(1, 8, 64),
+        projector=(1, 8, 64),
+        language=(1, 8, 64),
+    ),
+}  # fmt: skip
+
+
+class Recorder:
+    """Gathers the events of a pack into entries."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+        self.results: dict[str, MemberResult] = {}
+        self.failure: Failure | None = None
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Observation):
+            self.seen[event.member][event.metric][event.examples] = event.value
+        elif isinstance(event, MemberResult):
+            self.results[event.member] = event
+        elif isinstance(event, Failure):
+            self.failure = event
+
+    def entry(self, member: MemberSpec, num_trainable: int) -> Entry:
+        """The entry of a member that has ended."""
+        curves, result = self.seen[member.id], self.results[member.id]
+        examples = sorted(curves["validation_loss"])
+        trained = [t for t in examples if t > 0]
+        return Entry(
+            allocation=member.allocation,
+            data_examples=member.data_examples,
+            learning_rate=member.learning_rate or 0.0,
+            seed=member.seed,
+            num_trainable=num_trainable,
+            status=result.status,
+            examples=tuple(examples),
+            validation_loss=tuple(curves["validation_loss"][t] for t in examples),
+            validation_accuracy=tuple(curves["validation_accuracy"][t] for t in examples),
+            train_loss=tuple(curves["train_loss"][t] for t in trained),
+            update_norms={
+                metric.partition(".")[2]: tuple(values[t] for t in trained)
+                for metric, values in curves.items()
+                if metric.startswith("update_norm.")
+            },
+            seconds=result.cost.seconds,
+            flops=result.cost.flops,
+            peak_bytes=result.cost.peak_bytes,
+        )
+
+
+def build(name: str, plan: Plan, work: Path) -> Table:
+    """Run everything that a table holds."""
+    from marslora.engine.prepare import prepare
+    from marslora.engine.worker import run_pack
+
+    folder, training = work / name, plan.training
+    paths = scenes.ensure_task(plan.task, work / "rows")
+    data = DataSpec(
+        train=(str(paths["train"]),), validation=(str(paths["validation"]),), max_examples=plan.num_train
+    )
+    model = ModelSpec(path=str(embedded_folder()))
+    found: list[Prepared] = []
+    asked = PrepareSpec(model=model, data=data, batch_size=training.batch_size, cache_folder=str(folder / "cache"))
+    prepare(asked, lambda event: found.append(event) if isinstance(event, Prepared) else None)
+    entries: list[Entry] = []
+    for seed in SEEDS:
+        groups: dict[tuple[object, ...], list[MemberSpec]] = defaultdict(list)
+        for member in plan.members(seed):
+            groups[member.data_examples, member.learning_rate, frozenset(member.allocation.active)].append(member)
+        for number, group in enumerate(groups.values()):
+            recorder, start = Recorder(), time.perf_counter()
+            spec = PackSpec(
+                id=f"{name}.{seed}.{number}",
+                model=model,
+                data=data,
+                training=training,
+                full_examples=training.examples or 0,
+                members=tuple(group),
+                checkpoint_folder=str(folder / "members"),
+                cache_folder=str(folder / "cache"),
+            )
+            run_pack(spec, recorder)
+            if recorder.failure is not None:
+                raise SystemExit(f"{spec.id}: {recorder.failure.error}: {recorder.failure.message}")
+            entries += [recorder.entry(m, found[0].info.num_trainable(m.allocation)) for m in group]
+            print(f"{spec.id}: {len(group)} runs, {time.perf_counter() - start:.0f} s", flush=True)
+    header = Header(
+        name=name,
+        description=plan.description,
+        space=plan.space,
+        num_train=plan.rows,
+        full_examples=training.examples or 0,
+        batch_size=training.batch_size,
+        learning_rate=training.learning_rate,
+        seeds=SEEDS,
+        made_by=f"python benchmarks/tables/build.py --tables {name}",
+        versions={package: version(package) for package in ("marslora", "torch", "transformers", "peft")},
+        device=f"{platform.machine()}, {os.environ.get('OMP_NUM_THREADS', 'all')} thread(s)",
+    )
+    return Table(header, tuple(entries))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tables", nargs="+", choices=list(PLANS), default=list(PLANS))
+    parser.add_argument("--work", type=Path, default=Path("tables-work"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    given = parser.parse_args()
+    for name in given.tables:
+        build(name, PLANS[name], given.work).save(given.out / f"{name}.parquet")
+
+
+if __name__ == "__main__":
+    main()

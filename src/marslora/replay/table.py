@@ -1,0 +1,127 @@
+"""A table of finished runs: every cell of a grid, every seed, whole curves, stored as one parquet file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from marslora.core.allocation import Allocation, Space
+from marslora.core.errors import DataError
+from marslora.core.record import Record
+
+METADATA_KEY = b"marslora.table"
+
+
+class Entry(Record):
+    """One finished run: what it was, and everything seen of it."""
+
+    allocation: Allocation
+    data_examples: int
+    """Rows it cycled through."""
+    learning_rate: float
+    seed: int
+    num_trainable: int
+    status: str
+    examples: tuple[int, ...]
+    """Examples seen at each validation point; the first is 0."""
+    validation_loss: tuple[float, ...]
+    """Mean nats per answer token at those points."""
+    validation_accuracy: tuple[float, ...] = ()
+    train_loss: tuple[float, ...] = ()
+    """Mean since the point before; one fewer than ``examples``."""
+    update_norms: dict[str, tuple[float, ...]] = {}
+    """Norm of a part's last update at the points after the first."""
+    seconds: float = 0.0
+    """The run's share of the wall time of its pack."""
+    flops: float = 0.0
+    peak_bytes: int = 0
+
+
+class Header(Record):
+    """What holds for every run of a table."""
+
+    name: str
+    description: str
+    space: Space
+    """The candidates: every allocation of it has runs on ``num_train`` rows."""
+    num_train: int
+    full_examples: int
+    """Examples seen by a full run."""
+    batch_size: int
+    learning_rate: float
+    seeds: tuple[int, ...]
+    made_by: str
+    """The command that wrote the table."""
+    versions: dict[str, str] = {}
+    device: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A header and its runs, found by what they are."""
+
+    header: Header
+    entries: tuple[Entry, ...]
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def by_cell(self) -> dict[tuple[Allocation, int, float, int], Entry]:
+        """Every run by allocation, rows, learning rate and seed."""
+        return {(e.allocation, e.data_examples, e.learning_rate, e.seed): e for e in self.entries}
+
+    def save(self, path: Path) -> None:
+        """Write the table as parquet, the header as metadata of its schema."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        rows = [_flat(entry) for entry in self.entries]
+        table = pa.Table.from_pylist(rows).replace_schema_metadata({METADATA_KEY: self.header.model_dump_json()})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".part")
+        pq.write_table(table, partial, compression="zstd")
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Table:
+        """The table in a parquet file. Raises `DataError` where it is none."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            table = pq.read_table(path)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise DataError(f"{path} cannot be read as parquet ({error}). Name a table of finished runs.") from None
+        header = (table.schema.metadata or {}).get(METADATA_KEY)
+        if header is None:
+            raise DataError(f"{path} is no table of finished runs: its schema lacks the {METADATA_KEY.decode()} header.")
+        return cls(Header.parse(json.loads(header), str(path)), tuple(_entries(table.to_pylist(), str(path))))
+
+
+def _flat(entry: Entry) -> dict[str, Any]:
+    """A row: ranks and update norms in columns of their own, so that any reader of parquet can plot them."""
+    values = entry.model_dump(mode="json")
+    ranks, norms = values.pop("allocation"), values.pop("update_norms")
+    return {
+        **{f"rank.{part}": rank for part, rank in ranks.items()},
+        **values,
+        **{f"update_norm.{part}": curve for part, curve in norms.items()},
+    }
+
+
+def _entries(rows: Iterable[Mapping[str, Any]], source: str) -> Iterator[Entry]:
+    for row in rows:
+        ranks = {name.removeprefix("rank."): rank for name, rank in row.items() if name.startswith("rank.")}
+        norms = {
+            name.removeprefix("update_norm."): curve
+            for name, curve in row.items()
+            if name.startswith("update_norm.") and curve is not None
+        }
+        plain = {name: value for name, value in row.items() if "." not in name}
+        yield Entry.parse({**plain, "allocation": ranks, "update_norms": norms}, source)
