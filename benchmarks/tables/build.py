@@ -170,9 +170,7 @@ def build(name: str, plan: Plan, work: Path) -> Table:
 
     folder, training = work / name, plan.training
     paths = scenes.ensure_task(plan.task, work / "rows")
-    data = DataSpec(
-        train=(str(paths["train"]),), validation=(str(paths["validation"]),), max_examples=plan.num_train
-    )
+    data = DataSpec(train=(str(paths["train"]),), validation=(str(paths["validation"]),), max_examples=plan.num_train)
     model = ModelSpec(path=str(embedded_folder()))
     found: list[Prepared] = []
     asked = PrepareSpec(model=model, data=data, batch_size=training.batch_size, cache_folder=str(folder / "cache"))

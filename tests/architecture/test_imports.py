@@ -15,6 +15,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "strategies": {"core", "laws"},
     "executors": {"core"},
     "exporters": {"core"},
+    "replay": {"core", "strategies"},
     "report": {"core", "store", "laws", "strategies"},
     "adapters": {"core"},
     "gradients": {"core"},
@@ -25,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "finetune": {"core", "adapters", "gradients", "optim", "models", "data"},
 }
 FRONT = {"pipeline", "api", "recipes", "cli", "__init__", "__main__"}
-TORCH_FREE = {"core", "store", "laws", "strategies", "executors", "exporters", "report"}
+TORCH_FREE = {"core", "store", "laws", "strategies", "replay", "executors", "exporters", "report"}
 HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets"}
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 80
 

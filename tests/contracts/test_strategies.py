@@ -72,6 +72,8 @@ def test_proposals_and_decisions_are_functions_of_the_runs(strategy):
 def test_a_round_that_broke_off_is_taken_up_where_it_stood(strategy):
     problem = CLEAR.problem()
     proposed = list(strategy.propose(problem, []))
+    if len(proposed) == 1:
+        pytest.skip("one allocation after the other: a round cannot break off between members")
     half = [CLEAR.train(member, problem.full_examples) for member in proposed[::2]]
     assert [member.id for member in strategy.propose(problem, half)] == [member.id for member in proposed[1::2]]
 

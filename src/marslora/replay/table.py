@@ -100,7 +100,9 @@ class Table:
             raise DataError(f"{path} cannot be read as parquet ({error}). Name a table of finished runs.") from None
         header = (table.schema.metadata or {}).get(METADATA_KEY)
         if header is None:
-            raise DataError(f"{path} is no table of finished runs: its schema lacks the {METADATA_KEY.decode()} header.")
+            raise DataError(
+                f"{path} is no table of finished runs: its schema lacks the {METADATA_KEY.decode()} header."
+            )
         return cls(Header.parse(json.loads(header), str(path)), tuple(_entries(table.to_pylist(), str(path))))
 
 

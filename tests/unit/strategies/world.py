@@ -86,7 +86,7 @@ class World:
         return final[chosen] - min(final.values())
 
 
-def replay(strategy: AbstractStrategy, world: World, problem: Problem, max_rounds: int = 20) -> list[Run]:
+def replay(strategy: AbstractStrategy, world: World, problem: Problem, max_rounds: int = 100) -> list[Run]:
     """All runs of a search."""
     runs: dict[str, Run] = {}
     for _ in range(max_rounds):

@@ -1,0 +1,173 @@
+"""A table of finished runs in the place of training: a strategy is answered at once and charged what it would pay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from marslora.core.allocation import Allocation
+from marslora.core.decision import Decision
+from marslora.core.errors import ConfigError
+from marslora.core.runs import Cost, Run
+from marslora.core.seeds import derive
+from marslora.core.spec import MemberSpec
+from marslora.replay.table import Entry, Table
+from marslora.strategies._base import AbstractStrategy, Problem
+
+MAX_ROUNDS = 200
+
+
+@dataclass(frozen=True)
+class Truth:
+    """How good every candidate really is: its loss at the end of a full run, over all seeds of the table."""
+
+    loss: Mapping[Allocation, float]
+    """Mean over seeds, nats per answer token."""
+    seed_sd: float
+    """Standard deviation of one run's final loss over seeds, pooled over candidates."""
+    num_seeds: int
+
+    @property
+    def best(self) -> Allocation:
+        """The candidate of least mean loss."""
+        return min(self.loss, key=self.loss.__getitem__)
+
+    def regret(self, allocation: Allocation) -> float:
+        """Nats above the best."""
+        return self.loss[allocation] - self.loss[self.best]
+
+    def ties(self) -> frozenset[Allocation]:
+        """The candidates that the seeds of the table cannot tell from the best: within two standard errors."""
+        bound = 2 * self.seed_sd * (2 / self.num_seeds) ** 0.5
+        return frozenset(allocation for allocation in self.loss if self.regret(allocation) <= bound)
+
+
+@dataclass
+class World:
+    """One table, one of its seeds, and the problem posed on it."""
+
+    table: Table
+    seed: int
+    """Which of the table's seeds is drawn: the runs a strategy sees."""
+    budget: float | None = None
+    """Run equivalents before the final run, as `Problem.budget`."""
+    max_share: float = 1.0
+    """Candidates have at most this share of the largest candidate's trainable parameters."""
+    spent: Cost = field(default_factory=Cost)
+
+    @cached_property
+    def problem(self) -> Problem:
+        """What the strategy is asked."""
+        header = self.table.header
+        num_trainable = {entry.allocation: entry.num_trainable for entry in self.table}
+        largest = max(num_trainable[allocation] for allocation in header.space.allocations())
+        return Problem(
+            space=header.space,
+            num_train=header.num_train,
+            full_examples=header.full_examples,
+            batch_size=header.batch_size,
+            count_parameters=num_trainable.__getitem__,
+            seed=self.seed,
+            budget=self.budget,
+            max_parameters=None if self.max_share >= 1 else round(self.max_share * largest),
+        )
+
+    @cached_property
+    def truth(self) -> Truth:
+        """The candidates' real losses."""
+        header, candidates = self.table.header, self.problem.candidates()
+        losses = np.array([[self._final(allocation, seed) for seed in header.seeds] for allocation in candidates])
+        sd = float(np.sqrt(losses.var(axis=1, ddof=1).mean())) if len(header.seeds) > 1 else 0.0
+        return Truth(dict(zip(candidates, losses.mean(axis=1).tolist(), strict=True)), sd, len(header.seeds))
+
+    def train(self, member: MemberSpec, before: Run | None) -> Run:
+        """The run of a member as far as it was asked, and its new examples charged."""
+        entry = self._entry(member)
+        until = min(member.until_examples, entry.examples[-1])
+        kept = [n for n, t in enumerate(entry.examples) if t < until]
+        share = (until - (before.last_examples if before else 0)) / entry.examples[-1]
+        cost = Cost(
+            seconds=entry.seconds * share,
+            examples=round(entry.examples[-1] * share),
+            flops=entry.flops * share,
+            peak_bytes=entry.peak_bytes,
+        )
+        self.spent += cost
+        return Run(
+            member=member,
+            status="diverged" if entry.status == "diverged" and until == entry.examples[-1] else "complete",
+            examples=(*(entry.examples[n] for n in kept), until),
+            validation_loss=(*(entry.validation_loss[n] for n in kept), loss_at(entry, until)),
+            cost=before.cost + cost if before else cost,
+        )
+
+    def _entry(self, member: MemberSpec) -> Entry:
+        seeds = self.table.header.seeds
+        by_seed = {derive(self.problem.seed, "member", n) % 2**31: n for n in range(len(seeds))}
+        seed = seeds[(seeds.index(self.seed) + by_seed.get(member.seed, 0)) % len(seeds)]
+        rate = member.learning_rate or self.table.header.learning_rate
+        key = (member.allocation, member.data_examples, rate, seed)
+        if key not in self._cells:
+            raise ConfigError(
+                f"table `{self.table.header.name}` has no run of {member.allocation} on {member.data_examples} rows at "
+                f"learning rate {rate:g}: a strategy can only be replayed on what was measured."
+            )
+        return self._cells[key]
+
+    def _final(self, allocation: Allocation, seed: int) -> float:
+        header = self.table.header
+        return self._cells[allocation, header.num_train, header.learning_rate, seed].validation_loss[-1]
+
+    @cached_property
+    def _cells(self) -> dict[tuple[Allocation, int, float, int], Entry]:
+        return self.table.by_cell()
+
+
+def loss_at(entry: Entry, examples: int) -> float:
+    """Validation loss after so many examples, between two points by a line in the logarithm of both."""
+    log_t = np.log1p(np.array(entry.examples, dtype=float))
+    return float(np.exp(np.interp(np.log1p(examples), log_t, np.log(entry.validation_loss))))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a strategy found on a world, and what it paid."""
+
+    decision: Decision
+    regret: float
+    """Nats per answer token above the best candidate, by the table's seed means."""
+    cost: float
+    """Run equivalents, the final run included; a final run that continues a measured one pays for the rest only."""
+    calibration: float
+    """Run equivalents before the final run."""
+    seconds: float
+    """The same in seconds of the table's machine, the final run at the mean price of a full run."""
+    num_rounds: int
+
+
+def replay(strategy: AbstractStrategy, world: World) -> Outcome:
+    """Run a strategy on a world to its decision. Raises `ConfigError` where it asks for a run that the table lacks."""
+    problem, runs = world.problem, dict[str, Run]()
+    rounds = 0
+    while members := strategy.propose(problem, list(runs.values())):
+        rounds += 1
+        if rounds > MAX_ROUNDS:
+            raise ConfigError(f"{type(strategy).__name__} asked for more than {MAX_ROUNDS} rounds.")
+        for member in members:
+            runs[member.id] = world.train(member, runs.get(member.id))
+    decision = strategy.decide(problem, list(runs.values()))
+    continued = runs.get(decision.continue_run or "")
+    left = 1 - (continued.last_examples / problem.full_examples if continued else 0.0)
+    calibration = world.spent.examples / problem.full_examples
+    full = [entry.seconds for entry in world.table if entry.examples[-1] == problem.full_examples]
+    return Outcome(
+        decision=decision,
+        regret=world.truth.regret(decision.chosen),
+        cost=calibration + left,
+        calibration=calibration,
+        seconds=world.spent.seconds + left * float(np.mean(full)),
+        num_rounds=rounds,
+    )
