@@ -34,7 +34,7 @@ def lora_config_dict(
         "r": default,
         "lora_alpha": _alpha(alpha_over_rank, default),
         "lora_dropout": dropout,
-        "target_modules": exact_regex(ranks) if ranks else [],
+        "target_modules": _targets(ranks) if ranks else [],
         "rank_pattern": patterns,
         "alpha_pattern": {key: _alpha(alpha_over_rank, rank) for key, rank in patterns.items()},
         "modules_to_save": list(full_modules) or None,
@@ -63,6 +63,18 @@ def matches(key: str, name: str) -> bool:
 def exact_regex(names: Iterable[str]) -> str:
     """A regular expression that fully matches these module paths and no other string."""
     return _alternatives(_tree(names))
+
+
+def _targets(names: Iterable[str]) -> str:
+    """The expression of the adapted modules."""
+    regex = exact_regex(names)
+    return _headless(regex) if all(name.startswith("model.") for name in names) else regex
+
+
+def _headless(regex: str) -> str:
+    """The expression with a leading ``model.`` made optional: the same model loaded without its head (`AutoModel`) has
+    paths without it, and so had some models of older releases of `transformers`."""
+    return r"(model\.)?" + regex.removeprefix(r"model\.") if regex.startswith(r"model\.") else regex
 
 
 def _alpha(alpha_over_rank: float, rank: int) -> float | int:
@@ -109,15 +121,16 @@ def _shortest_key(path: tuple[str, ...], leaves: list[str], names: tuple[str, ..
     below = "" if leaves == [".".join(path)] else below
     wanted = set(leaves)
     for start in range(len(path) - 1, -1, -1):
-        if path[start].isdigit():
+        if path[start].isdigit() or (start, path[0]) == (0, "model"):
             continue
         key = r"\.".join(map(re.escape, path[start:])) + below
         if {name for name in names if matches(key, name)} == wanted:
             return key
-    key = "^" + r"\.".join(map(re.escape, path)) + below
-    if {name for name in names if matches(key, name)} != wanted:
-        raise ConfigError(f"No pattern of PEFT's tells `{'.'.join(path)}` from the other adapted modules.")
-    return key
+    anchored = r"\.".join(map(re.escape, path)) + below
+    for key in (f"^{_headless(anchored)}", f"^{anchored}"):
+        if {name for name in names if matches(key, name)} == wanted:
+            return key
+    raise ConfigError(f"No pattern of PEFT's tells `{'.'.join(path)}` from the other adapted modules.")
 
 
 def _alternatives(tree: _Tree) -> str:

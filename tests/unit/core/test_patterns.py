@@ -46,8 +46,11 @@ def test_targets_match_the_adapted_modules_and_nothing_else(ranks, others):
     if not wanted:
         assert config["target_modules"] == []
         return
-    for name in {*ranks, *others}:
+    headless = {name.removeprefix("model.") for name in wanted}
+    for name in {*ranks, *others} - (headless - wanted):
         assert bool(re.fullmatch(config["target_modules"], name)) == (name in wanted)
+    if all(name.startswith("model.") for name in wanted):
+        assert all(re.fullmatch(config["target_modules"], name) for name in headless)
 
 
 @given(st.sets(st.integers(0, 250), min_size=1))
@@ -62,7 +65,7 @@ def test_keys_are_short_where_parts_are_regular():
     assert config["rank_pattern"] == {r"blocks\..*": 8, r"merger\..*": 4}
     assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (16, 32, 0.1)
     assert config["target_modules"] == (
-        r"model\.(visual\.(blocks\.([0-9]|1[0-1])\.(attn\.qkv|mlp\.fc1)|merger\.mlp\.(0|2))"
+        r"(model\.)?(visual\.(blocks\.([0-9]|1[0-1])\.(attn\.qkv|mlp\.fc1)|merger\.mlp\.(0|2))"
         r"|language_model\.layers\.([0-9]|1[0-9]|2[0-3])\.self_attn\.(q_proj|k_proj|v_proj|o_proj))"
     )
 
