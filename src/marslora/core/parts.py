@@ -33,12 +33,23 @@ class PartInfo(Record):
     num_parameters: int
     linears: tuple[LinearInfo, ...]
     gradient_norm: float | None = None
-    """Norm of the gradient of the part's linear weights in a probe, None where none was made."""
+    """Norm of the gradient of the part's weights in a probe, None where none was made: of its linears, or of all its
+    parameters where it has no linear."""
+    frozen: bool | None = None
+    """Whether a probe found every parameter of the part frozen, as LoRA wants them."""
+    member_bytes: int | None = None
+    """Memory that a run takes beside the base if it adapts this part alone, measured in a probe."""
 
     @property
     def alive(self) -> tuple[LinearInfo, ...]:
         """The linears that a gradient reaches: those that are adapted."""
         return tuple(linear for linear in self.linears if not linear.dead)
+
+    @property
+    def whole(self) -> tuple[str, ...]:
+        """The module paths that are trained if the part is trained whole: its linears, or where it has none (Gemma 3's
+        projector is a bare parameter) everything in it."""
+        return tuple(linear.name for linear in self.alive) if self.linears else self.paths
 
 
 class ModelInfo(Record):
@@ -73,5 +84,6 @@ class ModelInfo(Record):
         return count
 
     def part_of(self) -> Mapping[str, str]:
-        """``{module path of a linear: part name}``."""
-        return {linear.name: part.name for part in self.parts for linear in part.linears}
+        """``{module path: part name}`` of every linear, and of the modules of parts without one."""
+        linears = {linear.name: part.name for part in self.parts for linear in part.linears}
+        return linears | {path: part.name for part in self.parts if not part.linears for path in part.paths}

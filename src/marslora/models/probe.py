@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from marslora.core.errors import ModelError
 from marslora.core.parts import LinearInfo, ModelInfo, PartInfo
+from marslora.models import _complaints
 from marslora.models._classes import first_line
 from marslora.models._linears import sizes
 
-IGNORED = -100
 _EXPERT = re.compile(r"\.experts\.\d+\.")
 
 
@@ -34,6 +34,10 @@ class _Seen:
     """The gradient itself, kept only for a layer that is called several times."""
 
 
+_Raw = dict[str, list[nn.Parameter]]
+"""The parameters of every part that has no linear, by part."""
+
+
 def probe(model: nn.Module, batch: Mapping[str, Tensor], info: ModelInfo) -> ModelInfo:
     """``info`` with dead linears marked, each part's gradient norm, and warnings in words with the way out.
 
@@ -43,21 +47,60 @@ def probe(model: nn.Module, batch: Mapping[str, Tensor], info: ModelInfo) -> Mod
     Raises `ModelError` where the batch cannot be run, or its loss has no gradient at all.
     """
     seen = {linear.name: _Seen() for part in info.parts for linear in part.linears}
-    with _watched(model, seen) as probes, _eval_mode(model), torch.enable_grad():
+    raw = {part.name: _parameters(model, part) for part in info.parts if not part.linears}
+    frozen = {part.name: not any(p.requires_grad for p in _parameters(model, part)) for part in info.parts}
+    with _watched(model, seen) as probes, _wanting_gradients(raw) as bare, _eval_mode(model), torch.enable_grad():
         loss = _loss(model, batch)
-        if loss.requires_grad and probes:
-            torch.autograd.grad(loss, probes, allow_unused=True)
-    parts = tuple(_judged(part, seen) for part in info.parts)
-    warnings = [*_about_batch(model, batch, loss), *_about_parts(parts, seen)]
+        gradients = torch.autograd.grad(loss, [*probes, *bare], allow_unused=True) if loss.requires_grad else ()
+    norms = _norms(raw, gradients[len(probes) :])
+    parts = tuple(
+        _judged(part, seen).model_copy(update={"frozen": frozen[part.name]} | norms.get(part.name, {}))
+        for part in info.parts
+    )
+    warnings = [
+        *_complaints.about_batch(model, batch, loss),
+        *_complaints.about_model(model),
+        *_about_parts(parts, seen),
+    ]
     return info.model_copy(update={"parts": parts, "warnings": (*info.warnings, *warnings)})
+
+
+def _parameters(model: nn.Module, part: PartInfo) -> list[nn.Parameter]:
+    return [parameter for path in part.paths for parameter in model.get_submodule(path).parameters()]
+
+
+@contextmanager
+def _wanting_gradients(raw: _Raw) -> Iterator[list[nn.Parameter]]:
+    """Within it the parameters take gradients, since there is no layer whose output could tell."""
+    parameters = [parameter for found in raw.values() for parameter in found]
+    before = [parameter.requires_grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    try:
+        yield parameters
+    finally:
+        for parameter, wanted in zip(parameters, before, strict=True):
+            parameter.requires_grad_(wanted)
+
+
+def _norms(raw: _Raw, gradients: Sequence[Tensor | None]) -> dict[str, dict[str, float]]:
+    """``gradient_norm`` of every part without a linear; ``gradients`` are those of all of them, in order."""
+    found = iter(gradients)
+    squares = {part: sum(_square(next(found, None)) for _ in parameters) for part, parameters in raw.items()}
+    return {part: {"gradient_norm": square**0.5} for part, square in squares.items()}
+
+
+def _square(gradient: Tensor | None) -> float:
+    return 0.0 if gradient is None else float(gradient.float().square().sum())
 
 
 def _loss(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     try:
         loss: Tensor | None = model(**batch).loss
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        cut = _complaints.perhaps_cut(model, batch)
         raise ModelError(
-            f"{type(model).__name__} cannot run a batch of {sorted(batch)}: {first_line(error)}."
+            f"{type(model).__name__} cannot run a batch of {sorted(batch)}: {first_line(error)}.{cut}"
         ) from None
     if loss is None:
         raise ModelError(f"{type(model).__name__} gives no loss for a batch of {sorted(batch)}. It needs `labels`.")
@@ -126,34 +169,6 @@ def _judged(part: PartInfo, seen: dict[str, _Seen]) -> PartInfo:
     )
     norm = sum(seen[linear.name].squared_norm for linear in linears) ** 0.5
     return part.model_copy(update={"linears": linears, "gradient_norm": norm})
-
-
-def _about_batch(model: Any, batch: Mapping[str, Tensor], loss: Tensor) -> Iterator[str]:
-    labels = batch.get("labels")
-    if labels is not None and not (labels != IGNORED).any():
-        yield "Every label is masked: no token counts as an answer. Check that rows end in an assistant's turn."
-    elif not torch.isfinite(loss):
-        yield f"The loss of the untouched model is {loss.item()}. Try float32, or look for damaged weights."
-    elif not loss.requires_grad:
-        yield "The loss has no gradient: the model computes it under `torch.no_grad()`."
-    for kind, token_id in _placeholders(model):
-        if kind in _KEYS and any(key in batch for key in _KEYS[kind]) and not (batch["input_ids"] == token_id).any():
-            yield (
-                f"The batch has {kind} input but no {kind} token ({token_id}) in `input_ids`: the model never looks. "
-                "Check the chat template, and `max_length` or a truncation that cut the tokens off."
-            )
-
-
-_KEYS = {"image": ("pixel_values", "image_pixel_values"), "audio": ("input_features", "audio_input_features")}
-
-
-def _placeholders(model: Any) -> Iterator[tuple[str, int]]:
-    config = model.config.to_dict()
-    for kind in _KEYS:
-        for key in (f"{kind}_token_id", f"{kind}_token_index"):
-            if isinstance(config.get(key), int):
-                yield kind, config[key]
-                break
 
 
 def _about_parts(parts: tuple[PartInfo, ...], seen: dict[str, _Seen]) -> Iterator[str]:

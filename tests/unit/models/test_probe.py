@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from marslora.core.errors import ModelError
@@ -54,6 +55,9 @@ def test_dead_layers_are_those_without_a_gradient(name):
     assert bool(dead) == (pattern is not None)
     assert all(re.search(pattern, path) for path in dead)
     for part in info.parts:
+        assert part.frozen
+        if not part.linears:
+            continue
         expected = sum(reached.get(linear.name, 0.0) ** 2 for linear in part.linears) ** 0.5
         assert part.gradient_norm == pytest.approx(expected, rel=1e-4, abs=1e-9)
 
@@ -100,6 +104,64 @@ def test_masked_labels_are_noticed():
     model, batch = frozen("llava")
     info = probe(model, {**batch, "labels": torch.full_like(batch["labels"], -100)}, discover(model))
     assert any("Every label is masked" in warning for warning in info.warnings)
+
+
+def test_rows_without_an_answer_are_counted():
+    model, batch = frozen("llava")
+    labels = batch["labels"].clone()
+    labels[1] = -100
+    info = probe(model, {**batch, "labels": labels}, discover(model))
+    assert any("1 of 2 rows have no answer token" in warning for warning in info.warnings)
+    assert not any("no answer token" in warning for warning in probe(model, batch, discover(model)).warnings)
+
+
+def test_image_tokens_cut_by_a_maximal_length_are_the_likely_reason():
+    model, batch = frozen("llava")
+    cut = {name: value[:, :4] if name != "pixel_values" else value for name, value in batch.items()}
+    with pytest.raises(ModelError, match=r"hold \[2, 2\] image tokens; if `max_length`"):
+        probe(model, cut, discover(model))
+
+
+def lora_gradients(model, batch):
+    """How many LoRA weights of the vision tower get a gradient while activations are recomputed."""
+    adapted = get_peft_model(model, LoraConfig(target_modules=r".*vision_tower.*\.fc1", r=2))
+    adapted.train()
+    loss = adapted(**batch).loss
+    if loss.requires_grad:
+        loss.backward()
+    grads = [p.grad for name, p in adapted.named_parameters() if "lora_B" in name and p.grad is not None]
+    adapted.unload()
+    return sum(bool(grad.any()) for grad in grads)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+def test_reentrant_checkpointing_is_noticed_where_it_loses_gradients(reentrant):
+    model, batch = frozen("llava")
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    info = probe(model, batch, discover(model))
+    assert any("reentrant" in warning for warning in info.warnings) == reentrant
+    assert (lora_gradients(model, batch) == 0) == reentrant
+
+
+def test_what_is_not_frozen_is_shown():
+    model, batch = frozen("llava")
+    model.model.multi_modal_projector.linear_1.bias.requires_grad_(True)
+    info = probe(model, batch, discover(model))
+    assert {part.name: part.frozen for part in info.parts} == {"vision": True, "projector": False, "language": True}
+    assert model.model.multi_modal_projector.linear_1.bias.requires_grad
+
+
+def test_a_part_without_linears_has_the_gradient_of_its_parameters():
+    model, batch = frozen("gemma3")
+    info = probe(model, batch, discover(model))
+    projector = model.model.multi_modal_projector
+    assert not any(parameter.requires_grad for parameter in projector.parameters())
+    projector.requires_grad_(True)
+    model(**batch).loss.backward()
+    expected = sum(float(p.grad.square().sum()) for p in projector.parameters()) ** 0.5
+    assert expected > 0 and info.part("projector").gradient_norm == pytest.approx(expected, rel=1e-4)
+    assert info.part("projector").whole == ("model.multi_modal_projector",)
 
 
 def test_missing_image_tokens_are_noticed():

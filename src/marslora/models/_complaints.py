@@ -1,0 +1,71 @@
+"""What the gradient doctor says of a batch, and of how a model is set up, in words with the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+IGNORED = -100
+_INPUTS = {"image": ("pixel_values", "image_pixel_values"), "audio": ("input_features", "audio_input_features")}
+
+
+def about_batch(model: Any, batch: Mapping[str, Tensor], loss: Tensor) -> Iterator[str]:
+    """Labels that teach nothing, a loss that is no number or has no gradient, pictures that no token stands for."""
+    labels = batch.get("labels")
+    silent = 0 if labels is None else int((labels == IGNORED).all(-1).sum())
+    if labels is not None and silent == len(labels):
+        yield "Every label is masked: no token counts as an answer. Check that rows end in an assistant's turn."
+    elif not torch.isfinite(loss):
+        yield f"The loss of the untouched model is {loss.item()}. Try float32, or look for damaged weights."
+    elif not loss.requires_grad:
+        yield "The loss has no gradient: the model computes it under `torch.no_grad()`."
+    elif silent:
+        yield (
+            f"{silent} of {len(batch['labels'])} rows have no answer token: all their labels are masked, they teach "
+            "nothing. Check that rows end in an assistant's turn, and that `max_length` does not cut the answer off."
+        )
+    for kind, token_id in _placeholders(model, batch):
+        if not (batch["input_ids"] == token_id).any():
+            yield (
+                f"The batch has {kind} input but no {kind} token ({token_id}) in `input_ids`: the model never looks. "
+                "Check the chat template, and `max_length` or a truncation that cut the tokens off."
+            )
+
+
+def about_model(model: nn.Module) -> Iterator[str]:
+    """Activations that are recomputed in the way that loses the gradients of a frozen model's adapters."""
+    for module in model.modules():
+        if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing:
+            settings = getattr(module._gradient_checkpointing_func, "keywords", {})
+            if settings.get("use_reentrant", True):
+                yield (
+                    "Activations are recomputed with reentrant checkpointing: where the layers before are frozen, no "
+                    'gradient comes through. Enable it with {"use_reentrant": False}; `gradient_checkpointing` of a '
+                    "study does."
+                )
+            return
+
+
+def perhaps_cut(model: Any, batch: Mapping[str, Tensor]) -> str:
+    """A likely reason why a batch cannot be run: too few tokens are left for its pictures. Empty if it has none."""
+    for kind, token_id in _placeholders(model, batch):
+        counts = (batch["input_ids"] == token_id).sum(-1).tolist()
+        return (
+            f" Its rows of {batch['input_ids'].shape[-1]} tokens hold {counts} {kind} tokens; if `max_length` or a "
+            f"truncation cut some off, the rest no longer fits the {kind}: allow longer rows, or leave long ones out."
+        )
+    return ""
+
+
+def _placeholders(model: Any, batch: Mapping[str, Tensor]) -> Iterator[tuple[str, int]]:
+    """(kind, token id) of what the batch has input for."""
+    config = model.config.to_dict()
+    for kind, inputs in _INPUTS.items():
+        for key in (f"{kind}_token_id", f"{kind}_token_index"):
+            if isinstance(config.get(key), int) and any(name in batch for name in inputs):
+                yield kind, config[key]
+                break
