@@ -36,18 +36,44 @@ def about_batch(model: Any, batch: Mapping[str, Tensor], loss: Tensor) -> Iterat
             )
 
 
-def about_model(model: nn.Module) -> Iterator[str]:
-    """Activations that are recomputed in the way that loses the gradients of a frozen model's adapters."""
-    for module in model.modules():
-        if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing:
-            settings = getattr(module._gradient_checkpointing_func, "keywords", {})
-            if settings.get("use_reentrant", True):
-                yield (
-                    "Activations are recomputed with reentrant checkpointing: where the layers before are frozen, no "
-                    'gradient comes through. Enable it with {"use_reentrant": False}; `gradient_checkpointing` of a '
-                    "study does."
-                )
-            return
+def about_recomputation(model: nn.Module, batch: Mapping[str, Tensor]) -> Iterator[str]:
+    """Layers whose activations are recomputed in the reentrant way, where nothing before them needs a gradient.
+
+    Reentrant checkpointing gives an output a gradient only if a positional input has one; of a frozen model's first
+    layers none has. Newer `transformers` make the embeddings' outputs need one, which helps where it reaches.
+    """
+    lost: list[str] = []
+
+    def look(name: str) -> Any:
+        def note(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+            if not any(isinstance(value, Tensor) and value.requires_grad for value in arguments):
+                lost.append(name)
+
+        return note
+
+    reentrant = {name: module for name, module in model.named_modules() if _is_reentrant(module)}
+    if not reentrant:
+        return
+    handles = [module.register_forward_pre_hook(look(name)) for name, module in reentrant.items()]
+    try:
+        with torch.enable_grad():
+            model(**batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if lost:
+        yield (
+            f"{len(lost)} layers are recomputed with reentrant checkpointing although nothing before them needs a "
+            f"gradient: no adapter in them can learn ({', '.join(lost[:3])}{', ...' if lost[3:] else ''}). Enable it "
+            'with {"use_reentrant": False}, as `gradient_checkpointing` of a study does.'
+        )
+
+
+def _is_reentrant(module: nn.Module) -> bool:
+    if not (isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing):
+        return False
+    settings: dict[str, Any] = getattr(module._gradient_checkpointing_func, "keywords", {})
+    return bool(settings.get("use_reentrant", True))
 
 
 def perhaps_cut(model: Any, batch: Mapping[str, Tensor]) -> str:

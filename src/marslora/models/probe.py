@@ -49,19 +49,17 @@ def probe(model: nn.Module, batch: Mapping[str, Tensor], info: ModelInfo) -> Mod
     seen = {linear.name: _Seen() for part in info.parts for linear in part.linears}
     raw = {part.name: _parameters(model, part) for part in info.parts if not part.linears}
     frozen = {part.name: not any(p.requires_grad for p in _parameters(model, part)) for part in info.parts}
-    with _watched(model, seen) as probes, _wanting_gradients(raw) as bare, _eval_mode(model), torch.enable_grad():
-        loss = _loss(model, batch)
-        gradients = torch.autograd.grad(loss, [*probes, *bare], allow_unused=True) if loss.requires_grad else ()
+    with _eval_mode(model):
+        reentrant = list(_complaints.about_recomputation(model, batch))
+        with _watched(model, seen) as probes, _wanting_gradients(raw) as bare, torch.enable_grad():
+            loss = _loss(model, batch)
+            gradients = torch.autograd.grad(loss, [*probes, *bare], allow_unused=True) if loss.requires_grad else ()
     norms = _norms(raw, gradients[len(probes) :])
     parts = tuple(
         _judged(part, seen).model_copy(update={"frozen": frozen[part.name]} | norms.get(part.name, {}))
         for part in info.parts
     )
-    warnings = [
-        *_complaints.about_batch(model, batch, loss),
-        *_complaints.about_model(model),
-        *_about_parts(parts, seen),
-    ]
+    warnings = [*_complaints.about_batch(model, batch, loss), *reentrant, *_about_parts(parts, seen)]
     return info.model_copy(update={"parts": parts, "warnings": (*info.warnings, *warnings)})
 
 
