@@ -116,6 +116,32 @@ class FinalResult(Record):
     cost: Cost = Cost()
 
 
+class BlockGradient(Record):
+    """What one optimizer step saw of the objectives' gradients over one block of parameters."""
+
+    block: str
+    objectives: tuple[str, ...]
+    """Those with a gradient here."""
+    norms: tuple[float, ...]
+    """Norm of every objective's gradient."""
+    cosine: float | None
+    """Between the two gradients; the lowest of all pairs where there are more, None where there is one."""
+    weights: tuple[float, ...]
+    """Of every objective in the combined gradient."""
+    norm: float
+    """Of the combined gradient."""
+    alignment: tuple[float, ...]
+    """Cosine between the combined gradient and every objective's: below 0 it gets worse."""
+    case: str
+    """Which rule of the combiner applied."""
+    step: int = 0
+
+    def scaled(self, factor: float) -> BlockGradient:
+        """The same with all norms multiplied."""
+        norms = tuple(factor * norm for norm in self.norms)
+        return self.model_copy(update={"norms": norms, "norm": factor * self.norm})
+
+
 class Advance(Record):
     """How far a long piece of work has got, for progress bars; never stored."""
 

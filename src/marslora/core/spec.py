@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from marslora.core.allocation import Allocation, Space
 from marslora.core.record import Record
+
+LORA_VARIANTS = ("use_rslora", "use_dora")
+"""Options of the adapter `lora`, named as in `peft.LoraConfig`."""
 
 
 class KindSpec(Record):
@@ -52,6 +55,30 @@ class DataSpec(Record):
     seed: int = 0
 
 
+class ObjectiveSpec(Record):
+    """One of several things the final run is trained for; the gradient of each is computed apart.
+
+    Exactly one of ``rows``, ``output`` and ``function`` says where its loss comes from.
+    """
+
+    name: str
+    """As it appears in logs and pictures."""
+    rows: str | None = None
+    """The answer loss of some rows: ``text`` (those without pictures), ``pictures``, or ``COLUMN=VALUE``."""
+    output: str | None = None
+    """A scalar that the model returns by this name, e.g. ``image_loss``; None there: absent from the batch."""
+    function: str | None = None
+    """``package.module:name``, called with (model outputs, batch); a scalar, or None where absent from the batch."""
+    weight: float = Field(1.0, gt=0)
+    """Factor on the loss."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ObjectiveSpec:
+        if sum(source is not None for source in (self.rows, self.output, self.function)) != 1:
+            raise ValueError("exactly one of `rows`, `output` and `function` must be given")
+        return self
+
+
 class TrainingSpec(Record):
     """How every run is trained. A *full run* sees ``examples`` examples."""
 
@@ -73,7 +100,7 @@ class TrainingSpec(Record):
     weight_decay: float = Field(0.0, ge=0)
     dropout: float = Field(0.0, ge=0, lt=1)
     alpha_over_rank: float = Field(2.0, gt=0)
-    """The scale of an adapter, the same at every rank."""
+    """The scale of an adapter, the same at every rank; with rsLoRA that of rank 16 (see `marslora.core.patterns`)."""
     full: tuple[str, ...] = ()
     """Parts that are trained whole instead of by LoRA (typically the projector)."""
     optimizer: KindSpec = KindSpec(name="adamw")
@@ -81,6 +108,41 @@ class TrainingSpec(Record):
     gradient_checkpointing: bool = False
     evaluations: int = Field(12, gt=1)
     """Validation points of a full run, spaced evenly in the logarithm of the examples seen."""
+    objectives: tuple[ObjectiveSpec, ...] = ()
+    """What the final run is trained for, where that is more than the loss of all answers; at least two."""
+    gradients: KindSpec = KindSpec(name="sum")
+    """How the objectives' gradients become one; their order is that of ``objectives``."""
+
+    @model_validator(mode="after")
+    def _several_objectives(self) -> TrainingSpec:
+        names = [objective.name for objective in self.objectives]
+        if len(names) == 1 or len(set(names)) < len(names):
+            raise ValueError(f"`objectives` must be none, or at least two with names of their own, found {names}")
+        if not names and self.gradients != KindSpec(name="sum"):
+            raise ValueError(f"`gradients` {self.gradients.name} needs at least two `objectives`")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_objectives(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """One objective is not written, so that such a study has the digest it had before there were several."""
+        values: dict[str, Any] = serialize(self)
+        return values if self.objectives else {k: v for k, v in values.items() if k not in ("objectives", "gradients")}
+
+    @model_validator(mode="after")
+    def _check_adapter(self) -> TrainingSpec:
+        options = self.adapter.options if self.adapter.name == "lora" else {}
+        if unknown := {
+            key: value for key, value in options.items() if key not in LORA_VARIANTS or value not in (True, False)
+        }:
+            raise ValueError(f"options of the adapter `lora` are {list(LORA_VARIANTS)}, true or false; found {unknown}")
+        return self
+
+    @property
+    def lora_variant(self) -> dict[str, bool]:
+        """The options of a `lora` adapter as `marslora.core.patterns.lora_config_dict` takes them."""
+        return (
+            {key: bool(self.adapter.options.get(key)) for key in LORA_VARIANTS} if self.adapter.name == "lora" else {}
+        )
 
 
 class SearchSpec(Record):

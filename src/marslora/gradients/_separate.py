@@ -1,0 +1,151 @@
+"""The gradients of several objectives, kept apart over micro-batches and combined once per optimizer step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn import Parameter
+
+from marslora import gradients
+from marslora.core import kinds
+from marslora.core.errors import ConfigError
+from marslora.core.runs import BlockGradient
+from marslora.core.spec import KindSpec
+from marslora.gradients._base import AbstractCombiner
+from marslora.gradients._blocks import block_names
+from marslora.gradients._combine import combine
+
+Backward = Callable[..., None]
+
+
+class SeparateGradients:
+    """In a training loop: `backward` instead of ``loss.backward()``, `combine` before clipping and the step.
+
+    ::
+
+        separate = SeparateGradients(model.named_parameters(), {"name": "pareto_lora"})
+        for batch in micro_batches:
+            outputs = model(**batch)
+            separate.backward({"text": outputs.text_loss / n, "image": outputs.image_loss / n})
+        notes = separate.combine()  # every .grad now holds the combined gradient
+        optimizer.step()
+
+    Combining is no linear operation, so it happens once per step, after all micro-batches and after the mean over
+    processes. Under DistributedDataParallel run forward and backward inside ``model.no_sync()``: `combine` takes the
+    mean of every objective's gradient over the processes itself. Reentrant checkpointing is refused by
+    `refuse_reentrant`, which whoever owns the model should call.
+    """
+
+    def __init__(
+        self,
+        named_parameters: Iterable[tuple[str, Parameter]],
+        kind: KindSpec | Mapping[str, Any] | AbstractCombiner,
+        objectives: Iterable[str] = (),
+    ):
+        """Keep gradients of what is trained.
+
+        Args:
+            named_parameters: Those that need no gradient are passed over.
+            kind: Name and options of a combiner, or one that is built already.
+            objectives: Their order, where `backward` may first meet them in another one (a batch without text).
+        """
+        named = [(name, parameter) for name, parameter in named_parameters if parameter.requires_grad]
+        if not named:
+            raise ConfigError("No parameter needs a gradient: adapt the model before its gradients are kept apart.")
+        self.parameters = [parameter for _, parameter in named]
+        self.combiner = kind if isinstance(kind, AbstractCombiner) else build(KindSpec.parse(kind))
+        self.blocks = block_names([name for name, _ in named], self.combiner.blocks)
+        self.kept: dict[str, list[Tensor | None]] = {name: self._nothing() for name in objectives}
+        self.ordered = bool(self.kept)
+        self.losses: dict[str, float | Tensor] = dict.fromkeys(self.kept, 0.0)
+
+    def backward(self, losses: Mapping[str, Tensor], run: Backward = torch.autograd.backward) -> None:
+        """Add every loss's gradient to what is kept of its objective; ``.grad`` is left as it was.
+
+        Losses that no trained parameter takes part in are passed over. ``run`` is called as
+        ``run(loss, retain_graph=...)``; Trainer's ``accelerator.backward`` scales float16 losses.
+        """
+        live = {name: loss for name, loss in losses.items() if loss.requires_grad}
+        before = [parameter.grad for parameter in self.parameters]
+        for index, (name, loss) in enumerate(live.items()):
+            self._show(self.kept.setdefault(name, self._nothing()))
+            run(loss, retain_graph=index < len(live) - 1)
+            self.kept[name] = [parameter.grad for parameter in self.parameters]
+            self.losses[name] = self.losses.get(name, 0.0) + loss.detach()
+        self._show(before)
+
+    def combine(self, scale: float = 1.0) -> list[BlockGradient]:
+        """Set every ``.grad`` to the combination of what was kept, forget that, and say what was seen.
+
+        ``scale`` is the factor that the kept gradients carry (a float16 loss scale); norms in the notes are without it.
+        """
+        losses = {name: float(loss) for name, loss in self.losses.items()}
+        if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+            losses = self._mean(losses)
+        combined, notes = combine(self.combiner, self.kept, self.blocks, losses)
+        self._show(combined)
+        self.kept = {name: self._nothing() for name in self.kept}
+        self.losses = dict.fromkeys(self.kept, 0.0)
+        return notes if scale == 1.0 else [note.scaled(1.0 / scale) for note in notes]
+
+    def _mean(self, losses: dict[str, float]) -> dict[str, float]:
+        """Everything kept becomes its mean over the processes."""
+        if not self.ordered:
+            raise ConfigError("Several processes must know the `objectives` in the same order: name them.")
+        _mean_over_processes(self.kept, self.parameters)
+        values = torch.tensor(list(losses.values()), device=self.parameters[0].device)
+        distributed.all_reduce(values)
+        return dict(zip(losses, (values / distributed.get_world_size()).tolist(), strict=True))
+
+    def _show(self, gradients_P: Iterable[Tensor | None]) -> None:
+        for parameter, gradient in zip(self.parameters, gradients_P, strict=True):
+            parameter.grad = gradient
+
+    def _nothing(self) -> list[Tensor | None]:
+        return [None] * len(self.parameters)
+
+
+def build(spec: KindSpec) -> AbstractCombiner:
+    """The combiner that a spec names; `ConfigError` for options that it does not have."""
+    kind = kinds.load(gradients, spec.name, AbstractCombiner)
+    try:
+        return kind(**spec.options)
+    except TypeError as error:
+        raise ConfigError(f"`gradients` {spec.name}: {str(error).partition(' ')[2]}. Found {spec.options}.") from None
+
+
+def refuse_reentrant(model: nn.Module) -> None:
+    """`ConfigError` where a layer recomputes its activations by reentrant checkpointing.
+
+    It runs a backward pass of its own, which keeps no graph for the next objective.
+    """
+    for name, module in model.named_modules():
+        checkpoint = getattr(module, "_gradient_checkpointing_func", None)
+        wanted = getattr(module, "gradient_checkpointing", False)
+        if wanted and getattr(checkpoint, "keywords", {}).get("use_reentrant", False):
+            raise ConfigError(
+                f"`{name or type(model).__name__}` uses reentrant gradient checkpointing, which cannot keep the "
+                "gradients of several objectives apart. Call "
+                "model.gradient_checkpointing_enable({'use_reentrant': False})."
+            )
+
+
+@torch.no_grad()
+def _mean_over_processes(kept: dict[str, list[Tensor | None]], parameters: Sequence[Parameter]) -> None:
+    """Every objective's gradient becomes its mean over the processes; where only some have none, it counts as zero."""
+    for name, gradients_P in kept.items():
+        device = parameters[0].device
+        present_P = torch.tensor([float(gradient is not None) for gradient in gradients_P], device=device)
+        distributed.all_reduce(present_P, distributed.ReduceOp.MAX)
+        flat = torch.cat(
+            [(torch.zeros_like(p) if g is None else g).flatten() for g, p in zip(gradients_P, parameters, strict=True)]
+        )
+        distributed.all_reduce(flat)
+        pieces_P = (flat / distributed.get_world_size()).split([parameter.numel() for parameter in parameters])
+        kept[name] = [
+            piece.view_as(parameter).to(parameter.dtype) if present else None
+            for piece, parameter, present in zip(pieces_P, parameters, present_P.tolist(), strict=True)
+        ]

@@ -1,0 +1,15 @@
+"""Plain sum: ordinary training, with every objective's gradient looked at."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from marslora.gradients._base import AbstractCombiner, Block, Weights
+
+
+class Sum(AbstractCombiner):
+    """``g = sum_k g_k``, the gradient of the summed losses."""
+
+    def weigh(self, block: Block) -> Weights:
+        """Ones."""
+        return Weights(np.ones(len(block.objectives)), "sum")

@@ -1,0 +1,50 @@
+"""Any weighting of TorchJD by its name: UPGrad, AlignedMTL, DualProj and others (pip install 'marslora[pareto]')."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from marslora.core.errors import ConfigError, MissingDependencyError
+from marslora.core.optional import need
+from marslora.gradients._base import AbstractCombiner, Block, Granularity, Weights
+
+
+class TorchJD(AbstractCombiner):
+    """``torchjd.aggregation.<aggregator>Weighting`` on the matrix of inner products.
+
+    Aggregators that are no weighting of inner products are not offered. Those that need a solver ask for its package.
+    """
+
+    def __init__(
+        self,
+        *,
+        aggregator: str = "UPGrad",
+        settings: dict[str, Any] | None = None,
+        blocks: Granularity = "global",
+        modulate: str = "",
+    ):
+        """Choose an aggregator.
+
+        Args:
+            aggregator: Its name in TorchJD, without ``Weighting``.
+            settings: Its keyword arguments.
+            blocks: As for every combiner.
+            modulate: As for every combiner.
+        """
+        super().__init__(blocks=blocks, modulate=modulate)
+        module = need("torchjd.aggregation", "pareto")
+        known = sorted(name.removesuffix("Weighting") for name in dir(module) if name.endswith("Weighting"))
+        if aggregator not in known or not aggregator:
+            raise ConfigError(f"`aggregator` must be one of {list(filter(None, known))}, found {aggregator!r}.")
+        try:
+            self._weighting = getattr(module, f"{aggregator}Weighting")(**(settings or {}))
+        except ImportError as error:
+            raise MissingDependencyError(f"TorchJD's {aggregator} needs more packages: {error}") from None
+        self._name = aggregator
+
+    def weigh(self, block: Block) -> Weights:
+        """What TorchJD says."""
+        found = self._weighting(torch.from_numpy(block.gram_KK))
+        return Weights(found.detach().double().numpy(), self._name)
