@@ -73,7 +73,10 @@ class Decision:
         """The keyword arguments of `lora_config`, as plain data."""
         full = full_modules(self.info, self.training)
         ranks = self.info.module_ranks(self.chosen)
-        return patterns.lora_config_dict(ranks, self.training.alpha_over_rank, full, self.training.dropout)
+        training = self.training
+        return patterns.lora_config_dict(
+            ranks, training.alpha_over_rank, full, training.dropout, **training.lora_variant
+        )
 
     def __str__(self) -> str:
         return self.record.summary

@@ -319,8 +319,8 @@ def stamps(data: DataSpec) -> list[str]:
 
 
 def full_modules(info: ModelInfo, training: TrainingSpec) -> tuple[str, ...]:
-    """The linears that are trained whole."""
-    return tuple(linear.name for part in training.full for linear in info.part(part).alive)
+    """The modules that are trained whole."""
+    return tuple(path for part in training.full for path in info.part(part).whole)
 
 
 def group_members(members: Sequence[MemberSpec], runs: Sequence[Run]) -> list[tuple[MemberSpec, ...]]:

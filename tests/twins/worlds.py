@@ -78,8 +78,8 @@ def train_alone(base, spec, steps, total=100):
         return solo.weights(), torch.tensor(solo.losses)
 
 
-def packed_gradients(base, specs, batch):
-    """Weights (all of them random) and gradients of every member for one batch, its loss summed over tokens."""
+def packed_gradients(base, specs, *batches):
+    """Weights (all of them random) and gradients of every member for micro-batches, losses summed over tokens."""
     with Pack(base, [Member(spec) for spec in specs]) as pack:
         for _, adapter, factor in pack.factors():
             for index, spec in enumerate(specs):
@@ -88,7 +88,8 @@ def packed_gradients(base, specs, batch):
                 view.add_(0.2 * noise / max(1, view.shape[-1]) ** 0.5)
         weights = [found.weights for found in pack.stored(0)]
         pack.clock.training = True
-        pack.token_sums(base.batch(batch)).nats_K.sum().backward()
+        for pack.clock.micro_step, batch in enumerate(batches):
+            pack.token_sums(base.batch(batch)).nats_K.sum().backward()
         gradients = [{} for _ in specs]
         for _, adapter, factor in pack.factors():
             grad = torch.zeros_like(factor.parameter) if factor.parameter.grad is None else factor.parameter.grad
@@ -99,13 +100,16 @@ def packed_gradients(base, specs, batch):
         return weights, gradients
 
 
-def alone_gradients(base, spec, weights, batch):
+def alone_gradients(base, spec, weights, *batches):
     """PEFT's gradients for these weights."""
     with on_peft(base, spec) as solo:
         for key, _, parameter in solo.trained():
             parameter.data.copy_(weights[key])
         solo.clock.training = True
-        solo.loss(batch).backward()
+        for solo.clock.micro_step, batch in enumerate(batches):
+            with base.mixed_precision():
+                loss = solo.loss(batch)
+            loss.backward()
         return {
             key: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
             for key, _, parameter in solo.trained()

@@ -28,7 +28,7 @@ class Slot:
 
     rank: int
     scale: float = 1.0
-    """What the low-rank product is multiplied by: alpha / rank."""
+    """What the low-rank product is multiplied by: alpha / rank, or with rsLoRA alpha / sqrt(rank)."""
     dropout: float = 0.0
     """Probability that an input of A is set to zero while training."""
     seed: int = 0
@@ -53,7 +53,7 @@ class Factor(NamedTuple):
     key: str
     """Under this name, after the module's path, PEFT stores it: ``lora_A.weight``."""
     role: str
-    """A, B or full, as parameter groups of `marslora.optim` say it."""
+    """A, B, magnitude or full, as parameter groups of `marslora.optim` say it."""
     parameter: Parameter
 
 
@@ -85,6 +85,10 @@ class AbstractAdapter(nn.Module, ABC):
         """The members' ranks."""
         return tuple(slot.rank for slot in self.slots)
 
+    def owns(self, member: int) -> bool:
+        """Whether a member has anything of its own here: one of rank 0 trains nothing and stores nothing."""
+        return self.slots[member].rank > 0
+
     def member_view(self, factor: Factor, member: int) -> Tensor:
         """One member's own part of a factor, without padding; writing to it writes to the factor."""
         row = factor.parameter.detach()[member]
@@ -94,9 +98,9 @@ class AbstractAdapter(nn.Module, ABC):
     @torch.no_grad()
     def load_member(self, member: int, tensors: dict[str, Tensor]) -> None:
         """Write the tensors, by PEFT key, into a member; `StudyError` where one is missing or has another shape."""
+        if not self.owns(member):
+            return
         for factor in self.factors():
-            if self.slots[member].rank == 0 and factor.role in RANK_DIMS:
-                continue
             view = self.member_view(factor, member)
             found = tensors.get(f"{self.path}.{factor.key}")
             if found is None or found.shape != view.shape:

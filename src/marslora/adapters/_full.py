@@ -1,14 +1,24 @@
-"""Training a linear whole: every member has its own copy of weight and bias. Not a kind: ``full`` names the parts."""
+"""Training a module whole: every member has its own copy of its parameters. Not a kind: ``full`` names the parts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import Parameter
+from torch.utils._pytree import tree_flatten, tree_unflatten
+from transformers.pytorch_utils import Conv1D
 
 from marslora.adapters._base import AbstractAdapter, Clock, Factor, Slot, factor_dtype
+
+
+def whole(base: nn.Module, path: str, slots: Sequence[Slot], clock: Clock) -> AbstractAdapter:
+    """K copies of a module: of a linear in two batched products, of any other one after the other."""
+    kind = WholeLinear if isinstance(base, nn.Linear | Conv1D) else WholeModule
+    return kind(base, path, slots, clock)
 
 
 class WholeLinear(AbstractAdapter):
@@ -36,10 +46,57 @@ class WholeLinear(AbstractAdapter):
             y_KNO = torch.baddbmm(self.bias_KO.unsqueeze(1), x_KNI, weight_KIO)
         return y_KNO.to(x.dtype).view(*x.shape[:-1], -1)
 
+    def owns(self, member: int) -> bool:  # noqa: ARG002
+        """Every member has its own copy, whatever its ranks."""
+        return True
+
     def factors(self) -> tuple[Factor, ...]:
         """The weight, and the bias where there is one."""
         weight = Factor("weight", "weight", "full", self.weight_K)
         return (weight,) if self.bias_KO is None else (weight, Factor("bias", "bias", "full", self.bias_KO))
+
+
+class WholeModule(AbstractAdapter):
+    """K copies of a module that is no linear, e.g. a projector that is a bare parameter (Gemma 3)."""
+
+    def __init__(self, base: nn.Module, path: str, slots: Sequence[Slot], clock: Clock):
+        super().__init__(base, path, slots, clock)
+        self.names = tuple(name for name, _ in base.named_parameters())
+        self.copies = nn.ParameterList(
+            Parameter(_copies(tensor.to(factor_dtype(base)), len(slots))) for tensor in base.parameters()
+        )
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Each member's copy on its own chunk of every tensor argument."""
+        flat, structure = tree_flatten((args, kwargs))
+        found = [
+            self._member(k, *tree_unflatten([self._chunk(leaf, k) for leaf in flat], structure)) for k in self._all
+        ]
+        columns = zip(*(tree_flatten(output)[0] for output in found), strict=True)
+        joined = [torch.cat(column) if isinstance(column[0], Tensor) else column[0] for column in columns]
+        return tree_unflatten(joined, tree_flatten(found[0])[1])
+
+    def owns(self, member: int) -> bool:  # noqa: ARG002
+        """Every member has its own copy, whatever its ranks."""
+        return True
+
+    def factors(self) -> tuple[Factor, ...]:
+        """Every parameter of the module."""
+        return tuple(Factor(name, name, "full", copy) for name, copy in zip(self.names, self.copies, strict=True))
+
+    @property
+    def _all(self) -> range:
+        return range(self.num_members)
+
+    def _member(self, k: int, args: Any, kwargs: Any) -> Any:
+        own = {name: copy[k] for name, copy in zip(self.names, self.copies, strict=True)}
+        return functional_call(self.base, own, args, kwargs)
+
+    def _chunk(self, leaf: Any, k: int) -> Any:
+        """A member's share of an argument; what has no row for each member is everybody's."""
+        if isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] % self.num_members == 0:
+            return leaf.chunk(self.num_members)[k]
+        return leaf
 
 
 def _copies(tensor: Tensor, members: int) -> Tensor:

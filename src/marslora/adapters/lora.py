@@ -2,6 +2,9 @@
 
 Member k's change is ``scale_k B_k A_k drop(x)``. Ranks are padded with zeros to the largest; padding gets a zero
 gradient (rows of A through zero columns of B and the other way round) and therefore stays zero.
+
+``use_rslora`` and ``use_dora`` mean what they mean in `peft.LoraConfig`: scales that fall with the square root of the
+rank (Kalajdzievski 2023, arXiv 2312.03732; they come with the slots), and rows with lengths of their own (`_dora`).
 """
 
 from __future__ import annotations
@@ -12,16 +15,31 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
+from torch.nn.functional import linear
 
 from marslora.adapters._base import AbstractAdapter, Clock, Factor, Slot, factor_dtype, stream
+from marslora.adapters._dora import row_lengths, weight_OI
 from marslora.adapters._dropout import drop
 from marslora.adapters._products import add_low_rank
+from marslora.core.errors import ConfigError
+
+MAGNITUDE = "lora_magnitude_vector"
+"""What PEFT calls DoRA's trained lengths."""
 
 
 class Lora(AbstractAdapter):
     """A starts as PEFT draws it (Kaiming uniform, a = sqrt 5), from the member's own stream; B starts at zero."""
 
-    def __init__(self, base: nn.Module, path: str, slots: Sequence[Slot], clock: Clock):
+    def __init__(
+        self,
+        base: nn.Module,
+        path: str,
+        slots: Sequence[Slot],
+        clock: Clock,
+        *,
+        use_rslora: bool = False,  # noqa: ARG002
+        use_dora: bool = False,
+    ):
         super().__init__(base, path, slots, clock)
         inputs, outputs = _sizes(base)
         largest = max(self.ranks)
@@ -34,6 +52,15 @@ class Lora(AbstractAdapter):
         self.A_KRI = Parameter(A_KRI.to(device, dtype))
         self.B_KOR = Parameter(torch.zeros(len(slots), outputs, largest, device=device, dtype=dtype))
         self.scales = tuple(slot.scale for slot in slots)
+        self.magnitude_KO = None
+        if use_dora:
+            lengths_O = weight_OI(base).to(dtype).norm(dim=-1)
+            if not bool(lengths_O.all()):
+                raise ConfigError(
+                    f"`use_dora` cannot adapt `{path}`: {int((lengths_O == 0).sum())} rows of its weight are zero and "
+                    "have no direction. Leave it out with `targets`, or use plain LoRA."
+                )
+            self.magnitude_KO = Parameter(lengths_O.repeat(len(slots), 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """The base's output plus each member's product on its own chunk."""
@@ -41,16 +68,37 @@ class Lora(AbstractAdapter):
         y_KNO: Tensor = self.base(x_KNI)
         if not torch.is_autocast_enabled(x.device.type):
             x_KNI = x_KNI.to(self.A_KRI.dtype)
-        x_KNI = drop(x_KNI, self.slots, self.path, self.clock)
-        y_KNO = add_low_rank(y_KNO, x_KNI, self.A_KRI, self.B_KOR, self.ranks, self.scales)
+        dropped_KNI = drop(x_KNI, self.slots, self.path, self.clock)
+        if self.magnitude_KO is None:
+            y_KNO = add_low_rank(y_KNO, dropped_KNI, self.A_KRI, self.B_KOR, self.ranks, self.scales)
+        else:
+            y_KNO = self._with_lengths(self.magnitude_KO, y_KNO, dropped_KNI, is_dropped=dropped_KNI is not x_KNI)
         return y_KNO.view(*x.shape[:-1], y_KNO.shape[-1])
 
+    def _with_lengths(self, magnitude_KO: Tensor, y_KNO: Tensor, x_KNI: Tensor, *, is_dropped: bool) -> Tensor:
+        """DoRA's output, ``y`` being the base's: all that is not the bias is changed, on inputs with dropout."""
+        W_OI = weight_OI(self.base)
+        lengths_KO = row_lengths(W_OI, self.A_KRI, self.B_KOR, self.scales)
+        is_mine_K1 = torch.tensor([[rank > 0] for rank in self.ranks], device=lengths_KO.device)
+        gain_KO = torch.where(is_mine_K1, magnitude_KO / lengths_KO, 1.0)
+        bias_O = self.base.bias
+        if is_dropped:
+            product_KNO = linear(x_KNI, W_OI.to(x_KNI.dtype)).to(y_KNO.dtype)
+        else:
+            product_KNO = y_KNO.clone() if bias_O is None else y_KNO - bias_O.to(y_KNO.dtype)
+        rest_KNO = y_KNO - product_KNO
+        changed_KNO = add_low_rank(product_KNO, x_KNI, self.A_KRI, self.B_KOR, self.ranks, self.scales)
+        return rest_KNO + (gain_KO.unsqueeze(1) * changed_KNO).to(y_KNO.dtype)
+
     def factors(self) -> tuple[Factor, ...]:
-        """A (K, R, I) and B (K, O, R)."""
-        return (
+        """A (K, R, I), B (K, O, R), and with DoRA the magnitudes (K, O)."""
+        products = (
             Factor("lora_A", "lora_A.weight", "A", self.A_KRI),
             Factor("lora_B", "lora_B.weight", "B", self.B_KOR),
         )
+        if self.magnitude_KO is None:
+            return products
+        return (*products, Factor(MAGNITUDE, MAGNITUDE, "magnitude", self.magnitude_KO))
 
 
 def _sizes(base: nn.Module) -> tuple[int, int]:

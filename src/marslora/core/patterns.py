@@ -7,6 +7,7 @@ key, so order cannot matter.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,26 +20,44 @@ _Tree = dict[str, "_Tree"]
 """Module paths by their components; a leaf is empty."""
 
 
+RSLORA_RANK = 16
+"""The rank at which rsLoRA has the scale that LoRA has at every rank."""
+
+
+def scale(rank: int, alpha_over_rank: float, *, use_rslora: bool = False) -> float:
+    """What an adapter of this rank is multiplied by: ``alpha_over_rank``, or with rsLoRA ``alpha / sqrt(rank)``."""
+    return alpha_over_rank * math.sqrt(RSLORA_RANK / rank) if use_rslora and rank else alpha_over_rank
+
+
 def lora_config_dict(
-    module_ranks: Mapping[str, int], alpha_over_rank: float, full_modules: Sequence[str] = (), dropout: float = 0.0
+    module_ranks: Mapping[str, int],
+    alpha_over_rank: float,
+    full_modules: Sequence[str] = (),
+    dropout: float = 0.0,
+    *,
+    use_rslora: bool = False,
+    use_dora: bool = False,
 ) -> dict[str, Any]:
     """Keyword arguments of `peft.LoraConfig`, JSON-ready, for these ranks by module path.
 
     Modules of rank 0 are left out, as are those in ``full_modules``, which are trained whole (``modules_to_save``).
-    ``alpha`` is ``alpha_over_rank`` times the rank, so that every adapter has the same scale.
+    ``alpha`` is ``alpha_over_rank`` times the rank, so that every adapter has the same scale. With rsLoRA it is one
+    number for all ranks, so that scales fall with the square root of the rank: ``alpha_over_rank`` is that of rank 16.
     """
     ranks = {name: rank for name, rank in module_ranks.items() if rank > 0 and name not in set(full_modules)}
     default = Counter(ranks.values()).most_common(1)[0][0] if ranks else 1
     patterns = exclusive_keys(ranks, default)
     return {
         "r": default,
-        "lora_alpha": _alpha(alpha_over_rank, default),
+        "lora_alpha": _alpha(alpha_over_rank, math.sqrt(RSLORA_RANK) if use_rslora else default),
         "lora_dropout": dropout,
         "target_modules": _targets(ranks) if ranks else [],
         "rank_pattern": patterns,
-        "alpha_pattern": {key: _alpha(alpha_over_rank, rank) for key, rank in patterns.items()},
+        "alpha_pattern": {} if use_rslora else {key: _alpha(alpha_over_rank, rank) for key, rank in patterns.items()},
         "modules_to_save": list(full_modules) or None,
         "bias": "none",
+        **({"use_rslora": True} if use_rslora else {}),
+        **({"use_dora": True} if use_dora else {}),
     }
 
 
@@ -77,7 +96,7 @@ def _headless(regex: str) -> str:
     return r"(model\.)?" + regex.removeprefix(r"model\.") if regex.startswith(r"model\.") else regex
 
 
-def _alpha(alpha_over_rank: float, rank: int) -> float | int:
+def _alpha(alpha_over_rank: float, rank: float) -> float | int:
     alpha = alpha_over_rank * rank
     return int(alpha) if alpha == int(alpha) else alpha
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from marslora import adapters, optim
 from marslora.adapters._base import AbstractAdapter, Clock, Factor, Slot
-from marslora.adapters._full import WholeLinear
-from marslora.core import kinds
+from marslora.adapters._full import whole
+from marslora.core import kinds, patterns
 from marslora.core.errors import ConfigError
 from marslora.core.parts import ModelInfo
 from marslora.core.schedule import rate_factor
@@ -45,20 +45,36 @@ class Base:
         return Batch.of(collated, self.device, is_encoder_decoder=self.model.config.is_encoder_decoder)
 
     def modules(self, members: Sequence[MemberSpec]) -> dict[str, str]:
-        """``{module path: part}`` of every linear that a member adapts or that is trained whole, in a fixed order."""
-        return {
-            linear.name: part.name
-            for part in self.info.parts
-            for linear in part.alive
-            if part.name in self.training.full or any(member.allocation.get(part.name) for member in members)
-        }
+        """``{module path: part}`` of every linear that a member adapts and of every module trained whole, in a fixed
+        order."""
+        found = {}
+        for part in self.info.parts:
+            if part.name in self.training.full:
+                found |= dict.fromkeys(part.whole, part.name)
+            elif any(member.allocation.get(part.name) for member in members):
+                found |= {linear.name: part.name for linear in part.alive}
+        return found
 
     def slot(self, member: MemberSpec, part: str) -> Slot:
         """What a member wants of the linears of ``part``."""
+        rank, alpha_over_rank, dropout = member.allocation.get(part), *self._scale_and_dropout(member)
+        rslora = self.training.lora_variant.get("use_rslora", False)
+        return Slot(rank, patterns.scale(rank, alpha_over_rank, use_rslora=rslora), dropout, member.seed)
+
+    def lora_settings(self, member: MemberSpec) -> dict[str, Any]:
+        """Keyword arguments of `peft.LoraConfig` for a member."""
+        full = self.training.full
+        ranks = {path: member.allocation.get(part) for path, part in self.modules([member]).items() if part not in full}
+        whole_modules = [path for part in self.info.parts if part.name in full for path in part.whole]
+        alpha_over_rank, dropout = self._scale_and_dropout(member)
+        return patterns.lora_config_dict(ranks, alpha_over_rank, whole_modules, dropout, **self.training.lora_variant)
+
+    def _scale_and_dropout(self, member: MemberSpec) -> tuple[float, float]:
         training = self.training
-        scale = training.alpha_over_rank if member.alpha_over_rank is None else member.alpha_over_rank
-        dropout = training.dropout if member.dropout is None else member.dropout
-        return Slot(member.allocation.get(part), scale, dropout, member.seed)
+        return (
+            training.alpha_over_rank if member.alpha_over_rank is None else member.alpha_over_rank,
+            training.dropout if member.dropout is None else member.dropout,
+        )
 
 
 @dataclass
@@ -86,7 +102,7 @@ class Pack:
             linear = base.model.get_submodule(path)
             slots = [base.slot(spec, part) for spec in specs]
             if part in base.training.full:
-                self.adapters[path] = WholeLinear(linear, path, slots, self.clock)
+                self.adapters[path] = whole(linear, path, slots, self.clock)
             else:
                 self.adapters[path] = kind(linear, path, slots, self.clock, **base.training.adapter.options)
         self.optimizer = self._build_optimizer()
@@ -201,7 +217,7 @@ class Pack:
         assert self.optimizer is not None
         buffers, key = self.optimizer.buffers(factor.parameter), f"{adapter.path}.{factor.name}"
         state: Mapping[str, Tensor | None] = {name: member.moments.get(f"{key}.{name}") for name in ("step", *buffers)}
-        if not _owns(adapter, factor, index):  # nothing of its own, but it counts steps like the others
+        if not adapter.owns(index):  # nothing of its own, but it counts steps like the others
             nothing = adapter.member_view(factor, index)
             state = dict.fromkeys(buffers, nothing) | {"step": torch.tensor(float(member.step))}
         if missing := [name for name, tensor in state.items() if tensor is None]:
@@ -214,7 +230,7 @@ class Pack:
     def _owned(self, index: int) -> Iterator[tuple[str, AbstractAdapter, Factor]]:
         """The factors in which a member has anything of its own."""
         for part, adapter, factor in self.factors():
-            if _owns(adapter, factor, index):
+            if adapter.owns(index):
                 yield part, adapter, factor
 
     def _weights(self, index: int) -> dict[str, Tensor]:
@@ -236,10 +252,6 @@ class Pack:
             for name, tensor in state.items():
                 found[f"{adapter.path}.{factor.name}.{name}"] = _copied(tensor)
         return found
-
-
-def _owns(adapter: AbstractAdapter, factor: Factor, index: int) -> bool:
-    return factor.role == "full" or adapter.slots[index].rank > 0
 
 
 def _copied(tensor: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from typing import Any
 from marslora.adapters import _peft_format
 from marslora.adapters._peft_format import Checkpoint
 from marslora.core.errors import StudyError
-from marslora.core.patterns import lora_config_dict
 from marslora.core.runs import Cost, MemberResult, Observation, Status
 from marslora.core.spec import MemberSpec
 from marslora.engine.pack import Base, Member
@@ -86,7 +85,7 @@ def read(root: Path, spec: MemberSpec) -> Progress:
 def write(root: Path, base: Base, members: list[Progress]) -> None:
     """Write the members' checkpoints; after a crash either all of these are there or all of the ones before."""
     _peft_format.write(
-        root, {progress.spec.id: (_checkpoint(progress), _config(base, progress)) for progress in members}
+        root, {progress.spec.id: (_checkpoint(progress), base.lora_settings(progress.spec)) for progress in members}
     )
 
 
@@ -114,17 +113,3 @@ def _checkpoint(progress: Progress) -> Checkpoint:
         "train_steps": progress.train_steps,
     }
     return Checkpoint(progress.member.weights, progress.member.moments, state)
-
-
-def _config(base: Base, progress: Progress) -> dict[str, Any]:
-    """Keyword arguments of `peft.LoraConfig` for a member."""
-    spec, full = progress.spec, base.training.full
-    ranks = {
-        linear.name: spec.allocation.get(part.name)
-        for part in base.info.parts
-        if part.name not in full
-        for linear in part.alive
-    }
-    whole = tuple(linear.name for part in base.info.parts if part.name in full for linear in part.alive)
-    slot = base.slot(spec, "")
-    return lora_config_dict(ranks, slot.scale, whole, slot.dropout)

@@ -20,8 +20,8 @@ from torch.nn.functional import cross_entropy
 from marslora import optim
 from marslora.adapters._base import Clock, stream
 from marslora.adapters._dropout import SeededDropout
+from marslora.adapters.lora import MAGNITUDE
 from marslora.core import kinds
-from marslora.core.patterns import lora_config_dict
 from marslora.core.schedule import rate_factor
 from marslora.core.spec import MemberSpec
 from marslora.engine.losses import IGNORED, at_least_float32
@@ -94,11 +94,9 @@ def on_peft(base: Base, spec: MemberSpec) -> Iterator[Solo]:
     """The member with PEFT's layers in the base, which afterwards is what it was."""
     training = base.training
     parts = base.modules([spec])
-    ranks = {path: spec.allocation.get(part) for path, part in parts.items() if part not in training.full}
     whole = [path for path, part in parts.items() if part in training.full]
     before = {path: base.model.get_submodule(path) for path in whole}
-    slot = base.slot(spec, "")
-    model = get_peft_model(base.model, LoraConfig(**lora_config_dict(ranks, slot.scale, whole, slot.dropout)))
+    model = get_peft_model(base.model, LoraConfig(**base.lora_settings(spec)))
     model.eval()
     clock = Clock()
     _initialise(model, base, spec, clock, parts)
@@ -106,7 +104,7 @@ def on_peft(base: Base, spec: MemberSpec) -> Iterator[Solo]:
     kind = kinds.load(optim, training.optimizer.name, AbstractOptimizer)
     trained: dict[tuple[str, str], list[nn.Parameter]] = defaultdict(list)
     for key, role, parameter in _trained(model):
-        trained[parts[_module_of(key)], role].append(parameter)
+        trained[_part_of(key, parts), role].append(parameter)
     groups = [
         {
             "params": parameters,
@@ -137,6 +135,7 @@ def _initialise(model: PeftModel, base: Base, spec: MemberSpec, clock: Clock, pa
             nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=stream(spec.seed, path, "lora_A"))
             A_RI.data.copy_(fresh)
             layer.lora_dropout[ADAPTER] = SeededDropout(base.slot(spec, part), path, clock)
+            layer.training = True  # DoRA asks the layer, not its dropout, whether to drop; the base below stays quiet
     for _, role, parameter in _trained(model):
         if role == "full":
             parameter.data = parameter.data.to(torch.promote_types(torch.float32, parameter.dtype))
@@ -148,10 +147,12 @@ def _trained(model: PeftModel) -> Iterator[tuple[str, str, nn.Parameter]]:
             key = name.removeprefix("base_model.model.")
             if f".modules_to_save.{ADAPTER}." in key:
                 yield key.replace(f".modules_to_save.{ADAPTER}.", "."), "full", parameter
+            elif f".{MAGNITUDE}." in key:
+                yield key.removesuffix(f".{ADAPTER}.weight"), "magnitude", parameter
             else:
                 yield key.replace(f".{ADAPTER}.", "."), key.split(".lora_")[1][0], parameter
 
 
-def _module_of(key: str) -> str:
-    """The module path of a trained tensor's key."""
-    return key.partition(".lora_")[0] if ".lora_" in key else key.rpartition(".")[0]
+def _part_of(key: str, parts: dict[str, str]) -> str:
+    """The part of a trained tensor, from the module that its key begins with."""
+    return next(part for path, part in parts.items() if key.startswith(f"{path}."))

@@ -38,8 +38,10 @@ class Settings:
         """The settings of a decision."""
         lora_only = decision.chosen.replace(**{part: 0 for part in training.full if part in decision.chosen.parts})
         module_ranks = info.module_ranks(lora_only)
-        full_modules = tuple(linear.name for part in training.full for linear in info.part(part).alive)
-        lora = lora_config_dict(module_ranks, training.alpha_over_rank, full_modules, training.dropout)
+        full_modules = tuple(path for part in training.full for path in info.part(part).whole)
+        lora = lora_config_dict(
+            module_ranks, training.alpha_over_rank, full_modules, training.dropout, **training.lora_variant
+        )
         return cls(info.architecture, lora_only.as_dict(), training.full, module_ranks, lora, training, adapter_folder)
 
     @property

@@ -60,4 +60,7 @@ def _lora(settings: Settings) -> dict[str, object]:
         "lora_rank_pattern": lora["rank_pattern"],
         "lora_alpha_pattern": {key: round(alpha) for key, alpha in lora["alpha_pattern"].items()},
     }
-    return values | ({"lora_modules_to_save": lora["modules_to_save"]} if lora.get("modules_to_save") else {})
+    variants = {f"peft_{name}": True for name, wanted in settings.training.lora_variant.items() if wanted}
+    return (
+        values | variants | ({"lora_modules_to_save": lora["modules_to_save"]} if lora.get("modules_to_save") else {})
+    )

@@ -33,13 +33,14 @@ class Vllm(AbstractExporter):
 
 
 def _served_merged(settings: Settings) -> bool:
-    """Whether vLLM cannot hold this adapter: a part trained whole, or a rank above its largest."""
-    return bool(settings.full) or max_lora_rank(settings.largest_rank) is None
+    """Whether vLLM cannot hold this adapter: a part trained whole, DoRA, or a rank above its largest."""
+    dora = settings.lora.get("use_dora", False)
+    return bool(settings.full) or dora or max_lora_rank(settings.largest_rank) is None
 
 
 def _notes(settings: Settings) -> list[str]:
     if _served_merged(settings):
-        return ["vLLM cannot hold this adapter (a part trained whole, or a rank above 512): serve the merged model,",
+        return ["vLLM cannot hold this adapter (a part trained whole, DoRA, a rank above 512): serve the merged model,",
                 "PeftModel.from_pretrained(model, adapter).merge_and_unload().save_pretrained(folder)."]  # fmt: skip
     notes = ["Older versions ignore rank_pattern and use one alpha / r; marslora keeps that the same in every part."]
     if _adapts_towers(settings):

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from marslora import optim
 from marslora.adapters._base import stream
+from marslora.adapters.lora import MAGNITUDE
 from marslora.core import kinds
 from marslora.core.errors import ConfigError
 from marslora.core.patterns import lora_config_dict
@@ -33,11 +34,12 @@ class Trainable(NamedTuple):
     """One trained parameter."""
 
     name: str
-    """``<module path>.lora_A`` or ``.lora_B``; ``<module path>.weight`` or ``.bias`` of a module trained whole."""
+    """``<module path>.lora_A``, ``.lora_B`` or ``.lora_magnitude_vector``; of a module trained whole
+    ``<module path>.weight`` or another of its parameters."""
     module: str
     """The path, in the model, of the linear that it belongs to."""
     role: str
-    """A, B or full."""
+    """A, B, magnitude or full."""
     parameter: Parameter
 
 
@@ -50,7 +52,13 @@ def lora_config(spec: FinalSpec) -> LoraConfig:
             f"{list(spec.training.full)} must have a rank above 0."
         )
     return LoraConfig(
-        **lora_config_dict(ranks, spec.training.alpha_over_rank, spec.full_modules, spec.training.dropout)
+        **lora_config_dict(
+            ranks,
+            spec.training.alpha_over_rank,
+            spec.full_modules,
+            spec.training.dropout,
+            **spec.training.lora_variant,
+        )
     )
 
 
@@ -116,7 +124,8 @@ def _trainable(name: str, parameter: Parameter) -> Trainable:
         module, _, rest = path.partition(f".modules_to_save.{ADAPTER}.")
         return Trainable(f"{module}.{rest}", module, "full", parameter)
     module, _, factor = path.removesuffix(f".{ADAPTER}.weight").rpartition(".")
-    return Trainable(f"{module}.{factor}", module, factor.removeprefix("lora_"), parameter)
+    role = "magnitude" if factor == MAGNITUDE else factor.removeprefix("lora_")
+    return Trainable(f"{module}.{factor}", module, role, parameter)
 
 
 def build_optimizer(model: PeftModel, part_of: dict[str, str], spec: FinalSpec) -> AbstractOptimizer:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from marslora.adapters.lora import MAGNITUDE
 from marslora.core.errors import StudyError
 from marslora.finetune._model import trainables
 from marslora.optim._base import AbstractOptimizer
@@ -51,7 +52,11 @@ def load_weights(model: PeftModel, folder: Path) -> None:
         raise StudyError(
             f"The adapter in {folder} has weights that this run does not train: {result.unexpected_keys[0]}."
         )
-    known = {name.replace(".default", "") for name, parameter in model.named_parameters() if parameter.requires_grad}
+    known = {
+        name.replace(f"{MAGNITUDE}.default.weight", MAGNITUDE).replace(".default", "")
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
     absent = {name.replace(".modules_to_save", "") for name in known} - set(weights)
     if absent:
         raise StudyError(f"The adapter in {folder} lacks {len(absent)} weights, e.g. {min(absent)}.")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
@@ -61,9 +62,10 @@ class RowNumbers:
 
 
 def _stays_loud(name: str, module: nn.Module) -> bool:
-    """True for LoRA's dropout, and for layers that recompute their activations, which they do in training mode only."""
+    """True for LoRA's layers (DoRA asks them whether to drop) and dropout, but not for the linears in them; and for
+    layers that recompute their activations, which they do in training mode only."""
     recomputes = isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
-    return recomputes or "lora_dropout" in name
+    return recomputes or isinstance(module, LoraLayer) or "lora_dropout" in name
 
 
 def training_arguments(spec: FinalSpec, loaded: LoadedModel, num_steps: int, num_processes: int) -> TrainingArguments:

@@ -1,0 +1,32 @@
+"""DoRA: the rows of an adapted weight keep lengths of their own (Liu et al. 2024, arXiv 2402.09353), K members at once.
+
+The adapted linear is ``g (W + scale B A) x + bias`` with ``g = magnitude / |rows of W + scale B A|``; the lengths count
+as constants in the backward pass (section 4.3 there), as in PEFT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def weight_OI(base: nn.Module) -> Tensor:
+    """The weight of a linear; GPT-2's Conv1D keeps it transposed."""
+    weight = base.get_parameter("weight")
+    return weight if isinstance(base, nn.Linear) else weight.T
+
+
+@torch.no_grad()
+def row_lengths(W_OI: Tensor, A_KRI: Tensor, B_KOR: Tensor, scales: Sequence[float]) -> Tensor:
+    """(K, O) lengths of the rows of ``W + scale_k B_k A_k``, without making these K matrices.
+
+    ``|w + s b A|^2 = |w|^2 + 2 s b (A w) + s^2 b (A A^T) b^T`` for each row w of W and b of B.
+    """
+    W_OI = W_OI.to(A_KRI.dtype)
+    scale_K11 = torch.tensor(scales, dtype=A_KRI.dtype, device=A_KRI.device).view(-1, 1, 1)
+    b_KOR = B_KOR * scale_K11
+    linear_KO = (b_KOR * (W_OI @ A_KRI.mT)).sum(-1)
+    square_KO = (b_KOR @ (A_KRI @ A_KRI.mT) * b_KOR).sum(-1)
+    return (W_OI.square().sum(-1) + 2 * linear_KO + square_KO).clamp(min=0).sqrt()

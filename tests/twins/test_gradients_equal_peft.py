@@ -1,0 +1,84 @@
+"""Gradients of three members (ranks 2, 8, 4) of a pack against three PEFT models, in every way that training can go."""
+
+import contextlib
+
+import pytest
+import torch
+
+from marslora.engine.levers import recomputed_layers
+from tests.helpers.tiny_models import TINY
+from tests.twins.worlds import alone_gradients, distance, member, packed_gradients, tiny_base, varied
+
+RANKS = (2, 8, 4)
+EXACT = 1e-5
+HALF = 0.05
+"""Of bf16: relative to the norm of a member's gradient. PEFT itself is further than that from its float32 gradient."""
+FLOAT32_ONLY = {"qwen3_vl_moe"}
+FLOAT32_INSIDE = {"gemma4"}
+NOT_PACKABLE = {"phi4_multimodal": "its projector runs once for every image"}
+WAYS = {
+    "dropout": {"dropout": 0.1},
+    "recomputed": {"dropout": 0.1, "recompute": True},
+    "accumulated": {"dropout": 0.1, "num_micro": 3},
+    "rslora": {"options": {"use_rslora": True}},
+    "dora": {"options": {"use_dora": True}},
+    "dora with dropout": {"dropout": 0.1, "options": {"use_dora": True, "use_rslora": True}},
+    "everything": {"dropout": 0.2, "recompute": True, "num_micro": 2, "options": {"use_dora": True}},
+}
+FEW = ("llava", "qwen2_5_vl", "gemma3", "qwen2_audio", "qwen2_5_omni_thinker")
+FAST = [*((name, "everything") for name in FEW), *(("llava", way) for way in WAYS), ("gemma3", "dropout")]
+
+
+def gradients(name, dtype, dropout=0.0, recompute=False, num_micro=1, options=None):
+    """(packed, alone) gradients by tensor of every member."""
+    base, batch = tiny_base(name, dtype, dropout=dropout, adapter={"name": "lora", "options": options or {}})
+    specs = [member(base, rank, seed=rank) for rank in RANKS]
+    batches = [batch] if num_micro == 1 else varied(batch, 1, num_micro)[0]
+    with recomputed_layers(base.model) if recompute else contextlib.nullcontext():
+        weights, packed = packed_gradients(base, specs, *batches)
+    alone = [alone_gradients(base, spec, own, *batches) for spec, own in zip(specs, weights, strict=True)]
+    return packed, alone
+
+
+def agree(name, way):
+    dtype = torch.float32 if name in FLOAT32_ONLY else torch.float64
+    tolerance = EXACT if name in {*FLOAT32_ONLY, *FLOAT32_INSIDE} else 1e-9
+    for packed, alone in zip(*gradients(name, dtype, **WAYS[way]), strict=True):
+        assert distance(packed, alone) < tolerance
+
+
+@pytest.mark.parametrize(("name", "way"), dict.fromkeys(FAST))
+def test_few(name, way):
+    agree(name, way)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", TINY)
+def test_all(name, way):
+    if name in NOT_PACKABLE:
+        with pytest.raises(RuntimeError, match="invalid for input of size"):
+            agree(name, way)
+    else:
+        agree(name, way)
+
+
+def flat(tensors):
+    return torch.cat([tensors[key].flatten().double() for key in sorted(tensors)])
+
+
+def half_agrees(name):
+    for packed, alone in zip(*gradients(name, torch.bfloat16, dropout=0.1), strict=True):
+        ours, theirs = flat(packed), flat(alone)
+        assert float((ours - theirs).norm() / theirs.norm()) < HALF
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_audio"])
+def test_few_in_half_precision(name):
+    half_agrees(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in TINY if name not in NOT_PACKABLE])
+def test_all_in_half_precision(name):
+    half_agrees(name)
