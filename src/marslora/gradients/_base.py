@@ -32,7 +32,8 @@ class Block:
     @property
     def gram_KK(self) -> Array:
         """``<g_j, g_k>`` over the whole block."""
-        return self.tensors_PKK.sum(0)
+        total_KK: Array = self.tensors_PKK.sum(0)
+        return total_KK
 
     @property
     def norms_K(self) -> Array:

@@ -144,7 +144,7 @@ def _mean_over_processes(kept: dict[str, list[Tensor | None]], parameters: Seque
             [(torch.zeros_like(p) if g is None else g).flatten() for g, p in zip(gradients_P, parameters, strict=True)]
         )
         distributed.all_reduce(flat)
-        pieces_P = (flat / distributed.get_world_size()).split([parameter.numel() for parameter in parameters])
+        pieces_P = torch.split(flat / distributed.get_world_size(), [parameter.numel() for parameter in parameters])
         kept[name] = [
             piece.view_as(parameter).to(parameter.dtype) if present else None
             for piece, parameter, present in zip(pieces_P, parameters, present_P.tolist(), strict=True)

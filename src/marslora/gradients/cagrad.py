@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import LinearConstraint, minimize
 
 from marslora.core.errors import ConfigError
 from marslora.gradients._base import AbstractCombiner, Array, Block, Granularity, Weights
@@ -49,7 +49,7 @@ def _worst_of_two(gram_KK: Array, radius: float) -> Array:
         return np.array([0.5, 0.5])
     if room <= 0:
         return np.array([0.0, 1.0]) if slope > 0 else np.array([1.0, 0.0])
-    u = -slope * np.sqrt(max(a * d - b * b, 0.0) / room)
+    u = -slope * max(float(a * d - b * b) / room, 0.0) ** 0.5
     weight = float(np.clip((u - b) / a, 0.0, 1.0))
     return np.array([weight, 1.0 - weight])
 
@@ -62,7 +62,7 @@ def _worst(gram_KK: Array, radius: float) -> Array:
 
     def value(weights_K: Array) -> tuple[float, Array]:
         pulled_K = gram_KK @ weights_K
-        length = float(np.sqrt(max(weights_K @ pulled_K, 1e-24)))
+        length = float(np.sqrt(max(float(weights_K @ pulled_K), 1e-24)))
         return float(weights_K @ towards_K + radius * length), towards_K + radius * pulled_K / length
 
     found = minimize(
@@ -71,8 +71,9 @@ def _worst(gram_KK: Array, radius: float) -> Array:
         jac=True,
         method="SLSQP",
         bounds=[(0.0, 1.0)] * number,
-        constraints={"type": "eq", "fun": lambda w: w.sum() - 1.0, "jac": np.ones_like},
+        constraints=LinearConstraint(np.ones((1, number)), 1.0, 1.0),
         options={"ftol": 1e-12, "maxiter": 200},
     )
     weights_K: Array = np.clip(found.x, 0.0, 1.0)
-    return weights_K / weights_K.sum()
+    weights_K /= weights_K.sum()
+    return weights_K

@@ -46,4 +46,5 @@ class MMPareto(AbstractCombiner):
 def _norms(block: Block, weights_K: Array) -> Array:
     """The norm of every tensor of the combination."""
     squares_P = np.einsum("j,pjk,k->p", weights_K, block.tensors_PKK, weights_K)
-    return np.sqrt(np.maximum(squares_P, 0.0))
+    norms_P: Array = np.sqrt(np.maximum(squares_P, 0.0))
+    return norms_P

@@ -38,7 +38,7 @@ def bargain(gram_KK: Array, tolerance: float = 1e-12, max_steps: int = 200) -> A
     for _ in range(max_steps):
         slope_K = gram_KK @ weights_K - 1.0 / weights_K
         step_K = np.linalg.solve(gram_KK + np.diag(weights_K**-2), -slope_K)
-        decrement = float(np.sqrt(max(-slope_K @ step_K, 0.0)))
+        decrement = max(-float(slope_K @ step_K), 0.0) ** 0.5
         weights_K = weights_K + step_K / (1.0 + decrement if decrement > 0.25 else 1.0)
         if decrement < tolerance:
             break

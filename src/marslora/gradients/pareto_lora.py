@@ -82,4 +82,5 @@ class ParetoLora(AbstractCombiner):
         found, wanted = float(weights_K @ gram_KK @ weights_K), float(gram_KK.sum())
         if self.conflict_rescale == "none" or found <= 0 or wanted <= 0:
             return weights_K
-        return weights_K * min(np.sqrt(wanted / found), self.max_scale)
+        scaled_K: Array = weights_K * min(np.sqrt(wanted / found), self.max_scale)
+        return scaled_K

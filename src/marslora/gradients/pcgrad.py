@@ -39,7 +39,7 @@ class PCGrad(AbstractCombiner):
 
 
 def _projected(gram_KK: Array, index: int, order: np.ndarray) -> Array:
-    weights_K = np.eye(len(gram_KK))[index]
+    weights_K: Array = np.eye(len(gram_KK))[index]
     for other in order:
         product = float(weights_K @ gram_KK[:, other])
         if other != index and product < 0:
