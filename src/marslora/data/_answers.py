@@ -66,7 +66,7 @@ class Template:
             start, _ = spans[-1]
             text = stripped + self._tokenizer.eos_token
             spans[-1] = (start, len(text))
-        return Rendered(text, tuple(spans))
+        return Rendered(text, tuple(_learned(messages, spans)))
 
     def _marked(self, messages: Sequence[Message]) -> tuple[str, list[Span]]:
         """Answers as the template's ``{% generation %}`` blocks mark them."""
@@ -97,6 +97,16 @@ class Template:
                 _check_answer(message, text[start:end])
                 spans.append((start, end))
         return text, spans
+
+
+def _learned(messages: Sequence[Message], spans: Sequence[Span]) -> list[Span]:
+    """The answers that are not only read."""
+    learn = [message.get("learn", True) for message in messages if message["role"] == "assistant"]
+    if all(learn):
+        return list(spans)
+    if len(learn) != len(spans):
+        raise DataError("the chat template marks several pieces of one answer: `loss` and `prompt` cannot be followed")
+    return [span for span, wanted in zip(spans, learn, strict=True) if wanted]
 
 
 def _num_common(a: str, b: str) -> int:

@@ -9,15 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from marslora.core.errors import DataError
-from marslora.data._process import IGNORED, RowArrays, RowProcessor
+from marslora.data._process import IGNORED, Media, RowArrays, RowProcessor
 from marslora.data._ragged import RaggedWriter, publish
 from marslora.data._rows import Example
 from marslora.data.examples import BadRow
 
 _ROWS_AT_ONCE = 32
+_VALUES_AT_ONCE = 1 << 26
 
 
 def build(
@@ -39,7 +38,7 @@ def build(
                 writer.add(index, examples[index], row)
             done += len(group)
             progress(done, len(examples))
-        writer.close(len(examples), _by_row(row_processor, examples))
+        writer.close(_by_row(row_processor, examples))
         publish(temporary / "new", folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -52,15 +51,19 @@ def _by_row(row_processor: RowProcessor, examples: Sequence[Example]) -> tuple[s
 
 
 def _groups(examples: Sequence[Example]) -> Iterator[list[int]]:
-    """Examples with equally many pictures of equal sizes, a few at a time, the same pictures beside each other."""
+    """Examples with equally many pictures of equal sizes and sounds of equal lengths, a few at a time, the same
+    pictures beside each other."""
+
+    def shape(index: int) -> tuple[Any, ...]:
+        example = examples[index]
+        return (tuple(image.size for image in example.images), tuple(sound.length for sound in example.sounds))
 
     def likeness(index: int) -> tuple[Any, ...]:
-        images = examples[index].images
-        return (tuple(image.size for image in images), tuple(image.digest for image in images), index)
+        return (shape(index), examples[index].media, index)
 
     group: list[int] = []
     for index in sorted(range(len(examples)), key=likeness):
-        if group and (len(group) == _ROWS_AT_ONCE or likeness(index)[0] != likeness(group[0])[0]):
+        if group and (len(group) >= _at_once(examples[index]) or shape(index) != shape(group[0])):
             yield group
             group = []
         group.append(index)
@@ -68,49 +71,54 @@ def _groups(examples: Sequence[Example]) -> Iterator[list[int]]:
         yield group
 
 
+def _at_once(example: Example) -> int:
+    """So many rows like this one are decoded and processed together: large pictures stay few."""
+    pixels = sum(width * height for width, height in (image.size for image in example.images))
+    samples = sum(sound.length[0] for sound in example.sounds)
+    return min(_ROWS_AT_ONCE, max(1, _VALUES_AT_ONCE // max(1, 3 * pixels + samples)))
+
+
 def _process(
     row_processor: RowProcessor, examples: Sequence[Example], group: list[int]
 ) -> Iterator[tuple[int, RowArrays | DataError]]:
     """(index, arrays or the reason of refusal) of every example of a group."""
-    opened: dict[str, Image.Image] = {}
-    good, images = [], []
+    opened: dict[tuple[str, ...], Media] = {}
+    good, media = [], []
     for index in group:
+        example = examples[index]
         try:
-            images.append([_opened(image, opened) for image in examples[index].images])
-            good.append(index)
+            if example.media not in opened:
+                opened[example.media] = row_processor.opened(example)
         except DataError as error:
             yield index, error
+            continue
+        good.append(index)
+        media.append(opened[example.media])
     if good:
-        yield from _process_opened(row_processor, examples, good, images)
+        yield from _process_opened(row_processor, examples, good, media)
 
 
 def _process_opened(
-    row_processor: RowProcessor, examples: Sequence[Example], indices: list[int], images: list[list[Image.Image]]
+    row_processor: RowProcessor, examples: Sequence[Example], indices: list[int], media: list[Media]
 ) -> Iterator[tuple[int, RowArrays | DataError]]:
     try:
-        yield from zip(indices, row_processor.rows([examples[index] for index in indices], images), strict=True)
+        yield from zip(indices, row_processor.rows([examples[index] for index in indices], media), strict=True)
     except DataError as error:
         if len(indices) == 1:
             yield indices[0], error
             return
-        for index, own in zip(indices, images, strict=True):
+        for index, own in zip(indices, media, strict=True):
             yield from _process_opened(row_processor, examples, [index], [own])
 
 
-def _opened(image: Any, opened: dict[str, Image.Image]) -> Image.Image:
-    if image.digest not in opened:
-        opened[image.digest] = image.open()
-    return opened[image.digest]
-
-
 class _SetWriter:
-    """Writes rows as they come, each sequence of pictures once."""
+    """Writes rows as they come, each sequence of pictures and sounds once."""
 
     def __init__(self, writer: RaggedWriter, max_length: int | None) -> None:
         self._writer = writer
         self._max_length = max_length
         self._places: dict[tuple[str, ...], int] = {}
-        self._kept: dict[int, tuple[int, RowArrays]] = {}
+        self._place_of: dict[int, int] = {}
         self._skipped: dict[int, BadRow] = {}
 
     def add(self, index: int, example: Example, row: RowArrays | DataError) -> None:
@@ -122,7 +130,9 @@ class _SetWriter:
         elif (row.text["labels"] == IGNORED).all():
             self._refuse(index, example, "no answer token is left after tokenization")
         else:
-            self._kept[index] = (self._place(example, row), RowArrays(row.text, {}))
+            self._place_of[index] = self._place(example, row)
+            for name, values in row.text.items():
+                self._writer.add(f"texts.{name}", index, values)
 
     def _refuse(self, index: int, example: Example, reason: str) -> None:
         self._skipped[index] = BadRow(source=example.source, row=example.row, reason=reason)
@@ -130,23 +140,21 @@ class _SetWriter:
     def _place(self, example: Example, row: RowArrays) -> int:
         if not row.pictures:
             return -1
-        key = tuple(image.digest for image in example.images)
+        key = example.media
         if key not in self._places:
             self._places[key] = len(self._places)
             for name, values in row.pictures.items():
                 self._writer.add(f"pictures.{name}", self._places[key], values)
         return self._places[key]
 
-    def close(self, num_examples: int, by_row: tuple[str, ...]) -> None:
-        """Write the texts in the examples' order."""
-        rows = [index for index in range(num_examples) if index in self._kept]
-        for place, index in enumerate(rows):
-            for name, values in self._kept[index][1].text.items():
-                self._writer.add(f"texts.{name}", place, values)
+    def close(self, by_row: tuple[str, ...]) -> None:
+        """Number the rows that were kept in the examples' order."""
+        rows = sorted(self._place_of)
+        self._writer.renumber("texts", {index: place for place, index in enumerate(rows)})
         meta = {
             "by_row": by_row,
             "rows": rows,
-            "picture_of": [self._kept[index][0] for index in rows],
+            "picture_of": [self._place_of[index] for index in rows],
             "skipped": [self._skipped[index].model_dump() for index in sorted(self._skipped)],
         }
         self._writer.close({"texts": len(rows), "pictures": len(self._places)}, meta)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from marslora.data._answers import Template, answer_tokens, moved
 from marslora.data._rows import Example
 
 IGNORED = -100
-_ABOUT_PICTURES = ("pixel_", "image_", "video_", "input_features", "feature_")
+_ABOUT_MEDIA = ("pixel_", "image_", "video_", "audio_", "input_features", "feature_")
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -27,11 +28,20 @@ class RowArrays:
     text: Arrays
     """Arrays whose first axis is the row's tokens, ``labels`` among them."""
     pictures: Arrays
-    """All others; their first axis counts pictures, patches or rows, and is joined over the rows of a batch."""
+    """All others; their first axis counts pictures, patches, sounds or rows, and is joined over the rows of a batch."""
+
+
+@dataclass(frozen=True)
+class Media:
+    """The decoded pictures and sounds of one row."""
+
+    images: Sequence[Image.Image] = ()
+    sounds: Sequence[NDArray[np.float32]] = ()
+    """Samples (T,) at the processor's own rate."""
 
 
 class RowProcessor:
-    """Turns examples with equally large pictures into arrays."""
+    """Turns examples with equally large pictures and equally long sounds into arrays."""
 
     def __init__(self, processor: Any) -> None:
         self._processor = processor
@@ -46,14 +56,30 @@ class RowProcessor:
                 "cannot be found. A tokenizer of the `tokenizers` library (tokenizer.json) is needed."
             )
 
-    def rows(self, examples: Sequence[Example], images: Sequence[Sequence[Image.Image]]) -> list[RowArrays]:
-        """The arrays of every example. All must have equally many pictures of the same sizes.
+    @cached_property
+    def sampling_rate(self) -> int:
+        """Samples a second that the processor wants. Raises `DataError` where it takes no sounds."""
+        extractors = (getattr(self._processor, name, None) for name in ("feature_extractor", "audio_processor"))
+        rate = next((one.sampling_rate for one in extractors if one is not None), None)
+        if rate is None:
+            raise DataError(f"the row has audio, and {type(self._processor).__name__} takes none")
+        return int(rate)
+
+    def opened(self, example: Example) -> Media:
+        """The example's pictures and sounds, decoded. Raises `DataError` where that is not possible."""
+        return Media(
+            images=[image.open() for image in example.images],
+            sounds=[sound.open(self.sampling_rate) for sound in example.sounds],
+        )
+
+    def rows(self, examples: Sequence[Example], media: Sequence[Media]) -> list[RowArrays]:
+        """The arrays of every example. All must have equally many pictures of the same sizes, sounds likewise.
 
         Raises `DataError` where the processor refuses a row.
         """
         rendered = [self._template.render(example.messages) for example in examples]
         texts = [one.text for one in rendered]
-        cut = self._cut(texts, images)
+        cut = self._cut(texts, media)
         short = self._tokenizer(texts, add_special_tokens=self._special_tokens, return_offsets_mapping=True)
         for index, row in enumerate(cut):
             positions = answer_tokens(short["offset_mapping"][index], rendered[index].answers)
@@ -65,11 +91,11 @@ class RowProcessor:
 
         Asked of the processor by showing it the pictures of ``example`` twice.
         """
-        once = [image.open() for image in example.images]
-        messages = [{"role": "user", "content": [{"type": "image"}] * (2 * len(once))}]
+        once = self.opened(example)
+        messages = [{"role": "user", "content": [{"type": "image"}] * (2 * len(once.images))}]
         try:
             single = self._one(self._template.render(example.messages).text, once)
-            double = self._one(self._template.plain(messages), once * 2)
+            double = self._one(self._template.plain(messages), Media([*once.images, *once.images]))
         except DataError:
             return ()
         return tuple(name for name, values in double.pictures.items() if len(values) == len(single.pictures[name]) == 1)
@@ -82,34 +108,33 @@ class RowProcessor:
         labels_T[at] = ids_T[at]
         return labels_T
 
-    def _cut(self, texts: list[str], images: Sequence[Sequence[Image.Image]]) -> list[RowArrays]:
+    def _cut(self, texts: list[str], media: Sequence[Media]) -> list[RowArrays]:
         if len(texts) == 1 or not self._batches:
-            return [self._one(text, own) for text, own in zip(texts, images, strict=True)]
-        rows = split_rows(self._run(texts, images), len(texts))
+            return [self._one(text, own) for text, own in zip(texts, media, strict=True)]
+        rows = split_rows(self._run(texts, media), len(texts))
         if not self._checked:
             self._checked = True
-            self._batches = rows is not None and same_arrays(rows[-1], self._one(texts[-1], images[-1]))
-        return rows if rows is not None and self._batches else self._cut_singly(texts, images)
+            self._batches = rows is not None and same_arrays(rows[-1], self._one(texts[-1], media[-1]))
+        return rows if rows is not None and self._batches else self._cut_singly(texts, media)
 
-    def _cut_singly(self, texts: list[str], images: Sequence[Sequence[Image.Image]]) -> list[RowArrays]:
+    def _cut_singly(self, texts: list[str], media: Sequence[Media]) -> list[RowArrays]:
         self._batches = False
-        return self._cut(texts, images)
+        return self._cut(texts, media)
 
-    def _one(self, text: str, images: Sequence[Image.Image]) -> RowArrays:
-        rows = split_rows(self._run([text], [images]), 1)
+    def _one(self, text: str, media: Media) -> RowArrays:
+        rows = split_rows(self._run([text], [media]), 1)
         assert rows is not None
         return rows[0]
 
-    def _run(self, texts: list[str], images: Sequence[Sequence[Image.Image]]) -> Any:
-        pictures = {"images": [list(own) for own in images]} if any(images) else {}
+    def _run(self, texts: list[str], media: Sequence[Media]) -> Any:
+        given: dict[str, Any] = {"text_kwargs": {"padding": True, "add_special_tokens": self._special_tokens}}
+        if any(own.images for own in media):
+            given["images"] = [list(own.images) for own in media]
+        if any(own.sounds for own in media):
+            given["audio"] = [sound for own in media for sound in own.sounds]
+            given["audio_kwargs"] = {"sampling_rate": self.sampling_rate}
         try:
-            return self._processor(
-                text=texts,
-                padding=True,
-                return_tensors="pt",
-                add_special_tokens=self._special_tokens,
-                **pictures,
-            )
+            return self._processor(text=texts, return_tensors="pt", **given)
         except (ValueError, TypeError, IndexError, KeyError, RuntimeError) as error:
             raise DataError(f"{type(self._processor).__name__} refuses the row: {error}") from None
 
@@ -121,7 +146,7 @@ def split_rows(output: Any, num_rows: int) -> list[RowArrays] | None:
     keep = tensors.get("attention_mask", torch.ones(shape)).bool()
     rows = [RowArrays({}, {}) for _ in range(num_rows)]
     for name, tensor in tensors.items():
-        if tensor.shape[:2] == shape and not name.startswith(_ABOUT_PICTURES):
+        if tensor.shape[:2] == shape and not name.startswith(_ABOUT_MEDIA):
             for index, row in enumerate(rows):
                 row.text[name] = tensor[index][keep[index]].numpy()
         elif len(tensor) % num_rows:

@@ -66,6 +66,12 @@ class RaggedWriter:
         self._shapes[name].append(values.shape)
         self._entries[name].append(index)
 
+    def renumber(self, group: str, entries: dict[int, int]) -> None:
+        """Give the entries of a group's lists other numbers."""
+        for name, numbers in self._entries.items():
+            if name.partition(".")[0] == group:
+                self._entries[name] = [entries[number] for number in numbers]
+
     def close(self, sizes: dict[str, int], meta: dict[str, Any]) -> None:
         """Finish the files: ``sizes`` says how long the lists of a group are; ``meta`` is kept beside them."""
         arrays = {}

@@ -1,9 +1,10 @@
-"""One row of any layout as an `Example`: turns in one form, every placeholder with its picture."""
+"""One row of any layout as an `Example`: turns in one form, every placeholder with its picture or sound."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,32 +12,42 @@ from typing import Any
 
 from marslora.core.errors import DataError
 from marslora.data import _formats
+from marslora.data._media import Media
 from marslora.data.pictures import Album, Picture
+from marslora.data.sounds import Sound
 
-TAG = "<image>"
+_TAGS = re.compile("<(image|audio)>")
 _ROLES = {
-    **dict.fromkeys(("system",), "system"),
+    **dict.fromkeys(("system", "developer"), "system"),
     **dict.fromkeys(("user", "human"), "user"),
     **dict.fromkeys(("assistant", "gpt", "model", "chatgpt", "bot"), "assistant"),
 }
 Message = dict[str, Any]
-"""``{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "..."}]}``"""
+"""``{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "..."}]}``. An assistant's turn with
+``"learn": False`` is read and not learned."""
 
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One row in TRL's form. The n-th image part of the messages stands for the n-th of ``images``."""
+    """One row in TRL's form. The n-th image part of the messages stands for the n-th of ``images``, the n-th audio
+    part for the n-th of ``sounds``."""
 
     messages: tuple[Message, ...]
     images: tuple[Picture, ...]
     source: str
     row: int
+    sounds: tuple[Sound, ...] = ()
 
     @cached_property
     def digest(self) -> str:
-        """Equal text and equal pictures have equal digests, wherever the row comes from."""
-        text = json.dumps([self.messages, [image.digest for image in self.images]], sort_keys=True)
+        """Equal text, equal pictures and equal sounds have equal digests, wherever the row comes from."""
+        text = json.dumps([self.messages, self.media], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    @property
+    def media(self) -> tuple[str, ...]:
+        """The digests of the pictures, then of the sounds."""
+        return tuple(one.digest for one in (*self.images, *self.sounds))
 
     @property
     def where(self) -> str:
@@ -46,89 +57,61 @@ class Example:
 
 def to_example(row: Mapping[str, Any], album: Album, source: str, number: int) -> Example:
     """The row as an `Example`; `DataError` with the reason (without the place) for one that cannot be used."""
-    column = list(_image_column(row))
-    values = iter(column)
-    used: list[Any] = []
-    messages = [_message(turn, values, used) for turn in _formats.turns(dict(row))]
+    media = Media(row)
+    messages = [_message(turn, media) for turn in _formats.turns(dict(row))]
     _check_roles(messages)
-    if column and not used:
-        _put_first(messages, len(column))
-        used = column
-    elif (unused := sum(1 for _ in values)) > 0:
-        raise DataError(f"the text has {len(used)} image placeholders and the row {len(used) + unused} images")
-    pictures = tuple(album.picture(value) for value in used)
-    for picture in pictures:
-        if picture.problem:
-            raise DataError(picture.problem)
-    return Example(tuple(messages), pictures, source, number)
+    first = next(message for message in messages if message["role"] == "user")
+    first["content"] = [*media.left_over(), *first["content"]]
+    images = tuple(album.picture(value) for value in media.used("image"))
+    sounds = tuple(album.sound(value) for value in media.used("audio"))
+    for one in (*images, *sounds):
+        if one.problem:
+            raise DataError(one.problem)
+    return Example(tuple(messages), images, source, number, sounds)
 
 
-def _image_column(row: Mapping[str, Any]) -> Iterator[Any]:
-    for column in ("images", "image"):
-        value = row.get(column)
-        if isinstance(value, list | tuple):
-            yield from value
-        elif value is not None and value != "":
-            yield value
-
-
-def _message(turn: Any, values: Iterator[Any], used: list[Any]) -> Message:
+def _message(turn: Any, media: Media) -> Message:
     if not isinstance(turn, Mapping):
         raise DataError(f"a turn must be an object with `role` and `content`, found {type(turn).__name__}")
     if turn.get("role") not in _ROLES:
         raise DataError(f"a turn's role must be system, user or assistant, found {turn.get('role')!r}")
-    return {"role": _ROLES[turn["role"]], "content": list(_parts(turn.get("content"), values, used))}
+    message = {"role": _ROLES[turn["role"]], "content": list(_parts(turn.get("content"), media))}
+    return message if turn.get("loss") in (None, True, 1) else {**message, "learn": False}
 
 
-def _parts(content: Any, values: Iterator[Any], used: list[Any]) -> Iterator[dict[str, str]]:
-    """Text and image parts of a turn; what the image parts stand for is appended to ``used``."""
+def _parts(content: Any, media: Media) -> Iterator[dict[str, str]]:
+    """The text, image and audio parts of a turn; what stands for the latter two is taken from ``media``."""
     if isinstance(content, str):
-        yield from _tagged(content, values, used)
+        yield from _tagged(content, media)
         return
     if not isinstance(content, list | tuple):
         raise DataError(f"a turn's content must be text or a list of parts, found {type(content).__name__}")
     for part in content:
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        if isinstance(part, str) or kind == "text":
-            yield {"type": "text", "text": part if isinstance(part, str) else str(part["text"])}
-        elif kind in ("image", "image_url"):
-            payload = _payload(part)
-            used.append(_next(values, used) if payload is None else payload)
-            yield {"type": "image"}
-        else:
-            raise DataError(f"a part of a turn must be text or an image, found {kind!r}")
+        yield {"type": "text", "text": part} if isinstance(part, str) else _part(part, media)
 
 
-def _tagged(text: str, values: Iterator[Any], used: list[Any]) -> Iterator[dict[str, str]]:
-    """Text with ``<image>`` tags cut into parts; a line break beside a tag belongs to the tag."""
-    first, *rest = text.split(TAG)
+def _part(part: Any, media: Media) -> dict[str, str]:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind == "text" and isinstance(part.get("text"), str):
+        return {"type": "text", "text": part["text"]}
+    if kind == "text":
+        raise DataError(f"a text part must have its text under `text`, found {part.get('text')!r}")
+    if (medium := media.kind_of(kind)) is None:
+        raise DataError(f"a part of a turn must be text or an image or audio, found {kind!r}")
+    media.take(medium, part)
+    return {"type": medium}
+
+
+def _tagged(text: str, media: Media) -> Iterator[dict[str, str]]:
+    """Text with ``<image>`` and ``<audio>`` tags cut into parts; a line break beside a tag belongs to the tag."""
+    first, *rest = _TAGS.split(text)
     if not rest or first.strip():
         yield {"type": "text", "text": first if not rest else first.rstrip("\n")}
-    for piece in rest:
-        used.append(_next(values, used))
-        yield {"type": "image"}
+    for medium, piece in zip(rest[::2], rest[1::2], strict=True):
+        media.take(medium)
+        yield {"type": medium}
         if piece.strip():
             yield {"type": "text", "text": piece.strip("\n")}
-
-
-def _payload(part: Mapping[str, Any]) -> Any:
-    for key in ("image_url", "image", "bytes", "path", "url", "base64"):
-        value = part.get(key)
-        if value is not None:
-            return {"base64": value} if key == "base64" else value
-    return None
-
-
-def _next(values: Iterator[Any], used: list[Any]) -> Any:
-    for value in values:
-        return value
-    raise DataError(f"the text has more image placeholders than the row has images ({len(used)})")
-
-
-def _put_first(messages: list[Message], num_images: int) -> None:
-    """Pictures without a placeholder stand before the first question, as TRL puts them."""
-    first = next(message for message in messages if message["role"] == "user")
-    first["content"] = [{"type": "image"}] * num_images + first["content"]
 
 
 def _check_roles(messages: list[Message]) -> None:
@@ -137,9 +120,11 @@ def _check_roles(messages: list[Message]) -> None:
     expected = ["user", "assistant"] * (len(turns) // 2)
     if not turns or turns != expected:
         raise DataError(f"turns must go user, assistant, user, assistant, ... and end in an answer, found {roles}")
-    for message in messages:
-        if message["role"] == "assistant" and not _text(message).strip():
-            raise DataError("an assistant's turn has no text: there is no answer to learn")
+    answers = [message for message in messages if message["role"] == "assistant"]
+    if not all(_text(message).strip() for message in answers):
+        raise DataError("an assistant's turn has no text: there is no answer to learn")
+    if not any(message.get("learn", True) for message in answers):
+        raise DataError("every assistant's turn has `loss` false: there is no answer to learn")
 
 
 def _text(message: Message) -> str:

@@ -1,4 +1,4 @@
-"""Hold rows out so that a picture stands on one side only."""
+"""Hold rows out so that a picture or sound stands on one side only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from marslora.data._rows import Example
 def hold_out(examples: list[Example], share: float, limit: int, seed: int) -> tuple[list[Example], list[Example]]:
     """(kept, held out): about ``share`` of the rows, at most ``limit``, chosen by content and ``seed``.
 
-    Rows that share a picture (or, without pictures, all their text) stay together. Where they hang together so much
+    Rows that share a picture or sound (or, without any, all their text) stay together. Where they hang together so much
     that no group fits into the held-out share, rows are held out one by one.
     """
     wanted = min(max(1, round(share * len(examples))), limit)
@@ -50,7 +50,7 @@ def _groups(examples: list[Example]) -> list[list[int]]:
 
     first_with: dict[str, int] = {}
     for index, example in enumerate(examples):
-        for key in [image.digest for image in example.images] or [example.digest]:
+        for key in example.media or (example.digest,):
             other = root(first_with.setdefault(key, index))
             mine = root(index)
             parent[max(mine, other)] = min(mine, other)

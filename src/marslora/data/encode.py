@@ -37,11 +37,12 @@ class EncodedSet:
     texts: dict[str, Ragged]
     """By key of the processor: one entry a row, its first axis the row's tokens; ``labels`` among them."""
     pictures: dict[str, Ragged]
-    """By key of the processor: one entry for every different sequence of pictures."""
+    """By key of the processor: one entry for every different sequence of pictures and sounds."""
     picture_of: NDArray[np.int64]
-    """Row -> entry of ``pictures``; -1 for a row without pictures. Rows with equal entries show the same pictures."""
+    """Row -> entry of ``pictures``; -1 for a row without any. Rows with equal entries show the same pictures (and let
+    hear the same sounds)."""
     by_row: tuple[str, ...]
-    """The keys of ``pictures`` whose first axis counts rows; the others' counts pictures, tiles or patches."""
+    """The keys of ``pictures`` whose first axis counts rows; the others' counts pictures, tiles, patches or sounds."""
     rows: NDArray[np.int64]
     """Row -> index of its example."""
     skipped: tuple[BadRow, ...]
@@ -97,7 +98,7 @@ def encode(
     ``labels`` are the tokens of the assistant's turns, each with the token that ends it, and -100 elsewhere.
     The result lies in ``cache_folder`` (None: a folder that goes with the object), named by the content of the
     examples, the processor, its template and ``max_length``; a second call reads it, a damaged one is made again.
-    Rows longer than ``max_length`` tokens and pictures that cannot be decoded are refused and listed in ``skipped``.
+    Rows longer than ``max_length`` tokens, pictures and sounds that cannot be decoded are refused and listed in ``skipped``.
     Raises `DataError` where they are more than ``max_bad_share``, `ModelError` for a processor that cannot be used.
     """
     digest = _digest(examples, processor, max_length)

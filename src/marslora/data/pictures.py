@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import io
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,14 +11,15 @@ from typing import Any
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from marslora.core.errors import DataError
-
-_EDGE_BYTES = 1 << 16
+from marslora.data import _shelf, _values
+from marslora.data._shelf import Shelf, Stored
+from marslora.data.sounds import Sound, as_wav
 
 
 class Picture:
-    """A picture in a file, in bytes or already in memory."""
+    """A picture in a file, in bytes (kept on a shelf, where a file of rows held them) or already in memory."""
 
-    def __init__(self, source: Path | bytes | Image.Image) -> None:
+    def __init__(self, source: Path | bytes | Stored | Image.Image) -> None:
         self.source = source
 
     def open(self) -> Image.Image:
@@ -55,89 +53,61 @@ class Picture:
 
     @cached_property
     def digest(self) -> str:
-        """Equal pictures have equal digests: from the size in bytes and the first and last 64 KiB."""
-        hashed = hashlib.sha256()
+        """Equal pictures have equal digests, wherever they lie."""
         if isinstance(self.source, Image.Image):
-            hashed.update(f"{self.source.mode} {self.source.size}".encode())
+            hashed = hashlib.sha256(f"{self.source.mode} {self.source.size}".encode())
             hashed.update(self.source.tobytes())
-        elif isinstance(self.source, Path):
-            _update_from_file(hashed, self.source)
-        else:
-            _update_from_bytes(hashed, self.source)
-        return hashed.hexdigest()[:32]
+            return hashed.hexdigest()[:32]
+        if isinstance(self.source, Path):
+            return _shelf.file_digest(self.source)
+        return self.source.digest if isinstance(self.source, Stored) else _shelf.digest(self.source)
 
     def _image(self) -> Image.Image:
         if isinstance(self.source, Image.Image):
             return self.source.copy()
-        return Image.open(io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source)
+        if isinstance(self.source, Path):
+            return Image.open(self.source)
+        return Image.open(io.BytesIO(self.source if isinstance(self.source, bytes) else self.source.read()))
 
     def __str__(self) -> str:
         if isinstance(self.source, Path):
             return f"image `{self.source}`"
-        kind = "in memory" if isinstance(self.source, Image.Image) else f"of {len(self.source)} bytes"
-        return f"image {kind}"
+        if isinstance(self.source, Image.Image):
+            return "image in memory"
+        return f"image of {len(self.source) if isinstance(self.source, bytes) else self.source.num_bytes} bytes"
 
 
 class Album:
-    """Makes pictures out of what rows hold; a file that many rows name is one picture."""
+    """Makes pictures and sounds out of what rows hold; a file that many rows name, or equal bytes, are made once.
 
-    def __init__(self, folder: Path) -> None:
+    Bytes go onto the shelf, so that memory does not grow with what the rows carry.
+    """
+
+    def __init__(self, folder: Path, shelf: Shelf | None = None) -> None:
         self._folder = folder
-        self._by_path: dict[str, Picture] = {}
+        self._shelf = shelf if shelf is not None else Shelf()
+        self._pictures: dict[Path | str, Picture] = {}
+        self._sounds: dict[Path | str, Sound] = {}
 
     def picture(self, value: Any) -> Picture:
         """The picture of a path, data URL, bytes, ``{"bytes": ..., "path": ...}`` or PIL image."""
-        if isinstance(value, Mapping):
-            value = _from_mapping(value)
-        if isinstance(value, str | Path):
-            return self._from_text(str(value))
-        if isinstance(value, bytes | Image.Image):
-            return Picture(value)
-        raise DataError(f"an image must be a path, a data URL, bytes or a picture, found {type(value).__name__}")
+        found = _values.plain(value, "image")
+        if isinstance(found, Image.Image):
+            return Picture(found)
+        if not isinstance(found, Path | bytes):
+            raise DataError(f"an image must be a path, a data URL, bytes or a picture, found {type(found).__name__}")
+        return self._once(self._pictures, Picture, found)
 
-    def _from_text(self, text: str) -> Picture:
-        if text.startswith("data:"):
-            return Picture(_from_data_url(text))
-        if text.startswith(("http://", "https://")):
-            raise DataError(f"image `{text}` is on the network: save it to a file first")
-        if text not in self._by_path:
-            path = Path(text.removeprefix("file://")).expanduser()
-            self._by_path[text] = Picture(path if path.is_absolute() else self._folder / path)
-        return self._by_path[text]
+    def sound(self, value: Any) -> Sound:
+        """The sound of a path, data URL, bytes, ``{"bytes": ..., "path": ...}`` or ``{"array", "sampling_rate"}``."""
+        found = _values.plain(value, "audio")
+        if not isinstance(found, Path | bytes):
+            found = as_wav(found)
+        return self._once(self._sounds, Sound, found)
 
-
-def _from_mapping(value: Mapping[str, Any]) -> Any:
-    for key in ("bytes", "path", "url", "image", "base64"):
-        if value.get(key) is not None:
-            return _from_base64(value[key]) if key == "base64" else value[key]
-    raise DataError(f"an image must have `bytes` or a `path`, found the keys {sorted(value)}")
-
-
-def _from_data_url(text: str) -> bytes:
-    header, comma, data = text.partition(",")
-    if not comma or not header.endswith(";base64"):
-        raise DataError(f"a data URL must read `data:image/...;base64,...`, found `{text[:40]}`")
-    return _from_base64(data)
-
-
-def _from_base64(data: str) -> bytes:
-    try:
-        return base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError):
-        raise DataError("an image's base64 text is damaged") from None
-
-
-def _update_from_file(hashed: Any, path: Path) -> None:
-    num_bytes = path.stat().st_size
-    hashed.update(str(num_bytes).encode())
-    with path.open("rb") as file:
-        hashed.update(file.read(_EDGE_BYTES))
-        if num_bytes > _EDGE_BYTES:
-            file.seek(max(_EDGE_BYTES, num_bytes - _EDGE_BYTES))
-            hashed.update(file.read())
-
-
-def _update_from_bytes(hashed: Any, data: bytes) -> None:
-    hashed.update(str(len(data)).encode())
-    hashed.update(data[:_EDGE_BYTES])
-    hashed.update(data[max(_EDGE_BYTES, len(data) - _EDGE_BYTES) :])
+    def _once(self, known: dict[Path | str, Any], kind: Any, found: Path | bytes) -> Any:
+        key = found if isinstance(found, Path) else _shelf.digest(found)
+        if key not in known:
+            source = self._folder / found if isinstance(found, Path) else self._shelf.put(found)
+            known[key] = kind(source)
+        return known[key]

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from marslora.core.errors import DataError
-from marslora.data._formats import alpaca, conversations, messages, prompt_completion
+from marslora.data._formats import alpaca, conversations, described, messages, prompt_completion
 
 Turn = dict[str, Any]
 
-FORMATS = (messages, prompt_completion, conversations, alpaca)
+FORMATS = (messages, prompt_completion, conversations, alpaca, described)
 
 
 def turns(row: dict[str, Any]) -> list[Turn]:
     """The turns of a row in any known layout; `DataError` with the row's columns where none fits."""
     for layout in FORMATS:
-        if all(row.get(column) is not None for column in layout.COLUMNS):
+        if all(any(row.get(name) is not None for name in column.split("|")) for column in layout.COLUMNS):
             found: list[Turn] = layout.turns(row)
             return found
     wanted = " or ".join("+".join(layout.COLUMNS) for layout in FORMATS)

@@ -1,14 +1,20 @@
-"""``instruction``, ``input``, ``output``: Alpaca."""
+"""``instruction``, ``input``, ``output``: Alpaca, with ``history`` as LLaMA-Factory has it."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from marslora.core.errors import DataError
+
 COLUMNS = ("instruction", "output")
 
 
 def turns(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """One question, instruction and input on lines of their own, and its answer."""
-    system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
+    """Earlier pairs, then the question, instruction and input on lines of their own, and its answer."""
+    found = [{"role": "system", "content": row["system"]}] if row.get("system") else []
+    for pair in row.get("history") or ():
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise DataError("`history` must be pairs of a question and its answer")
+        found += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
     question = "\n".join(filter(None, (row["instruction"], row.get("input"))))
-    return [*system, {"role": "user", "content": question}, {"role": "assistant", "content": row["output"]}]
+    return [*found, {"role": "user", "content": question}, {"role": "assistant", "content": row["output"]}]

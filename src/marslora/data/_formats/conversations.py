@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from marslora.core.errors import DataError
 
 COLUMNS = ("conversations",)
 
 
 def turns(row: dict[str, Any]) -> list[dict[str, Any]]:
     """The same turns under the names ``role`` and ``content``; a ``system`` column comes first."""
-    system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
-    return system + [
-        {"role": turn.get("from", turn.get("role")), "content": turn.get("value", turn.get("content"))}
-        for turn in row["conversations"]
-    ]
+    found = [{"role": "system", "content": row["system"]}] if row.get("system") else []
+    if not isinstance(row["conversations"], list | tuple):
+        raise DataError(f"`conversations` must be a list of turns, found {type(row['conversations']).__name__}")
+    for turn in row["conversations"]:
+        if not isinstance(turn, Mapping):
+            raise DataError(f"a turn must be an object with `from` and `value`, found {type(turn).__name__}")
+        found.append({"role": turn.get("from", turn.get("role")), "content": turn.get("value", turn.get("content"))})
+    return found

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from marslora.core.errors import DataError
+
 COLUMNS = ("messages",)
 
 
 def turns(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """The messages as they are."""
-    return list(row["messages"])
+    """The messages as they are; a ``system`` column comes first."""
+    if not isinstance(row["messages"], list | tuple):
+        raise DataError(f"`messages` must be a list of turns, found {type(row['messages']).__name__}")
+    system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
+    return [*system, *row["messages"]]

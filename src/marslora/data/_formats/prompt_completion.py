@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from marslora.core.errors import DataError
 
 COLUMNS = ("prompt", "completion")
 
 
 def turns(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """The prompt's turns, then the completion's."""
-    return _as_turns(row["prompt"], "user") + _as_turns(row["completion"], "assistant")
+    """The prompt's turns, whose answers are not learned, then the completion's."""
+    prompt = [
+        {**turn, "loss": False} if isinstance(turn, Mapping) and turn.get("role") == "assistant" else turn
+        for turn in _as_turns(row, "prompt", "user")
+    ]
+    return prompt + _as_turns(row, "completion", "assistant")
 
 
-def _as_turns(value: Any, role: str) -> list[dict[str, Any]]:
-    return [{"role": role, "content": value}] if isinstance(value, str) else list(value)
+def _as_turns(row: dict[str, Any], column: str, role: str) -> list[Any]:
+    value = row[column]
+    if isinstance(value, str):
+        return [{"role": role, "content": value}]
+    if not isinstance(value, list | tuple):
+        raise DataError(f"`{column}` must be text or a list of turns, found {type(value).__name__}")
+    return list(value)

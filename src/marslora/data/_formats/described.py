@@ -1,0 +1,17 @@
+"""A picture or a sound and the text that belongs to it: captions and transcriptions, as image folders have them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from marslora.core.errors import DataError
+
+COLUMNS = ("image|images|audio|audios", "text|caption|transcription")
+
+
+def turns(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The question is the picture or sound alone, the answer its text."""
+    text = next(row[name] for name in COLUMNS[1].split("|") if row.get(name) is not None)
+    if not isinstance(text, str):
+        raise DataError(f"the text of a picture or sound must be text, found {type(text).__name__}")
+    return [{"role": "user", "content": []}, {"role": "assistant", "content": text}]

@@ -1,0 +1,122 @@
+"""One sound of a row: checked by its header, decoded only when it is needed, known by its content."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from marslora.core.errors import DataError
+from marslora.data import _shelf
+from marslora.data._shelf import Stored
+
+_STREAMED = 0xFFFFFFFF
+"""The length that a WAV header states where its writer did not know it."""
+
+
+class Sound:
+    """A recording in a file or in bytes: WAV, FLAC, Ogg, MP3, whatever libsndfile reads."""
+
+    def __init__(self, source: Path | bytes | Stored) -> None:
+        self.source = source
+
+    def open(self, sampling_rate: int) -> NDArray[np.float32]:
+        """All samples (T,) at ``sampling_rate`` hertz, channels averaged. Raises `DataError` where it cannot be decoded.
+
+        Resampled by a polyphase filter (`scipy.signal.resample_poly`).
+        """
+        try:
+            samples_TC, rate = soundfile.read(self._file(), dtype="float32", always_2d=True)
+        except (OSError, RuntimeError, TypeError) as error:
+            raise DataError(f"{self} cannot be decoded: {error}") from None
+        samples_T = samples_TC.mean(axis=1)
+        if rate != sampling_rate:
+            common = math.gcd(rate, sampling_rate)
+            from scipy.signal import resample_poly  # slow to import, and most sounds have the wanted rate
+
+            samples_T = resample_poly(samples_T, sampling_rate // common, rate // common)
+        return np.ascontiguousarray(samples_T, dtype=np.float32)
+
+    @cached_property
+    def problem(self) -> str | None:
+        """Why the sound cannot be used, judged by its header alone; None for a good one."""
+        if isinstance(self.source, Path) and not self.source.is_file():
+            return f"{self} does not exist"
+        try:
+            frames, _ = self.length
+        except (OSError, RuntimeError, TypeError) as error:
+            return f"{self} is no sound that can be opened ({error})"
+        if frames == 0:
+            return f"{self} is empty"
+        stated, found = self._stated_bytes(), self._num_bytes()
+        return f"{self} is cut off: {stated} bytes are announced, {found} are there" if stated > found else None
+
+    @cached_property
+    def length(self) -> tuple[int, int]:
+        """(samples a channel, samples a second), read from the header."""
+        about = soundfile.info(self._file())
+        return about.frames, about.samplerate
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasts."""
+        frames, rate = self.length
+        return frames / rate
+
+    @cached_property
+    def digest(self) -> str:
+        """Equal files have equal digests, wherever they lie."""
+        if isinstance(self.source, Path):
+            return _shelf.file_digest(self.source)
+        return self.source.digest if isinstance(self.source, Stored) else _shelf.digest(self.source)
+
+    def _file(self) -> Path | io.BytesIO:
+        return self.source if isinstance(self.source, Path) else io.BytesIO(self._bytes())
+
+    def _bytes(self) -> bytes:
+        return self.source.read() if isinstance(self.source, Stored) else bytes(self.source)  # type: ignore[arg-type]
+
+    def _num_bytes(self) -> int:
+        if isinstance(self.source, Path):
+            return self.source.stat().st_size
+        return self.source.num_bytes if isinstance(self.source, Stored) else len(self.source)
+
+    def _stated_bytes(self) -> int:
+        """How long a RIFF file says it is; 0 for other formats, which libsndfile itself finds cut."""
+        if isinstance(self.source, Path):
+            with self.source.open("rb") as file:
+                start = file.read(8)
+        else:
+            start = self._bytes()[:8]
+        stated = int.from_bytes(start[4:8], "little")
+        return stated + 8 if start[:4] == b"RIFF" and stated != _STREAMED else 0
+
+    def __str__(self) -> str:
+        return f"audio `{self.source}`" if isinstance(self.source, Path) else f"audio of {self._num_bytes()} bytes"
+
+
+def as_wav(value: Any) -> bytes:
+    """``{"array": samples (T,), (T, C) or (C, T), "sampling_rate": hertz}`` as a WAV file of 32-bit floats."""
+    if not isinstance(value, Mapping) or value.get("sampling_rate") is None:
+        raise DataError(
+            "audio must be a path, a data URL, bytes or an object with `array` and `sampling_rate`, "
+            f"found {type(value).__name__}"
+        )
+    try:
+        samples = np.asarray(value["array"], dtype=np.float32)
+    except (TypeError, ValueError):
+        raise DataError("an audio's `array` must hold numbers, as many in every channel") from None
+    if samples.ndim == 2 and samples.shape[0] < samples.shape[1]:
+        samples = samples.T
+    if samples.ndim not in (1, 2):
+        raise DataError(f"an audio's `array` must have the shape (samples,), found {samples.shape}")
+    written = io.BytesIO()
+    soundfile.write(written, samples, int(value["sampling_rate"]), format="WAV", subtype="FLOAT")
+    return written.getvalue()
