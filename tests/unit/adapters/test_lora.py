@@ -7,6 +7,7 @@ from torch import nn
 from marslora import adapters
 from marslora.adapters import _products
 from marslora.adapters._base import AbstractAdapter, Clock, Slot
+from marslora.adapters._dropout import drop
 from marslora.adapters._full import WholeLinear
 from marslora.adapters.lora import Lora
 from marslora.core import kinds
@@ -96,6 +97,14 @@ def test_dropout_depends_on_the_clock_and_the_member_alone():
     assert torch.equal(second[:2], first[:2]) and not torch.equal(second[2], first[2])
     clock.training = False
     assert not torch.equal(packed(x)[2], second[2])
+
+
+def test_masks_do_not_depend_on_the_precision():
+    slots = (Slot(1, dropout=0.1, seed=3),)
+    exact, half = (
+        drop(torch.ones(1, 50, 6, dtype=t), slots, "fc", Clock(training=True)) for t in (None, torch.bfloat16)
+    )
+    assert torch.equal(exact > 0, half > 0) and float(half.max()) == float(torch.tensor(1 / 0.9, dtype=torch.bfloat16))
 
 
 def test_dropout_keeps_the_mean():

@@ -64,7 +64,7 @@ def maker(world, info, folder):
                 "training": TrainingSpec(**{**defaults, **(training or {})}),
                 "allocation": allocation,
                 "module_ranks": info.module_ranks(allocation),
-                "full_modules": tuple(linear.name for part in full for linear in info.part(part).alive),
+                "full_modules": tuple(path for part in full for path in info.part(part).whole),
                 "full_examples": 40,
                 "output_folder": str(folder / name),
                 "cache_folder": str(world / "cache"),

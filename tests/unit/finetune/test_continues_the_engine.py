@@ -39,9 +39,16 @@ def calibrate(spec, until, folder):
     return folder / "member", losses
 
 
-@pytest.mark.parametrize("full", [(), ("projector",)])
-def test_engine_then_final_run_is_the_engine_all_the_way(final_spec, tmp_path, full):
-    training = {"decay": 0.0, "warmup": 0.2, "dropout": 0.0, "weight_decay": 0.1, "full": full}
+WAYS = [
+    {},
+    {"full": ("projector",)},
+    {"adapter": {"name": "lora", "options": {"use_rslora": True, "use_dora": True}}},
+]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_engine_then_final_run_is_the_engine_all_the_way(final_spec, tmp_path, way):
+    training = {"decay": 0.0, "warmup": 0.2, "dropout": 0.0, "weight_decay": 0.1, **way}
     spec = final_spec(training=training, order_seed=7)
     whole, losses = calibrate(spec, 40, tmp_path / "whole")
     half, _ = calibrate(spec, 24, tmp_path / "half")
