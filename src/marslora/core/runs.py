@@ -116,6 +116,10 @@ class FinalResult(Record):
     cost: Cost = Cost()
 
 
+GRADIENTS = "gradients.jsonl"
+"""The file in a run's folder with a `BlockGradient` a line."""
+
+
 class BlockGradient(Record):
     """What one optimizer step saw of the objectives' gradients over one block of parameters."""
 

@@ -64,7 +64,8 @@ class ObjectiveSpec(Record):
     name: str
     """As it appears in logs and pictures."""
     rows: str | None = None
-    """The answer loss of some rows: ``text`` (those without pictures), ``pictures``, or ``COLUMN=VALUE``."""
+    """The answer loss of some rows: ``all``, ``text`` (those without pictures), ``pictures``, or ``COLUMN=VALUE``.
+    Every training row belongs to one such objective; together their losses are the ordinary one."""
     output: str | None = None
     """A scalar that the model returns by this name, e.g. ``image_loss``; None there: absent from the batch."""
     function: str | None = None

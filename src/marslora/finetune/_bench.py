@@ -39,7 +39,7 @@ class Bench:
         with self.model.disable_adapter():
             return self.score(split)
 
-    def flops_per_row(self, loss: Callable[[dict[str, Any]], Tensor]) -> FlopsPerRow:
+    def flops_per_row(self, loss: Callable[[dict[str, Any]], Tensor], num_backwards: int) -> FlopsPerRow:
         """What a row costs in training and in scoring, counted on the first training rows; ``loss`` is training's."""
         device = next(self.model.parameters()).device
         num_rows = min(self.batch_size, len(self.rows.train))
@@ -48,7 +48,8 @@ class Bench:
         def train() -> None:
             with mixed_precision(device, self.autocast):
                 total = loss(to_device(batch, device))
-            total.backward()  # type: ignore[no-untyped-call]
+            for more in reversed(range(num_backwards)):
+                total.backward(retain_graph=more > 0)  # type: ignore[no-untyped-call]
 
         trained = count_flops(train)
         self.model.zero_grad()

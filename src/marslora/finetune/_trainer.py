@@ -27,6 +27,8 @@ class FinalTrainer(Trainer):  # type: ignore[misc]
     def __init__(self, *args: Any, micro_batches: list[list[int]], collate: Callable[..., Any], **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.micro_batches = micro_batches
+        self.num_backwards = 1
+        """Backward passes of a micro-batch."""
         self.collate = collate
         self.loud = [module for name, module in self.model.named_modules() if _stays_loud(name, module)]
 
@@ -38,14 +40,22 @@ class FinalTrainer(Trainer):  # type: ignore[misc]
 
     def compute_loss(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Trainer's, with the frozen base in evaluation mode, as it was while the ranks were compared."""
+        self.quiet(model)
+        return super().compute_loss(model, *args, **kwargs)
+
+    def quiet(self, model: nn.Module) -> None:
+        """Put everything but `_stays_loud` in evaluation mode."""
         model.eval()
         for module in self.loud:
             module.training = True
-        return super().compute_loss(model, *args, **kwargs)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """Trainer's, checked."""
         loss: Tensor = super().training_step(*args, **kwargs)
+        return self.checked(loss)
+
+    def checked(self, loss: Tensor) -> Tensor:
+        """The loss; `TrainingError` where it is no number."""
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"The training loss became {loss.item()} at step {self.state.global_step + 1} of the final run. "

@@ -8,7 +8,7 @@ from pathlib import Path
 from peft import PeftModel
 from transformers import PrinterCallback, TrainingArguments
 
-from marslora.core.runs import Cost, Event, FinalResult
+from marslora.core.runs import GRADIENTS, Cost, Event, FinalResult
 from marslora.core.schedule import evaluation_steps, num_steps
 from marslora.core.spec import FinalSpec
 from marslora.finetune import _checkpoints, _output
@@ -18,9 +18,11 @@ from marslora.finetune._checkpoints import Progress
 from marslora.finetune._cost import peak_bytes
 from marslora.finetune._loss import mean_answer_loss
 from marslora.finetune._model import adapted, build_optimizer, part_of_linears, trainables
+from marslora.finetune._objectives import GroupingCollate, Objectives, group_rows
 from marslora.finetune._rows import Rows, load_rows
 from marslora.finetune._sampler import BlankingCollate, check_divisible, micro_batches
 from marslora.finetune._schedule import wsd_scheduler
+from marslora.finetune._separate_trainer import SeparateTrainer
 from marslora.finetune._start import Start, load_moments, load_weights, read_start
 from marslora.finetune._trackers import check_trackers
 from marslora.finetune._trainer import FinalTrainer, launched_processes, local_model, training_arguments
@@ -78,7 +80,9 @@ class _FinalRun:
         self.emit: Emit = emit if self.is_first else _ignore
         self.bench = Bench(model, rows, spec.training, loaded.dtype)
         self.trainer = self._trainer(arguments)
-        self.flops = self.bench.flops_per_row(lambda batch: self.trainer.compute_loss(model, batch))
+        self.flops = self.bench.flops_per_row(
+            lambda batch: self.trainer.compute_loss(model, batch), self.trainer.num_backwards
+        )
         self.checkpoints = Path(arguments.output_dir)
 
     def run(self) -> None:
@@ -100,17 +104,29 @@ class _FinalRun:
     def _trainer(self, arguments: TrainingArguments) -> FinalTrainer:
         spec, training = self.spec, self.spec.training
         steps = self.rows.steps(training.batch_size, spec.order_seed, self.start.examples, spec.full_examples)
-        trainer = FinalTrainer(
-            model=self.model,
-            args=arguments,
-            compute_loss_func=mean_answer_loss,
-            optimizers=(
+        collate = BlankingCollate(self.rows.train.batch)
+        common = {
+            "model": self.model,
+            "args": arguments,
+            "compute_loss_func": mean_answer_loss,
+            "optimizers": (
                 self.optimizer,
                 wsd_scheduler(self.optimizer, training, _total_steps(spec), self.start.step),
             ),
-            micro_batches=micro_batches(steps, training.accumulation, arguments.process_index, arguments.world_size),
-            collate=BlankingCollate(self.rows.train.batch),
-        )
+            "micro_batches": micro_batches(steps, training.accumulation, arguments.process_index, arguments.world_size),
+        }
+        if training.objectives:
+            objectives = Objectives(training.objectives)
+            groups = group_rows(objectives, self.rows.train, spec.data)
+            trainer: FinalTrainer = SeparateTrainer(
+                **common,
+                collate=GroupingCollate(collate, groups),
+                objectives=objectives,
+                gradients=training.gradients,
+                log_file=Path(spec.output_folder) / GRADIENTS,
+            )
+        else:
+            trainer = FinalTrainer(**common, collate=collate)
         trainer.remove_callback(PrinterCallback)
         return trainer
 

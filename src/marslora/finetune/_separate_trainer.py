@@ -1,0 +1,80 @@
+"""The final run's Trainer for several objectives: a gradient for each, combined once per optimizer step."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from marslora.core.spec import KindSpec
+from marslora.finetune._files import write_atomically
+from marslora.finetune._gradient_log import GradientLog
+from marslora.finetune._objectives import GROUPS, Objectives
+from marslora.finetune._trainer import FinalTrainer
+from marslora.gradients import SeparateGradients
+from marslora.gradients._separate import refuse_reentrant
+
+STATE = "gradients.json"
+"""In a Trainer checkpoint: the combiner's state."""
+
+
+class SeparateTrainer(FinalTrainer):
+    """Trains on the combined gradient. Trainer clips it and steps, as it would with the gradient of one loss."""
+
+    def __init__(self, *args: Any, objectives: Objectives, gradients: KindSpec, log_file: Path, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        refuse_reentrant(self.model)
+        self.objectives = objectives
+        self.num_backwards = len(objectives.specs)
+        self.separate = SeparateGradients(self.model.named_parameters(), gradients, objectives.names)
+        self.gradient_log = GradientLog(log_file, self.args.process_index == 0)
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Forward once, backward once for every objective; after the last micro-batch of a step, combine.
+
+        The combination is no linear function of the processes' gradients, so DistributedDataParallel must not
+        average them: every objective's gradient is averaged before it is combined.
+        """
+        apart = model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()
+        with apart:
+            with self.compute_loss_context_manager():
+                losses = self._losses(model, self._prepare_inputs(inputs), num_items_in_batch)
+            self.separate.backward(losses, self.accelerator.backward)
+        total = self.checked(sum((loss.detach() for loss in losses.values()), Tensor([0.0]).to(self.args.device)[0]))
+        if self.accelerator.sync_gradients:
+            scaler = self.accelerator.scaler
+            notes = self.separate.combine(scaler.get_scale() if scaler is not None else 1.0)
+            self.gradient_log.add(self.state.global_step, notes)
+        return total
+
+    def _losses(self, model: nn.Module, inputs: dict[str, Any], num_items: Tensor | int | None) -> dict[str, Tensor]:
+        """The objectives' losses of a micro-batch, such that their mean over the processes is that of the step."""
+        batch = dict(inputs)
+        group_B = batch.pop(GROUPS)
+        seen = batch if self.objectives.need_labels else {k: v for k, v in batch.items() if k != "labels"}
+        self.quiet(model)
+        outputs = model(**seen)
+        if num_items is not None:
+            num_items = num_items / self.accelerator.num_processes
+        return self.objectives.losses(outputs, batch, group_B, num_items, self.current_gradient_accumulation_steps)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Trainer's, with what was seen of the gradients since it logged a loss last."""
+        super().log({**logs, **self.gradient_log.summary()} if "loss" in logs else logs, *args, **kwargs)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        super()._save_checkpoint(*args, **kwargs)
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        if self.args.process_index == 0:
+            write_atomically(folder / STATE, json.dumps(self.separate.combiner.state_dict()))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self.separate.combiner.load_state_dict(json.loads((Path(checkpoint) / STATE).read_text()))

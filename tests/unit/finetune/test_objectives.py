@@ -1,0 +1,277 @@
+"""A final run with several objectives, on a tiny LLaVA."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from marslora.core.errors import ConfigError, TrainingError
+from marslora.core.runs import GRADIENTS, BlockGradient, FinalResult
+from marslora.core.spec import DataSpec, KindSpec, ObjectiveSpec, TrainingSpec
+from marslora.finetune import _separate_trainer
+from marslora.finetune._gradient_log import GradientLog
+from marslora.finetune._objectives import Objectives
+from marslora.finetune._separate_trainer import SeparateTrainer
+from tests.unit.finetune.conftest import maker
+from tests.unit.finetune.test_processes import ENVIRONMENT, command
+from tests.unit.finetune.tiny import distance, run, weights
+
+BY_TASK = [{"name": "short", "rows": "task=short"}, {"name": "long", "rows": "task=long"}]
+BY_MEDIA = [{"name": "text", "rows": "text"}, {"name": "image", "rows": "pictures"}]
+
+
+@pytest.fixture(scope="module")
+def data(world):
+    """The world's rows with a column ``task``; every fourth has lost its picture."""
+    path = world / "tasks.jsonl"
+    rows = [json.loads(line) for line in (world / "train.jsonl").read_text().splitlines()]
+    for index, row in enumerate(rows):
+        row["task"] = "long" if row["messages"][1]["content"].startswith("it") else "short"
+        if index % 4 == 0:
+            del row["images"]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return DataSpec(train=(str(path),), validation=(str(world / "validation.jsonl"),))
+
+
+@pytest.fixture
+def spec_with(world, info, data, tmp_path):
+    return specs(world, info, data, tmp_path)
+
+
+def specs(world, info, data, folder):
+    final_spec = maker(world, info, folder)
+
+    def make(name, objectives=(), kind="sum", options=None, **training):
+        gradients = KindSpec(name=kind, options=options or {})
+        settings = {"objectives": objectives, "gradients": gradients, "dropout": 0.0, **training}
+        return final_spec(name, training=settings, data=data)
+
+    return make
+
+
+def notes_of(spec):
+    path = Path(spec.output_folder) / GRADIENTS
+    return [BlockGradient.model_validate_json(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def ordinary(world, info, data, tmp_path_factory):
+    spec = specs(world, info, data, tmp_path_factory.mktemp("ordinary"))("ordinary")
+    run(spec)
+    return spec
+
+
+@pytest.mark.parametrize("objectives", [BY_TASK, BY_MEDIA], ids=["task", "media"])
+def test_the_sum_of_all_rows_trains_what_the_ordinary_trainer_does(spec_with, ordinary, objectives):
+    spec = spec_with("sum", objectives)
+    result = run(spec)[-1]
+    assert isinstance(result, FinalResult)
+    assert distance(weights(ordinary), weights(spec)) < 1e-3  # Adam makes rounding visible where a gradient is tiny
+    assert result.validation_loss == pytest.approx(run(ordinary)[-1].validation_loss, abs=1e-5)
+    notes = notes_of(spec)
+    assert [note.step for note in notes] == [0, 1, 2, 3, 4]
+    assert max((note.objectives for note in notes), key=len) == tuple(objective["name"] for objective in objectives)
+    assert result.cost.flops > run(ordinary)[-1].cost.flops
+
+
+def test_a_step_of_plain_descent_is_the_ordinary_trainers(spec_with, monkeypatch):
+    """The gradient that reaches the optimizer, clipped, in every step: the same numbers to float32's last digits."""
+    seen = {}
+
+    def keep(self, model, kept=seen):
+        norm = clip(self, model)
+        grads = [p.grad.clone() for p in self.model.parameters() if p.grad is not None]
+        kept.setdefault(type(self).__name__, []).append(grads)
+        for parameter in self.model.parameters():
+            parameter.grad = None  # nothing is learned: every step stands at the same point
+        return norm
+
+    clip = _separate_trainer.FinalTrainer._clip_grad_norm
+    monkeypatch.setattr(_separate_trainer.FinalTrainer, "_clip_grad_norm", keep)
+    for name, objectives in (("plain", ()), ("apart", BY_TASK)):
+        run(spec_with(name, objectives, clip_norm=0.5))
+    plain, apart = seen["FinalTrainer"], seen["SeparateTrainer"]
+    assert len(plain) == len(apart) == 5
+    for one, other in zip(plain, apart, strict=True):
+        for expected, found in zip(one, other, strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("kind", ["mgda", pytest.param("gradnorm", marks=pytest.mark.slow)])
+def test_accumulation_changes_nothing(spec_with, kind):
+    specs = [spec_with(f"{kind}{pieces}", BY_TASK, kind, accumulation=pieces) for pieces in (1, 4)]
+    losses = [run(spec)[-1].validation_loss for spec in specs]
+    assert distance(weights(specs[0]), weights(specs[1])) < 1e-2
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+def test_combining_otherwise_trains_otherwise_and_learns(spec_with, ordinary):
+    spec = spec_with("pareto", BY_TASK, "pareto_lora", {"tau": 0.5})
+    result = run(spec)[-1]
+    assert result.validation_loss < result.base_validation_loss - 0.1
+    assert distance(weights(ordinary), weights(spec)) > 1e-2
+    lower = [note for note in notes_of(spec) if note.block.endswith("lower")]
+    assert {note.case for note in lower} <= {"conflict", "imbalance", "sum", "alone"}
+    assert {note.case for note in notes_of(spec) if not note.block.endswith("lower")} <= {"plain", "alone"}
+
+
+@pytest.mark.slow
+def test_recomputed_activations_change_nothing(spec_with):
+    specs = [
+        spec_with(str(wanted), BY_MEDIA, "imtl_g", gradient_checkpointing=wanted, full=("projector",))
+        for wanted in (False, True)
+    ]
+    for spec in specs:
+        run(spec)
+    assert distance(*map(weights, specs)) < 1e-3
+
+
+def test_a_stopped_run_goes_on_with_the_combiners_state(spec_with):
+    whole, stopped = (spec_with(name, BY_TASK, "gradnorm", {"lr": 0.3}) for name in ("whole", "stopped"))
+    run(whole)
+    run(stopped, until=24)
+    run(stopped)
+    assert distance(weights(whole), weights(stopped)) < 1e-5
+    assert [note.model_dump(exclude={"norms"}) for note in notes_of(stopped)] == [
+        note.model_dump(exclude={"norms"}) for note in notes_of(whole)
+    ]
+
+
+@pytest.mark.slow
+def test_two_processes_combine_what_one_does(spec_with):
+    one, two = (spec_with(name, BY_MEDIA, "mgda") for name in ("one", "two"))
+    run(one)
+    done = subprocess.run(command(two, 2), capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    assert distance(weights(one), weights(two)) < 1e-3
+    for alone, together in zip(notes_of(one), notes_of(two), strict=True):
+        assert (alone.step, alone.block, alone.objectives) == (together.step, together.block, together.objectives)
+        assert together.norms == pytest.approx(alone.norms, rel=1e-3)
+        assert together.weights == pytest.approx(alone.weights, abs=1e-3)
+
+
+def pull(outputs, batch):
+    """An auxiliary loss for a test: large logits cost; absent where a batch has no picture."""
+    return outputs["logits"].float().square().mean() if "pixel_values" in batch else None
+
+
+OWN = [{"name": "answers", "rows": "all"}, {"name": "size", "function": f"{__name__}:pull", "weight": 0.5}]
+
+
+def test_an_auxiliary_loss_of_a_users(spec_with):
+    spec = spec_with("own", OWN, "pcgrad", batch_size=4)
+    assert isinstance(run(spec)[-1], FinalResult)
+    assert {note.objectives for note in notes_of(spec)} == {("answers", "size")}
+
+
+def test_two_losses_that_the_model_returns(spec_with, monkeypatch):
+    from transformers import LlavaForConditionalGeneration as Llava
+
+    forward = Llava.forward
+
+    def with_losses(self, *args, **kwargs):
+        outputs = forward(self, *args, **kwargs)
+        outputs["text_loss"] = outputs.loss  # None where the model does not see the labels
+        outputs["image_loss"] = outputs["logits"].float().square().mean()
+        return outputs
+
+    monkeypatch.setattr(Llava, "forward", with_losses)
+    spec = spec_with("unified", [{"name": name, "output": f"{name}_loss"} for name in ("text", "image")], "mgda")
+    result = run(spec)[-1]
+    assert result.validation_loss < result.base_validation_loss
+    assert {note.objectives for note in notes_of(spec)} == {("text", "image")}
+
+
+@pytest.mark.parametrize(
+    ("objectives", "message"),
+    [
+        ([BY_TASK[0], {"name": "none", "rows": "task=other"}], r"`none` has no row: no training row is `task=other`"),
+        ([*BY_TASK, {"name": "all", "rows": "all"}], r"row 0 belongs to \['\w+', 'all'\]"),
+        ([BY_TASK[0], {"name": "image", "rows": "pictures"}], r"must belong to one objective; row \d+ belongs to"),
+        ([BY_TASK[0], {"name": "odd", "rows": "odd"}], r"`odd` has `rows` 'odd'\. `rows` is all, text"),
+        ([BY_TASK[0], {"name": "x", "function": "nowhere:f"}], r"Objective `x`: `nowhere:f` cannot be imported"),
+    ],
+)
+def test_objectives_that_mean_nothing_are_refused(spec_with, objectives, message):
+    with pytest.raises(ConfigError, match=message):
+        run(spec_with("bad", objectives))
+
+
+def test_a_loss_that_the_model_does_not_return(spec_with):
+    with pytest.raises(TrainingError, match=r"`b` reads the model's output `nope`; it has \["):
+        run(spec_with("bad", [{"name": "a", "rows": "all"}, {"name": "b", "output": "nope"}]))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"objectives": BY_TASK[:1]}, "at least two"),
+        ({"objectives": [BY_TASK[0], BY_TASK[0]]}, "names of their own"),
+        ({"objectives": [BY_TASK[0], {"name": "x"}]}, "exactly one of `rows`, `output` and `function`"),
+        ({"gradients": {"name": "mgda"}}, "needs at least two `objectives`"),
+    ],
+)
+def test_specs_that_contradict_themselves(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainingSpec.parse(fields)
+
+
+def test_a_spec_without_objectives_is_written_as_before():
+    assert not {"objectives", "gradients"} & set(TrainingSpec().model_dump())
+    several = TrainingSpec.parse({"objectives": BY_TASK, "gradients": {"name": "mgda"}})
+    assert TrainingSpec.model_validate_json(several.to_json()) == several
+    assert several.digest() != TrainingSpec().digest()
+
+
+def test_losses_of_rows_add_up_to_the_ordinary_loss():
+    from marslora.finetune._loss import mean_answer_loss
+
+    make = torch.Generator().manual_seed(0)
+    outputs = {"logits": torch.randn(4, 5, 7, generator=make)}
+    labels_BT = torch.randint(0, 7, (4, 5), generator=make)
+    labels_BT[:, :2] = -100
+    objectives = Objectives([ObjectiveSpec(**fields) for fields in BY_TASK])
+    found = objectives.losses(outputs, {"labels": labels_BT}, torch.tensor([0, 1, 1, 0]), 20, 1)
+    torch.testing.assert_close(sum(found.values()), mean_answer_loss(outputs, labels_BT, 20))
+    assert list(found) == ["short", "long"]
+    assert list(objectives.losses(outputs, {"labels": labels_BT}, torch.zeros(4, dtype=int), 20, 1)) == ["short"]
+
+
+def test_the_log_forgets_what_a_killed_run_wrote_too_much(tmp_path):
+    def note(case):
+        return BlockGradient(
+            block="all", objectives=("a", "b"), norms=(1.0, 2.0), cosine=0.5, weights=(1.0, 1.0), norm=2.6,
+            alignment=(0.8, 0.9), case=case,
+        )  # fmt: skip
+
+    path = tmp_path / GRADIENTS
+    first = GradientLog(path, writes=True)
+    for step in range(3):
+        first.add(step, [note("sum")])
+    with path.open("a") as file:
+        file.write('{"torn')
+    second = GradientLog(path, writes=True)
+    second.add(2, [note("conflict")])
+    assert [json.loads(line)["case"] for line in path.read_text().splitlines()] == ["sum", "sum", "conflict"]
+    assert second.summary() == {
+        "gradients/all/cosine": 0.5,
+        "gradients/all/norm_a": 1.0,
+        "gradients/all/norm_b": 2.0,
+        "gradients/all/conflict": 1.0,
+    }
+    assert second.summary() == {}
+
+
+def test_trackers_see_the_gradients(spec_with, monkeypatch):
+    logs = []
+    log = SeparateTrainer.log
+
+    def keep(self, values, *args, **kwargs):
+        log(self, values, *args, **kwargs)
+        logs.append(self.state.log_history[-1])
+
+    monkeypatch.setattr(SeparateTrainer, "log", keep)
+    run(spec_with("tracked", BY_TASK, "mgda"))
+    assert any("gradients/all/cosine" in found and "loss" in found for found in logs)
