@@ -15,7 +15,10 @@ Train = Annotated[
     typer.Option(
         "--train",
         "-d",
-        help="Training rows: JSONL, JSON, parquet or a datasets folder. Repeatable.",
+        help=(
+            "Training rows: JSONL, JSON, CSV, parquet, or a folder; FOLDER#NAME picks from a dataset_info.json. "
+            "Repeatable."
+        ),
         rich_help_panel=WHAT,
     ),
 ]

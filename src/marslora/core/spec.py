@@ -37,7 +37,8 @@ class DataSpec(Record):
     """Where the examples are and how they are split."""
 
     train: tuple[str, ...]
-    """Files (.jsonl, .json, .parquet), folders of `datasets`, or ``memory:NAME``."""
+    """Files (.jsonl, .json, .csv, .parquet), folders (of `datasets`, of pictures with a metadata file, of such files),
+    ``FOLDER#NAME`` of a LLaMA-Factory dataset_info.json, or ``memory:NAME``."""
     validation: tuple[str, ...] = ()
     """Held-out rows for every decision; empty: ``validation_share`` of the training rows is split off."""
     test: tuple[str, ...] = ()

@@ -98,7 +98,8 @@ def encode(
     ``labels`` are the tokens of the assistant's turns, each with the token that ends it, and -100 elsewhere.
     The result lies in ``cache_folder`` (None: a folder that goes with the object), named by the content of the
     examples, the processor, its template and ``max_length``; a second call reads it, a damaged one is made again.
-    Rows longer than ``max_length`` tokens, pictures and sounds that cannot be decoded are refused and listed in ``skipped``.
+    Rows longer than ``max_length`` tokens, pictures and sounds that cannot be decoded are refused and listed in
+    ``skipped``.
     Raises `DataError` where they are more than ``max_bad_share``, `ModelError` for a processor that cannot be used.
     """
     digest = _digest(examples, processor, max_length)

@@ -13,6 +13,7 @@ from marslora.core.record import Record
 from marslora.core.spec import DataSpec
 from marslora.data import _readers
 from marslora.data._rows import Example, to_example
+from marslora.data._shelf import Shelf
 from marslora.data._splitting import hold_out
 from marslora.data.order import nested_order
 from marslora.data.pictures import Album
@@ -21,7 +22,7 @@ _NAMED_BAD_ROWS = 20
 
 
 class BadRow(Record):
-    """A row that cannot be used, and why. Rows count from 1; in JSONL they are lines."""
+    """A row that cannot be used, and why. Rows count from 1; in JSONL they are lines. 0: all that is left of a file."""
 
     source: str
     row: int
@@ -89,15 +90,16 @@ def _stamp(spec: DataSpec, splits: Splits) -> tuple[object, ...]:
     """When every file behind ``splits`` was written last."""
     sources = (*spec.train, *spec.validation, *spec.test)
     examples = (*splits.train, *splits.validation, *splits.test)
-    files = {image.source for example in examples for image in example.images if isinstance(image.source, Path)}
+    files = {one.source for row in examples for one in (*row.images, *row.sounds) if isinstance(one.source, Path)}
     return (*(_readers.stamp(source) for source in sources), *(_readers.written(file) for file in sorted(files)))
 
 
 def _load(spec: DataSpec) -> Splits:
     bad: list[BadRow] = []
-    train = _read(spec, "train", spec.train, bad)
-    validation = _read(spec, "validation", spec.validation, bad)
-    test = _read(spec, "test", spec.test, bad)
+    albums = Albums(spec.image_folder)
+    train = _read(spec, "train", spec.train, bad, albums)
+    validation = _read(spec, "validation", spec.validation, bad, albums)
+    test = _read(spec, "test", spec.test, bad, albums)
     if not spec.validation:
         train, validation = hold_out(train, spec.validation_share, spec.max_validation, spec.seed)
     train = _at_most(train, spec.max_examples, spec.seed)
@@ -114,24 +116,45 @@ def _load(spec: DataSpec) -> Splits:
     return Splits(tuple(train), tuple(validation), tuple(test), report)
 
 
-def _read(spec: DataSpec, role: str, sources: tuple[str, ...], bad: list[BadRow]) -> list[Example]:
+def _read(spec: DataSpec, role: str, sources: tuple[str, ...], bad: list[BadRow], albums: Albums) -> list[Example]:
     good: list[Example] = []
     found_bad: list[BadRow] = []
     for source in sources:
-        album = Album(_image_folder(spec, source))
-        for number, row in _readers.read(source, role):
-            try:
-                if isinstance(row, str):
-                    raise DataError(row)
-                good.append(to_example(row, album, source, number))
-            except DataError as error:
-                found_bad.append(BadRow(source=source, row=number, reason=str(error)))
+        for file in _readers.files(source, role):
+            album = albums.of(file.folder)
+            for number, row in file.rows():
+                found = example_of(row, album, file.place, number)
+                (found_bad if isinstance(found, BadRow) else good).append(found)  # type: ignore[arg-type]
     if sources:
         check_bad_share(
             found_bad, len(good) + len(found_bad), spec.max_bad_share, f"{role} rows ({', '.join(sources)})"
         )
     bad.extend(found_bad)
     return good
+
+
+class Albums:
+    """One album for every folder that relative paths start from; all share a shelf."""
+
+    def __init__(self, image_folder: str | None) -> None:
+        self._named = Path(image_folder).expanduser() if image_folder is not None else None
+        self._shelf = Shelf()
+        self._by_folder: dict[Path, Album] = {}
+
+    def of(self, folder: Path) -> Album:
+        """The album for rows of a file whose relative paths start in ``folder``, if no image folder was named."""
+        folder = self._named if self._named is not None else folder
+        return self._by_folder.setdefault(folder, Album(folder, self._shelf))
+
+
+def example_of(row: dict[str, Any] | str, album: Album, place: str, number: int) -> Example | BadRow:
+    """The row as an example, or why it is none."""
+    if isinstance(row, str):
+        return BadRow(source=place, row=number, reason=row)
+    try:
+        return to_example(row, album, place, number)
+    except DataError as error:
+        return BadRow(source=place, row=number, reason=str(error))
 
 
 def check_bad_share(bad: list[BadRow], num_rows: int, max_bad_share: float, what: str) -> None:
@@ -145,15 +168,6 @@ def check_bad_share(bad: list[BadRow], num_rows: int, max_bad_share: float, what
         f"{len(bad)} of {num_rows} {what} cannot be used, more than the {max_bad_share:.1%} that are skipped: {first}"
         f"{'; ...' if len(bad) > 3 else ''}. Mend or remove them, or raise `max_bad_share`."
     )
-
-
-def _image_folder(spec: DataSpec, source: str) -> Path:
-    if spec.image_folder is not None:
-        return Path(spec.image_folder).expanduser()
-    if source.startswith(_readers.MEMORY):
-        return Path()
-    path = Path(source).expanduser()
-    return path if path.is_dir() else path.parent
 
 
 def _at_most(examples: list[Example], limit: int | None, seed: int) -> list[Example]:
@@ -174,9 +188,9 @@ def _fingerprint(*splits: list[Example]) -> str:
 
 def _leaks(train: list[Example], **others: list[Example]) -> Iterable[str]:
     rows = {example.digest for example in train}
-    pictures = {image.digest for example in train for image in example.images}
+    media = {digest for example in train for digest in example.media}
     for name, split in others.items():
         if same := sum(example.digest in rows for example in split):
             yield f"{same} of {len(split)} {name} rows are also training rows: they measure memory, not skill."
-        elif shared := sum(any(image.digest in pictures for image in example.images) for example in split):
-            yield f"{shared} of {len(split)} {name} rows show a picture that is also in training."
+        elif shared := sum(any(digest in media for digest in example.media) for example in split):
+            yield f"{shared} of {len(split)} {name} rows show a picture or sound that is also in training."

@@ -28,9 +28,9 @@ class Sound:
         self.source = source
 
     def open(self, sampling_rate: int) -> NDArray[np.float32]:
-        """All samples (T,) at ``sampling_rate`` hertz, channels averaged. Raises `DataError` where it cannot be decoded.
+        """All samples (T,) at ``sampling_rate`` hertz, channels averaged, resampled by a polyphase filter.
 
-        Resampled by a polyphase filter (`scipy.signal.resample_poly`).
+        Raises `DataError` where it cannot be decoded.
         """
         try:
             samples_TC, rate = soundfile.read(self._file(), dtype="float32", always_2d=True)

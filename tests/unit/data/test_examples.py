@@ -175,8 +175,8 @@ def missing(folder):
 
 
 def strange_ending(folder):
-    (folder / "rows.csv").write_text("a,b")
-    return str(folder / "rows.csv"), r"ending `\.csv`"
+    (folder / "rows.xlsx").write_text("a,b")
+    return str(folder / "rows.xlsx"), r"ending `\.xlsx`"
 
 
 def empty_file(folder):

@@ -1,25 +1,30 @@
-"""Files and folders in, numbered rows out: one small module per kind of file."""
+"""Names of sources in, files of numbered rows out: one small module per kind of file."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from marslora.core.errors import DataError
-from marslora.data._readers import dataset, json_array, jsonl, parquet
-
-Row = dict[str, Any] | str
-"""A row, or the reason why it could not be read."""
+from marslora.data._readers import dataset, llama_factory, media_folder
+from marslora.data._readers._base import AbstractFile, Changed
+from marslora.data._readers.csv_table import Table
+from marslora.data._readers.json_array import Array
+from marslora.data._readers.jsonl import Lines
+from marslora.data._readers.parquet import Parquet
 
 MEMORY = "memory:"
-_BY_SUFFIX = {
-    ".jsonl": jsonl.rows,
-    ".ndjson": jsonl.rows,
-    ".json": json_array.rows,
-    ".parquet": parquet.rows,
+_BY_SUFFIX: dict[str, Callable[[Path], AbstractFile]] = {
+    ".jsonl": Lines,
+    ".ndjson": Lines,
+    ".json": Array,
+    ".csv": Table,
+    ".parquet": Parquet,
 }
+_NAMED = re.compile(r"(.*dataset_info\.json):([^/\\]+)|(.*)#([^/\\#]+)")
 _held: dict[str, Iterable[Any]] = {}
 _times_held: Counter[str] = Counter()
 
@@ -31,29 +36,34 @@ def hold(name: str, rows: Iterable[Any]) -> str:
     return MEMORY + name
 
 
-def read(source: str, role: str) -> Iterator[tuple[int, Row]]:
-    """(number, row) of a file, a folder or held rows. Numbers count lines (JSONL) or rows from 1.
+def files(source: str, role: str) -> list[AbstractFile]:
+    """The files that ``source`` stands for: a file, a folder, ``FOLDER#NAME`` of a ``dataset_info.json``, held rows.
 
     ``role`` (train, validation or test) picks the split of a folder that holds several.
-    Raises `DataError` where nothing can be read at all.
+    Raises `DataError` where there is nothing to read.
     """
     if source.startswith(MEMORY):
-        return dataset.in_memory(_held_rows(source), role)
-    path = Path(source).expanduser()
+        return [dataset.Held(_held_rows(source), role, source, Path())]
+    path, name = _place(source)
+    if path.name == llama_factory.INFO or name is not None:
+        return _registered(path, name, role)
     if path.is_dir():
-        return _read_folder(path, role)
+        return _in_folder(path, role)
     if not path.is_file():
-        raise DataError(f"Data file `{source}` does not exist. Name a .jsonl, .json or .parquet file or a folder.")
+        raise DataError(
+            f"Data file `{source}` does not exist. Name a .jsonl, .json, .csv or .parquet file or a folder."
+        )
     if path.suffix not in _BY_SUFFIX:
         raise DataError(f"`{source}` has the ending `{path.suffix}`. It must be one of {sorted(_BY_SUFFIX)}.")
-    return _BY_SUFFIX[path.suffix](path)
+    return [_BY_SUFFIX[path.suffix](path)]
 
 
 def stamp(source: str) -> object:
     """Changes when a source does: when its newest file was written, or which rows are held under its name."""
     if source.startswith(MEMORY):
         return _times_held[source.removeprefix(MEMORY)]
-    path = Path(source).expanduser()
+    path, _ = _place(source)
+    path = path.parent if path.name == llama_factory.INFO else path
     return max(map(written, path.rglob("*")), default=0) if path.is_dir() else written(path)
 
 
@@ -65,6 +75,14 @@ def written(path: Path) -> int:
         return 0
 
 
+def _place(source: str) -> tuple[Path, str | None]:
+    """The path that a source names, and the name of a data set in it."""
+    path = Path(source).expanduser()
+    if path.exists() or not (found := _NAMED.fullmatch(source)):
+        return path, None
+    return Path(found[1] or found[3]).expanduser(), found[2] or found[4]
+
+
 def _held_rows(source: str) -> Iterable[Any]:
     name = source.removeprefix(MEMORY)
     if name not in _held:
@@ -72,11 +90,36 @@ def _held_rows(source: str) -> Iterable[Any]:
     return _held[name]
 
 
-def _read_folder(path: Path, role: str) -> Iterator[tuple[int, Row]]:
+def _registered(path: Path, name: str | None, role: str) -> list[AbstractFile]:
+    info = path / llama_factory.INFO if path.is_dir() else path
+    _, entry = llama_factory.entry_of(info, name)
+    change = llama_factory.reader_of(entry)
+    found = files(str(info.parent / entry["file_name"]), role)
+    return [Changed(file, info.parent, change) for file in found]
+
+
+def _in_folder(path: Path, role: str) -> list[AbstractFile]:
     if dataset.is_dataset(path):
-        return dataset.rows(path, role)
-    shards = sorted(path.glob("**/*.parquet"))
-    named = [shard for shard in shards if role in shard.name]
+        return [dataset.saved(path, role)]
+    if (path / llama_factory.INFO).is_file():
+        return _registered(path, None, role)
+    if listed := _of_role(media_folder.metadata_files(path), path, role):
+        return [Changed(_BY_SUFFIX[one.suffix](one), one.parent, media_folder.with_media) for one in listed]
+    shards = sorted(path.rglob("*.parquet")) or sorted(one for one in path.iterdir() if one.suffix in _BY_SUFFIX)
     if not shards:
-        raise DataError(f"Folder `{path}` holds neither a `datasets` folder (save_to_disk) nor .parquet files.")
-    return parquet.shards(named or shards)
+        raise DataError(
+            f"Folder `{path}` holds neither a `datasets` folder (save_to_disk), nor a dataset_info.json, nor a "
+            f"metadata file beside pictures, nor files that end in {sorted(_BY_SUFFIX)}."
+        )
+    return [_BY_SUFFIX[one.suffix](one) for one in _of_role(shards, path, role)]
+
+
+def _of_role(paths: list[Path], folder: Path, role: str) -> list[Path]:
+    """Those whose path says that they are of ``role``; else those that speak of no role; else all."""
+
+    def speaks_of(path: Path, roles: Iterable[str]) -> bool:
+        words = re.split(r"[\W_]+", str(path.relative_to(folder)).lower())
+        return any(name in words for one in roles for name in dataset.ALIASES[one])
+
+    own = [path for path in paths if speaks_of(path, [role])]
+    return own or [path for path in paths if not speaks_of(path, dataset.ALIASES)] or paths

@@ -1,0 +1,31 @@
+"""A folder of pictures or sounds with a ``metadata`` file, as `datasets` calls imagefolder and audiofolder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from marslora.data._readers._base import Row
+
+NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+_AUDIO = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".m4a"}
+
+
+def metadata_files(path: Path) -> list[Path]:
+    """The metadata files in a folder and below."""
+    return sorted(found for name in NAMES for found in path.rglob(name))
+
+
+def with_media(row: dict[str, Any]) -> Row:
+    """A row of metadata with the files of its ``file_name``, ``*_file_name`` and ``*file_names`` columns."""
+    media: dict[str, list[str]] = {"images": [], "audios": []}
+    rest = {}
+    for column, value in row.items():
+        if column.endswith(("file_name", "file_names")):
+            for name in [value] if isinstance(value, str) else value or ():
+                media["audios" if Path(name).suffix.lower() in _AUDIO else "images"].append(name)
+        else:
+            rest[column] = value
+    if not any(media.values()):
+        return f"a row of metadata must name a file under `file_name`, found the columns {sorted(row)}"
+    return {**rest, **{column: names for column, names in media.items() if names}}
