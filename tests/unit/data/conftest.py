@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 
@@ -36,3 +37,11 @@ def write_lines(path: Path, rows: list[object]) -> str:
     """Rows as JSONL; the path as text."""
     path.write_text("".join(json.dumps(one) + "\n" for one in rows))
     return str(path)
+
+
+def tone(path: Path, seconds: float = 0.5, frequency: float = 440, rate: int = 8000, channels: int = 1) -> Path:
+    """A sound file with one tone."""
+    times_T = np.arange(round(seconds * rate)) / rate
+    samples_T = 0.5 * np.sin(2 * np.pi * frequency * times_T)
+    soundfile.write(path, np.stack([samples_T] * channels, axis=1), rate)
+    return path
