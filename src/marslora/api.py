@@ -13,7 +13,7 @@ from marslora.core.decision import Decision as DecisionRecord
 from marslora.core.errors import ConfigError
 from marslora.core.parts import ModelInfo
 from marslora.core.runs import FinalResult
-from marslora.core.spec import StudySpec, TrainingSpec
+from marslora.core.spec import DataSpec, ModelSpec, StudySpec, TrainingSpec
 from marslora.pipeline import Listener, Pipeline, Silent, full_modules
 from marslora.store.study import Study
 
@@ -143,6 +143,53 @@ def search(
     return run_study(
         spec, folder, storage=storage, final=final, uniform=uniform, report_to=report_to, listener=listener
     )
+
+
+def inspect(
+    *,
+    model: Any,
+    train: Any = None,
+    processor: Any = None,
+    targets: str | None = None,
+    rank: int = 16,
+    probe: bool = False,
+) -> ModelInfo:
+    """The parts of a model and what LoRA can adapt in them; with rows, what they would learn.
+
+    Args:
+        model: A folder, a hub name, or a model in memory (then ``processor`` is needed beside it).
+        train: Rows to probe with, as `search` takes them: one forward and backward finds layers without a gradient,
+            and says in ``warnings`` what is wrong and how to mend it. Memory is measured at ``rank``.
+        processor: Of a model in memory.
+        targets: Regular expression: only linears whose whole path matches are looked at.
+        rank: Of the adapters whose memory is measured.
+        probe: Probe also without ``train``, on rows of an embedded task. The model must see pictures.
+
+    Without rows only the configuration is read. Raises `ModelError`, `DataError` or `ConfigError`.
+    """
+    import tempfile
+
+    from marslora.models.loading import describe
+
+    spec = ModelSpec(path=_held_model(model, processor), targets=targets)
+    if train is None and not probe:
+        return describe(spec)
+    from marslora.engine.doctor import examine
+
+    with tempfile.TemporaryDirectory() as folder:
+        rows = _embedded_rows(spec, folder) if train is None else _held_rows("train", train)
+        data = DataSpec(train=rows, max_examples=64, max_validation=8)
+        return examine(spec, data, str(Path(folder, "cache")), rank)
+
+
+def _embedded_rows(spec: ModelSpec, folder: str) -> tuple[str, ...]:
+    from marslora.data import scenes
+    from marslora.models.loading import describe
+
+    if "image" not in (info := describe(spec)).modalities:
+        raise ConfigError(f"{info.architecture} sees no pictures: it must be probed on your own rows. Give --train.")
+    paths = scenes.write_task(next(iter(scenes.TASKS)), folder, num_train=16, num_validation=1, num_test=1)
+    return (str(paths["train"]),)
 
 
 def spec_from(settings: Mapping[str, Any], source: str = "the study's settings") -> StudySpec:

@@ -98,5 +98,8 @@ def test_inspect_prints_the_parts(monkeypatch, capsys):
     code, out, _ = run(monkeypatch, capsys, "inspect", embedded_folder())
     assert code == 0
     assert all(part in out for part in ("vision", "projector", "language"))
+    code, out, _ = run(monkeypatch, capsys, "inspect", embedded_folder(), "--probe", "--rank", 4)
+    assert code == 0
+    assert "frozen" in out and " MB" in out and "all parts at rank 4" in out and "warning" not in out
     code, out, _ = run(monkeypatch, capsys, "inspect", embedded_folder(), "--json")
     assert {part["name"] for part in json.loads(out)["parts"]} == {"vision", "projector", "language"}

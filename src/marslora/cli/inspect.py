@@ -1,4 +1,4 @@
-"""``marslora inspect``: the parts of a model and what LoRA can adapt in them."""
+"""``marslora inspect``: the parts of a model, what LoRA can adapt in them, and what it would learn."""
 
 from __future__ import annotations
 
@@ -9,72 +9,84 @@ from rich.console import Console
 from rich.table import Table
 
 from marslora.core.parts import ModelInfo, PartInfo
-from marslora.core.spec import DataSpec, ModelSpec, PrepareSpec
 
-TRAIN = typer.Option("--train", "-d", help="Rows to probe with: finds layers that no gradient reaches. Repeatable.")
+TRAIN = typer.Option("--train", "-d", help="Rows to probe with, instead of those of an embedded task. Repeatable.")
+PROBE = typer.Option("--probe", help="Run one forward and backward: find what no gradient reaches, and the memory.")
 TARGETS = typer.Option(help="Regular expression: only linears whose whole path matches are counted.")
+RANK = typer.Option(min=1, help="Rank at which trainable parameters and memory are counted.")
 
 
 def command(
     model: Annotated[str, typer.Argument(help="Model folder or hub name.")],
     train: Annotated[list[str] | None, TRAIN] = None,
+    probe: Annotated[bool, PROBE] = False,
     targets: Annotated[str | None, TARGETS] = None,
+    rank: Annotated[int, RANK] = 16,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Show a model's parts, their adaptable linears and parameters.
 
-    Without data only the configuration is read (no weights); with --train one backward pass on real rows tells
-    which layers are dead.
+    Without --probe or --train only the configuration is read (no weights). With them the gradient doctor looks at one
+    forward and backward on real rows, and says what is wrong and how to mend it.
     """
-    spec = ModelSpec(path=model, targets=targets)
-    info = probed(spec, tuple(train)) if train else described(spec)
+    from marslora import api
+
+    info = api.inspect(model=model, train=train, targets=targets, rank=rank, probe=probe)
     if as_json:
         print(info.to_json())
         return
     console = Console()
     console.print(f"[bold]{info.architecture}[/bold]  {', '.join(info.modalities)}  {millions(info.num_parameters)}")
-    console.print(table(info, probed=bool(train)))
+    console.print(diagnosis(info, rank) if probe or train else table(info, rank))
+    if info.member_bytes is not None:
+        console.print(f"all parts at rank {rank}: {size(info.member_bytes)} beside the model, at 4 rows a batch")
     if info.unlabelled:
         console.print(f"left alone: {', '.join(info.unlabelled[:6])}{' ...' if len(info.unlabelled) > 6 else ''}")
     for warning in info.warnings:
-        console.print(f"[yellow]warning:[/yellow] {warning}")
+        console.print(f"[yellow]warning:[/yellow] {warning}", highlight=False)
 
 
-def described(spec: ModelSpec) -> ModelInfo:
-    """The parts, from the configuration alone."""
-    from marslora.models.loading import describe
-
-    return describe(spec)
-
-
-def probed(spec: ModelSpec, train: tuple[str, ...]) -> ModelInfo:
-    """The parts, with the dead layers that one backward pass on real rows finds."""
-    import tempfile
-
-    from marslora.core.runs import Prepared
-    from marslora.engine.prepare import prepare
-
-    found: list[Prepared] = []
-    with tempfile.TemporaryDirectory() as cache:
-        asked = PrepareSpec(model=spec, data=DataSpec(train=train, max_examples=64), batch_size=4, cache_folder=cache)
-        prepare(asked, lambda event: found.append(event) if isinstance(event, Prepared) else None)
-    return found[0].info
-
-
-def table(info: ModelInfo, *, probed: bool) -> Table:
-    """One row a part."""
-    headings = ["part", "where", "parameters", "linears", "dead", "LoRA parameters at r=16"]
-    shown = Table(*headings, box=None)
+def table(info: ModelInfo, rank: int) -> Table:
+    """One row a part, of what the configuration tells."""
+    shown = Table("part", "where", "parameters", "linears", f"LoRA parameters at r={rank}", box=None)
     for part in info.parts:
-        dead = str(len(part.linears) - len(part.alive)) if probed else "not probed"
-        lora = f"{sum(linear.num_trainable(16) for linear in part.alive):,}"
-        shown.add_row(part.name, where(part), f"{part.num_parameters:,}", str(len(part.linears)), dead, lora)
+        counts = (f"{part.num_parameters:,}", str(len(part.linears)), f"{trainable(part, rank):,}")
+        shown.add_row(part.name, where(part), *counts)
     return shown
+
+
+def diagnosis(info: ModelInfo, rank: int) -> Table:
+    """One row a part, of what a probe found."""
+    shown = Table(
+        "part", "adapted", "dead", "gradient", "base", "parameters", f"trained at r={rank}", "memory", box=None
+    )
+    for part in info.parts:
+        shown.add_row(
+            part.name,
+            str(len(part.alive)),
+            str(len(part.linears) - len(part.alive)),
+            "-" if part.gradient_norm is None else f"{part.gradient_norm:.3g}",
+            "frozen" if part.frozen else "not frozen",
+            f"{part.num_parameters:,}",
+            f"{trainable(part, rank):,}" if part.linears else "whole only",
+            "-" if part.member_bytes is None else size(part.member_bytes),
+        )
+    return shown
+
+
+def trainable(part: PartInfo, rank: int) -> int:
+    """LoRA parameters of a part at this rank."""
+    return sum(linear.num_trainable(rank) for linear in part.alive)
 
 
 def where(part: PartInfo) -> str:
     """The module paths of a part, shortened."""
     return ", ".join(part.paths[:3]) + (" ..." if len(part.paths) > 3 else "")
+
+
+def size(num_bytes: int) -> str:
+    """``12.3 MB``."""
+    return f"{num_bytes / 1e6:,.1f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:,.1f} GB"
 
 
 def millions(count: int) -> str:

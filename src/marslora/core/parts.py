@@ -61,6 +61,8 @@ class ModelInfo(Record):
     parts: tuple[PartInfo, ...]
     unlabelled: tuple[str, ...] = ()
     """Linears that belong to no part and are left alone (heads, generators, unknown)."""
+    member_bytes: int | None = None
+    """Memory that a run takes beside the base if it adapts every part, measured in a probe."""
     warnings: tuple[str, ...] = ()
     """What a user should know, in words, with the way out."""
 

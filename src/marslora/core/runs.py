@@ -23,6 +23,10 @@ class Cost(Record):
     """Counted floating-point operations, forward and backward, evaluation included."""
     peak_bytes: int = 0
 
+    def run_equivalents(self, full_examples: int) -> float:
+        """The cost in full runs: examples seen over those of one full run. What this project means by the word."""
+        return self.examples / full_examples
+
     def __add__(self, other: Cost) -> Cost:
         return Cost(
             seconds=self.seconds + other.seconds,
@@ -178,6 +182,8 @@ class Prepared(Record):
     data: DataSummary
     device: str
     versions: dict[str, str] = {}
+    cost: Cost = Cost()
+    """Of reading, encoding and probing."""
 
 
 Event = Observation | MemberResult | PackResult | Failure | Advance | Prepared | FinalResult

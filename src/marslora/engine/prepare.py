@@ -18,6 +18,8 @@ from marslora.core.spec import ModelSpec, PrepareSpec
 from marslora.data import examples
 from marslora.data._rows import Example
 from marslora.data.encode import EncodedSet, encode
+from marslora.engine.flops import counted
+from marslora.engine.meters import CostMeter
 from marslora.engine.rows import Rows
 from marslora.models import loading
 from marslora.models.discovery import discover
@@ -37,6 +39,7 @@ def prepare(spec: PrepareSpec, emit: Emit) -> None:
 
 
 def _prepare(spec: PrepareSpec, emit: Emit) -> Prepared:
+    meter = CostMeter()
     loaded = loading.load(spec.model)
     splits = examples.load(spec.data)
 
@@ -52,7 +55,9 @@ def _prepare(spec: PrepareSpec, emit: Emit) -> Prepared:
 
     train, validation = encoded("training", splits.train), encoded("validation", splits.validation)
     test = encoded("test", splits.test)
-    info = parts_of(spec.model, loaded, Rows(train, validation, spec.data.seed), spec.cache_folder)
+    rows = Rows(train, validation, spec.data.seed)
+    info, flops = counted(lambda: parts_of(spec.model, loaded, rows, spec.cache_folder))
+    meter.add_flops(flops)
     refused = [*splits.report.bad, *train.skipped, *validation.skipped, *test.skipped]
     skipped = len(train.skipped) + len(validation.skipped) + len(test.skipped)
     return Prepared(
@@ -74,6 +79,7 @@ def _prepare(spec: PrepareSpec, emit: Emit) -> Prepared:
             "transformers": transformers.__version__,
             "peft": peft.__version__,
         },
+        cost=meter.take(),
     )
 
 

@@ -13,9 +13,11 @@ from marslora.core.runs import Cost, Event, Failure, PackResult
 from marslora.core.spec import MemberSpec, PackSpec
 from marslora.engine import memory, progress
 from marslora.engine.check import keeps_members_apart
+from marslora.engine.flops import counted
 from marslora.engine.levers import Levers
 from marslora.engine.loop import PackLoop
 from marslora.engine.losses import AnswerHead, Batch
+from marslora.engine.meters import CostMeter
 from marslora.engine.pack import Base
 from marslora.engine.prepare import parts_of
 from marslora.engine.progress import Progress
@@ -42,6 +44,7 @@ def run_pack(spec: PackSpec, emit: Emit) -> None:
 
 
 def _run(spec: PackSpec, emit: Emit) -> None:
+    meter = CostMeter()
     root = Path(spec.checkpoint_folder)
     _peft_format.recover(root, [member.id for member in spec.members])
     members = [progress.read(root, member) for member in spec.members]
@@ -55,7 +58,7 @@ def _run(spec: PackSpec, emit: Emit) -> None:
     loaded = loading.load(spec.model)
     loop = None
     if any(member.is_running for member in members):
-        loop = _loop(spec, loaded, members, emit)
+        loop = _loop(spec, loaded, members, emit, meter)
         loop.run()
     results = tuple(member.result() for member in (loop.members if loop else members))
     cost = loop.cost if loop else Cost()
@@ -70,7 +73,9 @@ def _check_continues(member: Progress, batch_size: int) -> None:
         )
 
 
-def _loop(spec: PackSpec, loaded: loading.LoadedModel, members: list[Progress], emit: Emit) -> PackLoop:
+def _loop(
+    spec: PackSpec, loaded: loading.LoadedModel, members: list[Progress], emit: Emit, meter: CostMeter
+) -> PackLoop:
     rows = load_rows(spec.data, loaded.processor, spec.cache_folder)
     info = parts_of(spec.model, loaded, rows, spec.cache_folder)
     for part in {part for member in spec.members for part in member.allocation.active}:
@@ -78,10 +83,15 @@ def _loop(spec: PackSpec, loaded: loading.LoadedModel, members: list[Progress], 
     base = Base(loaded.model, info, spec.training, loaded.device, loaded.dtype, AnswerHead(loaded.model))
     levers = Levers.of(base, int(TOWER_SHARE * memory.free_bytes(base.device)))
     first = base.batch(_first_batch(spec, rows))
-    levers.learn(base, first)
     running = tuple(member.spec for member in members if member.is_running)
-    largest = _largest_pack(spec, base, levers, running, first)
-    return PackLoop(spec, base, rows, levers, emit, members, largest)
+
+    def try_out() -> int:
+        levers.learn(base, first)
+        return _largest_pack(spec, base, levers, running, first)
+
+    largest, flops = counted(try_out)
+    meter.add_flops(flops)
+    return PackLoop(spec, base, rows, levers, emit, members, largest, meter)
 
 
 def _largest_pack(spec: PackSpec, base: Base, levers: Levers, running: tuple[MemberSpec, ...], first: Batch) -> int:

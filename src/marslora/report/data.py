@@ -34,6 +34,8 @@ class ReportData:
     full_examples: int
     """Examples seen by one full run."""
     summary: DataSummary | None = None
+    preparation: Cost = field(default_factory=Cost)
+    """Of reading, encoding and probing, before anything was trained."""
     device: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     snippet: str = ""
@@ -121,7 +123,7 @@ def full_run_seconds(data: ReportData) -> float | None:
 def _share(cost: Cost, data: ReportData) -> float:
     assert data.final is not None
     seen = cost.examples or data.full_examples - data.final.started_at_examples
-    return seen / data.full_examples
+    return cost.model_copy(update={"examples": seen}).run_equivalents(data.full_examples)
 
 
 def gather(study: Study, runs: Sequence[Run] | None = None) -> ReportData:
@@ -146,6 +148,7 @@ def gather(study: Study, runs: Sequence[Run] | None = None) -> ReportData:
         uniform=study.read("uniform.json", FinalResult),
         full_examples=full_examples(study.spec.training, prepared.data.num_train),
         summary=prepared.data,
+        preparation=prepared.cost,
         device=prepared.device,
         versions=prepared.versions,
         snippet=snippet.read_text() if snippet.exists() else "",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from marslora.core.decision import Candidate, Interval
-from marslora.core.runs import FinalResult
+from marslora.core.runs import Cost, FinalResult
 from marslora.report.data import ReportData
 from marslora.report.markup import Markup, cell, join, table, tag
 from marslora.report.numbers import NONE, accuracy, between, compact, count, loss, percent, ranks, short, size
@@ -145,8 +145,12 @@ def rows_used(data: ReportData) -> Markup:
 
 
 def measurements(data: ReportData) -> Markup:
-    """What calibration and the final run cost, number by number."""
-    found = [("calibration", data.decision.calibration)]
+    """What every phase cost, number by number; calibration also by what its runs were for."""
+    found = [("preparation", data.preparation)] if data.preparation.seconds else []
+    found += [("calibration", data.decision.calibration)]
+    purposes = dict.fromkeys(run.member.purpose for run in data.runs)
+    if len(purposes) > 1:
+        found += [(f"of it: {name or 'other runs'}", _cost_of(data, name)) for name in purposes]
     found += [("final run", data.final.cost)] if data.final else []
     found += [("uniform baseline", data.uniform.cost)] if data.uniform else []
     rows = [
@@ -154,10 +158,15 @@ def measurements(data: ReportData) -> Markup:
             cell(name),
             cell(short(cost.seconds), number=True),
             cell(count(cost.examples), number=True),
-            cell(short(cost.examples / data.full_examples), number=True),
+            cell(short(cost.run_equivalents(data.full_examples)), number=True),
             cell(f"{cost.flops:.3g}" if cost.flops else NONE, number=True),
             cell(size(cost.peak_bytes), number=True),
         ]
         for name, cost in found
     ]
     return table(["", "seconds", "examples seen", "the same in full runs", "FLOPs", "peak memory"], rows)
+
+
+def _cost_of(data: ReportData, purpose: str) -> Cost:
+    """What the runs of one purpose cost."""
+    return sum((run.cost for run in data.runs if run.member.purpose == purpose), Cost())

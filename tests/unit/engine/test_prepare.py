@@ -25,7 +25,9 @@ def test_the_parts_and_the_rows_are_told(world):
     assert (found.data.num_train, found.data.num_validation, found.data.num_test) == (40, 12, 0)
     assert 1 < found.data.answer_tokens < found.data.tokens
     assert found.info.part("vision").gradient_norm > 0
-    assert prepared(world) == found
+    assert found.cost.seconds > 0 and found.cost.peak_bytes > 0
+    again = prepared(world)
+    assert again.model_copy(update={"cost": found.cost}) == found
 
 
 def test_a_missing_file_is_a_failure(world):

@@ -57,6 +57,16 @@ def test_results_say_how_members_ended_and_what_it_cost(pack):
     assert seen.pack.cost.flops == pytest.approx(total.flops) and total.flops > 0
     assert seen.pack.cost.seconds == pytest.approx(total.seconds) and total.seconds > 0
     assert seen.pack.cost.peak_bytes > 0
+    assert seen.pack.cost.run_equivalents(full_examples=160) == 104 / 160
+
+
+def test_what_is_tried_out_before_training_is_paid_for(pack, monkeypatch):
+    from marslora.engine import worker
+
+    costs = [go(pack(member("a", language=4, until=16), member("b", language=2, until=16), folder="x")).pack.cost]
+    monkeypatch.setattr(worker, "counted", lambda work: (work(), 0.0))
+    costs.append(go(pack(member("a", language=4, until=16), member("b", language=2, until=16), folder="y")).pack.cost)
+    assert costs[0].flops > costs[1].flops > 0
 
 
 def test_a_member_is_the_same_in_any_pack(pack):

@@ -10,7 +10,8 @@ import pytest
 
 from marslora.core.allocation import Allocation
 from marslora.core.errors import StudyError
-from marslora.report import page
+from marslora.core.runs import Cost
+from marslora.report import page, tables
 from marslora.report.data import gather
 from marslora.report.figures._style import Picture
 from marslora.report.markup import safe
@@ -214,3 +215,15 @@ def test_a_study_folder_becomes_its_page(clear, tmp_path):
         assert page.write_study(study) == tmp_path / "report.html"
     assert headline(clear) in (tmp_path / "report.html").read_text()
     assert page.summary(tmp_path)[0].startswith(headline(clear))
+
+
+def test_every_phase_has_its_flops():
+    data = worlds.made("clear")
+    costs = {"convergence of vision": Cost(seconds=1.0, flops=1.5e9), "joint": Cost(seconds=2.0, flops=2.5e9)}
+    runs = [
+        run.model_copy(update={"member": run.member.model_copy(update={"purpose": purpose}), "cost": cost})
+        for run, (purpose, cost) in zip(data.runs, costs.items(), strict=False)
+    ]
+    shown = str(tables.measurements(replace(data, runs=runs, preparation=Cost(seconds=3.0, flops=4.25e9))))
+    for text in ("preparation", "4.25e+09", "3.1e+12", "final run", "convergence of vision", "1.5e+09", "2.5e+09"):
+        assert text in shown

@@ -1,0 +1,61 @@
+"""The gradient doctor on real rows: what each part of a model would learn from them, and the memory that takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from marslora.core.allocation import Allocation
+from marslora.core.errors import named
+from marslora.core.parts import ModelInfo, PartInfo
+from marslora.core.runs import Event, Failure, Prepared
+from marslora.core.spec import DataSpec, MemberSpec, ModelSpec, PrepareSpec, TrainingSpec
+from marslora.engine.losses import AnswerHead
+from marslora.engine.memory import member_bytes
+from marslora.engine.pack import Base
+from marslora.engine.prepare import PROBE_ROWS, prepare
+from marslora.engine.rows import load_rows
+from marslora.models import loading
+
+Emit = Callable[[Event], None]
+
+
+def examine(model: ModelSpec, data: DataSpec, cache_folder: str, rank: int, emit: Emit = lambda _: None) -> ModelInfo:
+    """The model's parts after one forward and backward on the first training rows, with memory at this ``rank``.
+
+    Parts have ``gradient_norm``, ``frozen`` and ``member_bytes``, linears ``dead``, the model ``warnings``.
+    Raises what loading the model and the data raises.
+    """
+    info = _prepared(model, data, cache_folder, emit).info
+    loaded = loading.load(model)
+    rows = load_rows(data, loaded.processor, cache_folder)
+    collated = rows.train.batch(range(min(PROBE_ROWS, len(rows.train))))
+
+    def memory(*parts: PartInfo) -> int | None:
+        """Bytes of a run that adapts these parts; those without a linear are trained whole."""
+        if not any(part.whole for part in parts):
+            return None
+        training = TrainingSpec(full=tuple(part.name for part in parts if not part.linears))
+        base = Base(loaded.model, info, training, loaded.device, loaded.dtype, AnswerHead(loaded.model))
+        ranks = {part.name: rank for part in parts if part.alive}
+        member = MemberSpec(id="probe", allocation=Allocation.of(ranks), data_examples=1, until_examples=1)
+        return member_bytes(base, member, base.batch(collated))
+
+    parts = tuple(part.model_copy(update={"member_bytes": memory(part)}) for part in info.parts)
+    adapted = (part for part in info.parts if part.alive)
+    return info.model_copy(update={"parts": parts, "member_bytes": memory(*adapted)})
+
+
+def _prepared(model: ModelSpec, data: DataSpec, cache_folder: str, emit: Emit) -> Prepared:
+    found: list[Prepared] = []
+
+    def receive(event: Event) -> None:
+        match event:
+            case Failure():
+                raise named(event.error, event.message)
+            case Prepared():
+                found.append(event)
+            case _:
+                emit(event)
+
+    prepare(PrepareSpec(model=model, data=data, batch_size=PROBE_ROWS, cache_folder=cache_folder), receive)
+    return found[0]
