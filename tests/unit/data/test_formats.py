@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import io
 
+import numpy as np
 import pytest
+import soundfile
 
 from marslora.core.errors import DataError
 from marslora.data._rows import to_example
 from marslora.data.pictures import Album
-from tests.unit.data.conftest import picture
+from tests.unit.data.conftest import picture, tone
 
 ASKED = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what is it?"}]}
 ANSWERED = {"role": "assistant", "content": [{"type": "text", "text": "a cat"}]}
@@ -62,6 +64,13 @@ LAYOUTS = {
             ANSWERED,
         ]
     },
+    "prompt is text, completion a turn": {"prompt": "what is it?", "completion": [ANSWERED], "images": ["0.png"]},
+    "openai, input_image": {
+        "messages": [
+            {"role": "user", "content": [{"type": "input_image", "image_url": data_url()}, ASKED["content"][1]]},
+            ANSWERED,
+        ]
+    },
     "bytes": {"messages": list(PARTS), "images": [{"bytes": png(), "path": None}]},
     "in memory": {"messages": list(PARTS), "images": [picture()]},
 }
@@ -87,6 +96,78 @@ def test_images_stand_where_their_tags_stand(folder):
     assert [image.source.name for image in example.images] == ["1.png", "2.png"]
 
 
+def test_a_picture_with_a_caption_is_a_question_without_words(folder):
+    example = to_example({"image": "0.png", "caption": "a cat"}, Album(folder), "", 1)
+    assert example.messages[0] == {"role": "user", "content": [{"type": "image"}]}
+    assert example.messages[1] == ANSWERED
+
+
+def test_rows_with_and_without_pictures_and_with_several_mix(folder):
+    rows = [
+        {"prompt": "?", "completion": "a", "images": images} for images in ([], None, ["0.png"], ["1.png", "2.png"])
+    ]
+    assert [len(to_example(row, Album(folder), "", 1).images) for row in rows] == [0, 0, 1, 2]
+
+
+def test_answers_of_the_prompt_are_read_and_not_learned(folder):
+    prompt = [{"role": role, "content": role} for role in ("user", "assistant", "user")]
+    messages = to_example({"prompt": prompt, "completion": "b"}, Album(folder), "", 1).messages
+    assert [message.get("learn", True) for message in messages] == [True, False, True, True]
+
+
+def test_sounds_stand_where_their_tags_stand(folder):
+    tone(folder / "a.wav")
+    tone(folder / "b.wav", frequency=300)
+    row = {
+        "prompt": "<audio> or <image> or <audio>?",
+        "completion": "b",
+        "audios": ["a.wav", "b.wav"],
+        "image": "0.png",
+    }
+    example = to_example(row, Album(folder), "", 1)
+    assert [part.get("text", part["type"]) for part in example.messages[0]["content"]] == [
+        "audio",
+        " or ",
+        "image",
+        " or ",
+        "audio",
+        "?",
+    ]
+    assert [sound.source.name for sound in example.sounds] == ["a.wav", "b.wav"]
+
+
+def wave(folder) -> bytes:
+    return tone(folder / "a.wav").read_bytes()
+
+
+HEARD = {
+    "path": lambda folder: "a.wav",
+    "bytes": wave,
+    "bytes in a dict": lambda folder: {"bytes": wave(folder), "path": None},
+    "data URL": lambda folder: "data:audio/wav;base64," + base64.b64encode(wave(folder)).decode(),
+    "array": lambda folder: {"array": soundfile.read(folder / "a.wav")[0].tolist(), "sampling_rate": 8000, "path": "x"},
+    "array of channels": lambda folder: {"array": [soundfile.read(folder / "a.wav")[0]] * 2, "sampling_rate": 8000},
+}
+
+
+@pytest.mark.parametrize("kind", HEARD)
+@pytest.mark.parametrize("column", ["audio", "audios"])
+def test_every_way_to_hold_a_sound_gives_the_same_samples(kind, column, folder):
+    tone(folder / "a.wav")
+    value = HEARD[kind](folder)
+    row = {"prompt": "?", "completion": "b", column: [value] if column == "audios" else value}
+    (sound,) = to_example(row, Album(folder), "", 1).sounds
+    assert np.allclose(sound.open(8000), soundfile.read(folder / "a.wav")[0], atol=1e-6)
+    assert sound.seconds == 0.5
+
+
+def test_the_sound_of_an_openai_turn(folder):
+    data = base64.b64encode(wave(folder)).decode()
+    content = [{"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}, {"type": "text", "text": "?"}]
+    example = to_example(said(("user", content), ("assistant", "b")), Album(folder), "", 1)
+    assert example.messages[0]["content"][0] == {"type": "audio"} and example.sounds[0].seconds == 0.5
+
+
 def test_a_system_turn_comes_first(folder):
     row = {"system": "be kind", "conversations": talk("human", "gpt")}
     assert [message["role"] for message in to_example(row, Album(folder), "", 1).messages] == [
@@ -107,6 +188,25 @@ BAD = {
     "there is no answer": said(("user", "a"), ("assistant", " ")),
     "role must be": said(("user", "a"), ("tool", "b")),
     "content must be text": said(("user", 3), ("assistant", "b")),
+    "`messages` must be a list": {"messages": "hello"},
+    "must be a list of turns, found str": {"conversations": "hello"},
+    "a turn must be an object": {"conversations": ["hello"]},
+    "text or a list of turns": {"prompt": 3, "completion": "b"},
+    "pairs of a question": {"instruction": "a", "output": "b", "history": ["a"]},
+    "must be text, found list": {"image": "0.png", "text": ["a", "b"]},
+    "must have its text": said(("user", [{"type": "text"}]), ("assistant", "b")),
+    "has videos": {**said(("user", "<video>?"), ("assistant", "b")), "videos": ["a.mp4"]},
+    "has boxes": {**said(("user", "<bbox>?"), ("assistant", "b")), "objects": {"bbox": [[1, 2, 3, 4]]}},
+    "`loss` false": {
+        "messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "b", "loss": False}]
+    },
+    "more audio placeholders": {**said(("user", "<audio>?"), ("assistant", "b"))},
+    "audio `.*gone.wav` does not exist": {"prompt": "?", "completion": "b", "audio": "gone.wav"},
+    "no sound that can be opened": {"prompt": "?", "completion": "b", "audio": "text.png"},
+    "is empty": {"prompt": "?", "completion": "b", "audio": {"array": [], "sampling_rate": 8000}},
+    "with `array` and `sampling_rate`": {"prompt": "?", "completion": "b", "audio": {"array": [0.1]}},
+    "must hold numbers": {"prompt": "?", "completion": "b", "audio": {"array": [[1], [2, 3]], "sampling_rate": 8}},
+    "cut off": {"prompt": "?", "completion": "b", "audio": "cut.wav"},
     "must be text or an image": said(("user", [{"type": "video"}]), ("assistant", "b")),
     "more image placeholders": {**said(("user", "<image><image>?"), ("assistant", "b")), "images": ["0.png"]},
     "1 image placeholders and the row 2": {
@@ -126,5 +226,6 @@ BAD = {
 @pytest.mark.parametrize("reason", BAD)
 def test_what_is_wrong_with_a_row_is_said(reason, folder):
     (folder / "text.png").write_text("no picture")
+    (folder / "cut.wav").write_bytes(wave(folder)[:1000])
     with pytest.raises(DataError, match=reason.replace("(", r"\(")):
         to_example(BAD[reason], Album(folder), "rows", 1)
