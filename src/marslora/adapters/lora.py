@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +82,7 @@ class Lora(AbstractAdapter):
         lengths_KO = row_lengths(W_OI, self.A_KRI, self.B_KOR, self.scales)
         is_mine_K1 = torch.tensor([[rank > 0] for rank in self.ranks], device=lengths_KO.device)
         gain_KO = torch.where(is_mine_K1, magnitude_KO / lengths_KO, 1.0)
-        bias_O = self.base.bias
+        bias_O: Any = self.base.bias
         if is_dropped:
             product_KNO = linear(x_KNI, W_OI.to(x_KNI.dtype)).to(y_KNO.dtype)
         else:

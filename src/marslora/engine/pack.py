@@ -47,7 +47,7 @@ class Base:
     def modules(self, members: Sequence[MemberSpec]) -> dict[str, str]:
         """``{module path: part}`` of every linear that a member adapts and of every module trained whole, in a fixed
         order."""
-        found = {}
+        found: dict[str, str] = {}
         for part in self.info.parts:
             if part.name in self.training.full:
                 found |= dict.fromkeys(part.whole, part.name)
@@ -240,7 +240,7 @@ class Pack:
         }
 
     def _moments(self, index: int) -> dict[str, Tensor]:
-        found = {}
+        found: dict[str, str] = {}
         for _, adapter, factor in self._owned(index):
             assert self.optimizer is not None
             state = self.optimizer.member_state(factor.parameter, index)
