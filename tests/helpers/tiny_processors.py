@@ -5,8 +5,11 @@ from __future__ import annotations
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
 from transformers import (
+    AudioFlamingo3Processor,
     CLIPImageProcessorPil,
     Gemma3ImageProcessorPil,
+    Gemma3nAudioFeatureExtractor,
+    Gemma3nProcessor,
     Gemma3Processor,
     Idefics3ImageProcessorPil,
     Idefics3Processor,
@@ -16,9 +19,12 @@ from transformers import (
     MllamaImageProcessorPil,
     MllamaProcessor,
     PreTrainedTokenizerFast,
+    Qwen2AudioProcessor,
     Qwen2VLImageProcessorPil,
     Qwen2VLProcessor,
     Qwen2VLVideoProcessor,
+    SiglipImageProcessorPil,
+    WhisperFeatureExtractor,
 )
 
 CHATML = (
@@ -130,4 +136,49 @@ def qwen2_vl_processor() -> Qwen2VLProcessor:
         tokenizer=byte_tokenizer(("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")),
         video_processor=Qwen2VLVideoProcessor(),
         chat_template=CHATML.replace("<image>", "<|vision_start|><|image_pad|><|vision_end|>"),
+    )
+
+
+def hearing(template: str, audio: str) -> str:
+    """The template with the placeholder of a sound."""
+    return template.replace("{% else %}{{ part", "{% elif part['type'] == 'audio' %}" + audio + "{% else %}{{ part")
+
+
+def whisper_features() -> WhisperFeatureExtractor:
+    """16 mel bins and 40 frames for each second at 16 kHz, as the tiny models that hear want them."""
+    return WhisperFeatureExtractor(feature_size=16, hop_length=400, chunk_length=1, n_fft=800)
+
+
+def qwen2_audio_processor() -> Qwen2AudioProcessor:
+    """One entry of ``input_features`` a sound, filled up to a second, and a mask."""
+    return Qwen2AudioProcessor(
+        feature_extractor=whisper_features(),
+        tokenizer=byte_tokenizer(("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>")),
+        chat_template=hearing(CHATML, "<|audio_bos|><|AUDIO|><|audio_eos|>"),
+    )
+
+
+def audioflamingo3_processor() -> AudioFlamingo3Processor:
+    """A long sound becomes several entries; only one sound a row; padded on the left."""
+    return AudioFlamingo3Processor(
+        feature_extractor=whisper_features(),
+        tokenizer=byte_tokenizer(("<sound>",)),
+        chat_template=hearing(CHATML, "<sound>"),
+    )
+
+
+def gemma3n_processor() -> Gemma3nProcessor:
+    """Sees and hears; sounds as long as the longest beside them."""
+    tokenizer = byte_tokenizer(("<soi>", "<eoi>", "<soft>", "<soa>", "<eoa>", "<heard>"))
+    tokens = {"boi": "<soi>", "eoi": "<eoi>", "image": "<soft>", "boa": "<soa>", "eoa": "<eoa>", "audio": "<heard>"}
+    for name, token in tokens.items():
+        setattr(tokenizer, f"{name}_token", token)
+        object.__setattr__(tokenizer, f"{name}_token_id", tokenizer.convert_tokens_to_ids(token))
+    return Gemma3nProcessor(
+        feature_extractor=Gemma3nAudioFeatureExtractor(feature_size=8),
+        image_processor=SiglipImageProcessorPil(size={"height": 28, "width": 28}),
+        tokenizer=tokenizer,
+        audio_seq_length=3,
+        image_seq_length=4,
+        chat_template=hearing(CHATML.replace("<image>", "<soft>"), "<heard>"),
     )
