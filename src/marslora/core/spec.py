@@ -31,6 +31,8 @@ class ModelSpec(Record):
     trust_remote_code: bool = False
     targets: str | None = None
     """A regular expression: only linears whose whole path matches it are adapted. None: every linear of a part."""
+    experts: bool = False
+    """Whether experts whose weights are stacked in one parameter are adapted too, each with its part's rank."""
 
 
 class DataSpec(Record):
@@ -65,7 +67,8 @@ class ObjectiveSpec(Record):
     name: str
     """As it appears in logs and pictures."""
     rows: str | None = None
-    """The answer loss of some rows: ``all``, ``text`` (those without pictures), ``pictures``, or ``COLUMN=VALUE``.
+    """The answer loss of some rows: ``all``, ``text`` (without pictures and sounds), ``pictures``, ``sounds``, or
+    ``COLUMN=VALUE``.
     Every training row belongs to one such objective; together their losses are the ordinary one."""
     output: str | None = None
     """A scalar that the model returns by this name, e.g. ``image_loss``; None there: absent from the batch."""
@@ -166,6 +169,16 @@ class StudySpec(Record):
     search: SearchSpec = SearchSpec()
     schema_version: Literal[1] = 1
 
+    @model_validator(mode="after")
+    def _check_experts(self) -> StudySpec:
+        training = self.training
+        is_plain = training.adapter.name == "lora" and not training.lora_variant["use_dora"]
+        if self.model.experts and (training.dropout or not is_plain):
+            raise ValueError("`experts` can be adapted by `lora` without dropout and DoRA alone: PEFT can do no more")
+        if self.model.experts and training.optimizer.name != "adamw":
+            raise ValueError(f"`experts` are trained by adamw, found the optimizer `{training.optimizer.name}`")
+        return self
+
 
 class MemberSpec(Record):
     """One run: an allocation, the rows it may see, and how far it goes. Members of a pack share their batches."""
@@ -219,6 +232,8 @@ class FinalSpec(Record):
     """Rank of every adapted linear, by module path."""
     full_modules: tuple[str, ...] = ()
     """Module paths that are trained whole."""
+    stacked: tuple[str, ...] = ()
+    """Those of ``module_ranks`` that are parameters in which experts are stacked."""
     full_examples: int
     start_folder: str | None = None
     """A member's checkpoint that the run continues; its examples count as already seen."""

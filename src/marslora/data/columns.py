@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from marslora.core.spec import DataSpec
 from marslora.data import _readers
 from marslora.data._rows import Example
 
 
-def column(examples: Sequence[Example], name: str) -> list[str | None]:
-    """The column's value as text for every example; None where its row has none. The files are read once more."""
+def column(spec: DataSpec, examples: Sequence[Example], name: str) -> list[str | None]:
+    """The column's value as text for every training example of ``spec``; None where its row has none.
+
+    The files are read once more.
+    """
     wanted = {(example.source, example.row) for example in examples}
     found = {
-        (source, number): row[name]
-        for source in dict.fromkeys(example.source for example in examples)
-        for number, row in _readers.read(source, "train")
-        if isinstance(row, Mapping) and (source, number) in wanted and row.get(name) is not None
+        (file.place, number): row[name]
+        for source in spec.train
+        for file in _readers.files(source, "train")
+        for number, row in file.rows()
+        if isinstance(row, Mapping) and (file.place, number) in wanted and row.get(name) is not None
     }
     values = (found.get((example.source, example.row)) for example in examples)
     return [None if value is None else str(value) for value in values]

@@ -113,7 +113,7 @@ def group_rows(objectives: Objectives, encoded: EncodedSet, data: DataSpec) -> l
     return groups
 
 
-_SELECTORS = "`rows` is all, text (rows without pictures), pictures, or COLUMN=VALUE."
+_SELECTORS = "`rows` is all, text (rows without pictures and sounds), pictures, sounds, or COLUMN=VALUE."
 
 
 def _members(spec: ObjectiveSpec, encoded: EncodedSet, data: DataSpec) -> list[bool]:
@@ -122,12 +122,14 @@ def _members(spec: ObjectiveSpec, encoded: EncodedSet, data: DataSpec) -> list[b
         return [True] * len(encoded)
     train = examples.load(data).train
     chosen = [train[index] for index in encoded.rows]
-    if spec.rows in ("text", "pictures"):
-        return [bool(example.images) == (spec.rows == "pictures") for example in chosen]
+    if spec.rows == "text":
+        return [not example.media for example in chosen]
+    if spec.rows in ("pictures", "sounds"):
+        return [bool(example.images if spec.rows == "pictures" else example.sounds) for example in chosen]
     name, equals, wanted = str(spec.rows).partition("=")
     if not equals:
         raise ConfigError(f"Objective `{spec.name}` has `rows` {spec.rows!r}. {_SELECTORS}")
-    return [value == wanted for value in column(chosen, name)]
+    return [value == wanted for value in column(data, chosen, name)]
 
 
 def _function(spec: ObjectiveSpec) -> Callable[[Any, Mapping[str, Any]], Any]:
