@@ -14,13 +14,14 @@ ROOMS = {
     "law": "laws",
     "adapter": "adapters",
     "optimizer": "optim",
+    "gradients": "gradients",
     "executor": "executors",
     "exporter": "exporters",
 }
 
 
 def command() -> None:
-    """List every strategy, law, adapter, optimizer, executor and exporter that can be named.
+    """List every strategy, law, adapter, optimizer, combiner of gradients, executor and exporter that can be named.
 
     A kind of your own is named by `package.module:Class`.
     """
