@@ -63,7 +63,7 @@ class Objectives:
         nats_N = cross_entropy(outputs["logits"][:, :-1][is_answer_BT].float(), next_BT[is_answer_BT], reduction="none")
         group_N = group_B[:, None].expand_as(next_BT)[is_answer_BT]
         total = max(len(nats_N), 1) if num_items is None else num_items
-        present = set(torch.unique(group_N).tolist())  # type: ignore[no-untyped-call]
+        present = set(torch.unique(group_N).tolist())
         return {
             spec.name: nats_N[group_N == place].sum() / total
             for place, spec in enumerate(self.of_rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ from marslora.core.allocation import Allocation
 from marslora.core.decision import Candidate, Decision, LawFit
 from marslora.core.errors import StudyError
 from marslora.core.parts import ModelInfo
-from marslora.core.runs import Cost, DataSummary, FinalResult, Prepared, Run
+from marslora.core.runs import GRADIENTS, BlockGradient, Cost, DataSummary, FinalResult, Prepared, Run
 from marslora.core.schedule import full_examples
 from marslora.core.spec import StudySpec
 from marslora.store.study import Study
@@ -33,6 +34,8 @@ class ReportData:
     """The same run at one rank for every part; None if it was not asked for."""
     full_examples: int
     """Examples seen by one full run."""
+    gradients: Sequence[BlockGradient] = ()
+    """What the final run saw of its objectives' gradients; empty where it had one objective."""
     summary: DataSummary | None = None
     preparation: Cost = field(default_factory=Cost)
     """Of reading, encoding and probing, before anything was trained."""
@@ -147,9 +150,17 @@ def gather(study: Study, runs: Sequence[Run] | None = None) -> ReportData:
         final=study.read("final.json", FinalResult),
         uniform=study.read("uniform.json", FinalResult),
         full_examples=full_examples(study.spec.training, prepared.data.num_train),
+        gradients=_gradients(study),
         summary=prepared.data,
         preparation=prepared.cost,
         device=prepared.device,
         versions=prepared.versions,
         snippet=snippet.read_text() if snippet.exists() else "",
     )
+
+
+def _gradients(study: Study) -> list[BlockGradient]:
+    path = study.path("final", GRADIENTS)
+    if not study.spec.training.objectives or not path.exists():
+        return []
+    return [BlockGradient.parse(json.loads(line), GRADIENTS) for line in path.read_text().splitlines()]

@@ -13,7 +13,7 @@ from plotly.offline import get_plotlyjs
 
 from marslora.report import sections
 from marslora.report.data import ReportData, gather
-from marslora.report.figures import allocations, chances, convergence, costs, curves, final, fits
+from marslora.report.figures import allocations, chances, convergence, costs, curves, final, fits, objectives
 from marslora.report.figures._style import Picture
 from marslora.report.markup import Markup, join, tag
 from marslora.report.words import headline, summary_lines
@@ -72,7 +72,7 @@ def body(data: ReportData) -> Markup:
         ("curves", sections.curves(data, drawn(curves.pictures(data)))),
         ("laws", sections.convergence(data, drawn(convergence.pictures(data)))),
         ("map", sections.allocations(drawn([*allocations.pictures(data), *chances.pictures(data)]))),
-        ("final", sections.final(data, drawn(final.pictures(data)))),
+        ("final", sections.final(data, drawn([*final.pictures(data), *objectives.pictures(data)]))),
         ("cost", sections.cost(data, drawn(costs.pictures(data)))),
         ("candidates", sections.candidates(data)),
         ("checklist", sections.checklist(data, drawn(fits.pictures(data)))),
