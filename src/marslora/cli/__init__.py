@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from marslora.cli import demo, export, inspect, kinds, report, search
+from marslora.cli import data, demo, export, inspect, kinds, report, search
 from marslora.core.errors import EXIT_CODE, MarsloraError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 for command in (demo, search, inspect, report, export, kinds):
     app.command(name=command.__name__.rpartition(".")[2])(command.command)
+app.add_typer(data.app)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from marslora.core.errors import DataError, ModelError
 from marslora.data._answers import Template, answer_tokens, moved
-from marslora.data._rows import Example
+from marslora.data._rows import Example, Message
 
 IGNORED = -100
 _ABOUT_MEDIA = ("pixel_", "image_", "video_", "audio_", "input_features", "feature_")
@@ -85,6 +85,11 @@ class RowProcessor:
             positions = answer_tokens(short["offset_mapping"][index], rendered[index].answers)
             row.text["labels"] = self._labels(positions, short["input_ids"][index], row.text["input_ids"])
         return cut
+
+    def num_text_tokens(self, messages: Sequence[Message]) -> int:
+        """Tokens of a conversation as the template writes it, placeholders not expanded."""
+        text = self._template.render(messages).text
+        return len(self._tokenizer(text, add_special_tokens=self._special_tokens)["input_ids"])
 
     def by_row(self, example: Example) -> tuple[str, ...]:
         """The picture arrays that have one entry a row, however many pictures it shows; others have one a picture.

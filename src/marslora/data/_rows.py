@@ -47,7 +47,12 @@ class Example:
     @property
     def media(self) -> tuple[str, ...]:
         """The digests of the pictures, then of the sounds."""
-        return tuple(one.digest for one in (*self.images, *self.sounds))
+        return tuple(one.digest for one in self.pictures_and_sounds)
+
+    @property
+    def pictures_and_sounds(self) -> tuple[Picture | Sound, ...]:
+        """The pictures, then the sounds."""
+        return (*self.images, *self.sounds)
 
     @property
     def where(self) -> str:
@@ -64,10 +69,11 @@ def to_example(row: Mapping[str, Any], album: Album, source: str, number: int) -
     first["content"] = [*media.left_over(), *first["content"]]
     images = tuple(album.picture(value) for value in media.used("image"))
     sounds = tuple(album.sound(value) for value in media.used("audio"))
-    for one in (*images, *sounds):
+    example = Example(tuple(messages), images, source, number, sounds)
+    for one in example.pictures_and_sounds:
         if one.problem:
             raise DataError(one.problem)
-    return Example(tuple(messages), images, source, number, sounds)
+    return example
 
 
 def _message(turn: Any, media: Media) -> Message:

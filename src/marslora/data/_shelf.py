@@ -17,7 +17,7 @@ class Shelf:
     """A scratch file that goes with the process; what fits into 32 MiB never reaches the disk."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._file = SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES, dir=folder)  # noqa: SIM115
+        self._file = SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES, dir=str(folder) if folder else None)  # noqa: SIM115
         self._end = 0
 
     def put(self, data: bytes) -> Stored:

@@ -90,7 +90,7 @@ def _stamp(spec: DataSpec, splits: Splits) -> tuple[object, ...]:
     """When every file behind ``splits`` was written last."""
     sources = (*spec.train, *spec.validation, *spec.test)
     examples = (*splits.train, *splits.validation, *splits.test)
-    files = {one.source for row in examples for one in (*row.images, *row.sounds) if isinstance(one.source, Path)}
+    files = {one.source for row in examples for one in row.pictures_and_sounds if isinstance(one.source, Path)}
     return (*(_readers.stamp(source) for source in sources), *(_readers.written(file) for file in sorted(files)))
 
 

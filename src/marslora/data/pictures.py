@@ -96,18 +96,24 @@ class Album:
             return Picture(found)
         if not isinstance(found, Path | bytes):
             raise DataError(f"an image must be a path, a data URL, bytes or a picture, found {type(found).__name__}")
-        return self._once(self._pictures, Picture, found)
+        key = _key(found)
+        if key not in self._pictures:
+            self._pictures[key] = Picture(self._source(found))
+        return self._pictures[key]
 
     def sound(self, value: Any) -> Sound:
         """The sound of a path, data URL, bytes, ``{"bytes": ..., "path": ...}`` or ``{"array", "sampling_rate"}``."""
         found = _values.plain(value, "audio")
         if not isinstance(found, Path | bytes):
             found = as_wav(found)
-        return self._once(self._sounds, Sound, found)
+        key = _key(found)
+        if key not in self._sounds:
+            self._sounds[key] = Sound(self._source(found))
+        return self._sounds[key]
 
-    def _once(self, known: dict[Path | str, Any], kind: Any, found: Path | bytes) -> Any:
-        key = found if isinstance(found, Path) else _shelf.digest(found)
-        if key not in known:
-            source = self._folder / found if isinstance(found, Path) else self._shelf.put(found)
-            known[key] = kind(source)
-        return known[key]
+    def _source(self, found: Path | bytes) -> Path | Stored:
+        return self._folder / found if isinstance(found, Path) else self._shelf.put(found)
+
+
+def _key(found: Path | bytes) -> Path | str:
+    return found if isinstance(found, Path) else _shelf.digest(found)

@@ -81,7 +81,7 @@ class Sound:
         return self.source if isinstance(self.source, Path) else io.BytesIO(self._bytes())
 
     def _bytes(self) -> bytes:
-        return self.source.read() if isinstance(self.source, Stored) else bytes(self.source)  # type: ignore[arg-type]
+        return self.source.read() if isinstance(self.source, Stored) else bytes(self.source)
 
     def _num_bytes(self) -> int:
         if isinstance(self.source, Path):

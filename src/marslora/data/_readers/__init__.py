@@ -92,10 +92,13 @@ def _held_rows(source: str) -> Iterable[Any]:
 
 def _registered(path: Path, name: str | None, role: str) -> list[AbstractFile]:
     info = path / llama_factory.INFO if path.is_dir() else path
-    _, entry = llama_factory.entry_of(info, name)
+    name, entry = llama_factory.entry_of(info, name)
     change = llama_factory.reader_of(entry)
     found = files(str(info.parent / entry["file_name"]), role)
-    return [Changed(file, info.parent, change) for file in found]
+    changed = [Changed(file, info.parent, change) for file in found]
+    for file in changed:
+        file.registry = {name: entry}
+    return list(changed)
 
 
 def _in_folder(path: Path, role: str) -> list[AbstractFile]:
@@ -104,7 +107,7 @@ def _in_folder(path: Path, role: str) -> list[AbstractFile]:
     if (path / llama_factory.INFO).is_file():
         return _registered(path, None, role)
     if listed := _of_role(media_folder.metadata_files(path), path, role):
-        return [Changed(_BY_SUFFIX[one.suffix](one), one.parent, media_folder.with_media) for one in listed]
+        return [_with_media(one) for one in listed]
     shards = sorted(path.rglob("*.parquet")) or sorted(one for one in path.iterdir() if one.suffix in _BY_SUFFIX)
     if not shards:
         raise DataError(
@@ -112,6 +115,12 @@ def _in_folder(path: Path, role: str) -> list[AbstractFile]:
             f"metadata file beside pictures, nor files that end in {sorted(_BY_SUFFIX)}."
         )
     return [_BY_SUFFIX[one.suffix](one) for one in _of_role(shards, path, role)]
+
+
+def _with_media(path: Path) -> AbstractFile:
+    changed = Changed(_BY_SUFFIX[path.suffix](path), path.parent, media_folder.with_media)
+    changed.copy_name = media_folder.NAMES[0]
+    return changed
 
 
 def _of_role(paths: list[Path], folder: Path, role: str) -> list[Path]:

@@ -23,6 +23,10 @@ class AbstractFile(ABC):
         """Its name in messages."""
         self.folder = folder
         """Where relative paths in its rows start."""
+        self.copy_name = "good.jsonl"
+        """What a copy of its rows must be called to be read the same way."""
+        self.registry: dict[str, Any] | None = None
+        """What a dataset_info.json must say of such a copy, without its file name; None: nothing."""
 
     @abstractmethod
     def rows(self) -> Numbered:

@@ -26,7 +26,7 @@ def entry_of(info: Path, name: str | None) -> tuple[str, dict[str, Any]]:
         raise DataError(f"`{info}` must be an object of data sets by name.")
     if name is None and len(entries) == 1:
         name = next(iter(entries))
-    if name not in entries:
+    if name is None or name not in entries:
         found = f"no data set called `{name}`" if name else f"{len(entries)} data sets"
         raise DataError(f"`{info}` holds {found}. Name one of {sorted(entries)}: {info.parent}#NAME.")
     entry = entries[name]

@@ -1,0 +1,20 @@
+"""A histogram in text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+WIDTH = 40
+_EIGHTHS = " \u258f\u258e\u258d\u258c\u258b\u258a\u2589"
+_FULL = "\u2588"
+
+
+def bars(edges: Sequence[int], counts: Sequence[int], width: int = WIDTH) -> Iterator[str]:
+    """One line a bin: where it starts, a bar, its count. A bin that is not empty has a bar that can be seen."""
+    most = max(counts)
+    labels = [f"{edge:,}" for edge in edges[:-1]]
+    margin = max(map(len, labels))
+    for label, count in zip(labels, counts, strict=True):
+        eighths = max(int(count > 0), round(8 * width * count / most))
+        bar = _FULL * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
+        yield f"{label:>{margin}} {bar:<{width}} {count:,}"
