@@ -74,8 +74,9 @@ class Decision:
         full = full_modules(self.info, self.training)
         ranks = self.info.module_ranks(self.chosen)
         training = self.training
+        stacked = self.info.stacked(self.chosen)
         return patterns.lora_config_dict(
-            ranks, training.alpha_over_rank, full, training.dropout, **training.lora_variant
+            ranks, training.alpha_over_rank, full, training.dropout, stacked=stacked, **training.lora_variant
         )
 
     def __str__(self) -> str:

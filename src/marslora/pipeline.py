@@ -191,6 +191,7 @@ class Pipeline:
             allocation=allocation,
             module_ranks=info.module_ranks(allocation),
             full_modules=full_modules(info, spec.training),
+            stacked=info.stacked(allocation),
             full_examples=self.problem().full_examples,
             start_folder=str(self.study.path("members", started.id)) if started else None,
             output_folder=str(self.study.path(name)),

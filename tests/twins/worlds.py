@@ -14,15 +14,17 @@ from marslora.models.probe import probe
 from tests.helpers import tiny_models
 
 
-def tiny_base(name="llava", dtype=torch.float32, **training):
+def tiny_base(name="llava", dtype=torch.float32, experts=False, **training):
     """A tiny model as a base, dead layers left out, and one collated batch."""
     model, batch = tiny_models.build(name)
     model.to(dtype)
     batch = {key: value.to(dtype) if value.is_floating_point() else value for key, value in batch.items()}
     if name == "gemma3":  # its projector starts at zero: no gradient would reach the tower
         torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight, std=0.1)
+    if name == "qwen3_vl_moe" and dtype == torch.float64:  # the grouped product of its experts has no float64
+        model.set_experts_implementation("eager")
     model.requires_grad_(False)
-    info = probe(model, batch, discover(model))
+    info = probe(model, batch, discover(model, experts=experts))
     spec = TrainingSpec(**{"batch_size": 2, "learning_rate": 2e-3, **training})
     return Base(model, info, spec, torch.device("cpu"), dtype, AnswerHead(model)), batch
 
@@ -96,7 +98,7 @@ def packed_gradients(base, specs, *batches):
             for index in range(len(specs)):
                 view = adapter.member_view(factor, index)
                 own = grad[index][tuple(slice(size) for size in view.shape)]
-                gradients[index][f"{adapter.path}.{factor.key}"] = own.clone()
+                gradients[index][f"{adapter.path}.{factor.key}"] = adapter.to_peft(factor, own).clone()
         return weights, gradients
 
 

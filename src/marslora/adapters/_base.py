@@ -95,6 +95,14 @@ class AbstractAdapter(nn.Module, ABC):
         dim = RANK_DIMS.get(factor.role)
         return row if dim is None else row.narrow(dim, 0, self.slots[member].rank)
 
+    def to_peft(self, factor: Factor, tensor: Tensor) -> Tensor:  # noqa: ARG002
+        """A tensor of a member's own size (`member_view`'s) in the shape that PEFT stores."""
+        return tensor
+
+    def from_peft(self, factor: Factor, tensor: Tensor) -> Tensor:  # noqa: ARG002
+        """The way back."""
+        return tensor
+
     @torch.no_grad()
     def load_member(self, member: int, tensors: dict[str, Tensor]) -> None:
         """Write the tensors, by PEFT key, into a member; `StudyError` where one is missing or has another shape."""
@@ -103,10 +111,11 @@ class AbstractAdapter(nn.Module, ABC):
         for factor in self.factors():
             view = self.member_view(factor, member)
             found = tensors.get(f"{self.path}.{factor.key}")
-            if found is None or found.shape != view.shape:
-                what = "is missing" if found is None else f"has shape {tuple(found.shape)}, not {tuple(view.shape)}"
+            shape = self.to_peft(factor, view).shape
+            if found is None or found.shape != shape:
+                what = "is missing" if found is None else f"has shape {tuple(found.shape)}, not {tuple(shape)}"
                 raise StudyError(f"A checkpoint is of another run: `{self.path}.{factor.key}` {what}.")
-            view.copy_(found)
+            view.copy_(self.from_peft(factor, found))
 
     def __getattr__(self, name: str) -> Any:
         """What a model reads of its linear (``weight``, ``in_features``) is still there."""

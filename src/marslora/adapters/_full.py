@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import Parameter
-from torch.utils._pytree import tree_flatten, tree_unflatten
 from transformers.pytorch_utils import Conv1D
 
 from marslora.adapters._base import AbstractAdapter, Clock, Factor, Slot, factor_dtype
+from marslora.adapters._by_member import run_members
 
 
 def whole(base: nn.Module, path: str, slots: Sequence[Slot], clock: Clock) -> AbstractAdapter:
@@ -68,13 +67,8 @@ class WholeModule(AbstractAdapter):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Each member's copy on its own chunk of every tensor argument."""
-        flat, structure = tree_flatten((args, kwargs))
-        found = [
-            self._member(k, *tree_unflatten([self._chunk(leaf, k) for leaf in flat], structure)) for k in self._all
-        ]
-        columns = zip(*(tree_flatten(output)[0] for output in found), strict=True)
-        joined = [torch.cat(column) if isinstance(column[0], Tensor) else column[0] for column in columns]
-        return tree_unflatten(joined, tree_flatten(found[0])[1])
+        copies_K = [{name: copy[k] for name, copy in self._named()} for k in range(self.num_members)]
+        return run_members(self.base, copies_K, args, kwargs)
 
     def owns(self, member: int) -> bool:  # noqa: ARG002
         """Every member has its own copy, whatever its ranks."""
@@ -82,21 +76,10 @@ class WholeModule(AbstractAdapter):
 
     def factors(self) -> tuple[Factor, ...]:
         """Every parameter of the module."""
-        return tuple(Factor(name, name, "full", copy) for name, copy in zip(self.names, self.copies, strict=True))
+        return tuple(Factor(name, name, "full", copy) for name, copy in self._named())
 
-    @property
-    def _all(self) -> range:
-        return range(self.num_members)
-
-    def _member(self, k: int, args: Any, kwargs: Any) -> Any:
-        own = {name: copy[k] for name, copy in zip(self.names, self.copies, strict=True)}
-        return functional_call(self.base, own, args, kwargs)
-
-    def _chunk(self, leaf: Any, k: int) -> Any:
-        """A member's share of an argument; what has no row for each member is everybody's."""
-        if isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] % self.num_members == 0:
-            return leaf.chunk(self.num_members)[k]
-        return leaf
+    def _named(self) -> Iterator[tuple[str, Parameter]]:
+        return zip(self.names, self.copies, strict=True)
 
 
 def _copies(tensor: Tensor, members: int) -> Tensor:

@@ -10,18 +10,25 @@ from marslora.core.record import Record
 
 
 class LinearInfo(Record):
-    """One adaptable linear layer."""
+    """One adaptable linear layer, or the layers of all experts that are stacked in one parameter."""
 
     name: str
-    """Its module path in the model, as `model.named_modules()` says it."""
+    """Its module path in the model, as `model.named_modules()` says it; of stacked experts the parameter's."""
     inputs: int
     outputs: int
+    experts: int = 1
+    """How many matrices are stacked; each of them gets an adapter of its own."""
     dead: bool = False
     """A probe backward did not reach it: adapting it would waste parameters."""
 
     def num_trainable(self, rank: int) -> int:
         """Parameters of a LoRA of this rank: A is rank x inputs, B is outputs x rank."""
-        return rank * (self.inputs + self.outputs)
+        return self.experts * rank * (self.inputs + self.outputs)
+
+    @property
+    def module(self) -> str:
+        """The path of the module that an adapter takes the place of."""
+        return self.name if self.experts == 1 else self.name.rpartition(".")[0]
 
 
 class PartInfo(Record):
@@ -77,6 +84,10 @@ class ModelInfo(Record):
         """``{module path: rank}`` of every linear that the allocation adapts."""
         return {linear.name: rank for part, rank in allocation.ranks if rank > 0 for linear in self.part(part).alive}
 
+    def stacked(self, allocation: Allocation) -> tuple[str, ...]:
+        """The parameters of stacked experts that the allocation adapts: PEFT's ``target_parameters``."""
+        return tuple(each.name for part in allocation.active for each in self.part(part).alive if each.experts > 1)
+
     def num_trainable(self, allocation: Allocation, full: tuple[str, ...] = ()) -> int:
         """Trainable parameters of an allocation; parts in ``full`` are trained whole."""
         count = sum(self.part(name).num_parameters for name in full)
@@ -86,6 +97,6 @@ class ModelInfo(Record):
         return count
 
     def part_of(self) -> Mapping[str, str]:
-        """``{module path: part name}`` of every linear, and of the modules of parts without one."""
-        linears = {linear.name: part.name for part in self.parts for linear in part.linears}
+        """``{path: part name}`` of every linear, of modules of experts, of the modules of parts without a linear."""
+        linears = {name: part.name for part in self.parts for each in part.linears for name in (each.name, each.module)}
         return linears | {path: part.name for part in self.parts if not part.linears for path in part.paths}

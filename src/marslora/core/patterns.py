@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -35,6 +35,7 @@ def lora_config_dict(
     full_modules: Sequence[str] = (),
     dropout: float = 0.0,
     *,
+    stacked: Collection[str] = (),
     use_rslora: bool = False,
     use_dora: bool = False,
 ) -> dict[str, Any]:
@@ -43,15 +44,18 @@ def lora_config_dict(
     Modules of rank 0 are left out, as are those in ``full_modules``, which are trained whole (``modules_to_save``).
     ``alpha`` is ``alpha_over_rank`` times the rank, so that every adapter has the same scale. With rsLoRA it is one
     number for all ranks, so that scales fall with the square root of the rank: ``alpha_over_rank`` is that of rank 16.
+    Names in ``stacked`` are parameters that hold the weights of several experts (``target_parameters``).
     """
     ranks = {name: rank for name, rank in module_ranks.items() if rank > 0 and name not in set(full_modules)}
     default = Counter(ranks.values()).most_common(1)[0][0] if ranks else 1
     patterns = exclusive_keys(ranks, default)
+    modules, parameters = [name for name in ranks if name not in stacked], [name for name in ranks if name in stacked]
     return {
         "r": default,
         "lora_alpha": _alpha(alpha_over_rank, math.sqrt(RSLORA_RANK) if use_rslora else default),
         "lora_dropout": dropout,
-        "target_modules": _targets(ranks) if ranks else [],
+        "target_modules": _targets(modules) if modules else [],
+        **({"target_parameters": parameters} if parameters else {}),
         "rank_pattern": patterns,
         "alpha_pattern": {} if use_rslora else {key: _alpha(alpha_over_rank, rank) for key, rank in patterns.items()},
         "modules_to_save": list(full_modules) or None,
@@ -84,7 +88,7 @@ def exact_regex(names: Iterable[str]) -> str:
     return _alternatives(_tree(names))
 
 
-def _targets(names: Iterable[str]) -> str:
+def _targets(names: Sequence[str]) -> str:
     """The expression of the adapted modules."""
     regex = exact_regex(names)
     return _headless(regex) if all(name.startswith("model.") for name in names) else regex

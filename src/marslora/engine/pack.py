@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from marslora import adapters, optim
 from marslora.adapters._base import AbstractAdapter, Clock, Factor, Slot
+from marslora.adapters._experts import ExpertLora
 from marslora.adapters._full import whole
 from marslora.core import kinds, patterns
 from marslora.core.errors import ConfigError
@@ -52,7 +53,7 @@ class Base:
             if part.name in self.training.full:
                 found |= dict.fromkeys(part.whole, part.name)
             elif any(member.allocation.get(part.name) for member in members):
-                found |= {linear.name: part.name for linear in part.alive}
+                found |= {linear.module: part.name for linear in part.alive}
         return found
 
     def slot(self, member: MemberSpec, part: str) -> Slot:
@@ -64,10 +65,17 @@ class Base:
     def lora_settings(self, member: MemberSpec) -> dict[str, Any]:
         """Keyword arguments of `peft.LoraConfig` for a member."""
         full = self.training.full
-        ranks = {path: member.allocation.get(part) for path, part in self.modules([member]).items() if part not in full}
+        lora_only = member.allocation.replace(**{part: 0 for part in full if part in member.allocation.parts})
         whole_modules = [path for part in self.info.parts if part.name in full for path in part.whole]
         alpha_over_rank, dropout = self._scale_and_dropout(member)
-        return patterns.lora_config_dict(ranks, alpha_over_rank, whole_modules, dropout, **self.training.lora_variant)
+        return patterns.lora_config_dict(
+            self.info.module_ranks(lora_only),
+            alpha_over_rank,
+            whole_modules,
+            dropout,
+            stacked=self.info.stacked(lora_only),
+            **self.training.lora_variant,
+        )
 
     def _scale_and_dropout(self, member: MemberSpec) -> tuple[float, float]:
         training = self.training
@@ -94,19 +102,21 @@ class Pack:
     def __init__(self, base: Base, members: Sequence[Member]):
         self.base, self.members = base, tuple(members)
         self.clock = Clock()
-        specs = [member.spec for member in members]
-        kind = kinds.load(adapters, base.training.adapter.name, AbstractAdapter)
-        self.parts = base.modules(specs)
-        self.adapters: dict[str, AbstractAdapter] = {}
-        for path, part in self.parts.items():
-            linear = base.model.get_submodule(path)
-            slots = [base.slot(spec, part) for spec in specs]
-            if part in base.training.full:
-                self.adapters[path] = whole(linear, path, slots, self.clock)
-            else:
-                self.adapters[path] = kind(linear, path, slots, self.clock, **base.training.adapter.options)
+        self.parts = base.modules([member.spec for member in members])
+        self.adapters = {path: self._adapter(path, part) for path, part in self.parts.items()}
         self.optimizer = self._build_optimizer()
         self._load_members()
+
+    def _adapter(self, path: str, part: str) -> AbstractAdapter:
+        """What takes the place of the module at ``path``."""
+        base, module = self.base, self.base.model.get_submodule(path)
+        slots = [base.slot(member.spec, part) for member in self.members]
+        if part in base.training.full:
+            return whole(module, path, slots, self.clock)
+        if stacked := [linear.name for linear in base.info.part(part).alive if linear.module == path != linear.name]:
+            return ExpertLora(module, path, [name.removeprefix(f"{path}.") for name in stacked], slots, self.clock)
+        kind = kinds.load(adapters, base.training.adapter.name, AbstractAdapter)
+        return kind(module, path, slots, self.clock, **base.training.adapter.options)
 
     def __enter__(self) -> Pack:
         for path, adapter in self.adapters.items():
@@ -216,16 +226,21 @@ class Pack:
     def _load_moments(self, member: Member, index: int, adapter: AbstractAdapter, factor: Factor) -> None:
         assert self.optimizer is not None
         buffers, key = self.optimizer.buffers(factor.parameter), f"{adapter.path}.{factor.name}"
-        state: Mapping[str, Tensor | None] = {name: member.moments.get(f"{key}.{name}") for name in ("step", *buffers)}
         if not adapter.owns(index):  # nothing of its own, but it counts steps like the others
             nothing = adapter.member_view(factor, index)
             state = dict.fromkeys(buffers, nothing) | {"step": torch.tensor(float(member.step))}
-        if missing := [name for name, tensor in state.items() if tensor is None]:
+        else:
+            state = {name: self._moment(member, f"{key}.{name}") for name in ("step", *buffers)}
+            state |= {name: adapter.from_peft(factor, state[name]) for name in buffers}
+        self.optimizer.load_member_state(factor.parameter, index, state)
+
+    def _moment(self, member: Member, key: str) -> Tensor:
+        if key not in member.moments:
             raise ConfigError(
-                f"The checkpoint of {member.spec.id} has no optimizer state `{key}.{missing[0]}`. "
+                f"The checkpoint of {member.spec.id} has no optimizer state `{key}`. "
                 f"It was made with another optimizer than `{self.base.training.optimizer.name}`."
             )
-        self.optimizer.load_member_state(factor.parameter, index, {k: v for k, v in state.items() if v is not None})
+        return member.moments[key]
 
     def _owned(self, index: int) -> Iterator[tuple[str, AbstractAdapter, Factor]]:
         """The factors in which a member has anything of its own."""
@@ -235,12 +250,12 @@ class Pack:
 
     def _weights(self, index: int) -> dict[str, Tensor]:
         return {
-            f"{adapter.path}.{factor.key}": _copied(adapter.member_view(factor, index))
+            f"{adapter.path}.{factor.key}": _copied(adapter.to_peft(factor, adapter.member_view(factor, index)))
             for _, adapter, factor in self._owned(index)
         }
 
     def _moments(self, index: int) -> dict[str, Tensor]:
-        found: dict[str, str] = {}
+        found = {}
         for _, adapter, factor in self._owned(index):
             assert self.optimizer is not None
             state = self.optimizer.member_state(factor.parameter, index)
@@ -250,7 +265,8 @@ class Pack:
                     "step": torch.zeros(())
                 }
             for name, tensor in state.items():
-                found[f"{adapter.path}.{factor.name}.{name}"] = _copied(tensor)
+                shaped = tensor if name == "step" else adapter.to_peft(factor, tensor)
+                found[f"{adapter.path}.{factor.name}.{name}"] = _copied(shaped)
         return found
 
 

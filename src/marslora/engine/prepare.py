@@ -95,7 +95,7 @@ def parts_of(model: ModelSpec, loaded: LoadedModel, rows: Rows, cache_folder: st
     batch = rows.train.batch(range(min(PROBE_ROWS, len(rows.train))))
     moved = {name: value.to(loaded.device) for name, value in batch.items()}
     with _mixed_precision(loaded):
-        info = probe(loaded.model, moved, discover(loaded.model, model.targets))
+        info = probe(loaded.model, moved, discover(loaded.model, model.targets, experts=model.experts))
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".part")
     beside.write_text(info.to_json())

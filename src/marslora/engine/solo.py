@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora.layer import ParamWrapper
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -127,18 +128,19 @@ def on_peft(base: Base, spec: MemberSpec) -> Iterator[Solo]:
 def _initialise(model: PeftModel, base: Base, spec: MemberSpec, clock: Clock, parts: dict[str, str]) -> None:
     """Draw A from the member's streams, and dropout masks from its counters."""
     inner = model.get_base_model()
-    for path, part in parts.items():
-        layer = inner.get_submodule(path)
-        if part not in base.training.full and spec.allocation.get(part):
-            A_RI = layer.lora_A[ADAPTER].weight
-            fresh = torch.empty(A_RI.shape)
-            nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=stream(spec.seed, path, "lora_A"))
-            A_RI.data.copy_(fresh)
-            layer.lora_dropout[ADAPTER] = SeededDropout(base.slot(spec, part), path, clock)
-            layer.training = True  # DoRA asks the layer, not its dropout, whether to drop; the base below stays quiet
-    for _, role, parameter in _trained(model):
+    for key, role, parameter in list(_trained(model)):
         if role == "full":
             parameter.data = parameter.data.to(torch.promote_types(torch.float32, parameter.dtype))
+        if role != "A":
+            continue
+        path = key.removesuffix(".lora_A.weight")
+        fresh = torch.empty(parameter.shape)
+        nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=stream(spec.seed, path, "lora_A"))
+        parameter.data.copy_(fresh)
+        layer = inner.get_submodule(path)
+        if not isinstance(layer, ParamWrapper):  # PEFT has no dropout for experts
+            layer.lora_dropout[ADAPTER] = SeededDropout(base.slot(spec, parts[path]), path, clock)
+            layer.training = True  # DoRA asks the layer, not its dropout, whether to drop; the base below stays quiet
 
 
 def _trained(model: PeftModel) -> Iterator[tuple[str, str, nn.Parameter]]:

@@ -40,7 +40,12 @@ class Settings:
         module_ranks = info.module_ranks(lora_only)
         full_modules = tuple(path for part in training.full for path in info.part(part).whole)
         lora = lora_config_dict(
-            module_ranks, training.alpha_over_rank, full_modules, training.dropout, **training.lora_variant
+            module_ranks,
+            training.alpha_over_rank,
+            full_modules,
+            training.dropout,
+            stacked=info.stacked(lora_only),
+            **training.lora_variant,
         )
         return cls(info.architecture, lora_only.as_dict(), training.full, module_ranks, lora, training, adapter_folder)
 

@@ -61,6 +61,8 @@ def _lora(settings: Settings) -> dict[str, object]:
         "lora_alpha_pattern": {key: round(alpha) for key, alpha in lora["alpha_pattern"].items()},
     }
     variants = {f"peft_{name}": True for name, wanted in settings.training.lora_variant.items() if wanted}
+    if "target_parameters" in lora:
+        values["lora_target_parameters"] = lora["target_parameters"]
     return (
         values | variants | ({"lora_modules_to_save": lora["modules_to_save"]} if lora.get("modules_to_save") else {})
     )

@@ -1,4 +1,4 @@
-"""The model of a final run: PEFT's LoRA on the chosen linears, its parameters by name and role, its optimizer."""
+"""The model of a final run: PEFT's LoRA on the chosen linears, or another method of `marslora.adapters`; its optimizer."""
 
 from __future__ import annotations
 
@@ -6,41 +6,27 @@ import contextlib
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from torch import nn
+from peft import LoraConfig, get_peft_model
 from torch.nn import Parameter, init
 from transformers import PreTrainedModel
 
-from marslora import optim
+from marslora import adapters, optim
 from marslora.adapters._base import stream
-from marslora.adapters.lora import MAGNITUDE
+from marslora.adapters._method import AbstractChange, AbstractMethod, Plan, Trainable
+from marslora.adapters._peft_change import PeftChange
 from marslora.core import kinds
 from marslora.core.errors import ConfigError
 from marslora.core.patterns import lora_config_dict
-from marslora.core.spec import FinalSpec
+from marslora.core.schedule import num_steps
+from marslora.core.spec import FinalSpec, TrainingSpec
+from marslora.finetune._evaluate import to_device
+from marslora.finetune._rows import Rows
 from marslora.models.discovery import discover
 from marslora.models.loading import LoadedModel
 from marslora.optim._base import AbstractOptimizer
-
-ADAPTER = "default"
-"""The name PEFT gives a model's only adapter."""
-
-
-class Trainable(NamedTuple):
-    """One trained parameter."""
-
-    name: str
-    """``<module path>.lora_A``, ``.lora_B`` or ``.lora_magnitude_vector``; of a module trained whole
-    ``<module path>.weight`` or another of its parameters."""
-    module: str
-    """The path, in the model, of the linear that it belongs to."""
-    role: str
-    """A, B, magnitude or full."""
-    parameter: Parameter
 
 
 def lora_config(spec: FinalSpec) -> LoraConfig:
@@ -57,42 +43,80 @@ def lora_config(spec: FinalSpec) -> LoraConfig:
             spec.training.alpha_over_rank,
             spec.full_modules,
             spec.training.dropout,
+            stacked=spec.stacked,
             **spec.training.lora_variant,
         )
     )
 
 
-@contextlib.contextmanager
-def adapted(loaded: LoadedModel, spec: FinalSpec) -> Iterator[PeftModel]:
-    """The loaded model with fresh adapters; afterwards it is what it was, since others may hold it."""
-    if spec.training.adapter.name != "lora":
-        raise ConfigError(f"The final run trains `lora` adapters, `adapter` is `{spec.training.adapter.name}`.")
-    base = loaded.model
-    before = {name: module for name, module in base.named_modules() if name in spec.full_modules}
-    use_cache = getattr(base.config, "use_cache", None)
-    model = _adapt(base, spec)
+def method_of(training: TrainingSpec) -> AbstractMethod | None:
+    """The way of training that the spec's adapter names; None for plain `lora`."""
+    adapter = training.adapter
+    if adapter.name == "lora":
+        return None
+    kind = kinds.load(adapters, adapter.name, AbstractMethod)
     try:
-        yield model
+        return kind(**adapter.options)
+    except TypeError as error:
+        raise ConfigError(f"`adapter` {adapter.name} has options that it does not know: {error}.") from None
+
+
+@contextlib.contextmanager
+def adapted(
+    loaded: LoadedModel, spec: FinalSpec, method: AbstractMethod | None, rows: Rows, part_of: Mapping[str, str]
+) -> Iterator[AbstractChange]:
+    """The loaded model with a fresh adapter; afterwards it is what it was, since others may hold it."""
+    base = loaded.model
+    use_cache = getattr(base.config, "use_cache", None)
+    change: AbstractChange | None = None
+    try:
+        change = _lora(base, spec) if method is None else _apply(loaded, spec, method, rows, part_of)
+        _recompute(base, spec.training.gradient_checkpointing)
+        yield change
     finally:
-        model.unload()
-        for name, module in before.items():
-            base.set_submodule(name, module)
+        if change is not None:
+            change.remove()
         _recompute(base, False)
         base.config.use_cache = use_cache
         base.requires_grad_(False).eval()
 
 
-def _adapt(base: PreTrainedModel, spec: FinalSpec) -> PeftModel:
+def _lora(base: PreTrainedModel, spec: FinalSpec) -> PeftChange:
+    whole = {path: base.get_submodule(path) for path in spec.full_modules}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT asks for `is_gradient_checkpointing` by its old name
-        model = get_peft_model(base, lora_config(spec))
-    for trainable in trainables(model):
-        if trainable.role == "full":  # as LoRA's factors, it is trained in float32 whatever the model's dtype
-            trainable.parameter.data = trainable.parameter.data.float()
-        elif trainable.role == "A":
+        change = PeftChange(base, get_peft_model(base, lora_config(spec)), whole)
+    for trainable in change.trainables():
+        if trainable.role == "A":
             _draw(trainable, spec.seed)
-    _recompute(base, spec.training.gradient_checkpointing)
-    return model
+    return change
+
+
+def _apply(
+    loaded: LoadedModel, spec: FinalSpec, method: AbstractMethod, rows: Rows, part_of: Mapping[str, str]
+) -> AbstractChange:
+    training = spec.training
+    if spec.start_folder is not None:
+        raise ConfigError(
+            f"A run with the adapter `{training.adapter.name}` cannot continue `start_folder`: a calibration run holds "
+            "plain LoRA. Leave it out."
+        )
+    if spec.stacked:
+        raise ConfigError(f"The adapter `{training.adapter.name}` cannot adapt stacked experts; `lora` can.")
+    lora_config(spec)  # refuses an allocation without ranks
+    ranks = {path: rank for path, rank in spec.module_ranks.items() if path not in spec.full_modules}
+    plan = Plan(
+        ranks=ranks,
+        parts={path: part_of.get(path, "") for path in (*ranks, *spec.full_modules)},
+        full_modules=spec.full_modules,
+        scale=training.alpha_over_rank,
+        dropout=training.dropout,
+        seed=spec.seed,
+        num_steps=num_steps(spec.full_examples, training.batch_size),
+        tasks=rows.tasks,
+    )
+    batches = rows.first_batches(method.num_batches, training.batch_size // training.accumulation)
+    return method.apply(loaded.model, plan, [to_device(batch, loaded.device) for batch in batches])
 
 
 @torch.no_grad()
@@ -113,27 +137,14 @@ def _recompute(base: PreTrainedModel, wanted: bool) -> None:
             base.gradient_checkpointing_disable()
 
 
-def trainables(model: nn.Module) -> list[Trainable]:
-    """Every trained parameter of a PEFT model, in the model's order."""
-    return [_trainable(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-
-
-def _trainable(name: str, parameter: Parameter) -> Trainable:
-    path = name.removeprefix("base_model.model.")
-    if f".modules_to_save.{ADAPTER}." in path:
-        module, _, rest = path.partition(f".modules_to_save.{ADAPTER}.")
-        return Trainable(f"{module}.{rest}", module, "full", parameter)
-    module, _, factor = path.removesuffix(f".{ADAPTER}.weight").rpartition(".")
-    role = "magnitude" if factor == MAGNITUDE else factor.removeprefix("lora_")
-    return Trainable(f"{module}.{factor}", module, role, parameter)
-
-
-def build_optimizer(model: PeftModel, part_of: dict[str, str], spec: FinalSpec) -> AbstractOptimizer:
+def build_optimizer(change: AbstractChange, part_of: dict[str, str], spec: FinalSpec) -> AbstractOptimizer:
     """The optimizer that the spec names, with one group per part and role, each with its part's learning rate."""
     training = spec.training
     groups: dict[tuple[str, str], list[Parameter]] = defaultdict(list)
-    for trainable in trainables(model):
-        groups[part_of.get(trainable.module, ""), trainable.role].append(trainable.parameter)
+    for trainable in change.trainables():
+        groups[part_of.get(trainable.module.removesuffix(".base_layer"), ""), trainable.role].append(
+            trainable.parameter
+        )
     kind = kinds.load(optim, training.optimizer.name, AbstractOptimizer)
     options = {"weight_decay": training.weight_decay, **training.optimizer.options}
     optimizer = kind(
@@ -158,7 +169,7 @@ def build_optimizer(model: PeftModel, part_of: dict[str, str], spec: FinalSpec) 
 
 def part_of_linears(loaded: LoadedModel, spec: FinalSpec) -> dict[str, str]:
     """Part of every linear of a model that is not adapted yet; `ConfigError` for a learning rate of no part."""
-    info = discover(loaded.model)
+    info = discover(loaded.model, experts=spec.model.experts)
     known = [part.name for part in info.parts]
     unknown = sorted(set(spec.training.part_learning_rates) - set(known))
     if unknown:

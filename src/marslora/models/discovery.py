@@ -17,16 +17,18 @@ from marslora.core.errors import ConfigError, ModelError
 from marslora.core.parts import LinearInfo, ModelInfo, PartInfo
 from marslora.models import _linears
 from marslora.models._classes import modalities_of
+from marslora.models._linears import EXPERTS
 from marslora.models._towers import MODALITIES, Layout, find_layout
 
 PART_ORDER = ("vision", "audio", "projector", "language")
 
 
-def discover(model: nn.Module, targets: str | None = None) -> ModelInfo:
+def discover(model: nn.Module, targets: str | None = None, *, experts: bool = False) -> ModelInfo:
     """The parts of ``model`` (on any device, ``meta`` included) with their adaptable linears, in a fixed order.
 
     ``targets`` is a regular expression that a linear's whole path must match to be listed. Parts are disjoint;
     the language model's head, generators of sound or pictures, and linears of no known part are `unlabelled`.
+    With ``experts``, parameters in which experts are stacked are listed among the linears.
     Raises `ModelError` where there is nothing to adapt, `ConfigError` where ``targets`` is no regular expression.
     """
     layout = find_layout(model)
@@ -40,6 +42,11 @@ def discover(model: nn.Module, targets: str | None = None) -> ModelInfo:
         elif wanted is None or wanted.fullmatch(name):
             inputs, outputs = _linears.sizes(module)
             linears.setdefault(part, []).append(LinearInfo(name=name, inputs=inputs, outputs=outputs))
+    for name, num_experts, inputs, outputs in _linears.stacked(model) if experts else ():
+        part = layout.part_of(name)
+        if part is not None and (wanted is None or wanted.fullmatch(name)):
+            linear = LinearInfo(name=name, inputs=inputs, outputs=outputs, experts=num_experts)
+            linears.setdefault(part, []).append(linear)
     if not any(linears.values()):
         raise ModelError(_nothing(model, targets))
     parts = _parts(model, layout, linears)
@@ -49,7 +56,7 @@ def discover(model: nn.Module, targets: str | None = None) -> ModelInfo:
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         parts=parts,
         unlabelled=tuple(unlabelled),
-        warnings=tuple(_warnings(model, layout, parts, targets)),
+        warnings=tuple(_warnings(model, layout, parts, targets, experts)),
     )
 
 
@@ -83,7 +90,9 @@ def _nothing(model: Any, targets: str | None) -> str:
     )
 
 
-def _warnings(model: Any, layout: Layout, parts: tuple[PartInfo, ...], targets: str | None) -> Iterator[str]:
+def _warnings(
+    model: Any, layout: Layout, parts: tuple[PartInfo, ...], targets: str | None, experts: bool
+) -> Iterator[str]:
     declared = modalities_of(model)
     for tower, modalities in MODALITIES.items():
         read = [modality for modality in modalities if modality in declared]
@@ -97,8 +106,11 @@ def _warnings(model: Any, layout: Layout, parts: tuple[PartInfo, ...], targets: 
                 f"{part.name} ({', '.join(part.paths)}) has parameters but no linear layer that LoRA can adapt; "
                 f"it can still be trained whole: full = [{part.name!r}]."
             )
-    if experts := sum(p.numel() for name, p in model.named_parameters() if ".experts." in name and p.dim() > 2):
+    listed = {linear.name for part in parts for linear in part.linears}
+    left = [(name, p.numel()) for name, p in model.named_parameters() if EXPERTS.search(name) and p.dim() > 2]
+    if count := sum(number for name, number in left if name not in listed):
+        way_out = "no adapter is known for their shape" if experts else "`experts` adapts them too, each on its own"
         yield (
-            f"{experts:,} parameters of experts are stacked, not linear layers: they are left alone. "
-            "The layers around them are adapted."
+            f"{count:,} parameters of experts are stacked, not linear layers: they are left alone. "
+            f"The layers around them are adapted; {way_out}."
         )

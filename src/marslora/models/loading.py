@@ -63,8 +63,8 @@ def load(spec: ModelSpec) -> LoadedModel:
 def describe(spec: ModelSpec) -> ModelInfo:
     """The parts of ``spec``'s model from its configuration alone: no weights are read, nothing is allocated."""
     if spec.path.startswith(MEMORY):
-        return discover(_held_objects(spec.path)[0], targets=spec.targets)
-    return discover(skeleton(spec), targets=spec.targets)
+        return discover(_held_objects(spec.path)[0], targets=spec.targets, experts=spec.experts)
+    return discover(skeleton(spec), targets=spec.targets, experts=spec.experts)
 
 
 def skeleton(spec: ModelSpec) -> PreTrainedModel:
@@ -158,7 +158,7 @@ def _missing_package(path: str, error: ImportError) -> str:
 
 
 def _cache_key(spec: ModelSpec) -> str:
-    """Changes with what is loaded and with the files it is loaded from; not with the choice of targets."""
+    """Changes with what is loaded and with the files it is loaded from; not with what is adapted."""
     folder = Path(spec.path).expanduser()
     newest = max((item.stat().st_mtime_ns for item in folder.iterdir()), default=0) if folder.is_dir() else 0
-    return f"{spec.model_copy(update={'targets': None}).digest()} {newest}"
+    return f"{spec.model_copy(update={'targets': None, 'experts': False}).digest()} {newest}"

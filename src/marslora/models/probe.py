@@ -35,7 +35,7 @@ class _Seen:
 
 
 _Raw = dict[str, list[nn.Parameter]]
-"""The parameters of every part that has no linear, by part."""
+"""The parameters of every part that has no linear, by part; and those of stacked experts, each by its own name."""
 
 
 def probe(model: nn.Module, batch: Mapping[str, Tensor], info: ModelInfo) -> ModelInfo:
@@ -47,7 +47,9 @@ def probe(model: nn.Module, batch: Mapping[str, Tensor], info: ModelInfo) -> Mod
     Raises `ModelError` where the batch cannot be run, or its loss has no gradient at all.
     """
     seen = {linear.name: _Seen() for part in info.parts for linear in part.linears}
+    stacked = [linear.name for part in info.parts for linear in part.linears if linear.experts > 1]
     raw = {part.name: _parameters(model, part) for part in info.parts if not part.linears}
+    raw |= {name: [model.get_parameter(name)] for name in stacked}
     frozen = {part.name: not any(p.requires_grad for p in _parameters(model, part)) for part in info.parts}
     with _eval_mode(model):
         reentrant = list(_complaints.about_recomputation(model, batch))
@@ -55,6 +57,9 @@ def probe(model: nn.Module, batch: Mapping[str, Tensor], info: ModelInfo) -> Mod
             loss = _loss(model, batch)
             gradients = torch.autograd.grad(loss, [*probes, *bare], allow_unused=True) if loss.requires_grad else ()
     norms = _norms(raw, gradients[len(probes) :])
+    for name in stacked:
+        square = norms.pop(name)["gradient_norm"] ** 2
+        seen[name] = _Seen(num_calls=1, reached=square > 0, squared_norm=square)
     parts = tuple(
         _judged(part, seen).model_copy(update={"frozen": frozen[part.name]} | norms.get(part.name, {}))
         for part in info.parts
@@ -111,7 +116,9 @@ def _watched(model: nn.Module, seen: dict[str, _Seen]) -> Iterator[list[Tensor]]
     probes: list[Tensor] = []
     modules = dict(model.named_modules())
     handles = [
-        modules[name].register_forward_hook(_watcher(found, probes), with_kwargs=True) for name, found in seen.items()
+        modules[name].register_forward_hook(_watcher(found, probes), with_kwargs=True)
+        for name, found in seen.items()
+        if name in modules
     ]
     try:
         yield probes

@@ -1,0 +1,91 @@
+"""LoRA on stacked experts (PEFT's ``target_parameters``), K members at once. Not a kind: `lora` brings it along.
+
+A mixture-of-experts layer keeps the weights of its E experts in parameters of three dimensions. Each expert of each of
+them has an A and a B of the part's rank; a member runs the layer on its own chunk with ``W_e + scale B_e A_e``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from marslora.adapters._base import AbstractAdapter, Clock, Factor, Slot, factor_dtype, stream
+from marslora.adapters._by_member import run_members
+
+
+class ExpertLora(AbstractAdapter):
+    """Stands in for a whole module of experts. Its factors are A (K, E, R, I) and B (K, E, O, R) of each parameter."""
+
+    def __init__(self, base: nn.Module, path: str, names: Sequence[str], slots: Sequence[Slot], clock: Clock):
+        super().__init__(base, path, slots, clock)
+        own = [name for name, _ in base.named_parameters(recurse=False) if name in set(names)]
+        self.names = {name: "base_layer." * (len(own) - 1 - index) for index, name in enumerate(own)}
+        """By parameter, in the order in which PEFT wraps them: where in the wrappers its factors are."""
+        self.is_transposed = bool(getattr(base, "is_transposed", False))
+        self.A = nn.ParameterDict({name: self._draw(name) for name in own})
+        self.B = nn.ParameterDict({name: self._zeros(name) for name in own})
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Each member's experts on its own chunk of tokens, with the routing of that chunk."""
+        joined: Tensor = run_members(self.base, [self._weights(k) for k in range(self.num_members)], args, kwargs)
+        return joined
+
+    def factors(self) -> tuple[Factor, ...]:
+        """A and B of every parameter, under the names that nested wrappers of PEFT give them."""
+        return tuple(
+            Factor(f"{where}lora_{role}", f"{where}lora_{role}.weight", role, factors[name])
+            for name, where in self.names.items()
+            for role, factors in (("A", self.A), ("B", self.B))
+        )
+
+    def to_peft(self, factor: Factor, tensor: Tensor) -> Tensor:
+        """A (E, r, I) as (E r, I); B (E, O, r) as (O, r E)."""
+        if factor.role == "A":
+            return tensor.reshape(-1, tensor.shape[-1])
+        return tensor.permute(1, 2, 0).reshape(tensor.shape[1], -1)
+
+    def from_peft(self, factor: Factor, tensor: Tensor) -> Tensor:
+        """The way back."""
+        experts = factor.parameter.shape[1]
+        if factor.role == "A":
+            return tensor.reshape(experts, -1, tensor.shape[-1])
+        return tensor.reshape(tensor.shape[0], -1, experts).permute(2, 0, 1)
+
+    def _weights(self, k: int) -> dict[str, Tensor]:
+        """A member's weights, in the base's dtype as in PEFT."""
+        found = {}
+        for name in self.names:
+            weight = self.base.get_parameter(name)
+            if not self.owns(k):
+                found[name] = weight
+                continue
+            A_ERI, B_EOR = (factors[name][k].to(weight.dtype) for factors in (self.A, self.B))
+            first, second = (A_ERI.mT, B_EOR.mT) if self.is_transposed else (B_EOR, A_ERI)
+            found[name] = torch.baddbmm(weight, first, second, alpha=self.slots[k].scale)
+        return found
+
+    def _sizes(self, name: str) -> tuple[int, int, int]:
+        """(experts, inputs, outputs)."""
+        experts, first, second = self.base.get_parameter(name).shape
+        return (experts, first, second) if self.is_transposed else (experts, second, first)
+
+    def _draw(self, name: str) -> Parameter:
+        experts, inputs, _ = self._sizes(name)
+        A_KERI = torch.zeros(self.num_members, experts, max(self.ranks), inputs)
+        path = f"{self.path}.{self.names[name]}".removesuffix(".")
+        for A_ERI, slot in zip(A_KERI, self.slots, strict=True):
+            if slot.rank:
+                drawn = torch.empty(experts * slot.rank, inputs)
+                nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=stream(slot.seed, path, "lora_A"))
+                A_ERI[:, : slot.rank] = drawn.view(experts, slot.rank, inputs)
+        return Parameter(A_KERI.to(self.base.get_parameter(name).device, factor_dtype(self.base)))
+
+    def _zeros(self, name: str) -> Parameter:
+        experts, _, outputs = self._sizes(name)
+        device, dtype = self.base.get_parameter(name).device, factor_dtype(self.base)
+        return Parameter(torch.zeros(self.num_members, experts, outputs, max(self.ranks), device=device, dtype=dtype))
