@@ -1,0 +1,295 @@
+"""Every row is judged once and ends in exactly one file; every kind of damage is named."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import zlib
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from marslora.core.errors import ConfigError, DataError
+from marslora.core.spec import DataSpec
+from marslora.data import _fix, _judge, _shelf
+from marslora.data.check import Check, check, files_of, lengths_of
+from marslora.data.encode import encode
+from marslora.data.examples import load
+from tests.helpers import tiny_processors as tiny
+from tests.unit.data.conftest import picture, row, tone, write_lines
+
+
+def huge_png() -> bytes:
+    """A few bytes that claim to be 40,000 x 40,000 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100)))
+
+
+def said(*turns: tuple[str, str]) -> dict:
+    return {"messages": [{"role": role, "content": content} for role, content in turns]}
+
+
+DAMAGED = {
+    "missing image": (row("?", "a", "gone.png"), "does not exist"),
+    "truncated image": (row("?", "a", "cut.png"), "cannot be decoded: image file is truncated"),
+    "text called image": (row("?", "a", "text.png"), "no picture that can be opened"),
+    "empty image file": (row("?", "a", "empty.png"), "no picture that can be opened"),
+    "decompression bomb": (row("?", "a", "bomb.png"), "it looks like a bomb"),
+    "missing audio": ({"prompt": "?", "completion": "a", "audio": "gone.wav"}, "does not exist"),
+    "truncated audio": ({"prompt": "?", "completion": "a", "audio": "cut.wav"}, "is cut off"),
+    "audio that breaks off": ({"prompt": "?", "completion": "a", "audio": "cut.flac"}, "cannot be decoded"),
+    "wrong order": (said(("assistant", "a"), ("user", "?")), "turns must go user, assistant"),
+    "two questions": (said(("user", "?"), ("user", "?"), ("assistant", "a")), "turns must go user, assistant"),
+    "no answer": (said(("user", "?")), "end in an answer"),
+    "empty answer": (said(("user", "?"), ("assistant", " ")), "there is no answer to learn"),
+    "too few images": (said(("user", "<image><image>?"), ("assistant", "a")) | {"images": ["0.png"]}, "more image pl"),
+    "too many images": (said(("user", "<image>?"), ("assistant", "a")) | {"images": ["0.png"] * 2}, "the row 2 images"),
+    "no layout": ({"question": "?", "answer": "a"}, "the row must have the columns"),
+    "no object": (["?"], "must be a JSON object"),
+}
+
+
+@pytest.fixture
+def damage(folder):
+    (folder / "cut.png").write_bytes((folder / "0.png").read_bytes()[:2000])
+    (folder / "text.png").write_text("no picture")
+    (folder / "empty.png").touch()
+    (folder / "bomb.png").write_bytes(huge_png())
+    (folder / "cut.wav").write_bytes(tone(folder / "a.wav").read_bytes()[:3000])
+    sound = tone(folder / "a.flac", seconds=20, rate=16000).read_bytes()
+    (folder / "cut.flac").write_bytes(sound[: len(sound) // 2])
+    return folder
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_every_kind_of_damage_is_named_by_file_and_row(kind, damage):
+    broken, reason = DAMAGED[kind]
+    source = write_lines(damage / "rows.jsonl", [row("?", "a", "0.png"), broken, row("?", "b", "1.png")])
+    found = check([source])
+    assert (found.num_rows, found.num_bad, found.num_images) == (3, 1, 2)
+    assert (found.bad[0].source, found.bad[0].row) == (source, 2) and reason in found.bad[0].reason
+
+
+def test_broken_lines_and_files_are_named(folder):
+    (folder / "a.jsonl").write_text('{"prompt": "?", "completion": "a"}\n\n{"prompt": "?",\n\xff\n', encoding="latin-1")
+    (folder / "b.jsonl").touch()
+    (folder / "c.json").write_text('[{"prompt": "?", "completion": "b"}, {"prompt')
+    (folder / "d.parquet").write_text("no")
+    found = check([str(folder / name) for name in ("a.jsonl", "b.jsonl", "c.json", "d.parquet")])
+    assert (found.num_rows, found.num_bad) == (4, 5)
+    assert [(Path(one.source).name, one.row) for one in found.bad] == [
+        ("a.jsonl", 3),
+        ("a.jsonl", 4),
+        ("b.jsonl", 0),
+        ("c.json", 0),
+        ("d.parquet", 0),
+    ]
+    for one, reason in zip(found.bad, ("no JSON", "no JSON", "is empty", "after row 1", "no Parquet"), strict=True):
+        assert reason in one.reason
+
+
+def test_what_is_there_is_counted(folder):
+    tone(folder / "a.wav", seconds=1.5)
+    rows = [
+        row("one two", "three", "0.png", "1.png"),
+        {"prompt": "<audio>?", "completion": "four", "audio": "a.wav"},
+        row("one two", "three", "0.png", "1.png"),
+        {"system": "be kind", "conversations": [{"from": who, "value": "x"} for who in ("human", "gpt") * 2]},
+    ]
+    found = check([write_lines(folder / "rows.jsonl", rows)])
+    assert (found.num_rows, found.num_bad, found.num_turns, found.num_images, found.num_sounds) == (4, 0, 10, 4, 1)
+    assert found.audio_seconds == 1.5 and found.num_repeats == 1
+    assert found.repeats[0].endswith("rows.jsonl row 3 repeats " + str(folder / "rows.jsonl") + " row 1")
+    assert (found.lengths["words"].least, found.lengths["words"].most) == (2, 6)
+    assert found.lengths["characters"].quantiles["0.5"] == 11
+    assert Check.parse(json.loads(found.to_json())) == found
+
+
+@pytest.mark.parametrize("make", [tiny.llava_processor, tiny.llava_next_processor, tiny.idefics3_processor])
+def test_lengths_are_those_of_the_encoded_rows(make, folder):
+    picture(3, width=90, height=40).save(folder / "wide.png")
+    rows = [row("a", "b"), row("c" * 9, "d", "0.png"), row("e", "f", "1.png"), row("g", "h", "2.png", "wide.png")]
+    source = write_lines(folder / "rows.jsonl", rows)
+    found = check([source], processor=make)
+    splits = load(DataSpec(train=(source,), validation_share=0.3))
+    encoded = encode((*splits.train, *splits.validation), make())
+    lengths, bare = found.lengths["tokens"], found.lengths["text tokens"]
+    assert lengths.mean == pytest.approx(encoded.num_tokens.mean(), abs=0.01)
+    assert (lengths.least, lengths.most) == (encoded.num_tokens.min(), encoded.num_tokens.max())
+    texts = [
+        encode([one], make())
+        for one in load(DataSpec(train=(write_lines(folder / "b.jsonl", [row("e", "f")] * 2),))).train
+    ]
+    assert bare.least == texts[0].num_tokens[0] == lengths.least
+
+
+def test_sounds_have_their_length_in_tokens(folder):
+    rows = [
+        {"prompt": "<audio>?", "completion": "a", "audio": str(tone(folder / f"{n}.wav", 0.3 + n / 5))} for n in (1, 2)
+    ]
+    found = check([write_lines(folder / "rows.jsonl", rows)], processor=tiny.qwen2_audio_processor)
+    assert found.lengths["tokens"].most > found.lengths["tokens"].least > found.lengths["text tokens"].most
+
+
+@given(st.lists(st.integers(0, 10_000), min_size=1, max_size=60))
+def test_a_histogram_holds_every_row_once(values):
+    found = lengths_of(values)
+    assert sum(found.counts) == len(values) and len(found.edges) == len(found.counts) + 1
+    for low, high, count in zip(found.edges, found.edges[1:], found.counts, strict=False):
+        assert count == sum(low <= value < high for value in values)
+    assert found.quantiles["0.5"] == sorted(values)[(len(values) - 1) // 2]
+
+
+KINDS = st.lists(st.sampled_from(["good", "bad order", "gone", "broken", "array", "twice"]), max_size=30)
+
+
+def line_of(kind: str, number: int) -> bytes:
+    made = {
+        "good": row(f"what is {number}?", "\u00e9" * (number % 3 + 1)),
+        "twice": row("?", "same"),
+        "bad order": said(("assistant", "a")),
+        "gone": row("?", "a", "gone.png"),
+        "array": [number],
+    }
+    return b'{"messages": [\xff' if kind == "broken" else json.dumps(made[kind], ensure_ascii=number % 2 == 0).encode()
+
+
+@settings(max_examples=25, deadline=None)
+@given(KINDS, KINDS, st.sampled_from([b"\n", b"\r\n", b"\n\n"]))
+def test_good_and_bad_rows_are_all_rows_in_order(tmp_path_factory, first, second, ending):
+    folder = tmp_path_factory.mktemp("fix")
+    lines = [[line_of(kind, number) for number, kind in enumerate(kinds)] for kinds in (first, second)]
+    sources = []
+    for name, own in zip(("a.jsonl", "b.jsonl"), lines, strict=True):
+        (folder / name).write_bytes(b"".join(line + ending for line in own))
+        sources.append(str(folder / name))
+    found = check(sources)
+    _fix.write(files_of(sources), found.bad, folder / "out")
+    good = (folder / "out" / "good.jsonl").read_bytes().splitlines()
+    noted = folder / "out" / "bad.jsonl"
+    bad = [json.loads(line) for line in noted.read_text().splitlines()] if noted.exists() else []
+    texts = [one["text"].encode(errors="surrogateescape") for one in bad if one["row"]]
+    is_good = [kind in ("good", "twice") for kind in (*first, *second)]
+    everything = [line for own in lines for line in own]
+    assert good == [line for line, fine in zip(everything, is_good, strict=True) if fine]
+    assert texts == [line for line, fine in zip(everything, is_good, strict=True) if not fine]
+    assert [(one["file"], one["row"], one["reason"]) for one in bad] == [(b.source, b.row, b.reason) for b in found.bad]
+    if good:
+        assert check([str(folder / "out" / "good.jsonl")]).num_bad == 0
+
+
+def embedded(count: int) -> list[dict]:
+    def png(seed: int) -> bytes:
+        buffer = io.BytesIO()
+        picture(seed).save(buffer, "PNG")
+        return buffer.getvalue()[: 1000 if seed == 2 else None]
+
+    return [
+        {**said(("user", f"what {n}?"), ("assistant", "a")), "images": [{"bytes": png(n), "path": None}]}
+        for n in range(count)
+    ]
+
+
+def as_parquet(folder):
+    parquet.write_table(pa.Table.from_pylist(embedded(50)), folder / "rows.parquet", row_group_size=20)
+    return str(folder / "rows.parquet")
+
+
+def as_dataset(folder):
+    turn = {"role": datasets.Value("string"), "content": datasets.Value("string")}
+    features = datasets.Features({"messages": datasets.List(turn), "images": datasets.List(datasets.Image())})
+    datasets.Dataset.from_list(embedded(50), features=features).save_to_disk(folder / "set")
+    return str(folder / "set")
+
+
+@pytest.mark.parametrize("make", [as_parquet, as_dataset])
+def test_rows_with_bytes_are_copied_as_they_are(make, tmp_path):
+    source = make(tmp_path)
+    found = check([source])
+    assert [(one.row, "cannot be decoded" in one.reason) for one in found.bad] == [(3, True)]
+    names = [path.name for path in _fix.write(files_of([source]), found.bad, tmp_path / "out")]
+    assert names == ["bad.jsonl", "bad.parquet", "good.parquet"]
+    rows = embedded(50)
+    assert parquet.read_table(tmp_path / "out" / "good.parquet").to_pylist() == rows[:2] + rows[3:]
+    assert parquet.read_table(tmp_path / "out" / "bad.parquet").to_pylist() == rows[2:3]
+    assert check([str(tmp_path / "out" / "good.parquet")]).num_bad == 0
+
+
+def test_a_pretty_array_becomes_lines(tmp_path):
+    rows = [row("a\nb", "c"), said(("user", "?")), row("d", "e")]
+    (tmp_path / "rows.json").write_text(json.dumps(rows, indent=2))
+    source = str(tmp_path / "rows.json")
+    _fix.write(files_of([source]), check([source]).bad, tmp_path / "out")
+    lines = (tmp_path / "out" / "good.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [rows[0], rows[2]]
+
+
+def test_a_mended_registry_reads_as_before(folder):
+    rows = [
+        {"q": "?", "a": "yes", "pictures": ["0.png"]},
+        {"q": "?", "pictures": []},
+        {"q": "!", "a": "no", "pictures": []},
+    ]
+    write_lines(folder / "tasks.jsonl", rows)
+    columns = {"prompt": "q", "response": "a", "images": "pictures"}
+    (folder / "dataset_info.json").write_text(json.dumps({"tasks": {"file_name": "tasks.jsonl", "columns": columns}}))
+    found = check([str(folder)])
+    _fix.write(files_of([str(folder)]), found.bad, folder / "out")
+    mended = check([str(folder / "out")], image_folder=str(folder))
+    assert (found.num_bad, mended.num_bad, mended.num_rows, mended.num_images) == (1, 0, 2, 1)
+
+
+def test_a_mended_folder_of_pictures_reads_as_before(folder):
+    write_lines(folder / "metadata.jsonl", [{"file_name": f"{n}.png", "text": "a"} for n in (1, 2, 77)])
+    found = check([str(folder)])
+    _fix.write(files_of([str(folder)]), found.bad, folder / "out")
+    mended = check([str(folder / "out")], image_folder=str(folder))
+    assert (found.num_bad, mended.num_bad, mended.num_images) == (1, 0, 2)
+
+
+def test_nothing_is_overwritten_and_nothing_is_mixed(folder, tmp_path_factory):
+    a = write_lines(folder / "a.jsonl", [row("?", "a", "0.png")])
+    b = write_lines(tmp_path_factory.mktemp("b") / "b.jsonl", [row("?", "a")])
+    with pytest.raises(ConfigError, match="exists already"):
+        _fix.refuse_early(files_of([a]), folder, None)
+    with pytest.raises(ConfigError, match="different folders"):
+        _fix.refuse_early(files_of([a, b]), folder / "out", None)
+    write_lines(folder / "metadata.jsonl", [{"file_name": "0.png", "text": "a"}])
+    with pytest.raises(ConfigError, match="different layouts"):
+        _fix.refuse_early(files_of([a, str(folder)]), folder / "out", None)
+    _fix.refuse_early(files_of([a, b]), folder / "out", str(folder))
+    with pytest.raises(DataError, match="does not exist"):
+        check([a, "nowhere.jsonl"])
+
+
+@pytest.mark.slow
+def test_several_processes_judge_as_one_does(damage, monkeypatch):
+    rows = [DAMAGED[kind][0] for kind in DAMAGED] + [row(str(n), "a", f"{n % 10}.png") for n in range(200)]
+    source = write_lines(damage / "rows.jsonl", rows)
+    alone = check([source], processor=tiny.llava_processor)
+    monkeypatch.setattr(_judge, "_PATIENCE_SECONDS", 0.0)
+    done: list[tuple[int, int]] = []
+    together = check([source], processor=tiny.llava_processor, workers=2, progress=lambda *step: done.append(step))
+    assert together == alone
+    assert done[-1] == (216, 216) and done == sorted(done)
+
+
+def test_bytes_inside_rows_do_not_stay_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(_shelf, "_IN_MEMORY_BYTES", 1000)
+    source = as_parquet(tmp_path)
+    splits = load(DataSpec(train=(source,), max_bad_share=0.1))
+    sources = [one.images[0].source for one in (*splits.train, *splits.validation)]
+    assert all(isinstance(one, _shelf.Stored) for one in sources) and len({id(one.shelf) for one in sources}) == 1
+    assert sources[0].shelf._file._rolled
+    pictures = {one["images"][0]["bytes"] for one in embedded(50)}
+    assert {one.read() for one in sources} == pictures
