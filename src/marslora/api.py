@@ -152,6 +152,7 @@ def inspect(
     train: Any = None,
     processor: Any = None,
     targets: str | None = None,
+    experts: bool = False,
     rank: int = 16,
     probe: bool = False,
 ) -> ModelInfo:
@@ -163,6 +164,7 @@ def inspect(
             and says in ``warnings`` what is wrong and how to mend it. Memory is measured at ``rank``.
         processor: Of a model in memory.
         targets: Regular expression: only linears whose whole path matches are looked at.
+        experts: Look at experts whose weights are stacked in one parameter, too.
         rank: Of the adapters whose memory is measured.
         probe: Probe also without ``train``, on rows of an embedded task. The model must see pictures.
 
@@ -172,7 +174,7 @@ def inspect(
 
     from marslora.models.loading import describe
 
-    spec = ModelSpec(path=_held_model(model, processor), targets=targets)
+    spec = ModelSpec(path=_held_model(model, processor), targets=targets, experts=experts)
     if train is None and not probe:
         return describe(spec)
     from marslora.engine.doctor import examine

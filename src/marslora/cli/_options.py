@@ -97,6 +97,10 @@ Full = Annotated[
     ),
 ]
 Optimizer = Annotated[str | None, typer.Option(help="adamw, ... (see `marslora kinds`).", rich_help_panel=TRAINING)]
+Experts = Annotated[
+    bool,
+    typer.Option("--experts", help="Adapt stacked experts too, each with its part's rank.", rich_help_panel=TRAINING),
+]
 GradientCheckpointing = Annotated[
     bool, typer.Option("--gradient-checkpointing", help="Less memory, a third more time.", rich_help_panel=TRAINING)
 ]

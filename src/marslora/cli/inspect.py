@@ -13,6 +13,7 @@ from marslora.core.parts import ModelInfo, PartInfo
 TRAIN = typer.Option("--train", "-d", help="Rows to probe with, instead of those of an embedded task. Repeatable.")
 PROBE = typer.Option("--probe", help="Run one forward and backward: find what no gradient reaches, and the memory.")
 TARGETS = typer.Option(help="Regular expression: only linears whose whole path matches are counted.")
+EXPERTS = typer.Option("--experts", help="Count stacked experts among what can be adapted.")
 RANK = typer.Option(min=1, help="Rank at which trainable parameters and memory are counted.")
 
 
@@ -21,6 +22,7 @@ def command(
     train: Annotated[list[str] | None, TRAIN] = None,
     probe: Annotated[bool, PROBE] = False,
     targets: Annotated[str | None, TARGETS] = None,
+    experts: Annotated[bool, EXPERTS] = False,
     rank: Annotated[int, RANK] = 16,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
@@ -31,7 +33,7 @@ def command(
     """
     from marslora import api
 
-    info = api.inspect(model=model, train=train, targets=targets, rank=rank, probe=probe)
+    info = api.inspect(model=model, train=train, targets=targets, experts=experts, rank=rank, probe=probe)
     if as_json:
         print(info.to_json())
         return

@@ -31,6 +31,7 @@ def command(
     alpha_over_rank: options.AlphaOverRank = None,
     dropout: options.Dropout = None,
     full: options.Full = None,
+    experts: options.Experts = False,
     optimizer: options.Optimizer = None,
     gradient_checkpointing: options.GradientCheckpointing = False,
     study: options.Study = None,
@@ -51,7 +52,7 @@ def command(
     from marslora import api
 
     given: dict[str, Any] = {
-        "model": {"path": model, "device": device, "dtype": dtype},
+        "model": {"path": model, "device": device, "dtype": dtype, "experts": experts or None},
         "data": {
             "train": train,
             "validation": validation,
