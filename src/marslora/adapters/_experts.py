@@ -58,7 +58,7 @@ class ExpertLora(AbstractAdapter):
 
     def _weights(self, k: int) -> dict[str, Tensor]:
         """A member's weights, in the base's dtype as in PEFT."""
-        found = {}
+        found: dict[str, Tensor] = {}
         for name in self.names:
             weight = self.base.get_parameter(name)
             if not self.owns(k):
