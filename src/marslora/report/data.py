@@ -159,8 +159,8 @@ def gather(study: Study, runs: Sequence[Run] | None = None) -> ReportData:
     )
 
 
-def _gradients(study: Study) -> list[BlockGradient]:
+def _gradients(study: Study) -> tuple[BlockGradient, ...]:
     path = study.path("final", GRADIENTS)
     if not study.spec.training.objectives or not path.exists():
-        return []
-    return [BlockGradient.parse(json.loads(line), GRADIENTS) for line in path.read_text().splitlines()]
+        return ()
+    return tuple(BlockGradient.parse(json.loads(line), GRADIENTS) for line in path.read_text().splitlines())
