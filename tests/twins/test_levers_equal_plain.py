@@ -65,6 +65,24 @@ def test_features_are_computed_once_and_only_what_is_read_is_kept():
     assert tower.num_bytes < 2 * rows * tokens * width * 4
 
 
+@pytest.mark.parametrize("adapted", ["language", "projector"])
+def test_what_lies_before_the_adapted_parts_costs_nothing_the_second_time(adapted):
+    base, batch = tiny_base("llava")
+    moved, model = base.batch(batch), base.model
+    levers = Levers.of(base, ROOM)
+    levers.learn(base, moved)
+    pictures = moved.inputs["pixel_values"]
+    prefix = model.get_image_features if adapted == "language" else model.model.vision_tower
+    _, saved = counted(lambda: prefix(pixel_values=pictures))
+    ranks = {part.name: 4 if part.name in (adapted, "language") else 0 for part in base.info.parts}
+    with Pack(base, [Member(member(base, ranks, seed=seed)) for seed in range(4)]) as pack:
+        _, plain = counted(lambda: pack.token_sums(moved))
+        with levers.standing_for(base, 4, pack.parts):
+            pack.token_sums(moved)
+            _, again = counted(lambda: pack.token_sums(moved))
+    assert saved > 0 and plain - again == pytest.approx(4 * saved)
+
+
 def test_no_room_means_computed_again():
     (plain, first, again), towers = losses_with_towers("llava", room=0)
     assert torch.allclose(plain, again, rtol=1e-5) and torch.equal(first, again)
