@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from marslora.core.spec import DataSpec
 from marslora.data import _readers
 from marslora.data._rows import Example
 
 
-def column(spec: DataSpec, examples: Sequence[Example], name: str) -> list[str | None]:
-    """The column's value as text for every training example of ``spec``; None where its row has none.
+def column(
+    spec: DataSpec, examples: Sequence[Example], name: str, split: Literal["train", "validation", "test"] = "train"
+) -> list[str | None]:
+    """The column's value as text for examples of one split of ``spec``; None where a row has none.
 
     The files are read once more.
     """
+    role = "train" if split == "validation" and not spec.validation else split
+    sources = {"train": spec.train, "validation": spec.validation, "test": spec.test}[role]
     wanted = {(example.source, example.row) for example in examples}
     found = {
         (file.place, number): row[name]
-        for source in spec.train
-        for file in _readers.files(source, "train")
+        for source in sources
+        for file in _readers.files(source, role)
         for number, row in file.rows()
         if isinstance(row, Mapping) and (file.place, number) in wanted and row.get(name) is not None
     }

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from peft import PeftModel
 from torch import Tensor
 
+from marslora.adapters._method import AbstractChange
 from marslora.core.spec import TrainingSpec
 from marslora.finetune._cost import FlopsPerRow, count_flops
 from marslora.finetune._evaluate import Score, evaluate, mixed_precision, to_device
@@ -20,8 +20,9 @@ HALF = (torch.bfloat16, torch.float16)
 class Bench:
     """Measures one model on one run's rows."""
 
-    def __init__(self, model: PeftModel, rows: Rows, training: TrainingSpec, dtype: torch.dtype):
-        self.model = model
+    def __init__(self, change: AbstractChange, rows: Rows, training: TrainingSpec, dtype: torch.dtype):
+        self.change = change
+        self.model = change.model
         self.rows = rows
         self.batch_size = max(1, training.batch_size // training.accumulation)
         self.autocast = dtype if dtype in HALF else None
@@ -36,7 +37,7 @@ class Bench:
 
     def base_score(self, split: Literal["validation", "test"]) -> Score:
         """The score of the model without its adapter."""
-        with self.model.disable_adapter():
+        with self.change.disabled():
             return self.score(split)
 
     def flops_per_row(self, loss: Callable[[dict[str, Any]], Tensor], num_backwards: int) -> FlopsPerRow:

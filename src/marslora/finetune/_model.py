@@ -1,4 +1,4 @@
-"""The model of a final run: PEFT's LoRA on the chosen linears, or another method of `marslora.adapters`; its optimizer."""
+"""The model of a final run: PEFT's LoRA, or another method of `marslora.adapters`, and its optimizer."""
 
 from __future__ import annotations
 

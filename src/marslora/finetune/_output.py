@@ -5,8 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from peft import PeftModel
-
+from marslora.adapters._method import AbstractChange
 from marslora.core.errors import MarsloraError
 from marslora.core.runs import FinalResult
 from marslora.core.spec import FinalSpec
@@ -46,11 +45,11 @@ def begin(spec: FinalSpec) -> None:
     write_atomically(folder / DIGEST, digest)
 
 
-def save(spec: FinalSpec, model: PeftModel, result: FinalResult) -> None:
+def save(spec: FinalSpec, change: AbstractChange, result: FinalResult) -> None:
     """Write the adapter, then the result, which says that the adapter is whole."""
     folder = Path(spec.output_folder)
     beside = folder / ".adapter"
     shutil.rmtree(beside, ignore_errors=True)
-    model.save_pretrained(str(beside), save_embedding_layers=False)
+    change.save(beside)
     replace_folder(beside, adapter_folder(spec))
     write_atomically(folder / RESULT, result.to_json())

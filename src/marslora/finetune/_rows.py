@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from marslora.core.spec import DataSpec, FinalSpec
 from marslora.data import examples, order
@@ -15,17 +18,33 @@ from marslora.models.loading import LoadedModel
 Split = Literal["train", "validation", "test"]
 
 
+class RowSet(Protocol):
+    """Encoded rows, as a model takes them."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Row -> index of its example."""
+
+    def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> dict[str, Any]:
+        """The rows as keyword arguments of the model, on the CPU."""
+
+
 @dataclass(frozen=True)
 class Rows:
     """The three splits, ready for the model."""
 
-    train: EncodedSet
-    validation: EncodedSet
-    test: EncodedSet
+    SPLITS: ClassVar[tuple[Split, ...]] = ("train", "validation", "test")
+    train: RowSet
+    validation: RowSet
+    test: RowSet
     seed: int
     """Of the nested order: a calibration run on D rows had the first D of it."""
+    tasks: tuple[str, ...] = ()
+    """The names of the tasks that batches give places of."""
 
-    def split(self, name: Split) -> EncodedSet:
+    def split(self, name: Split) -> RowSet:
         """One split."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
 
@@ -34,6 +53,12 @@ class Rows:
         nested = order.nested_order(len(self.train), self.seed)
         for positions in order.batches(len(self.train), batch_size, order_seed, start, until):
             yield nested[positions].tolist()
+
+    def first_batches(self, count: int, size: int) -> list[dict[str, Any]]:
+        """The first ``count`` batches of the nested order, or as many as there are."""
+        nested = order.nested_order(len(self.train), self.seed)
+        starts = range(0, min(count * size, len(self.train)), size)
+        return [self.train.batch(nested[start : start + size]) for start in starts]
 
 
 def load_rows(spec: FinalSpec, loaded: LoadedModel) -> Rows:

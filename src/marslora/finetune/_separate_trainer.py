@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -46,7 +47,10 @@ class SeparateTrainer(FinalTrainer):
             with self.compute_loss_context_manager():
                 losses = self._losses(model, self._prepare_inputs(inputs), num_items_in_batch)
             self.separate.backward(losses, self.accelerator.backward)
-        total = self.checked(sum((loss.detach() for loss in losses.values()), Tensor([0.0]).to(self.args.device)[0]))
+        total = torch.zeros((), device=self.args.device)
+        for loss in losses.values():
+            total += loss.detach()
+        self.checked(total)
         if self.accelerator.sync_gradients:
             scaler = self.accelerator.scaler
             notes = self.separate.combine(scaler.get_scale() if scaler is not None else 1.0)
@@ -62,7 +66,12 @@ class SeparateTrainer(FinalTrainer):
         outputs = model(**seen)
         if num_items is not None:
             num_items = num_items / self.accelerator.num_processes
-        return self.objectives.losses(outputs, batch, group_B, num_items, self.current_gradient_accumulation_steps)
+        losses = self.objectives.losses(outputs, batch, group_B, num_items, self.current_gradient_accumulation_steps)
+        extra = self.change.extra_loss()
+        if extra is not None:  # every objective has its share, so that their sum has it once
+            share = extra / (self.args.gradient_accumulation_steps * max(1, len(losses)))
+            losses = {name: loss + share for name, loss in losses.items()}
+        return losses
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Trainer's, with what was seen of the gradients since it logged a loss last."""

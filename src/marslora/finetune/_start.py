@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from peft import PeftModel
 from peft.utils import set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from marslora.adapters._method import AbstractChange
 from marslora.adapters.lora import MAGNITUDE
 from marslora.core.errors import StudyError
-from marslora.finetune._model import trainables
 from marslora.optim._base import AbstractOptimizer
 
 WEIGHTS, OPTIMIZER, STATE = "adapter_model.safetensors", "optimizer.safetensors", "state.json"
@@ -39,11 +38,11 @@ def read_start(folder: Path | None) -> Start:
         raise StudyError(f"`start_folder` {folder} holds no checkpoint: {STATE} {_why(error)}.") from None
 
 
-def load_weights(model: PeftModel, folder: Path) -> None:
-    """Give ``model`` the adapter in ``folder``; `StudyError` where its ranks or modules are others."""
+def load_weights(change: AbstractChange, folder: Path) -> None:
+    """Give ``change``, PEFT's LoRA, the adapter in ``folder``; `StudyError` where its ranks or modules are others."""
     weights = _load(folder / WEIGHTS)
     try:
-        result = set_peft_model_state_dict(model, weights)
+        result = set_peft_model_state_dict(change.model, weights)
     except RuntimeError as error:
         raise StudyError(
             f"The adapter in {folder} has other ranks than this run: {str(error).splitlines()[-1].strip()}"
@@ -54,7 +53,7 @@ def load_weights(model: PeftModel, folder: Path) -> None:
         )
     known = {
         name.replace(f"{MAGNITUDE}.default.weight", MAGNITUDE).replace(".default", "")
-        for name, parameter in model.named_parameters()
+        for name, parameter in change.model.named_parameters()
         if parameter.requires_grad
     }
     absent = {name.replace(".modules_to_save", "") for name in known} - set(weights)
@@ -62,10 +61,10 @@ def load_weights(model: PeftModel, folder: Path) -> None:
         raise StudyError(f"The adapter in {folder} lacks {len(absent)} weights, e.g. {min(absent)}.")
 
 
-def load_moments(optimizer: AbstractOptimizer, model: PeftModel, folder: Path, step: int) -> None:
+def load_moments(optimizer: AbstractOptimizer, change: AbstractChange, folder: Path, step: int) -> None:
     """Give ``optimizer`` the moments in ``folder``, made after ``step`` updates."""
     found = _load(folder / OPTIMIZER)
-    for trainable in trainables(model):
+    for trainable in change.trainables():
         state = {
             name: _moment(found, f"{trainable.name}.{name}", folder) for name in optimizer.buffers(trainable.parameter)
         }

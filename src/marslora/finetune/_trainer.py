@@ -9,23 +9,30 @@ from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from marslora.adapters._method import AbstractChange
 from marslora.core.errors import TrainingError
 from marslora.core.spec import FinalSpec, ModelSpec
 from marslora.models.loading import LoadedModel, device_of
 
 NUM_LOGS, NUM_CHECKPOINTS = 50, 20
+STATE = "adapter_state.safetensors"
+"""In a Trainer checkpoint: everything that is trained."""
 
 
 class FinalTrainer(Trainer):  # type: ignore[misc]
     """Trains on given micro-batches, in order, and stops at the first loss that is no number."""
 
-    def __init__(self, *args: Any, micro_batches: list[list[int]], collate: Callable[..., Any], **kwargs: Any):
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self, change: AbstractChange, *, micro_batches: list[list[int]], collate: Callable[..., Any], **kwargs: Any
+    ):
+        super().__init__(change.model, **kwargs)
+        self.change = change
         self.micro_batches = micro_batches
         self.num_backwards = 1
         """Backward passes of a micro-batch."""
@@ -41,7 +48,9 @@ class FinalTrainer(Trainer):  # type: ignore[misc]
     def compute_loss(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Trainer's, with the frozen base in evaluation mode, as it was while the ranks were compared."""
         self.quiet(model)
-        return super().compute_loss(model, *args, **kwargs)
+        loss = super().compute_loss(model, *args, **kwargs)
+        extra = self.change.extra_loss()
+        return loss if extra is None else loss + extra / self.args.gradient_accumulation_steps
 
     def quiet(self, model: nn.Module) -> None:
         """Put everything but `_stays_loud` in evaluation mode."""
@@ -62,6 +71,16 @@ class FinalTrainer(Trainer):  # type: ignore[misc]
                 "Lower `learning_rate`, lengthen `warmup`, or set `clip_norm` to 1."
             )
         return loss
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        """What is trained, and nothing of the base."""
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.args.should_save:
+            save_file(self.change.state(), folder / STATE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:  # noqa: ARG002
+        self.change.load_state(load_file(Path(resume_from_checkpoint) / STATE))
 
 
 class RowNumbers:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from peft import PeftModel
 from transformers import PrinterCallback, TrainingArguments
 
+from marslora.adapters._method import AbstractChange
 from marslora.core.runs import GRADIENTS, Cost, Event, FinalResult
 from marslora.core.schedule import evaluation_steps, num_steps
 from marslora.core.spec import FinalSpec
@@ -16,8 +16,10 @@ from marslora.finetune._bench import Bench
 from marslora.finetune._callbacks import StopWhenAsked, Watch, listening_for_signals
 from marslora.finetune._checkpoints import Progress
 from marslora.finetune._cost import peak_bytes
+from marslora.finetune._labels import labelled
 from marslora.finetune._loss import mean_answer_loss
-from marslora.finetune._model import adapted, build_optimizer, part_of_linears, trainables
+from marslora.finetune._method_steps import MethodSteps
+from marslora.finetune._model import adapted, build_optimizer, method_of, part_of_linears
 from marslora.finetune._objectives import GroupingCollate, Objectives, group_rows
 from marslora.finetune._rows import Rows, load_rows
 from marslora.finetune._sampler import BlankingCollate, check_divisible, micro_batches
@@ -35,9 +37,10 @@ Emit = Callable[[Event], None]
 def run_final(spec: FinalSpec, emit: Emit) -> None:
     """Train the adapter of ``spec`` and emit its observations (member ``final``) and at last its `FinalResult`.
 
-    Leaves ``adapter/`` (a plain PEFT folder) and ``final.json`` in ``output_folder``; where a final.json of the same
-    spec is there already, that is emitted at once. Interrupted runs go on from their last whole checkpoint; what was
-    measured after it is then emitted a second time. Under torchrun only the first process writes and emits.
+    Leaves ``adapter/`` (a plain PEFT folder, or what the adapter's kind says) and ``final.json`` in ``output_folder``;
+    where a final.json of the same spec is there already, that is emitted at once. Interrupted runs go on from their
+    last whole checkpoint; what was measured after it is then emitted a second time. Under torchrun only the first
+    process writes and emits.
 
     Raises `KeyboardInterrupt` after a checkpoint when asked to stop, `TrainingError` where the loss becomes no number,
     and what loading models and data raises.
@@ -45,6 +48,7 @@ def run_final(spec: FinalSpec, emit: Emit) -> None:
     if (known := _output.finished(spec)) is not None:
         emit(known)
         return
+    method = method_of(spec.training)
     start = read_start(Path(spec.start_folder) if spec.start_folder else None)
     check_trackers(spec.report_to)
     num_processes = launched_processes()[1]
@@ -56,9 +60,11 @@ def run_final(spec: FinalSpec, emit: Emit) -> None:
         _output.begin(spec)
     with arguments.main_process_first(desc="preparing rows"):
         rows = load_rows(spec, loaded)
-    with adapted(loaded, spec) as model:
-        optimizer = build_optimizer(model, part_of, spec)
-        _FinalRun(spec, start, arguments, loaded, rows, model, optimizer, emit).run()
+        if method is not None:
+            rows = labelled(rows, spec.data, method)
+    with adapted(loaded, spec, method, rows, part_of) as change:
+        optimizer = build_optimizer(change, part_of, spec)
+        _FinalRun(spec, start, arguments, loaded, rows, change, optimizer, emit).run()
 
 
 class _FinalRun:
@@ -71,17 +77,17 @@ class _FinalRun:
         arguments: TrainingArguments,
         loaded: LoadedModel,
         rows: Rows,
-        model: PeftModel,
+        change: AbstractChange,
         optimizer: AbstractOptimizer,
         emit: Emit,
     ):
-        self.spec, self.start, self.rows, self.model, self.optimizer = spec, start, rows, model, optimizer
+        self.spec, self.start, self.rows, self.change, self.optimizer = spec, start, rows, change, optimizer
         self.is_first = arguments.process_index == 0
         self.emit: Emit = emit if self.is_first else _ignore
-        self.bench = Bench(model, rows, spec.training, loaded.dtype)
+        self.bench = Bench(change, rows, spec.training, loaded.dtype)
         self.trainer = self._trainer(arguments)
         self.flops = self.bench.flops_per_row(
-            lambda batch: self.trainer.compute_loss(model, batch), self.trainer.num_backwards
+            lambda batch: self.trainer.compute_loss(change.model, batch), self.trainer.num_backwards
         )
         self.checkpoints = Path(arguments.output_dir)
 
@@ -89,8 +95,8 @@ class _FinalRun:
         """Train (or go on), measure, save, emit the result."""
         if self.spec.start_folder is not None:
             folder = Path(self.spec.start_folder)
-            load_weights(self.model, folder)
-            load_moments(self.optimizer, self.model, folder, self.start.step)
+            load_weights(self.change, folder)
+            load_moments(self.optimizer, self.change, folder, self.start.step)
         found = _checkpoints.newest(self.checkpoints, _output.run_digest(self.spec))
         watch = self._watch(found[1] if found else self._measure_base())
         if not found:
@@ -98,7 +104,7 @@ class _FinalRun:
         self._train(watch, found[0] if found else None)
         result = self._result(watch)
         if self.is_first:
-            _output.save(self.spec, self.model, result)
+            _output.save(self.spec, self.change, result)
         self.emit(result)
 
     def _trainer(self, arguments: TrainingArguments) -> FinalTrainer:
@@ -106,7 +112,7 @@ class _FinalRun:
         steps = self.rows.steps(training.batch_size, spec.order_seed, self.start.examples, spec.full_examples)
         collate = BlankingCollate(self.rows.train.batch)
         common = {
-            "model": self.model,
+            "change": self.change,
             "args": arguments,
             "compute_loss_func": mean_answer_loss,
             "optimizers": (
@@ -128,6 +134,7 @@ class _FinalRun:
         else:
             trainer = FinalTrainer(**common, collate=collate)
         trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(MethodSteps(self.change, self.optimizer))
         return trainer
 
     def _measure_base(self) -> Progress:
@@ -169,7 +176,7 @@ class _FinalRun:
         base_test = bench.base_score("test") if len(self.rows.test) else None
         return FinalResult(
             adapter_folder=str(_output.adapter_folder(self.spec)),
-            num_trainable=sum(trainable.parameter.numel() for trainable in trainables(self.model)),
+            num_trainable=self.change.num_trainable(),
             base_validation_loss=progress.base_validation_loss,
             base_validation_accuracy=progress.base_validation_accuracy,
             validation_loss=validation.loss,
