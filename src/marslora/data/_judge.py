@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +138,8 @@ def _in_processes(tasks: Iterator[Task], judge: Judge, workers: int) -> Iterator
     pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(fresh,))
     waiting: deque[tuple[Task, Future[list[Judged]]]] = deque()
     try:
+        with _uninterrupted():  # each of the first tasks starts a process
+            waiting.extend((task, pool.submit(_judge_here, task)) for task in islice(tasks, workers))
         for task in tasks:
             waiting.append((task, pool.submit(_judge_here, task)))
             if len(waiting) > 2 * workers:
@@ -147,6 +151,19 @@ def _in_processes(tasks: Iterator[Task], judge: Judge, workers: int) -> Iterator
         pool.shutdown(cancel_futures=True)
 
 
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Processes started within ignore Ctrl-C, from their first moment on: the process that started them ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 _here: Judge | None = None
 
 
@@ -154,7 +171,6 @@ def _start(judge: Judge) -> None:
     global _here
     _here = judge
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # every core has a process already
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends the others
 
 
 def _judge_here(task: Task) -> list[Judged]:
