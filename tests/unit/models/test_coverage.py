@@ -6,6 +6,12 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import torch
+import transformers
+from transformers import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
+
+from marslora.models.discovery import discover
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "coverage_table.py"
 PART_OF = {"image": "vision", "video": "vision", "audio": "audio"}
@@ -65,3 +71,18 @@ def test_no_more_architectures_than_known_need_a_real_configuration(survey):
     found, left_out = survey
     assert len(left_out) <= MAX_NOT_BUILDABLE, left_out
     assert len(found) >= 99
+
+
+@pytest.mark.slow
+def test_all_stacked_experts_can_be_adapted(survey):
+    found, _ = survey
+    stacked = [name for name, info in found.items() if any("of experts are stacked" in w for w in info.warnings)]
+    assert len(stacked) >= 20
+    for name in stacked:
+        mapped = MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES[name]
+        with torch.device("meta"):
+            model = getattr(transformers, mapped if isinstance(mapped, str) else mapped[0])(CONFIG_MAPPING[name]())
+        info = discover(model, experts=True)
+        assert not any("experts" in warning for warning in info.warnings), name
+        experts = [linear for part in info.parts for linear in part.linears if linear.experts > 1]
+        assert experts and all(model.get_parameter(linear.name).shape[0] == linear.experts for linear in experts)
