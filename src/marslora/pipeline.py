@@ -124,7 +124,9 @@ class Pipeline:
             num_train=prepared.data.num_train,
             full_examples=full_examples(spec.training, prepared.data.num_train),
             batch_size=spec.training.batch_size,
-            count_parameters=lambda allocation: prepared.info.num_trainable(allocation, spec.training.full),
+            count_parameters=lambda allocation: prepared.info.num_trainable(
+                allocation, spec.training.full, use_dora=spec.training.use_dora
+            ),
             seed=spec.search.seed,
             budget=spec.search.budget,
         )

@@ -52,7 +52,7 @@ def table(info: ModelInfo, rank: int) -> Table:
     """One row a part, of what the configuration tells."""
     shown = Table("part", "where", "parameters", "linears", f"LoRA parameters at r={rank}", box=None)
     for part in info.parts:
-        counts = (f"{part.num_parameters:,}", str(len(part.linears)), f"{trainable(part, rank):,}")
+        counts = (f"{part.num_parameters:,}", str(len(part.linears)), f"{part.num_trainable(rank):,}")
         shown.add_row(part.name, where(part), *counts)
     return shown
 
@@ -70,15 +70,10 @@ def diagnosis(info: ModelInfo, rank: int) -> Table:
             "-" if part.gradient_norm is None else f"{part.gradient_norm:.3g}",
             "frozen" if part.frozen else "not frozen",
             f"{part.num_parameters:,}",
-            f"{trainable(part, rank):,}" if part.linears else "whole only",
+            f"{part.num_trainable(rank):,}" if part.linears else "whole only",
             "-" if part.member_bytes is None else size(part.member_bytes),
         )
     return shown
-
-
-def trainable(part: PartInfo, rank: int) -> int:
-    """LoRA parameters of a part at this rank."""
-    return sum(linear.num_trainable(rank) for linear in part.alive)
 
 
 def where(part: PartInfo) -> str:

@@ -21,9 +21,9 @@ class LinearInfo(Record):
     dead: bool = False
     """A probe backward did not reach it: adapting it would waste parameters."""
 
-    def num_trainable(self, rank: int) -> int:
-        """Parameters of a LoRA of this rank: A is rank x inputs, B is outputs x rank."""
-        return self.experts * rank * (self.inputs + self.outputs)
+    def num_trainable(self, rank: int, *, use_dora: bool = False) -> int:
+        """Parameters of a LoRA of this rank: A is rank x inputs, B is outputs x rank; of DoRA a length per output."""
+        return self.experts * rank * (self.inputs + self.outputs) + (self.outputs if use_dora and rank else 0)
 
     @property
     def module(self) -> str:
@@ -51,6 +51,10 @@ class PartInfo(Record):
     def alive(self) -> tuple[LinearInfo, ...]:
         """The linears that a gradient reaches: those that are adapted."""
         return tuple(linear for linear in self.linears if not linear.dead)
+
+    def num_trainable(self, rank: int, *, use_dora: bool = False) -> int:
+        """Parameters of LoRA of this rank on every linear that is alive."""
+        return sum(linear.num_trainable(rank, use_dora=use_dora) for linear in self.alive)
 
     @property
     def whole(self) -> tuple[str, ...]:
@@ -88,12 +92,12 @@ class ModelInfo(Record):
         """The parameters of stacked experts that the allocation adapts: PEFT's ``target_parameters``."""
         return tuple(each.name for part in allocation.active for each in self.part(part).alive if each.experts > 1)
 
-    def num_trainable(self, allocation: Allocation, full: tuple[str, ...] = ()) -> int:
+    def num_trainable(self, allocation: Allocation, full: tuple[str, ...] = (), *, use_dora: bool = False) -> int:
         """Trainable parameters of an allocation; parts in ``full`` are trained whole."""
         count = sum(self.part(name).num_parameters for name in full)
         for name, rank in allocation.ranks:
             if name not in full:
-                count += sum(linear.num_trainable(rank) for linear in self.part(name).alive)
+                count += self.part(name).num_trainable(rank, use_dora=use_dora)
         return count
 
     def part_of(self) -> Mapping[str, str]:

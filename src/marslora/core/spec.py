@@ -143,6 +143,11 @@ class TrainingSpec(Record):
         return self
 
     @property
+    def use_dora(self) -> bool:
+        """Whether rows have trained lengths."""
+        return self.lora_variant.get("use_dora", False)
+
+    @property
     def lora_variant(self) -> dict[str, bool]:
         """The options of a `lora` adapter as `marslora.core.patterns.lora_config_dict` takes them."""
         return (

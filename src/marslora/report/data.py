@@ -72,7 +72,8 @@ class ReportData:
 
     def num_trainable(self, allocation: Allocation) -> int:
         """Trainable parameters of an allocation, parts that are trained whole included."""
-        return self.info.num_trainable(allocation, self.spec.training.full)
+        training = self.spec.training
+        return self.info.num_trainable(allocation, training.full, use_dora=training.use_dora)
 
     def convergence_law(self, part: str) -> LawFit | None:
         """The law of the convergence time of ``part``."""

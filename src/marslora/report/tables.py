@@ -19,9 +19,8 @@ def parts(data: ReportData) -> Markup:
         rank = data.decision.chosen.get(part.name, -1)
         searched = part.name in data.spec.space.searched
         ladder = data.spec.space.ladder(part.name) if part.name in data.spec.space.parts else ()
-        trained = (
-            part.num_parameters if part.name in whole else sum(each.num_trainable(max(rank, 0)) for each in part.alive)
-        )
+        use_dora = data.spec.training.use_dora
+        trained = part.num_parameters if part.name in whole else part.num_trainable(max(rank, 0), use_dora=use_dora)
         among = f"of {', '.join(map(str, ladder))}" if searched else "fixed" if ladder else "not adapted"
         chosen = "whole" if part.name in whole else NONE if rank < 0 else str(rank)
         dead = len(part.linears) - len(part.alive)

@@ -75,6 +75,9 @@ def test_trainable_parameters_are_counted_without_dead_layers():
     )
     info = ModelInfo(architecture="X", modalities=("image",), num_parameters=100, parts=(part,))
     assert info.num_trainable(Allocation.of(vision=4)) == 4 * 8
+    outputs = info.part("vision").alive[0].outputs
+    assert info.num_trainable(Allocation.of(vision=4), use_dora=True) == 4 * 8 + outputs
+    assert info.num_trainable(Allocation.of(vision=0), use_dora=True) == 0
     assert info.num_trainable(Allocation.of(vision=4), full=("vision",)) == 100
     assert info.module_ranks(Allocation.of(vision=4)) == {"v.a": 4}
     with pytest.raises(ConfigError, match="`audio` is no part of X"):

@@ -6,6 +6,7 @@ from safetensors.torch import load_file
 from marslora.core.runs import Failure, Observation
 from marslora.core.spec import MemberSpec, PackSpec
 from marslora.engine.worker import run_pack
+from marslora.models.loading import describe
 from tests.unit.finetune.tiny import distance, run, weights
 
 ROUNDING = 1e-3
@@ -59,6 +60,9 @@ def test_engine_then_final_run_is_the_engine_all_the_way(final_spec, tmp_path, w
     assert result.base_validation_loss == pytest.approx(losses[0], abs=1e-5)
     assert result.validation_loss == pytest.approx(losses[40], abs=1e-5)
     curve = dict(zip(result.examples, result.validation_curve, strict=True))
+    if not spec.training.full:
+        counted = describe(spec.model).num_trainable(spec.allocation, use_dora=spec.training.use_dora)
+        assert result.num_trainable == counted
     shared = curve.keys() & losses.keys()
     assert 40 in shared
     assert all(curve[examples] == pytest.approx(losses[examples], abs=1e-5) for examples in shared)
