@@ -16,7 +16,7 @@ from marslora.data._readers._base import AbstractFile
 from marslora.data.examples import BadRow
 
 _ROWS_AT_ONCE = 16
-_NAMED_REPEATS = 20
+_NAMED_REPEATS = 5
 _BINS = 24
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 Progress = Callable[[int, int], None]
@@ -50,7 +50,7 @@ class Check(Record):
     num_repeats: int
     """Rows whose text, pictures and sounds have all been there before."""
     repeats: tuple[str, ...]
-    """The first of them, at most 20, each with the row that it repeats."""
+    """The first of them, at most 5, each with the row that it repeats."""
     lengths: dict[str, Lengths]
     """By unit: ``tokens`` and ``text tokens`` (without those of pictures and sounds) where a processor was given, else
     ``characters`` and ``words``."""

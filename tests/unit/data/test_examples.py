@@ -106,6 +106,10 @@ def as_dataset_in_memory(folder):
     return hold_rows("dataset", dataset(folder))
 
 
+def as_stream(folder):
+    return hold_rows("stream", dataset(folder).to_iterable_dataset())
+
+
 def as_generator(folder):
     return hold_rows("generator", (one for one in embedded(folder)))
 
@@ -122,6 +126,7 @@ def as_generator(folder):
         as_dataset_dict,
         as_memory,
         as_dataset_in_memory,
+        as_stream,
         as_generator,
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import datasets
 import numpy as np
 import pytest
 import soundfile
@@ -11,8 +12,10 @@ import torch
 import transformers
 
 from marslora.core.errors import DataError
+from marslora.core.spec import DataSpec
 from marslora.data._rows import to_example
 from marslora.data.encode import IGNORED, encode
+from marslora.data.examples import load
 from marslora.data.pictures import Album
 from marslora.data.sounds import Sound
 from tests.helpers import tiny_processors as tiny
@@ -111,6 +114,18 @@ def test_batches_are_what_the_processor_itself_makes(folder):
 def test_a_row_without_its_sounds_has_no_sound_in_its_batch(folder):
     encoded = encode(examples(folder, rows(folder)), tiny.qwen2_audio_processor())
     assert set(encoded.batch([4])) == {"input_ids", "attention_mask", "labels"}
+
+
+def test_a_data_set_with_sounds_is_not_decoded_by_its_library(folder):
+    heard = rows(folder)[:4]
+    values = [one | {"audio": {"bytes": (folder / one["audio"]).read_bytes(), "path": None}} for one in heard]
+        row | {"audio": {"bytes": (folder / row["audio"]).read_bytes(), "path": None}} for row in rows(folder)[:4]
+    ]
+    found = datasets.Dataset.from_list(values).cast_column("audio", datasets.Audio())
+    found.save_to_disk(folder / "set")
+    splits = load(DataSpec(train=(str(folder / "set"),), validation_share=0.3))
+    seconds = sorted(one.sounds[0].seconds for one in (*splits.train, *splits.validation))
+    assert seconds == pytest.approx([0.3, 0.5, 0.7, 0.9])
 
 
 def test_a_long_sound_is_several_entries_of_one_row(folder):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any
 
@@ -27,50 +27,33 @@ def saved(path: Path, role: str) -> AbstractFile:
 
 
 class Held(AbstractFile):
-    """A list of rows, a `Dataset` or the split of a `DatasetDict`."""
+    """A list of rows, a `Dataset` or `IterableDataset`, or the split of a `DatasetDict`."""
 
     def __init__(self, values: Any, role: str, place: str, folder: Path) -> None:
         super().__init__(place, folder)
-        if isinstance(values, Mapping):
-            values = _split(values, role, place)
-        self._values = _undecoded(values) if isinstance(values, datasets.Dataset) else values
+        self._values = _split(values, role, place) if isinstance(values, Mapping) else values
 
     def rows(self) -> Numbered:
         """(number, row)."""
-        for number, value in enumerate(self._values, start=1):
+        tables = self.tables()
+        values = self._values if tables is None else (row for batch in tables for row in batch.to_pylist())
+        for number, value in enumerate(values, start=1):
             yield number, value if isinstance(value, dict) else f"must be a dict, found {type(value).__name__}"
 
     def num_rows(self) -> int:
         """As many as the data set has; 0 for rows without a length."""
-        return len(self._values) if hasattr(self._values, "__len__") else 0
+        return len(self._values) if isinstance(self._values, Sized) else 0
 
     def tables(self) -> Iterator[pa.RecordBatch] | None:
-        """The rows in Arrow's form; None for a list of rows."""
-        if not isinstance(self._values, datasets.Dataset):
+        """The rows as they are stored, nothing decoded; None for a list of rows."""
+        if not isinstance(self._values, datasets.Dataset | datasets.IterableDataset):
             return None
         tables = self._values.with_format("arrow").iter(_ROWS_AT_ONCE)
         return (batch for table in tables for batch in table.combine_chunks().to_batches())
 
 
-def _split(splits: Mapping[str, Any], role: str, place: str) -> Any:
+def _split(values: Mapping[str, Any], role: str, place: str) -> Any:
     for name in ALIASES[role]:
-        if name in splits:
-            return splits[name]
-    raise DataError(f"Data set `{place}` has no split called `{role}`; its splits are {sorted(splits)}.")
-
-
-def _undecoded(values: datasets.Dataset) -> datasets.Dataset:
-    return values.cast(datasets.Features({name: _plain(feature) for name, feature in values.features.items()}))
-
-
-def _plain(feature: Any) -> Any:
-    """The same feature with pictures and sounds left as bytes and paths."""
-    if isinstance(feature, datasets.Image):
-        return datasets.Image(decode=False)
-    if isinstance(feature, datasets.Audio):
-        return datasets.Audio(sampling_rate=feature.sampling_rate, decode=False)
-    if isinstance(feature, datasets.List):
-        return datasets.List(_plain(feature.feature))
-    if isinstance(feature, dict):
-        return {name: _plain(inner) for name, inner in feature.items()}
-    return feature
+        if name in values:
+            return values[name]
+    raise DataError(f"Data set `{place}` has no split called `{role}`; its splits are {sorted(values)}.")
