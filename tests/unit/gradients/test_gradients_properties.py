@@ -18,7 +18,7 @@ from marslora.gradients.nash_mtl import NashMTL, bargain
 from marslora.gradients.pareto_lora import ParetoLora
 from marslora.gradients.pcgrad import PCGrad
 
-SETTINGS = settings(max_examples=60, deadline=None)
+SETTINGS = settings(max_examples=30, deadline=None)
 
 
 def block_of(*tensors_PKN, losses=None, name="all"):
