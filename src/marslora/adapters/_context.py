@@ -11,13 +11,10 @@ from torch import Tensor, nn
 from marslora.adapters._method import QUESTION, TASK, UNIT_TASK
 from marslora.core.errors import ConfigError
 
-MODALITIES = ("text", "image", "audio")
-"""The places of the kinds of tokens; a language model's other tokens are text."""
 _TOKENS = {
     "image": ("image_token_id", "image_token_index", "video_token_id", "video_token_index"),
     "audio": ("audio_token_id", "audio_token_index"),
 }
-_PART_MODALITY = {"vision": "image", "projector": "image", "audio": "audio"}
 
 
 class Routed(NamedTuple):
@@ -41,6 +38,8 @@ class BatchContext:
         """The task of every row of a batch that names none."""
         self.routed: list[Routed] = []
         self.tokens = token_ids(getattr(model, "config", None))
+        self.kinds = ("text", *self.tokens)
+        """The kinds of tokens in a language model's input; what is nothing else is text."""
         self.inputs: Mapping[str, Any] = {}
         self.labels: Mapping[str, Any] = {}
 
@@ -73,10 +72,8 @@ class BatchContext:
         flat = x.ndim == 2 and x.shape[0] == len(label_B) * tokens
         return spread(label_B.repeat_interleave(tokens) if flat else label_B, x, part)
 
-    def modality_places(self, x: Tensor, part: str) -> Tensor:
-        """The place among `MODALITIES` of every token, broadcastable to ``x.shape[:-1]``."""
-        if part != "language":
-            return torch.full((1,) * (x.ndim - 1), MODALITIES.index(_PART_MODALITY.get(part, "text")), device=x.device)
+    def kind_places(self, x: Tensor) -> Tensor:
+        """The place among `kinds` of every token that a linear of the language model reads."""
         ids_BT = self.inputs.get("input_ids")
         if ids_BT is None or ids_BT.shape != x.shape[:-1]:
             raise ConfigError(
@@ -86,7 +83,7 @@ class BatchContext:
             )
         place_BT = torch.zeros_like(ids_BT)
         for modality, ids in self.tokens.items():
-            place_BT[torch.isin(ids_BT, torch.tensor(ids, device=ids_BT.device))] = MODALITIES.index(modality)
+            place_BT[torch.isin(ids_BT, torch.tensor(ids, device=ids_BT.device))] = self.kinds.index(modality)
         return place_BT
 
     def valid(self, shape: torch.Size) -> Tensor | None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.utils.hooks import RemovableHandle
 
+from marslora.adapters import _plain_folder
 from marslora.adapters._base import factor_dtype
 from marslora.adapters._context import BatchContext
 from marslora.adapters._method import AbstractChange, LowRank, Plan, Trainable
@@ -130,6 +132,10 @@ class GraftedModel(AbstractChange):
     def whole_state(self) -> dict[str, Tensor]:
         """``{path.parameter: tensor}`` of the modules trained whole."""
         return {one.name: one.parameter.detach() for one in self.trainables() if one.role == "full"}
+
+    def save_plain(self, folder: Path, task: str | None = None) -> None:
+        """Write what is added to the weights (for one task) as a plain LoRA folder of PEFT's."""
+        _plain_folder.write(folder, self.low_ranks(task), self.plan, self.whole_state(), self.base)
 
     def remove(self) -> None:
         """Put the modules back and take the hooks off."""

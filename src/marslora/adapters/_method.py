@@ -39,6 +39,8 @@ class Plan(Record):
     """Optimizer steps of the whole run."""
     tasks: tuple[str, ...] = ()
     """The names of the tasks in the training rows, sorted; empty unless the method wants them."""
+    kinds: tuple[str, ...] = ()
+    """The kinds of tokens that the model reads, as the method found them."""
 
 
 class Trainable(NamedTuple):

@@ -59,7 +59,7 @@ class MixtureLinear(AbstractGraft):
         if not self.context.enabled:
             return y
         A_SI = torch.cat(list(self.lora_A))
-        h_TAR = linear(self.lora_dropout(_as(x, A_SI)), A_SI).unflatten(-1, (len(self.lora_A), self.rank))
+        h_TAR = linear(self.lora_dropout(cast_like(x, A_SI)), A_SI).unflatten(-1, (len(self.lora_A), self.rank))
         if self.source is not None:
             weight_TN = self.source.weights(x)
             h_TAR = h_TAR * weight_TN.unsqueeze(-1).to(h_TAR.dtype)
@@ -93,5 +93,6 @@ def draw_a(rank: int, inputs: int, seed: int, path: str, name: str) -> Tensor:
     return nn.init.kaiming_uniform_(A_RI, a=math.sqrt(5), generator=stream(seed, path, name))
 
 
-def _as(x: Tensor, like: Tensor) -> Tensor:
+def cast_like(x: Tensor, like: Tensor) -> Tensor:
+    """x in the dtype of a parameter, unless autocast chooses."""
     return x if torch.is_autocast_enabled(x.device.type) else x.to(like.dtype)

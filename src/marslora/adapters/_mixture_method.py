@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from marslora.adapters import _balance, _own_folder, _plain_folder
-from marslora.adapters._context import MODALITIES, BatchContext
+from marslora.adapters._context import BatchContext
 from marslora.adapters._graft import GraftedModel, sizes
 from marslora.adapters._method import AbstractMethod, Batch, Plan
 from marslora.adapters._mixture import MixtureLinear
@@ -72,8 +72,10 @@ class MixtureMethod(AbstractMethod):
         """Heads in place of every linear of the plan."""
         if self.settings.routing == "task" and not plan.tasks:
             raise ConfigError(f"This adapter has a head for each task; no row names one in column `{self.column}`.")
-        change = MixtureModel(model, plan, self)
-        if self.settings.routing == "modality" and not change.context.tokens:
+        context = BatchContext(model, plan.tasks)
+        plan = plan.model_copy(update={"kinds": context.kinds})
+        change = MixtureModel(model, plan, context, self)
+        if self.settings.routing == "modality" and not context.tokens:
             raise ConfigError(
                 f"{type(model).__name__} does not say which tokens stand for pictures or sound, so heads cannot be "
                 "chosen by modality. Choose an adapter with learned routing."
@@ -95,7 +97,7 @@ class MixtureMethod(AbstractMethod):
             elif self.settings.routing == "task":
                 found[path] = len(plan.tasks)
             elif self.settings.routing == "modality":
-                found[path] = len(MODALITIES) if part == "language" else 1
+                found[path] = len(plan.kinds) if part == "language" else 1
             else:
                 found[path] = self._learned_heads(depth[path])
         return found
@@ -163,8 +165,8 @@ class MixtureMethod(AbstractMethod):
 class MixtureModel(GraftedModel):
     """A model with several heads in its linears."""
 
-    def __init__(self, base: nn.Module, plan: Plan, method: MixtureMethod):
-        super().__init__(base, plan, BatchContext(base, plan.tasks))
+    def __init__(self, base: nn.Module, plan: Plan, context: BatchContext, method: MixtureMethod):
+        super().__init__(base, plan, context)
         self.method = method
 
     def mixture(self, path: str) -> MixtureLinear:
@@ -187,9 +189,7 @@ class MixtureModel(GraftedModel):
         _own_folder.write(folder, self, self.method)
         if self.method.settings.routing == "task":
             for place, task in enumerate(self.plan.tasks):
-                _plain_folder.write(
-                    folder / "tasks" / _plain_folder.folder_name(task, place), self.low_ranks(task), self
-                )
+                self.save_plain(folder / "tasks" / _plain_folder.folder_name(task, place), task)
 
 
 def _depths(plan: Plan) -> dict[str, float]:

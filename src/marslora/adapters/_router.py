@@ -60,8 +60,9 @@ class LabelSource:
 
     def weights(self, x: Tensor) -> Tensor:
         """(..., N), the leading dimensions broadcastable to those of x."""
-        find = self.context.task_places if self.by == "task" else self.context.modality_places
-        return one_hot(find(x, self.part), self.heads).float()
+        by_task = self.by == "task"
+        place = self.context.task_places(x, self.part) if by_task else self.context.kind_places(x)
+        return one_hot(place, self.heads).float()
 
 
 class LearnedSource:

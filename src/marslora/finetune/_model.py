@@ -22,7 +22,8 @@ from marslora.core.errors import ConfigError
 from marslora.core.patterns import lora_config_dict
 from marslora.core.schedule import num_steps
 from marslora.core.spec import FinalSpec, TrainingSpec
-from marslora.finetune._evaluate import to_device
+from marslora.finetune._bench import HALF
+from marslora.finetune._evaluate import mixed_precision, to_device
 from marslora.finetune._rows import Rows
 from marslora.models.discovery import discover
 from marslora.models.loading import LoadedModel
@@ -116,7 +117,8 @@ def _apply(
         tasks=rows.tasks,
     )
     batches = rows.first_batches(method.num_batches, training.batch_size // training.accumulation)
-    return method.apply(loaded.model, plan, [to_device(batch, loaded.device) for batch in batches])
+    with mixed_precision(loaded.device, loaded.dtype if loaded.dtype in HALF else None):
+        return method.apply(loaded.model, plan, [to_device(batch, loaded.device) for batch in batches])
 
 
 @torch.no_grad()
