@@ -27,7 +27,6 @@ from marslora.models.embedded import embedded_folder
 from marslora.replay.table import Entry, Header, Table
 
 PROJECTOR_RANK = 16
-SEEDS = (0, 1, 2)
 EVALUATIONS = 16
 ARM_SHARES = (1 / 32, 1 / 8)
 """Rows of the runs of one part alone, as shares of all; the larger share has the largest rank only."""
@@ -45,9 +44,12 @@ class Plan:
     language: tuple[int, ...] = ()
     projector: tuple[int, ...] = (PROJECTOR_RANK,)
     num_train: int | None = None
-    rates: tuple[float, ...] = ()
-    """Learning rates beside the task's own."""
+    learning_rate: float | None = None
+    """Where not the task's own."""
     has_arms: bool = False
+    examples: int | None = None
+    """Examples of a full run, where not the task's own."""
+    seeds: tuple[int, ...] = (0, 1, 2)
     base: scenes.Task = field(init=False)
 
     def __post_init__(self) -> None:
@@ -66,14 +68,15 @@ class Plan:
 
     @property
     def training(self) -> TrainingSpec:
-        return TrainingSpec.parse({**self.base.training, "evaluations": EVALUATIONS})
+        own = {"examples": self.examples, "learning_rate": self.learning_rate}
+        given = {name: value for name, value in own.items() if value is not None}
+        return TrainingSpec.parse({**self.base.training, **given, "evaluations": EVALUATIONS})
 
     def members(self, seed: int) -> Iterator[MemberSpec]:
         """The runs of a seed, those of one pack together."""
         full = self.training.examples or 0
-        for rate in (self.training.learning_rate, *self.rates):
-            for allocation in self.space.allocations():
-                yield self._member(allocation, self.rows, full, seed, rate)
+        for allocation in self.space.allocations():
+            yield self._member(allocation, self.rows, full, seed)
         if self.has_arms:
             yield from self._arms(seed, round(ARM_LENGTH * full / self.training.batch_size) * self.training.batch_size)
 
@@ -84,9 +87,10 @@ class Plan:
                 for rank in ladder if share == min(ARM_SHARES) else ladder[-1:]:
                     alone = Allocation.of(dict.fromkeys(self.space.parts, 0)).replace(**{part: rank})
                     rows = max(round(share * self.rows), self.training.batch_size)
-                    yield self._member(alone, rows, until, seed, self.training.learning_rate)
+                    yield self._member(alone, rows, until, seed)
 
-    def _member(self, allocation: Allocation, rows: int, until: int, seed: int, rate: float) -> MemberSpec:
+    def _member(self, allocation: Allocation, rows: int, until: int, seed: int) -> MemberSpec:
+        rate = self.training.learning_rate
         return MemberSpec(
             id=f"{'.'.join(f'{part[0]}{rank}' for part, rank in allocation.ranks)}.d{rows}.lr{rate:g}.s{seed}",
             allocation=allocation,
@@ -104,18 +108,21 @@ PLANS = {
         name: Plan(task=name, description=task.description, has_arms=True)
         for name, task in scenes.TASKS.items()
     },
-    "both_6x6": Plan(
-        task="both", description="`both`, six ranks a part.", vision=(1, 2, 4, 8, 16, 64), language=(1, 2, 4, 8, 16, 64)
-    ),
-    "both_rates": Plan(task="both", description="`both` at three learning rates.", rates=(3e-4, 3e-3)),
     "both_600": Plan(task="both", description="`both` with 600 rows.", num_train=600),
-    "both_1200": Plan(task="both", description="`both` with 1,200 rows.", num_train=1200),
-    "both_three_parts": Plan(
+    **{
+        f"{name}_lr{rate:g}": Plan(
+            task=name, description=f"`{name}` at a learning rate of {rate:g}.", learning_rate=rate
+        )
+        for name, rate in (("both", 3e-3), ("small", 3e-3), ("vision", 3e-3), ("language", 3e-3), ("both", 3e-4))
+    },
+    "both_108": Plan(
         task="both",
-        description="`both`, three ranks for each of three parts.",
-        vision=(1, 8, 64),
-        projector=(1, 8, 64),
-        language=(1, 8, 64),
+        description="`both`, 108 cells of three parts, half as long.",
+        vision=(2, 4, 8, 16, 32, 64),
+        projector=(4, 16, 64),
+        language=(2, 4, 8, 16, 32, 64),
+        examples=1200,
+        seeds=(0,),
     ),
 }  # fmt: skip
 
@@ -168,7 +175,8 @@ def build(name: str, plan: Plan, work: Path) -> Table:
     from marslora.engine.prepare import prepare
     from marslora.engine.worker import run_pack
 
-    folder, training = work / name, plan.training
+    training = plan.training
+    folder = work / f"{plan.task}-{plan.rows}-{training.examples}"  # tables that hold the same runs share them
     paths = scenes.ensure_task(plan.task, work / "rows")
     data = DataSpec(train=(str(paths["train"]),), validation=(str(paths["validation"]),), max_examples=plan.num_train)
     model = ModelSpec(path=str(embedded_folder()))
@@ -176,10 +184,10 @@ def build(name: str, plan: Plan, work: Path) -> Table:
     asked = PrepareSpec(model=model, data=data, batch_size=training.batch_size, cache_folder=str(folder / "cache"))
     prepare(asked, lambda event: found.append(event) if isinstance(event, Prepared) else None)
     entries: list[Entry] = []
-    for seed in SEEDS:
+    for seed in plan.seeds:
         groups: dict[tuple[object, ...], list[MemberSpec]] = defaultdict(list)
         for member in plan.members(seed):
-            groups[member.data_examples, member.learning_rate, frozenset(member.allocation.active)].append(member)
+            groups[member.data_examples, frozenset(member.allocation.active)].append(member)
         for number, group in enumerate(groups.values()):
             recorder, start = Recorder(), time.perf_counter()
             spec = PackSpec(
@@ -205,7 +213,7 @@ def build(name: str, plan: Plan, work: Path) -> Table:
         full_examples=training.examples or 0,
         batch_size=training.batch_size,
         learning_rate=training.learning_rate,
-        seeds=SEEDS,
+        seeds=plan.seeds,
         made_by=f"python benchmarks/tables/build.py --tables {name}",
         versions={package: version(package) for package in ("marslora", "torch", "transformers", "peft")},
         device=f"{platform.machine()}, {os.environ.get('OMP_NUM_THREADS', 'all')} thread(s)",

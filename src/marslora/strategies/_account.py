@@ -16,7 +16,7 @@ from marslora.strategies._study import Study
 from marslora.strategies.uniform import nearest_to_uniform
 
 
-def decision(problem: Problem, runs: Sequence[Run], study: Study) -> Decision:
+def decision(strategy: str, problem: Problem, runs: Sequence[Run], study: Study) -> Decision:
     """The decision that a study implies."""
     seen = longest(runs, problem.num_train)
     chosen, fallback = _chosen(problem, study, seen)
@@ -25,7 +25,7 @@ def decision(problem: Problem, runs: Sequence[Run], study: Study) -> Decision:
     entries = tuple(_entry(problem, study, c, chosen, seen) for c in range(len(study.candidates)))
     return Decision.model_validate(
         {
-            "strategy": "mars",
+            "strategy": strategy,
             "chosen": chosen,
             "verdict": verdict,
             "summary": _summary(study, chosen, fallback, len(plausible)),

@@ -21,7 +21,7 @@ With one seed the two cannot be told apart, so they are given equal parts.
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outlook:
     """Predicted losses of C candidates at the end of a full run."""
 

@@ -47,15 +47,30 @@ class Study:
 
 
 @lru_cache(maxsize=64)
-def study(problem: Problem, runs: tuple[Run, ...], tolerance: float, indifference: float) -> Study:
-    """The study of runs. ``tolerance``: ratio of times that counts as balanced; ``indifference``: a relative loss."""
+def study(
+    problem: Problem,
+    runs: tuple[Run, ...],
+    tolerance: float,
+    indifference: float,
+    joint_outlook: Outlook | None = None,
+    *,
+    fit_laws: bool = True,
+) -> Study:
+    """The study of runs. ``tolerance``: ratio of times that counts as balanced; ``indifference``: a relative loss.
+
+    With a ``joint_outlook`` every candidate is judged by it; without one the balanced are, by Law-P. Without
+    ``fit_laws`` there is nothing but the joint outlook.
+    """
     candidates = problem.candidates()
-    times, share = convergence_laws(problem, tuple(run for run in runs if len(run.member.allocation.active) == 1))
+    alone = tuple(run for run in runs if fit_laws and len(run.member.allocation.active) == 1)
+    times, share = convergence_laws(problem, alone) if fit_laws else ({}, SHARES[-1])
     balanced = None
     if times and all(law.status != "failed" for law in times.values()):
         balanced = balance(candidates, times, problem.num_train, derive(problem.seed, "balance"))
-    kept_C = balanced.balanced(np.log(tolerance)) if balanced else np.ones(len(candidates), dtype=bool)
-    law, losses = _performance(problem, runs, balanced)
+    prunes = balanced is not None and joint_outlook is None
+    kept_C = balanced.balanced(np.log(tolerance)) if balanced and prunes else np.ones(len(candidates), dtype=bool)
+    law, losses = _performance(problem, runs if fit_laws else (), balanced)
+    losses = joint_outlook or losses
     choice, lifted = _choice(problem, losses, kept_C, indifference) if losses else (None, False)
     return Study(
         candidates=candidates,

@@ -7,7 +7,7 @@ from tests.unit.strategies.world import CLEAR, NULL, PAIR, World, replay
 
 from marslora.core.allocation import Allocation, Space
 from marslora.strategies._base import as_of
-from marslora.strategies.mars import MarsStrategy
+from marslora.strategies.mars_paper import MarsPaperStrategy
 from marslora.strategies.uniform import UniformStrategy
 
 
@@ -17,7 +17,7 @@ def clear_search():
 
 
 def search(world, **more):
-    problem, strategy = world.problem(**more), MarsStrategy()
+    problem, strategy = world.problem(**more), MarsPaperStrategy()
     runs = replay(strategy, world, problem)
     return problem, runs, strategy.decide(problem, runs)
 
@@ -45,7 +45,7 @@ def test_joint_runs_are_balanced_ones_and_controls_on_all_rows():
 
 
 def test_extension_does_not_change_what_was_asked_before():
-    world, strategy = CLEAR, MarsStrategy()
+    world, strategy = CLEAR, MarsPaperStrategy()
     problem = world.problem()
     runs = {}
     rounds = []
@@ -114,7 +114,7 @@ def test_without_a_law_of_performance_the_lowest_loss_is_taken():
     problem, runs, _ = search(dataclasses.replace(world))
     alive = [run for run in runs if run.status == "complete" and len(run.member.allocation.active) == 2][:2]
     arms = [run for run in runs if len(run.member.allocation.active) == 1]
-    decision = MarsStrategy().decide(problem, [*arms, *alive])
+    decision = MarsPaperStrategy().decide(problem, [*arms, *alive])
     assert decision.verdict == "fallback"
     assert "no performance law" in decision.fallback or "no joint run" in decision.fallback
 
@@ -153,7 +153,7 @@ def test_regret_is_below_that_of_one_rank_for_all_in_random_worlds():
             seed=seed,
         )
         problem = world.problem()
-        for name, strategy in (("mars", MarsStrategy()), ("uniform", UniformStrategy())):
+        for name, strategy in (("mars", MarsPaperStrategy()), ("uniform", UniformStrategy())):
             decision = strategy.decide(problem, replay(strategy, world, problem))
             lost[name].append(world.regret(problem, decision.chosen))
     assert np.mean(lost["mars"]) < 0.5 * np.mean(lost["uniform"])
