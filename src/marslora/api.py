@@ -55,7 +55,7 @@ class Decision:
 
     @property
     def adapter_folder(self) -> Path | None:
-        """The trained PEFT adapter; None if the final run was not asked for."""
+        """The trained adapter, which `attach` puts on a model; None if the final run was not asked for."""
         return Path(self.final.adapter_folder) if self.final else None
 
     @property
@@ -93,6 +93,7 @@ def search(
     ranks: Ranks = DEFAULT_RANKS,
     strategy: str = "mars",
     budget: float | None = None,
+    calibration_adapter: str | None = None,
     training: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -114,6 +115,7 @@ def search(
         ranks: One ladder for every part but the projector, or ``{part: ladder or rank}``.
         strategy: A kind of `marslora.strategies`, e.g. ``mars``, ``grid``, ``uniform``.
         budget: Most run equivalents spent on calibration; None leaves it to the strategy.
+        calibration_adapter: What calibration runs train, typically ``lora``; None: the final run's adapter.
         training: Fields of `TrainingSpec`, e.g. ``{"epochs": 2, "learning_rate": 1e-4}``.
         data: Further fields of `DataSpec`, e.g. ``{"max_validation": 256}``.
         seed: Seed of initialisation, order and bootstrap.
@@ -136,7 +138,12 @@ def search(
             "test": _held_rows("test", test),
         },
         "training": dict(training or {}),
-        "search": {"strategy": {"name": strategy}, "budget": budget, "seed": seed},
+        "search": {
+            "strategy": {"name": strategy},
+            "budget": budget,
+            "seed": seed,
+            "adapter": {"name": calibration_adapter} if calibration_adapter else None,
+        },
         "ranks": ranks,
     }
     spec = spec_from(settings)
@@ -144,6 +151,18 @@ def search(
     return run_study(
         spec, folder, storage=storage, final=final, uniform=uniform, report_to=report_to, listener=listener
     )
+
+
+def attach(model: Any, folder: str | Path) -> Any:
+    """A trained adapter on ``model``, ready to be called, whichever kind trained it.
+
+    A plain folder of PEFT's gives a `PeftModel`. Any other adapter changes ``model`` itself, and gives an object whose
+    ``use_task`` chooses a task and whose ``remove`` takes the adapter off.
+    Raises `StudyError` where ``folder`` holds no adapter, or one for another model.
+    """
+    from marslora.adapters import _own_folder
+
+    return _own_folder.attach(model, folder)
 
 
 def inspect(

@@ -19,7 +19,7 @@ from marslora import adapters, exporters, optim, strategies
 from marslora.core import kinds
 from marslora.core.allocation import Allocation
 from marslora.core.decision import Decision
-from marslora.core.errors import StudyError, named
+from marslora.core.errors import ConfigError, StudyError, named
 from marslora.core.parts import ModelInfo
 from marslora.core.runs import (
     Advance,
@@ -33,7 +33,16 @@ from marslora.core.runs import (
     Run,
 )
 from marslora.core.schedule import full_examples
-from marslora.core.spec import DataSpec, FinalSpec, MemberSpec, PackSpec, PrepareSpec, TrainingSpec
+from marslora.core.spec import (
+    PACKED_ADAPTERS,
+    DataSpec,
+    FinalSpec,
+    MemberSpec,
+    PackSpec,
+    PrepareSpec,
+    StudySpec,
+    TrainingSpec,
+)
 from marslora.executors._base import AbstractExecutor
 from marslora.executors.inline import Inline
 from marslora.exporters._base import AbstractExporter
@@ -87,7 +96,8 @@ class Pipeline:
         """A kind that does not exist is said before anything is paid for."""
         training = self.study.spec.training
         kinds.check(optim, training.optimizer.name)
-        kinds.check(adapters, training.adapter.name)
+        for adapter in (training.adapter, self.study.spec.calibration.adapter):
+            kinds.check(adapters, adapter.name)
         self.strategy()
 
     def prepare(self) -> Prepared:
@@ -165,7 +175,9 @@ class Pipeline:
     def plan_final(self) -> FinalSpec:
         """The final run of the chosen allocation, from its calibration run on where it had one; kept in ``plan/``."""
         decision = self.decide()
-        started = next((run.member for run in self.study.runs() if run.member.id == decision.continue_run), None)
+        spec = self.study.spec
+        same = spec.calibration == spec.training  # a run of another adapter holds other weights
+        started = next((r.member for r in self.study.runs() if same and r.member.id == decision.continue_run), None)
         return self._plan("final", decision.chosen, started)
 
     def train(self) -> FinalResult:
@@ -215,12 +227,13 @@ class Pipeline:
 
     def _packs(self, members: Sequence[MemberSpec], runs: Sequence[Run], problem: Problem) -> list[PackSpec]:
         spec = self.study.spec
+        check_packed(spec)
         return [
             PackSpec(
                 id=digest(*(f"{member.id}@{member.until_examples}" for member in group)),
                 model=spec.model,
                 data=spec.data,
-                training=spec.training,
+                training=spec.calibration,
                 full_examples=problem.full_examples,
                 members=group,
                 checkpoint_folder=str(self.study.path("members")),
@@ -319,6 +332,17 @@ def stamps(data: DataSpec) -> list[str]:
     """Size and time of every data file there is: they change when somebody edits one."""
     paths = [Path(name).expanduser() for name in (*data.train, *data.validation, *data.test)]
     return [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths if path.is_file()]
+
+
+def check_packed(spec: StudySpec) -> None:
+    """`ConfigError` where calibration runs cannot share a model."""
+    name = spec.calibration.adapter.name
+    if ":" not in name and name not in PACKED_ADAPTERS:
+        raise ConfigError(
+            f"`adapter` {name} trains in the final run alone: calibration runs share one model, which "
+            f"{' and '.join(PACKED_ADAPTERS)} can. Let them train plain LoRA (`--calibration-adapter lora`), or name "
+            "the ranks yourself (`--strategy uniform`)."
+        )
 
 
 def full_modules(info: ModelInfo, training: TrainingSpec) -> tuple[str, ...]:

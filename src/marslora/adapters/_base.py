@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +59,11 @@ class Factor(NamedTuple):
 
 class AbstractAdapter(nn.Module, ABC):
     """Stands in for a linear of a frozen model; its factors are float32 (float64 in a float64 model)."""
+
+    merges: ClassVar[str]
+    """As of `marslora.adapters._method.AbstractMethod`: yes."""
+    serves: ClassVar[str]
+    """What can run the trained model, in one sentence."""
 
     def __init__(self, base: nn.Module, path: str, slots: Sequence[Slot], clock: Clock):
         super().__init__()

@@ -93,7 +93,7 @@ class BatchContext:
 
     def questions(self, text_BT: Tensor) -> Tensor:
         """Which of the text tokens a user wrote. While generating, the prompt is all there is."""
-        asked = self.labels.get(QUESTION)
+        asked: Tensor | None = self.labels.get(QUESTION)
         if asked is not None and asked.shape == text_BT.shape:
             return text_BT & asked.bool()
         valid = self.valid(text_BT.shape)

@@ -51,7 +51,8 @@ def _outside(U_IR: Tensor, X_IR: Tensor, new: int) -> Tensor:
     """(I, new): orthonormal columns, orthogonal to U, that span most of what of X is outside the range of U."""
     residual_IR = X_IR - U_IR @ (U_IR.T @ X_IR)
     leading_IR, _, _ = torch.linalg.svd(residual_IR, full_matrices=False)
-    return torch.linalg.qr(torch.cat([U_IR, leading_IR[:, :new]], 1)).Q[:, U_IR.shape[1] :]
+    Q_IM: Tensor = torch.linalg.qr(torch.cat([U_IR, leading_IR[:, :new]], 1)).Q
+    return Q_IM[:, U_IR.shape[1] :]
 
 
 def diagonal(factors: Factors) -> Factors:

@@ -59,7 +59,8 @@ class MixtureLinear(AbstractGraft):
         if not self.context.enabled:
             return y
         A_SI = torch.cat(list(self.lora_A))
-        h_TAR = linear(self.lora_dropout(cast_like(x, A_SI)), A_SI).unflatten(-1, (len(self.lora_A), self.rank))
+        h_TS = linear(self.lora_dropout(cast_like(x, A_SI)), A_SI)
+        h_TAR = h_TS.view(*h_TS.shape[:-1], len(self.lora_A), self.rank)
         if self.source is not None:
             weight_TN = self.source.weights(x)
             h_TAR = h_TAR * weight_TN.unsqueeze(-1).to(h_TAR.dtype)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from marslora.adapters import _balance, _own_folder, _plain_folder
 from marslora.adapters._context import BatchContext
 from marslora.adapters._graft import GraftedModel, sizes
-from marslora.adapters._method import AbstractMethod, Batch, Plan
+from marslora.adapters._method import AbstractMethod, Batch, Merges, Plan
 from marslora.adapters._mixture import MixtureLinear
 from marslora.adapters._router import BlockSource, Gate, LabelSource, LearnedSource, Router
 from marslora.core.errors import ConfigError
@@ -56,7 +56,7 @@ class MixtureMethod(AbstractMethod):
     """A kind of the family: `defaults` are its settings."""
 
     defaults: ClassVar[dict[str, Any]] = {}
-    merges = "no"
+    merges: ClassVar[Merges] = "no"
     serves = "Python with marslora: heads are weighed for every token, which no server's LoRA does"
 
     def __init__(self, **options: Any):

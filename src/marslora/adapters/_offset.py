@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def grafted(
     change = OffsetModel(model, plan, BatchContext(model))
     for path in plan.ranks:
         start = None if path in without_start else _start(model.get_submodule(path), path, plan, settings)
-        change.graft(path, lambda base, at, context, start=start: OffsetLinear(base, at, context, plan, start))
+        change.graft(path, functools.partial(OffsetLinear, plan=plan, start=start))
     change.graft_whole_modules()
     return change
 

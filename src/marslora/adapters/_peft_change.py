@@ -35,7 +35,8 @@ class PeftChange(AbstractChange):
 
     def disabled(self) -> contextlib.AbstractContextManager[Any]:
         """PEFT's own way."""
-        return self.model.disable_adapter()
+        disabled: contextlib.AbstractContextManager[Any] = self.model.disable_adapter()
+        return disabled
 
     def save(self, folder: Path) -> None:
         """PEFT's own folder."""

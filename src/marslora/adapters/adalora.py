@@ -109,7 +109,8 @@ class AdaLoraChange(PeftChange):
             if one.role in ("A", "B"):
                 gram_RR = one.parameter @ one.parameter.T if one.role == "A" else one.parameter.T @ one.parameter
                 losses.append((gram_RR - torch.eye(len(gram_RR), device=gram_RR.device)).norm())
-        return self.config.orth_reg_weight * torch.stack(losses).mean()
+        total: Tensor = self.config.orth_reg_weight * torch.stack(losses).mean()
+        return total
 
     def after_step(self, moment: Moment) -> None:
         """Score every direction; from time to time cut the least important ones."""

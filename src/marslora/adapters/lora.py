@@ -31,6 +31,9 @@ MAGNITUDE = "lora_magnitude_vector"
 class Lora(AbstractAdapter):
     """A starts as PEFT draws it (Kaiming uniform, a = sqrt 5), from the member's own stream; B starts at zero."""
 
+    merges = "yes"
+    serves = "any server of LoRA (vLLM up to rank 512, not DoRA); merged, any server"
+
     def __init__(
         self,
         base: nn.Module,

@@ -91,7 +91,8 @@ class MokaLinear(AbstractGraft):
         if not self.context.enabled:
             return y
         A_SI = torch.cat(list(self.lora_A))
-        h = linear(self.lora_dropout(cast_like(x, A_SI)), A_SI).unflatten(-1, (-1, self.rank))
+        h = linear(self.lora_dropout(cast_like(x, A_SI)), A_SI)
+        h = h.view(*h.shape[:-1], len(self.lora_A), self.rank)
         if len(self.lora_A) == 1:
             h = h.squeeze(-2)
         else:

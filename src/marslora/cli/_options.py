@@ -97,6 +97,17 @@ Full = Annotated[
     ),
 ]
 Optimizer = Annotated[str | None, typer.Option(help="adamw, ... (see `marslora kinds`).", rich_help_panel=TRAINING)]
+Adapter = Annotated[
+    str | None, typer.Option(help="What the final run trains: lora, ... (`marslora kinds`).", rich_help_panel=TRAINING)
+]
+Calibrate = Annotated[
+    str | None,
+    typer.Option(
+        "--calibration-adapter",
+        help="What is trained while ranks are compared. Default: the --adapter.",
+        rich_help_panel=TRAINING,
+    ),
+]
 Experts = Annotated[
     bool,
     typer.Option("--experts", help="Adapt stacked experts too, each with its part's rank.", rich_help_panel=TRAINING),

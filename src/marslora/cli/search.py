@@ -33,6 +33,8 @@ def command(
     full: options.Full = None,
     experts: options.Experts = False,
     optimizer: options.Optimizer = None,
+    adapter: options.Adapter = None,
+    calibrate: options.Calibrate = None,
     gradient_checkpointing: options.GradientCheckpointing = False,
     study: options.Study = None,
     storage: options.Storage = None,
@@ -71,9 +73,10 @@ def command(
             "dropout": dropout,
             "full": full,
             "optimizer": {"name": optimizer},
+            "adapter": {"name": adapter},
             "gradient_checkpointing": gradient_checkpointing or None,
         },
-        "search": {"strategy": {"name": strategy}, "budget": budget, "seed": seed},
+        "search": {"strategy": {"name": strategy}, "budget": budget, "seed": seed, "adapter": {"name": calibrate}},
         "ranks": _settings.ranks(ranks) if ranks else None,
     }
     settings = _settings.merge(_settings.read_config(config), given)

@@ -9,6 +9,8 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from marslora.core.allocation import Allocation, Space
 from marslora.core.record import Record
 
+PACKED_ADAPTERS = ("lora",)
+"""The adapters of this package whose runs can share one model while ranks are compared."""
 LORA_VARIANTS = ("use_rslora", "use_dora")
 """Options of the adapter `lora`, named as in `peft.LoraConfig`."""
 
@@ -162,6 +164,14 @@ class SearchSpec(Record):
     budget: float | None = Field(None, gt=0)
     """Most run equivalents spent before the final run; None: what the strategy needs."""
     seed: int = 0
+    adapter: KindSpec | None = None
+    """What calibration runs train; None: the adapter of the final run."""
+
+    @model_serializer(mode="wrap")
+    def _without_adapter(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The final run's adapter is not written, so that such a study has the digest it had before."""
+        values: dict[str, Any] = serialize(self)
+        return {key: value for key, value in values.items() if key != "adapter" or value is not None}
 
 
 class StudySpec(Record):
@@ -172,6 +182,13 @@ class StudySpec(Record):
     space: Space
     training: TrainingSpec = TrainingSpec()
     search: SearchSpec = SearchSpec()
+
+    @property
+    def calibration(self) -> TrainingSpec:
+        """How calibration runs are trained."""
+        adapter = self.search.adapter
+        return self.training if adapter is None else self.training.model_copy(update={"adapter": adapter})
+
     schema_version: Literal[1] = 1
 
     @model_validator(mode="after")

@@ -19,7 +19,7 @@ from marslora.core import kinds, patterns
 from marslora.core.errors import ConfigError
 from marslora.core.parts import ModelInfo
 from marslora.core.schedule import rate_factor
-from marslora.core.spec import MemberSpec, TrainingSpec
+from marslora.core.spec import PACKED_ADAPTERS, MemberSpec, TrainingSpec
 from marslora.engine.losses import AnswerHead, Batch, TokenSums, answer_logits, token_sums
 from marslora.optim._base import AbstractOptimizer
 
@@ -115,7 +115,10 @@ class Pack:
             return whole(module, path, slots, self.clock)
         if stacked := [linear.name for linear in base.info.part(part).alive if linear.module == path != linear.name]:
             return ExpertLora(module, path, [name.removeprefix(f"{path}.") for name in stacked], slots, self.clock)
-        kind = kinds.load(adapters, base.training.adapter.name, AbstractAdapter)
+        name = base.training.adapter.name
+        if ":" not in name and name not in PACKED_ADAPTERS:
+            raise ConfigError(f"The adapter `{name}` cannot train packed; {list(PACKED_ADAPTERS)} can.")
+        kind = kinds.load(adapters, name, AbstractAdapter)
         return kind(module, path, slots, self.clock, **base.training.adapter.options)
 
     def __enter__(self) -> Pack:

@@ -14,9 +14,9 @@ from marslora.core.errors import ConfigError, TrainingError
 from marslora.core.spec import DataSpec, ObjectiveSpec
 from marslora.data import examples
 from marslora.data.columns import column
-from marslora.data.encode import EncodedSet
 from marslora.finetune._evaluate import Collate
 from marslora.finetune._loss import IGNORED
+from marslora.finetune._rows import RowSet
 
 GROUPS = "objective_of_row"
 """Key of a batch: for every row, the place of its objective among those of rows; -1: of none."""
@@ -91,7 +91,7 @@ class GroupingCollate:
         return {**self.collate(rows), GROUPS: self.group_N[places]}
 
 
-def group_rows(objectives: Objectives, encoded: EncodedSet, data: DataSpec) -> list[int]:
+def group_rows(objectives: Objectives, encoded: RowSet, data: DataSpec) -> list[int]:
     """For every encoded training row the place of its objective among those of rows; -1 where there are none such.
 
     `ConfigError` where an objective has no row, or a row has no objective or two.
@@ -116,7 +116,7 @@ def group_rows(objectives: Objectives, encoded: EncodedSet, data: DataSpec) -> l
 _SELECTORS = "`rows` is all, text (rows without pictures and sounds), pictures, sounds, or COLUMN=VALUE."
 
 
-def _members(spec: ObjectiveSpec, encoded: EncodedSet, data: DataSpec) -> list[bool]:
+def _members(spec: ObjectiveSpec, encoded: RowSet, data: DataSpec) -> list[bool]:
     """Which encoded rows a selector means."""
     if spec.rows == "all":
         return [True] * len(encoded)
