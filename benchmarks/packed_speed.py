@@ -51,9 +51,9 @@ def setup(task_folder, batch_size, num_steps, num_rows):
 
     from marslora.core.spec import DataSpec, ModelSpec, TrainingSpec
     from marslora.data import scenes
+    from marslora.data.rows import load_rows
     from marslora.engine.pack import Base
     from marslora.engine.prepare import parts_of
-    from marslora.engine.rows import load_rows
     from marslora.models import loading
     from marslora.models.embedded import embedded_folder
 
@@ -67,7 +67,7 @@ def setup(task_folder, batch_size, num_steps, num_rows):
     training = TrainingSpec(batch_size=batch_size, learning_rate=1e-3, warmup=0.0)
     info = parts_of(model, loaded, rows, cache)
     base = Base(loaded.model, info, training, loaded.device, loaded.dtype)
-    steps = list(rows.steps(num_rows, training, 0, 0, batch_size * (num_steps + 1)))
+    steps = list(rows.micro_batches(training, 0, 0, batch_size * (num_steps + 1), num_rows))
     return base, steps
 
 

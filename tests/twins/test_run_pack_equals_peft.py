@@ -9,9 +9,9 @@ import torch
 
 from marslora.core.parts import ModelInfo
 from marslora.core.schedule import num_steps
+from marslora.data.rows import load_rows
 from marslora.engine.pack import Base
 from marslora.engine.prepare import parts_of
-from marslora.engine.rows import load_rows
 from marslora.engine.solo import on_peft
 from marslora.models import loading
 from tests.twins.worlds import distance
@@ -25,7 +25,7 @@ def peft_alone(spec, name):
     info: ModelInfo = parts_of(spec.model, loaded, rows, spec.cache_folder)
     base = Base(loaded.model, info, spec.training, loaded.device, loaded.dtype)
     wanted = next(found for found in spec.members if found.id == name)
-    steps = rows.steps(wanted.data_examples, spec.training, wanted.order_seed, 0, wanted.until_examples)
+    steps = rows.micro_batches(spec.training, wanted.order_seed, 0, wanted.until_examples, wanted.data_examples)
     with on_peft(base, wanted) as solo:
         solo.train(steps, num_steps(spec.full_examples, spec.training.batch_size))
         batch = rows.validation.batch(range(len(rows.validation)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -41,6 +42,12 @@ def batches(
             pieces.append(piece)
             at += len(piece)
         yield np.concatenate(pieces)
+
+
+def pieces(rows: list[int], count: int) -> list[list[int]]:
+    """``rows`` in ``count`` pieces of nearly equal size; some are empty where there are fewer rows than pieces."""
+    bounds = [index * len(rows) // count for index in range(count + 1)]
+    return [rows[low:high] for low, high in itertools.pairwise(bounds)]
 
 
 def _shuffled(n: int, seed: int) -> NDArray[np.int64]:

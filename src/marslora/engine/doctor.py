@@ -9,11 +9,11 @@ from marslora.core.errors import named
 from marslora.core.parts import ModelInfo, PartInfo
 from marslora.core.runs import Event, Failure, Prepared
 from marslora.core.spec import DataSpec, MemberSpec, ModelSpec, PrepareSpec, TrainingSpec
+from marslora.data.rows import load_rows
 from marslora.engine.losses import AnswerHead
 from marslora.engine.memory import member_bytes
 from marslora.engine.pack import Base
 from marslora.engine.prepare import PROBE_ROWS, prepare
-from marslora.engine.rows import load_rows
 from marslora.models import loading
 
 Emit = Callable[[Event], None]
@@ -27,7 +27,7 @@ def examine(model: ModelSpec, data: DataSpec, cache_folder: str, rank: int, emit
     """
     info = _prepared(model, data, cache_folder, emit).info
     loaded = loading.load(model)
-    rows = load_rows(data, loaded.processor, cache_folder)
+    rows = load_rows(data, loaded.processor, cache_folder, splits=("train",))
     collated = rows.train.batch(range(min(PROBE_ROWS, len(rows.train))))
 
     def memory(*parts: PartInfo) -> int | None:

@@ -14,13 +14,14 @@ from torch import Tensor
 from marslora.core.runs import Advance, Cost, Event
 from marslora.core.schedule import evaluation_steps, num_steps
 from marslora.core.spec import PackSpec
+from marslora.data.encode import EncodedSet
+from marslora.data.rows import Rows, batches_by_length
 from marslora.engine import memory, progress
 from marslora.engine.evaluate import Scores, evaluate
 from marslora.engine.levers import Levers
 from marslora.engine.meters import CostMeter, share
 from marslora.engine.pack import Base, Pack
 from marslora.engine.progress import Progress
-from marslora.engine.rows import Rows
 from marslora.engine.step import StepResult, train_step
 
 CHECKPOINT_SECONDS = 20.0
@@ -71,7 +72,7 @@ class PackLoop:
 
     spec: PackSpec
     base: Base
-    rows: Rows
+    rows: Rows[EncodedSet]
     levers: Levers
     emit: Emit
     members: list[Progress]
@@ -114,7 +115,7 @@ class PackLoop:
 
     def validate(self, pack: Pack | None) -> Scores:
         """The scores of a pack's members, or of the untouched model."""
-        batches = self.rows.validation_batches(self.batch_size_of_validation)
+        batches = batches_by_length(self.rows.validation, self.batch_size_of_validation)
         kind = ("validation", pack.signature if pack else None)
         tokens = int(self.rows.validation.num_tokens.sum())
         with contextlib.nullcontext() if pack else self.levers.standing_for(self.base, 1, ()):
@@ -181,8 +182,8 @@ class SegmentRun:
         """(examples seen after it, its number, micro-batches) of every step."""
         first, segment = self.now[0].spec, self.segment
         examples = segment.start
-        steps = self.loop.rows.steps(
-            first.data_examples, self.loop.spec.training, first.order_seed, segment.start, segment.stop
+        steps = self.loop.rows.micro_batches(
+            self.loop.spec.training, first.order_seed, segment.start, segment.stop, first.data_examples
         )
         for batches in steps:
             step = examples // self.batch_size

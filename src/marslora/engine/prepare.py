@@ -15,12 +15,11 @@ from marslora.core.errors import MarsloraError
 from marslora.core.parts import ModelInfo
 from marslora.core.runs import Advance, DataSummary, Event, Failure, Prepared
 from marslora.core.spec import ModelSpec, PrepareSpec
-from marslora.data import examples
-from marslora.data._rows import Example
-from marslora.data.encode import EncodedSet, encode
+from marslora.data import rows as data_rows
+from marslora.data.encode import EncodedSet
+from marslora.data.rows import Rows, Split, load_rows
 from marslora.engine.flops import counted
 from marslora.engine.meters import CostMeter
-from marslora.engine.rows import Rows
 from marslora.models import loading
 from marslora.models.discovery import discover
 from marslora.models.loading import LoadedModel
@@ -41,37 +40,16 @@ def prepare(spec: PrepareSpec, emit: Emit) -> None:
 def _prepare(spec: PrepareSpec, emit: Emit) -> Prepared:
     meter = CostMeter()
     loaded = loading.load(spec.model)
-    splits = examples.load(spec.data)
 
-    def encoded(name: str, rows: tuple[Example, ...]) -> EncodedSet:
-        return encode(
-            rows,
-            loaded.processor,
-            cache_folder=spec.cache_folder,
-            max_length=spec.data.max_length,
-            max_bad_share=spec.data.max_bad_share,
-            progress=lambda done, total: emit(Advance(task=f"{name} rows", done=done, total=total)),
-        )
+    def advance(split: Split, done: int, total: int) -> None:
+        emit(Advance(task=f"{'training' if split == 'train' else split} rows", done=done, total=total))
 
-    train, validation = encoded("training", splits.train), encoded("validation", splits.validation)
-    test = encoded("test", splits.test)
-    rows = Rows(train, validation, spec.data.seed)
+    rows = load_rows(spec.data, loaded.processor, spec.cache_folder, progress=advance)
     info, flops = counted(lambda: parts_of(spec.model, loaded, rows, spec.cache_folder))
     meter.add_flops(flops)
-    refused = [*splits.report.bad, *train.skipped, *validation.skipped, *test.skipped]
-    skipped = len(train.skipped) + len(validation.skipped) + len(test.skipped)
     return Prepared(
-        info=info.model_copy(update={"warnings": (*info.warnings, *splits.report.warnings)}),
-        data=DataSummary(
-            num_train=len(train),
-            num_validation=len(validation),
-            num_test=len(test),
-            num_bad=splits.report.num_bad + skipped,
-            bad_rows=tuple(str(row) for row in refused[:20]),
-            answer_tokens=float(train.num_answer_tokens.mean()),
-            tokens=float(train.num_tokens.mean()),
-            fingerprint=splits.report.fingerprint,
-        ),
+        info=info.model_copy(update={"warnings": (*info.warnings, *rows.report.warnings)}),
+        data=_summary(rows),
         device=str(loaded.device),
         versions={
             "python": platform.python_version(),
@@ -83,7 +61,21 @@ def _prepare(spec: PrepareSpec, emit: Emit) -> Prepared:
     )
 
 
-def parts_of(model: ModelSpec, loaded: LoadedModel, rows: Rows, cache_folder: str) -> ModelInfo:
+def _summary(rows: Rows[EncodedSet]) -> DataSummary:
+    refused = data_rows.refused(rows)
+    return DataSummary(
+        num_train=len(rows.train),
+        num_validation=len(rows.validation),
+        num_test=len(rows.test),
+        num_bad=rows.report.num_bad + len(refused),
+        bad_rows=tuple(str(row) for row in [*rows.report.bad, *refused][:20]),
+        answer_tokens=float(rows.train.num_answer_tokens.mean()),
+        tokens=float(rows.train.num_tokens.mean()),
+        fingerprint=rows.report.fingerprint,
+    )
+
+
+def parts_of(model: ModelSpec, loaded: LoadedModel, rows: Rows[EncodedSet], cache_folder: str) -> ModelInfo:
     """The model's parts with the layers marked that no gradient reaches on the first rows.
 
     The same for everyone who works on a study: it is kept in ``cache_folder``.

@@ -11,6 +11,8 @@ from marslora.adapters import _peft_format
 from marslora.core.errors import MarsloraError, StudyError
 from marslora.core.runs import Cost, Event, Failure, PackResult
 from marslora.core.spec import MemberSpec, PackSpec
+from marslora.data.encode import EncodedSet
+from marslora.data.rows import Rows, load_rows
 from marslora.engine import memory, progress
 from marslora.engine.check import keeps_members_apart
 from marslora.engine.flops import counted
@@ -21,7 +23,6 @@ from marslora.engine.meters import CostMeter
 from marslora.engine.pack import Base
 from marslora.engine.prepare import parts_of
 from marslora.engine.progress import Progress
-from marslora.engine.rows import Rows, load_rows
 from marslora.models import loading
 
 TOWER_SHARE = 0.25
@@ -76,7 +77,7 @@ def _check_continues(member: Progress, batch_size: int) -> None:
 def _loop(
     spec: PackSpec, loaded: loading.LoadedModel, members: list[Progress], emit: Emit, meter: CostMeter
 ) -> PackLoop:
-    rows = load_rows(spec.data, loaded.processor, spec.cache_folder)
+    rows = load_rows(spec.data, loaded.processor, spec.cache_folder, splits=("train", "validation"))
     info = parts_of(spec.model, loaded, rows, spec.cache_folder)
     for part in {part for member in spec.members for part in member.allocation.active}:
         info.part(part)
@@ -101,7 +102,7 @@ def _largest_pack(spec: PackSpec, base: Base, levers: Levers, running: tuple[Mem
         return memory.largest_pack(base, running, first, spec.max_bytes)
 
 
-def _first_batch(spec: PackSpec, rows: Rows) -> dict[str, torch.Tensor]:
+def _first_batch(spec: PackSpec, rows: Rows[EncodedSet]) -> dict[str, torch.Tensor]:
     """The first micro-batch of the training rows."""
     size = min(max(1, spec.training.batch_size // spec.training.accumulation), len(rows.train))
     return rows.train.batch(range(size))

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from marslora.adapters._method import AbstractChange
 from marslora.core.spec import TrainingSpec
+from marslora.data.rows import Rows, RowSet
 from marslora.finetune._cost import FlopsPerRow, count_flops
 from marslora.finetune._evaluate import Score, evaluate, mixed_precision, to_device
-from marslora.finetune._rows import Rows
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -20,7 +20,7 @@ HALF = (torch.bfloat16, torch.float16)
 class Bench:
     """Measures one model on one run's rows."""
 
-    def __init__(self, change: AbstractChange, rows: Rows, training: TrainingSpec, dtype: torch.dtype):
+    def __init__(self, change: AbstractChange, rows: Rows[RowSet], training: TrainingSpec, dtype: torch.dtype):
         self.change = change
         self.model = change.model
         self.rows = rows

@@ -16,8 +16,8 @@ from marslora.core.spec import DataSpec
 from marslora.data import examples
 from marslora.data.columns import column
 from marslora.data.encode import EncodedSet
+from marslora.data.rows import SPLITS, Rows, RowSet, Split
 from marslora.finetune._loss import IGNORED
-from marslora.finetune._rows import Rows, Split
 
 _PICTURES = ("pixel_values", "flattened_patches", "input_features", "input_values")
 """Keys of a batch whose first axis a tower's does not outnumber."""
@@ -63,22 +63,22 @@ class LabelledSet:
         return None
 
 
-def labelled(rows: Rows, data: DataSpec, method: AbstractMethod) -> Rows:
+def labelled(rows: Rows[EncodedSet], data: DataSpec, method: AbstractMethod) -> Rows[RowSet]:
     """``rows`` with the labels that ``method`` wants; `DataError` where a row names no task, or one to be tested names
     a task that no training row has."""
     tasks: tuple[str, ...] = ()
     found: dict[Split, list[str]] = {}
     if method.column is not None:
-        for split in ("train", "validation", "test"):
+        for split in SPLITS:
             found[split] = _tasks(rows, data, split, method.column)
         tasks = tuple(sorted(set(found["train"])))
     if tasks or method.wants_questions:
-        sets = {split: _labelled(rows, split, found.get(split), tasks, method) for split in Rows.SPLITS}
-        return Rows(sets["train"], sets["validation"], sets["test"], rows.seed, tasks)
+        sets = {split: _labelled(rows, split, found.get(split), tasks, method) for split in SPLITS}
+        return Rows(sets["train"], sets["validation"], sets["test"], rows.report, rows.seed, tasks)
     return rows
 
 
-def _tasks(rows: Rows, data: DataSpec, split: Split, name: str) -> list[str]:
+def _tasks(rows: Rows[EncodedSet], data: DataSpec, split: Split, name: str) -> list[str]:
     encoded = rows.split(split)
     all_examples = getattr(examples.load(data), split)
     chosen = [all_examples[index] for index in encoded.rows]
@@ -93,11 +93,9 @@ def _tasks(rows: Rows, data: DataSpec, split: Split, name: str) -> list[str]:
 
 
 def _labelled(
-    rows: Rows, split: Split, found: list[str] | None, tasks: tuple[str, ...], method: AbstractMethod
+    rows: Rows[EncodedSet], split: Split, found: list[str] | None, tasks: tuple[str, ...], method: AbstractMethod
 ) -> LabelledSet:
     if found is not None and (unknown := sorted(set(found) - set(tasks))):
         raise DataError(f"The {split} rows have tasks that no training row has: {unknown}; those are {list(tasks)}.")
     task_N = None if found is None else np.array([tasks.index(task) for task in found], dtype=np.int64)
-    encoded = rows.split(split)
-    assert isinstance(encoded, EncodedSet)
-    return LabelledSet(encoded, task_N, method.wants_questions)
+    return LabelledSet(rows.split(split), task_N, method.wants_questions)

@@ -22,9 +22,9 @@ from marslora.core.errors import ConfigError
 from marslora.core.patterns import lora_config_dict
 from marslora.core.schedule import num_steps
 from marslora.core.spec import FinalSpec, TrainingSpec
+from marslora.data.rows import Rows, RowSet
 from marslora.finetune._bench import HALF
 from marslora.finetune._evaluate import mixed_precision, to_device
-from marslora.finetune._rows import Rows
 from marslora.models.discovery import discover
 from marslora.models.loading import LoadedModel
 from marslora.optim._base import AbstractOptimizer
@@ -64,7 +64,7 @@ def method_of(training: TrainingSpec) -> AbstractMethod | None:
 
 @contextlib.contextmanager
 def adapted(
-    loaded: LoadedModel, spec: FinalSpec, method: AbstractMethod | None, rows: Rows, part_of: Mapping[str, str]
+    loaded: LoadedModel, spec: FinalSpec, method: AbstractMethod | None, rows: Rows[RowSet], part_of: Mapping[str, str]
 ) -> Iterator[AbstractChange]:
     """The loaded model with a fresh adapter; afterwards it is what it was, since others may hold it."""
     base = loaded.model
@@ -94,7 +94,7 @@ def _lora(base: PreTrainedModel, spec: FinalSpec) -> PeftChange:
 
 
 def _apply(
-    loaded: LoadedModel, spec: FinalSpec, method: AbstractMethod, rows: Rows, part_of: Mapping[str, str]
+    loaded: LoadedModel, spec: FinalSpec, method: AbstractMethod, rows: Rows[RowSet], part_of: Mapping[str, str]
 ) -> AbstractChange:
     training = spec.training
     if spec.start_folder is not None:

@@ -14,9 +14,9 @@ from marslora.core.errors import ConfigError, TrainingError
 from marslora.core.spec import DataSpec, ObjectiveSpec
 from marslora.data import examples
 from marslora.data.columns import column
+from marslora.data.rows import RowSet
 from marslora.finetune._evaluate import Collate
 from marslora.finetune._loss import IGNORED
-from marslora.finetune._rows import RowSet
 
 GROUPS = "objective_of_row"
 """Key of a batch: for every row, the place of its objective among those of rows; -1: of none."""

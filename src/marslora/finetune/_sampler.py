@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from marslora.core.errors import ConfigError
+from marslora.data import order
 from marslora.finetune._evaluate import Collate
 from marslora.finetune._loss import IGNORED
 
@@ -24,13 +24,12 @@ def micro_batches(
     return [
         piece
         for step in steps
-        for piece in _pieces([int(row) for row in step], accumulation * num_processes)[rank::num_processes]
+        for piece in _filled([int(row) for row in step], accumulation * num_processes)[rank::num_processes]
     ]
 
 
-def _pieces(rows: list[int], count: int) -> list[list[int]]:
-    bounds = [index * len(rows) // count for index in range(count + 1)]
-    return [rows[low:high] or [-1 - rows[0]] for low, high in itertools.pairwise(bounds)]
+def _filled(rows: list[int], count: int) -> list[list[int]]:
+    return [piece or [-1 - rows[0]] for piece in order.pieces(rows, count)]
 
 
 def check_divisible(batch_size: int, accumulation: int, num_processes: int) -> None:

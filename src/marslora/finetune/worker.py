@@ -11,6 +11,7 @@ from marslora.adapters._method import AbstractChange
 from marslora.core.runs import GRADIENTS, Cost, Event, FinalResult
 from marslora.core.schedule import evaluation_steps, num_steps
 from marslora.core.spec import FinalSpec
+from marslora.data.rows import Rows, RowSet, load_rows
 from marslora.finetune import _checkpoints, _output
 from marslora.finetune._bench import Bench
 from marslora.finetune._callbacks import StopWhenAsked, Watch, listening_for_signals
@@ -21,7 +22,6 @@ from marslora.finetune._loss import mean_answer_loss
 from marslora.finetune._method_steps import MethodSteps
 from marslora.finetune._model import adapted, build_optimizer, method_of, part_of_linears
 from marslora.finetune._objectives import GroupingCollate, Objectives, group_rows
-from marslora.finetune._rows import Rows, load_rows
 from marslora.finetune._sampler import BlankingCollate, check_divisible, micro_batches
 from marslora.finetune._schedule import wsd_scheduler
 from marslora.finetune._separate_trainer import SeparateTrainer
@@ -59,9 +59,8 @@ def run_final(spec: FinalSpec, emit: Emit) -> None:
     if arguments.process_index == 0:
         _output.begin(spec)
     with arguments.main_process_first(desc="preparing rows"):
-        rows = load_rows(spec, loaded)
-        if method is not None:
-            rows = labelled(rows, spec.data, method)
+        encoded = load_rows(spec.data, loaded.processor, spec.cache_folder)
+        rows = encoded if method is None else labelled(encoded, spec.data, method)
     with adapted(loaded, spec, method, rows, part_of) as change:
         optimizer = build_optimizer(change, part_of, spec)
         _FinalRun(spec, start, arguments, loaded, rows, change, optimizer, emit).run()
@@ -76,7 +75,7 @@ class _FinalRun:
         start: Start,
         arguments: TrainingArguments,
         loaded: LoadedModel,
-        rows: Rows,
+        rows: Rows[RowSet],
         change: AbstractChange,
         optimizer: AbstractOptimizer,
         emit: Emit,

@@ -1,0 +1,126 @@
+"""The encoded rows of a study, split: which of them every step sees, and the fixed batches of a validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from marslora.core.spec import DataSpec, TrainingSpec
+from marslora.data import examples, order
+from marslora.data._rows import Example
+from marslora.data.encode import EncodedSet, encode
+from marslora.data.examples import BadRow, DataReport
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+SplitProgress = Callable[[Split, int, int], None]
+"""Called with (split, rows done, rows in all)."""
+
+
+class RowSet(Protocol):
+    """Encoded rows, as a model takes them."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Row -> index of its example."""
+
+    def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> dict[str, Any]:
+        """The rows as keyword arguments of the model, on the CPU."""
+
+
+RowsT_co = TypeVar("RowsT_co", bound=RowSet, covariant=True)
+
+
+@dataclass(frozen=True)
+class Rows(Generic[RowsT_co]):
+    """The three splits, ready for the model."""
+
+    train: RowsT_co
+    validation: RowsT_co
+    test: RowsT_co
+    report: DataReport
+    """What was read."""
+    seed: int
+    """Of the nested order: a run on D rows has the first D of it."""
+    tasks: tuple[str, ...] = ()
+    """The names of the tasks that batches give places of."""
+
+    def split(self, name: Split) -> RowsT_co:
+        """One split."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[name]
+
+    def steps(
+        self, batch_size: int, order_seed: int, start: int, until: int, data_examples: int | None = None
+    ) -> Iterator[list[int]]:
+        """Training rows of every optimizer step from ``start`` to ``until`` examples seen, out of the first
+        ``data_examples`` of the nested order (None: out of all)."""
+        num_rows = len(self.train)
+        nested = order.nested_order(num_rows, self.seed)
+        num_used = num_rows if data_examples is None else min(data_examples, num_rows)
+        for positions in order.batches(num_used, batch_size, order_seed, start, until):
+            yield nested[positions].tolist()
+
+    def micro_batches(
+        self, training: TrainingSpec, order_seed: int, start: int, until: int, data_examples: int | None = None
+    ) -> Iterator[list[dict[str, Any]]]:
+        """The micro-batches of the same steps; none of them is empty."""
+        for rows in self.steps(training.batch_size, order_seed, start, until, data_examples):
+            yield [self.train.batch(piece) for piece in order.pieces(rows, training.accumulation) if piece]
+
+    def first_batches(self, count: int, size: int) -> list[dict[str, Any]]:
+        """The first ``count`` batches of the nested order, or as many as there are."""
+        nested = order.nested_order(len(self.train), self.seed)
+        starts = range(0, min(count * size, len(self.train)), size)
+        return [self.train.batch(nested[start : start + size]) for start in starts]
+
+
+def load_rows(
+    data: DataSpec,
+    processor: Any,
+    cache_folder: str,
+    *,
+    splits: tuple[Split, ...] = SPLITS,
+    progress: SplitProgress | None = None,
+) -> Rows[EncodedSet]:
+    """Read and encode ``splits`` with the model's own processor; the others are left empty.
+
+    Encoded rows are kept in ``cache_folder``. Raises what `examples.load` and `encode` raise.
+    """
+    found = examples.load(data)
+
+    def encoded(split: Split, rows: tuple[Example, ...]) -> EncodedSet:
+        return encode(
+            rows if split in splits else (),
+            processor,
+            cache_folder=cache_folder,
+            max_length=data.max_length,
+            max_bad_share=data.max_bad_share,
+            progress=(lambda done, total: progress(split, done, total)) if progress else None,
+        )
+
+    return Rows(
+        encoded("train", found.train),
+        encoded("validation", found.validation),
+        encoded("test", found.test),
+        found.report,
+        data.seed,
+    )
+
+
+def refused(rows: Rows[EncodedSet]) -> list[BadRow]:
+    """The rows that could be read but not encoded, of all splits."""
+    return [bad for split in SPLITS for bad in rows.split(split).skipped]
+
+
+def batches_by_length(rows: EncodedSet, batch_size: int) -> Iterator[dict[str, Tensor]]:
+    """All rows, those of like length together, always the same batches."""
+    by_length = sorted(range(len(rows)), key=lambda row: (int(rows.num_tokens[row]), row))
+    for start in range(0, len(by_length), batch_size):
+        yield rows.batch(by_length[start : start + batch_size])
