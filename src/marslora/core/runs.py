@@ -186,5 +186,14 @@ class Prepared(Record):
     """Of reading, encoding and probing."""
 
 
-Event = Observation | MemberResult | PackResult | Failure | Advance | Prepared | FinalResult
+class Counted(Record):
+    """What `CountSpec` asks for, or what one row of a run costs."""
+
+    num_trainable: tuple[int, ...]
+    """Of every allocation."""
+    flops_per_row: float | None = None
+    """Floating-point operations of training on one row, forward and backward."""
+
+
+Event = Observation | MemberResult | PackResult | Failure | Advance | Prepared | FinalResult | Counted
 """What comes back from the training wing, in order of happening."""

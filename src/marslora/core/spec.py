@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from marslora.core.allocation import Allocation, Space
+from marslora.core.parts import ModelInfo
 from marslora.core.record import Record
 
 PACKED_ADAPTERS = ("lora",)
@@ -267,6 +268,25 @@ class FinalSpec(Record):
     order_seed: int = 0
     """Order of the batches: that of the run in ``start_folder``, so that its rows come first."""
     report_to: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """What tells it from the other runs of a comparison."""
+        return self.output_folder
+
+
+class CountSpec(Record):
+    """The trainable parameters of one method at several allocations are asked for."""
+
+    run: FinalSpec
+    """The method; its own ranks are not looked at."""
+    info: ModelInfo
+    allocations: tuple[Allocation, ...]
+
+    @property
+    def id(self) -> str:
+        """That of the run."""
+        return self.run.id
 
 
 class PrepareSpec(Record):
