@@ -139,7 +139,7 @@ def embedded(options: argparse.Namespace) -> Trial:
     from marslora.core.runs import Failure, Observation
     from marslora.core.spec import DataSpec, KindSpec, MemberSpec, ModelSpec, PackSpec, TrainingSpec
     from marslora.engine.worker import run_pack
-    from marslora.recipes.embedded import settings
+    from marslora.recipes._embedded import settings
 
     home = Path(tempfile.mkdtemp())
     task = settings(options.task, home / "task")

@@ -22,7 +22,7 @@ def command(
     It writes the data as ordinary parquet files and then does just what `marslora search` does.
     """
     from marslora import api
-    from marslora.recipes import embedded
+    from marslora.recipes import _embedded as embedded
 
     spec = api.spec_from(embedded.settings(task, study / "data"), "the demo")
     watch(spec, study, uniform=uniform)

@@ -1,0 +1,16 @@
+"""EVA: A begins at the principal directions of each layer's inputs, and ranks follow their variance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from marslora.core.comparison import Recipe
+
+
+def eva(**options: Any) -> Recipe:
+    """Rank 16 on average, at most twice that in a linear (rho 2); options are the adapter's."""
+    return Recipe(
+        source="Paischer et al. 2024, arXiv 2410.07170",
+        ranks=16,
+        training={"adapter": {"name": "eva", "options": options}},
+    )

@@ -1,0 +1,18 @@
+"""HydraLoRA: one shared A, four B that a router in every linear weighs for every token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from marslora.core.comparison import Recipe
+
+
+def hydralora(heads: int = 4, **options: Any) -> Recipe:
+    """The public script's numbers. It adapts feed-forward blocks only (`targets` of the model); other options are the
+    adapter's."""
+    return Recipe(
+        source="Tian et al. 2024, arXiv 2404.19245",
+        ranks=4,
+        training={"adapter": {"name": "hydralora", "options": {"heads": heads, **options}}},
+        defaults={"learning_rate": 2e-4, "alpha_over_rank": 8.0, "dropout": 0.05},
+    )
