@@ -93,9 +93,9 @@ def packed(base, specs, steps, way):
 
     from marslora.adapters import _products
     from marslora.engine.levers import Levers, _towers
-    from marslora.engine.losses import AnswerHead
     from marslora.engine.pack import Member, Pack
     from marslora.engine.step import train_step
+    from marslora.models.answers import AnswerHead
 
     _products.PADDING_WORTH_AVOIDING = 0.0 if way == "packed" else WORTH_AVOIDING
     _towers.clear()

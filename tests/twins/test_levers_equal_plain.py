@@ -6,8 +6,8 @@ import torch
 from marslora.engine.check import keeps_members_apart
 from marslora.engine.flops import counted
 from marslora.engine.levers import Levers, recomputed_layers
-from marslora.engine.losses import AnswerHead
 from marslora.engine.pack import Member, Pack
+from marslora.models.answers import AnswerHead
 from tests.helpers.tiny_models import TINY
 from tests.twins.worlds import member, packed_gradients, tiny_base, train_packed, varied
 

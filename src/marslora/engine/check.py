@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from marslora.core.spec import MemberSpec
-from marslora.engine.losses import Batch
 from marslora.engine.pack import Base, Member, Pack
+from marslora.models.answers import Batch
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-7}
 HALF_TOLERANCE = 3e-2

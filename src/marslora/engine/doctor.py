@@ -10,11 +10,11 @@ from marslora.core.parts import ModelInfo, PartInfo
 from marslora.core.runs import Event, Failure, Prepared
 from marslora.core.spec import DataSpec, MemberSpec, ModelSpec, PrepareSpec, TrainingSpec
 from marslora.data.rows import load_rows
-from marslora.engine.losses import AnswerHead
 from marslora.engine.memory import member_bytes
 from marslora.engine.pack import Base
 from marslora.engine.prepare import PROBE_ROWS, prepare
 from marslora.models import loading
+from marslora.models.answers import AnswerHead
 
 Emit = Callable[[Event], None]
 

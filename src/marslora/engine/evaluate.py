@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from marslora.engine.losses import answer_logits, token_sums
 from marslora.engine.pack import Base, Pack
+from marslora.models.answers import answer_logits, token_sums
 
 
 class Scores(NamedTuple):

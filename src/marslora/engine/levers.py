@@ -14,10 +14,10 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from marslora.engine.flops import counted
-from marslora.engine.losses import Batch, answer_logits, token_sums
 from marslora.engine.meters import CostMeter
 from marslora.engine.pack import Base
 from marslora.engine.towers import FrozenTower
+from marslora.models.answers import Batch, answer_logits, token_sums
 
 T = TypeVar("T")
 LAST_PART, AFTER_ENCODERS = "language", "projector"

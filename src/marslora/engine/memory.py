@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from marslora.core.spec import MemberSpec
-from marslora.engine.losses import Batch
 from marslora.engine.pack import Base, Member, Pack
+from marslora.models.answers import Batch
 
 SHARE = 0.7
 """Of the free memory that a pack may take."""

@@ -20,7 +20,7 @@ from marslora.core.errors import ConfigError
 from marslora.core.parts import ModelInfo
 from marslora.core.schedule import rate_factor
 from marslora.core.spec import PACKED_ADAPTERS, MemberSpec, TrainingSpec
-from marslora.engine.losses import AnswerHead, Batch, TokenSums, answer_logits, token_sums
+from marslora.models.answers import AnswerHead, Batch, TokenSums, answer_logits, token_sums
 from marslora.optim._base import AbstractOptimizer
 
 

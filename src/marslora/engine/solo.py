@@ -25,8 +25,8 @@ from marslora.adapters.lora import MAGNITUDE
 from marslora.core import kinds
 from marslora.core.schedule import rate_factor
 from marslora.core.spec import MemberSpec
-from marslora.engine.losses import IGNORED, at_least_float32
 from marslora.engine.pack import Base
+from marslora.models.answers import IGNORED, at_least_float32
 from marslora.optim._base import AbstractOptimizer
 
 ADAPTER = "default"

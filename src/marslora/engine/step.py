@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from marslora.engine.losses import Batch
 from marslora.engine.pack import Pack
+from marslora.models.answers import Batch
 
 
 @dataclass(frozen=True)

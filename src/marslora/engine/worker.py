@@ -18,12 +18,12 @@ from marslora.engine.check import keeps_members_apart
 from marslora.engine.flops import counted
 from marslora.engine.levers import Levers
 from marslora.engine.loop import PackLoop
-from marslora.engine.losses import AnswerHead, Batch
 from marslora.engine.meters import CostMeter
 from marslora.engine.pack import Base
 from marslora.engine.prepare import parts_of
 from marslora.engine.progress import Progress
 from marslora.models import loading
+from marslora.models.answers import AnswerHead, Batch
 
 TOWER_SHARE = 0.25
 """Of the free memory that remembered features may take."""

@@ -13,6 +13,7 @@ from marslora.core.spec import TrainingSpec
 from marslora.data.rows import Rows, RowSet
 from marslora.finetune._cost import FlopsPerRow, count_flops
 from marslora.finetune._evaluate import Score, evaluate, mixed_precision, to_device
+from marslora.finetune._loss import AnswerLoss
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -20,9 +21,17 @@ HALF = (torch.bfloat16, torch.float16)
 class Bench:
     """Measures one model on one run's rows."""
 
-    def __init__(self, change: AbstractChange, rows: Rows[RowSet], training: TrainingSpec, dtype: torch.dtype):
+    def __init__(
+        self,
+        change: AbstractChange,
+        answers: AnswerLoss,
+        rows: Rows[RowSet],
+        training: TrainingSpec,
+        dtype: torch.dtype,
+    ):
         self.change = change
         self.model = change.model
+        self.answers = answers
         self.rows = rows
         self.batch_size = max(1, training.batch_size // training.accumulation)
         self.autocast = dtype if dtype in HALF else None
@@ -33,7 +42,7 @@ class Bench:
         """The adapted model's score."""
         rows = self.rows.split(split)
         self.num_scored += len(rows)
-        return evaluate(self.model, rows.batch, len(rows), self.batch_size, self.autocast)
+        return evaluate(self.model, self.answers, rows.batch, len(rows), self.batch_size, self.autocast)
 
     def base_score(self, split: Literal["validation", "test"]) -> Score:
         """The score of the model without its adapter."""
@@ -54,5 +63,5 @@ class Bench:
 
         trained = count_flops(train)
         self.model.zero_grad()
-        scored = count_flops(lambda: evaluate(self.model, lambda _: dict(batch), 1, 1, self.autocast))
+        scored = count_flops(lambda: evaluate(self.model, self.answers, lambda _: batch, 1, 1, self.autocast))
         return FlopsPerRow(trained / num_rows, scored / num_rows)

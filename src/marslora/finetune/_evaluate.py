@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import distributed, nn
 
-from marslora.finetune._loss import TokenSums, token_sums
+from marslora.finetune._loss import AnswerLoss
 
 Collate = Callable[[Sequence[int]], dict[str, Any]]
 
@@ -29,7 +29,14 @@ def world() -> tuple[int, int]:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, collate: Collate, num_rows: int, batch_size: int, autocast: torch.dtype | None) -> Score:
+def evaluate(
+    model: nn.Module,
+    answers: AnswerLoss,
+    collate: Collate,
+    num_rows: int,
+    batch_size: int,
+    autocast: torch.dtype | None,
+) -> Score:
     """The score on rows 0 to ``num_rows``: every process takes each n-th batch, and all get the same score.
 
     ``autocast`` is the dtype of mixed precision, None without it. The model is left in evaluation mode.
@@ -37,13 +44,11 @@ def evaluate(model: nn.Module, collate: Collate, num_rows: int, batch_size: int,
     model.eval()
     rank, num_processes = world()
     device = next(model.parameters()).device
-    sums = TokenSums.zero(device)
+    total = torch.zeros(3, dtype=torch.float64, device=device)
     for start in range(rank * batch_size, num_rows, num_processes * batch_size):
-        batch = to_device(collate(range(start, min(start + batch_size, num_rows))), device)
-        labels = batch.pop("labels")
+        batch = answers.batch(collate(range(start, min(start + batch_size, num_rows))), device)
         with mixed_precision(device, autocast):
-            sums = sums.plus(token_sums(model(**batch).logits, labels))
-    total = torch.stack(sums)
+            total += answers.sums(model, batch)
     if num_processes > 1:
         distributed.all_reduce(total)
     nats, correct, tokens = total.tolist()

@@ -17,7 +17,7 @@ from marslora.data import examples
 from marslora.data.columns import column
 from marslora.data.encode import EncodedSet
 from marslora.data.rows import SPLITS, Rows, RowSet, Split
-from marslora.finetune._loss import IGNORED
+from marslora.models.answers import IGNORED
 
 _PICTURES = ("pixel_values", "flattened_patches", "input_features", "input_values")
 """Keys of a batch whose first axis a tower's does not outnumber."""

@@ -1,51 +1,50 @@
-"""The loss of a run and its validation: nats and right guesses over answer tokens."""
+"""The loss of a run and its validation: nats and right guesses over answer tokens, logits made for these alone."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-IGNORED = -100
-
-
-class TokenSums(NamedTuple):
-    """Sums over answer tokens."""
-
-    nats: Tensor
-    correct: Tensor
-    tokens: Tensor
-
-    @classmethod
-    def zero(cls, device: torch.device) -> TokenSums:
-        """Nothing seen yet. float64: sums over many tokens."""
-        return cls(*(torch.zeros((), dtype=torch.float64, device=device) for _ in range(3)))
-
-    def plus(self, other: TokenSums) -> TokenSums:
-        """Both together."""
-        return TokenSums(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+from marslora.models.answers import AnswerHead, AnswerOutputs, Batch, answer_outputs, token_nats, token_sums
 
 
-def token_sums(logits_BTV: Tensor, labels_BT: Tensor) -> TokenSums:
-    """Sums over the answer tokens of a batch; the logits at one position predict the label at the next."""
-    logits_NV, labels_N = _answers(logits_BTV, labels_BT)
-    nats = cross_entropy(logits_NV, labels_N, reduction="sum")
-    correct = (logits_NV.argmax(-1) == labels_N).sum()
-    tokens = torch.tensor(labels_N.numel(), device=nats.device)
-    return TokenSums(nats.double(), correct.double(), tokens.double())
+class AnswerLoss:
+    """Runs a model, adapted or wrapped, and looks at its answer tokens."""
+
+    def __init__(self, base: PreTrainedModel):
+        """Of the model that ``base`` is inside: make it when the model is adapted."""
+        self.head = AnswerHead(base)
+        self.is_encoder_decoder = bool(base.config.is_encoder_decoder)
+
+    def batch(self, collated: Mapping[str, Any], device: torch.device) -> Batch:
+        """A collated batch on ``device``."""
+        return Batch.of(collated, device, is_encoder_decoder=self.is_encoder_decoder)
+
+    def at_answers(self, model: nn.Module, batch: Batch) -> AnswerOutputs:
+        """What the model gives at the answers."""
+        return answer_outputs(model, self.head, batch)
+
+    def everywhere(self, model: nn.Module, batch: Batch, *, with_labels: bool) -> AnswerOutputs:
+        """What the model gives, with logits at every position; it computes its own losses where it sees the labels."""
+        shown = {**batch.inputs, "labels": batch.labels_BT} if with_labels else batch.inputs
+        return answer_outputs(model, None, replace(batch, inputs=shown))
+
+    def nats(self, model: nn.Module, batch: Batch) -> Tensor:
+        """(N,) nats of the answer tokens."""
+        return token_nats(self.at_answers(model, batch).logits_KNV, batch.answers()[2]).squeeze(0)
+
+    def sums(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Nats, right guesses and tokens, (3,) in float64: sums over many tokens."""
+        sums = token_sums(self.at_answers(model, batch).logits_KNV, batch.answers()[2])
+        nats = sums.nats_K.sum().double()
+        return torch.stack([nats, sums.correct_K.sum().double(), nats.new_tensor(sums.num_tokens)])
 
 
-def mean_answer_loss(outputs: Any, labels_BT: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-    """Nats of the batch's answer tokens over ``num_items_in_batch``, the answer tokens of the whole optimizer step."""
-    logits_NV, labels_N = _answers(outputs["logits"], labels_BT)
-    total = cross_entropy(logits_NV, labels_N, reduction="sum")
-    return total / (labels_N.numel() if num_items_in_batch is None else num_items_in_batch)
-
-
-def _answers(logits_BTV: Tensor, labels_BT: Tensor) -> tuple[Tensor, Tensor]:
-    """The logits that predict answer tokens, in float32, and those tokens."""
-    next_BT = labels_BT[:, 1:]
-    is_answer_BT = next_BT != IGNORED
-    return logits_BTV[:, :-1][is_answer_BT].float(), next_BT[is_answer_BT]
+def mean_of_step(nats_N: Tensor, num_items: Tensor | float | None) -> Tensor:
+    """A micro-batch's share of the mean over ``num_items``, the answer tokens of the optimizer step (None: its own)."""
+    return nats_N.sum() / (max(len(nats_N), 1) if num_items is None else num_items)

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from marslora.core.errors import ConfigError, TrainingError
 from marslora.core.spec import DataSpec, ObjectiveSpec
@@ -16,7 +15,8 @@ from marslora.data import examples
 from marslora.data.columns import column
 from marslora.data.rows import RowSet
 from marslora.finetune._evaluate import Collate
-from marslora.finetune._loss import IGNORED
+from marslora.finetune._loss import mean_of_step
+from marslora.models.answers import AnswerOutputs, Batch, token_nats
 
 GROUPS = "objective_of_row"
 """Key of a batch: for every row, the place of its objective among those of rows; -1: of none."""
@@ -28,6 +28,8 @@ class Objectives:
     def __init__(self, specs: Sequence[ObjectiveSpec]):
         self.specs = tuple(specs)
         self.of_rows = tuple(spec for spec in specs if spec.rows is not None)
+        self.are_of_rows = len(self.of_rows) == len(self.specs)
+        """Whether the answers are all that is looked at."""
         self.need_labels = any(spec.output is not None for spec in specs)
         """Whether the model itself must see the labels, to compute losses of its own."""
         self._functions = {spec.name: _function(spec) for spec in specs if spec.function is not None}
@@ -38,43 +40,42 @@ class Objectives:
         return tuple(spec.name for spec in self.specs)
 
     def losses(
-        self, outputs: Any, batch: Mapping[str, Any], group_B: Tensor, num_items: Tensor | int | None, pieces: int
+        self, seen: AnswerOutputs, batch: Batch, group_B: Tensor, num_items: Tensor | float | None, pieces: int
     ) -> dict[str, Tensor]:
         """Every objective's share of its loss over the whole optimizer step; those absent from the batch are left out.
 
         Args:
-            outputs: Of the model.
-            batch: With ``labels``.
+            seen: What the model gave for the batch; with all logits where a loss is not of rows.
+            batch: On the model's device.
             group_B: See `GROUPS`.
             num_items: Answer tokens of the step, over which the losses of rows are taken.
             pieces: Micro-batches of the step, over which the others' means are taken.
         """
-        rows = self._losses_of_rows(outputs, batch["labels"], group_B, num_items) if self.of_rows else {}
+        rows = self._losses_of_rows(seen.logits_KNV, batch, group_B, num_items) if self.of_rows else {}
         found = {
-            spec.name: rows.get(spec.name, _mean(self._other(spec, outputs, batch), pieces)) for spec in self.specs
+            spec.name: rows.get(spec.name, _mean(self._other(spec, seen.outputs, batch), pieces)) for spec in self.specs
         }
         return {spec.name: spec.weight * loss for spec in self.specs if (loss := found[spec.name]) is not None}
 
     def _losses_of_rows(
-        self, outputs: Any, labels_BT: Tensor, group_B: Tensor, num_items: Tensor | int | None
+        self, logits_KNV: Tensor, batch: Batch, group_B: Tensor, num_items: Tensor | float | None
     ) -> dict[str, Tensor]:
-        next_BT = labels_BT[:, 1:]
-        is_answer_BT = next_BT != IGNORED
-        nats_N = cross_entropy(outputs["logits"][:, :-1][is_answer_BT].float(), next_BT[is_answer_BT], reduction="none")
-        group_N = group_B[:, None].expand_as(next_BT)[is_answer_BT]
-        total = max(len(nats_N), 1) if num_items is None else num_items
+        rows_N, _, tokens_N = batch.answers()
+        nats_N = token_nats(logits_KNV, tokens_N).squeeze(0)
+        group_N = group_B[rows_N]
+        total = len(nats_N) if num_items is None else num_items
         present = set(torch.unique(group_N).tolist())
         return {
-            spec.name: nats_N[group_N == place].sum() / total
+            spec.name: mean_of_step(nats_N[group_N == place], total)
             for place, spec in enumerate(self.of_rows)
             if place in present
         }
 
-    def _other(self, spec: ObjectiveSpec, outputs: Any, batch: Mapping[str, Any]) -> Tensor | None:
+    def _other(self, spec: ObjectiveSpec, outputs: Any, batch: Batch) -> Tensor | None:
         if spec.rows is not None:
             return None
         if spec.function is not None:
-            return _scalar(self._functions[spec.name](outputs, batch), spec)
+            return _scalar(self._functions[spec.name](outputs, {**batch.inputs, "labels": batch.labels_BT}), spec)
         return _scalar(_output(spec, outputs), spec)
 
 

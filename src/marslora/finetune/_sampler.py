@@ -10,7 +10,7 @@ from torch import Tensor
 from marslora.core.errors import ConfigError
 from marslora.data import order
 from marslora.finetune._evaluate import Collate
-from marslora.finetune._loss import IGNORED
+from marslora.models.answers import IGNORED
 
 
 def micro_batches(

@@ -59,14 +59,16 @@ class SeparateTrainer(FinalTrainer):
 
     def _losses(self, model: nn.Module, inputs: dict[str, Any], num_items: Tensor | int | None) -> dict[str, Tensor]:
         """The objectives' losses of a micro-batch, such that their mean over the processes is that of the step."""
-        batch = dict(inputs)
-        group_B = batch.pop(GROUPS)
-        seen = batch if self.objectives.need_labels else {k: v for k, v in batch.items() if k != "labels"}
+        group_B = inputs[GROUPS]
+        batch = self.answers.batch({k: v for k, v in inputs.items() if k != GROUPS}, self.args.device)
         self.quiet(model)
-        outputs = model(**seen)
-        if num_items is not None:
-            num_items = num_items / self.accelerator.num_processes
-        losses = self.objectives.losses(outputs, batch, group_B, num_items, self.current_gradient_accumulation_steps)
+        if self.objectives.are_of_rows:
+            seen = self.answers.at_answers(model, batch)
+        else:
+            seen = self.answers.everywhere(model, batch, with_labels=self.objectives.need_labels)
+        losses = self.objectives.losses(
+            seen, batch, group_B, self.items_of_process(num_items), self.current_gradient_accumulation_steps
+        )
         extra = self.change.extra_loss()
         if extra is not None:  # every objective has its share, so that their sum has it once
             share = extra / (self.args.gradient_accumulation_steps * max(1, len(losses)))

@@ -18,6 +18,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from marslora.adapters._method import AbstractChange
 from marslora.core.errors import TrainingError
 from marslora.core.spec import FinalSpec, ModelSpec
+from marslora.finetune._loss import AnswerLoss, mean_of_step
 from marslora.models.loading import LoadedModel, device_of
 
 NUM_LOGS, NUM_CHECKPOINTS = 50, 20
@@ -29,10 +30,17 @@ class FinalTrainer(Trainer):  # type: ignore[misc]
     """Trains on given micro-batches, in order, and stops at the first loss that is no number."""
 
     def __init__(
-        self, change: AbstractChange, *, micro_batches: list[list[int]], collate: Callable[..., Any], **kwargs: Any
+        self,
+        change: AbstractChange,
+        answers: AnswerLoss,
+        *,
+        micro_batches: list[list[int]],
+        collate: Callable[..., Any],
+        **kwargs: Any,
     ):
-        super().__init__(change.model, **kwargs)
-        self.change = change
+        # With a loss function of ours Trainer counts a step's answers, and leaves it to us to divide by them.
+        super().__init__(change.model, compute_loss_func=mean_of_step, **kwargs)
+        self.change, self.answers = change, answers
         self.micro_batches = micro_batches
         self.num_backwards = 1
         """Backward passes of a micro-batch."""
@@ -45,12 +53,20 @@ class FinalTrainer(Trainer):  # type: ignore[misc]
         sampler: Any = self.micro_batches
         return DataLoader(rows, batch_sampler=sampler, collate_fn=self.collate)
 
-    def compute_loss(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        """Trainer's, with the frozen base in evaluation mode, as it was while the ranks were compared."""
+    def compute_loss(
+        self, model: nn.Module, inputs: Any, *_: Any, num_items_in_batch: Tensor | int | None = None, **__: Any
+    ) -> Any:
+        """The mean over the step's answers, with the frozen base in evaluation mode, as it was while the ranks were
+        compared."""
         self.quiet(model)
-        loss = super().compute_loss(model, *args, **kwargs)
+        nats_N = self.answers.nats(model, self.answers.batch(inputs, self.args.device))
+        loss = mean_of_step(nats_N, self.items_of_process(num_items_in_batch))
         extra = self.change.extra_loss()
         return loss if extra is None else loss + extra / self.args.gradient_accumulation_steps
+
+    def items_of_process(self, num_items: Tensor | int | None) -> Tensor | float | None:
+        """Answer tokens of the step a process, such that the mean of the processes' losses is that of the step."""
+        return None if num_items is None else num_items / self.accelerator.num_processes
 
     def quiet(self, model: nn.Module) -> None:
         """Put everything but `_stays_loud` in evaluation mode."""

@@ -18,7 +18,7 @@ from marslora.finetune._callbacks import StopWhenAsked, Watch, listening_for_sig
 from marslora.finetune._checkpoints import Progress
 from marslora.finetune._cost import peak_bytes
 from marslora.finetune._labels import labelled
-from marslora.finetune._loss import mean_answer_loss
+from marslora.finetune._loss import AnswerLoss
 from marslora.finetune._method_steps import MethodSteps
 from marslora.finetune._model import adapted, build_optimizer, method_of, part_of_linears
 from marslora.finetune._objectives import GroupingCollate, Objectives, group_rows
@@ -83,7 +83,8 @@ class _FinalRun:
         self.spec, self.start, self.rows, self.change, self.optimizer = spec, start, rows, change, optimizer
         self.is_first = arguments.process_index == 0
         self.emit: Emit = emit if self.is_first else _ignore
-        self.bench = Bench(change, rows, spec.training, loaded.dtype)
+        self.answers = AnswerLoss(loaded.model)
+        self.bench = Bench(change, self.answers, rows, spec.training, loaded.dtype)
         self.trainer = self._trainer(arguments)
         self.flops = self.bench.flops_per_row(
             lambda batch: self.trainer.compute_loss(change.model, batch), self.trainer.num_backwards
@@ -113,7 +114,7 @@ class _FinalRun:
         common = {
             "change": self.change,
             "args": arguments,
-            "compute_loss_func": mean_answer_loss,
+            "answers": self.answers,
             "optimizers": (
                 self.optimizer,
                 wsd_scheduler(self.optimizer, training, _total_steps(spec), self.start.step),

@@ -1,34 +1,104 @@
+"""Logits at the answers alone give the loss, the gradients and the guesses that all logits give."""
+
+import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from torch.nn.functional import cross_entropy
 
-from marslora.finetune._loss import mean_answer_loss, token_sums
+from marslora.finetune._loss import AnswerLoss, mean_of_step
+from tests.helpers import tiny_models
+
+CPU = torch.device("cpu")
 
 
-def test_only_answers_count_and_each_is_predicted_from_the_token_before():
-    logits_BTV = torch.zeros(1, 4, 3)
-    logits_BTV[0, 1, 2] = 5.0
-    labels_BT = torch.tensor([[-100, -100, 2, 1]])
-    sums = token_sums(logits_BTV, labels_BT)
-    sure = -torch.log_softmax(torch.tensor([0.0, 0.0, 5.0]), 0)[2]
-    torch.testing.assert_close(sums.nats.float(), sure + torch.log(torch.tensor(3.0)))
-    assert sums.tokens == 2
-    assert sums.correct == 1
+def small(name):
+    """A tiny model, all of it trained, and a batch whose rows have answers of unequal length."""
+    model, batch = tiny_models.build(name)
+    labels_BT = batch["labels"].clone()
+    labels_BT[0, :-2] = -100
+    return model.eval().requires_grad_(True), {**batch, "labels": labels_BT}
+
+
+def gradients(model, loss):
+    model.zero_grad()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_vl", "gemma3", "florence2"])
+def test_loss_and_gradients_are_those_of_the_plain_model(name):
+    model, batch = small(name)
+    answers = AnswerLoss(model)
+    ours = mean_of_step(answers.nats(model, answers.batch(batch, CPU)), None)
+    found = gradients(model, ours)
+    outputs = model(**batch, use_cache=False)
+    plain = outputs.loss
+    torch.testing.assert_close(ours, plain)
+    wanted = gradients(model, plain)
+    assert found.keys() == wanted.keys() and found
+    for key in wanted:
+        torch.testing.assert_close(found[key], wanted[key], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["llava", "florence2"])
+def test_guesses_and_tokens_are_counted_where_the_answers_are(name):
+    model, batch = small(name)
+    answers = AnswerLoss(model)
+    shift = 0 if name == "florence2" else 1
+    with torch.no_grad():
+        nats, correct, tokens = answers.sums(model, answers.batch(batch, CPU)).tolist()
+        logits_BTV = model(**batch, use_cache=False).logits
+    labels_BT = batch["labels"][:, shift:]
+    logits_BTV = logits_BTV[:, : labels_BT.shape[1]]
+    is_answer_BT = labels_BT != -100
+    assert tokens == int(is_answer_BT.sum())
+    assert correct == int((logits_BTV.argmax(-1) == labels_BT)[is_answer_BT].sum())
+    assert nats == pytest.approx(float(cross_entropy(logits_BTV[is_answer_BT], labels_BT[is_answer_BT])) * tokens)
+
+
+@pytest.mark.parametrize("head", ["plain", "LoRA on the head", "head trained whole"])
+def test_the_head_sees_the_answers_alone_also_inside_peft(head):
+    model, batch = small("llava")
+    targets = {"target_modules": ["q_proj", "lm_head"] if head == "LoRA on the head" else ["q_proj"]}
+    whole = {"modules_to_save": ["lm_head"]} if head == "head trained whole" else {}
+    adapted = get_peft_model(model, LoraConfig(r=2, init_lora_weights=False, **targets, **whole))
+    answers = AnswerLoss(model)
+    seen = []
+    handle = model.get_output_embeddings().register_forward_hook(lambda _, __, out: seen.append(out.shape[:2]))
+    ours = mean_of_step(answers.nats(adapted, answers.batch(batch, CPU)), None)
+    handle.remove()
+    found = gradients(adapted, ours)
+    assert seen == [(1, int((batch["labels"][:, 1:] != -100).sum()))]
+    plain = adapted(**batch).loss
+    torch.testing.assert_close(ours, plain)
+    wanted = gradients(adapted, plain)
+    assert found.keys() == wanted.keys()
+    for key in wanted:
+        torch.testing.assert_close(found[key], wanted[key], rtol=1e-4, atol=1e-6)
 
 
 def test_the_loss_of_micro_batches_adds_up_to_that_of_the_step():
-    logits_BTV = torch.randn(6, 5, 7, generator=torch.Generator().manual_seed(0))
-    labels_BT = torch.randint(0, 7, (6, 5), generator=torch.Generator().manual_seed(1))
-    labels_BT[:4, :3] = -100
-    whole = mean_answer_loss({"logits": logits_BTV}, labels_BT)
-    count = (labels_BT[:, 1:] != -100).sum()
-    halves = [
-        mean_answer_loss({"logits": logits_BTV[part]}, labels_BT[part], count) for part in (slice(2), slice(2, 6))
-    ]
-    torch.testing.assert_close(sum(halves), whole)
+    nats_N = torch.rand(9, generator=torch.Generator().manual_seed(0))
+    halves = [mean_of_step(nats_N[part], 9) for part in (slice(2), slice(2, 9))]
+    torch.testing.assert_close(sum(halves), mean_of_step(nats_N, None))
 
 
 def test_a_batch_of_blank_rows_has_no_loss_and_no_gradient():
-    logits_BTV = torch.randn(1, 3, 4, requires_grad=True)
-    loss = mean_answer_loss({"logits": logits_BTV}, torch.full((1, 3), -100), 10)
-    loss.backward()
-    assert loss == 0
-    assert logits_BTV.grad.abs().max() == 0
+    model, batch = small("llava")
+    blank = {**batch, "labels": torch.full_like(batch["labels"], -100)}
+    answers = AnswerLoss(model)
+    for num_items in (10, None):
+        loss = mean_of_step(answers.nats(model, answers.batch(blank, CPU)), num_items)
+        assert loss == 0
+        assert all(not grad.any() for grad in gradients(model, loss).values())
+
+
+def test_all_logits_are_made_where_others_than_the_answers_are_looked_at():
+    model, batch = small("llava")
+    answers = AnswerLoss(model)
+    with torch.no_grad():
+        moved = answers.batch(batch, CPU)
+        few, seen = answers.at_answers(model, moved), answers.everywhere(model, moved, with_labels=True)
+    assert seen.outputs.logits.shape[:2] == batch["labels"].shape
+    torch.testing.assert_close(seen.logits_KNV, few.logits_KNV)
+    assert seen.outputs.loss is not None and few.outputs.loss is None

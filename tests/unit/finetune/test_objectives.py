@@ -14,6 +14,7 @@ from marslora.finetune import _separate_trainer
 from marslora.finetune._gradient_log import GradientLog
 from marslora.finetune._objectives import Objectives
 from marslora.finetune._separate_trainer import SeparateTrainer
+from marslora.models.answers import AnswerOutputs, Batch, token_nats
 from tests.unit.finetune.conftest import maker
 from tests.unit.finetune.test_processes import ENVIRONMENT, command
 from tests.unit.finetune.tiny import distance, run, weights
@@ -226,17 +227,17 @@ def test_a_spec_without_objectives_is_written_as_before():
 
 
 def test_losses_of_rows_add_up_to_the_ordinary_loss():
-    from marslora.finetune._loss import mean_answer_loss
-
     make = torch.Generator().manual_seed(0)
-    outputs = {"logits": torch.randn(4, 5, 7, generator=make)}
     labels_BT = torch.randint(0, 7, (4, 5), generator=make)
     labels_BT[:, :2] = -100
+    batch = Batch({}, labels_BT)
+    seen = AnswerOutputs(torch.randn(1, 12, 7, generator=make), None)
     objectives = Objectives([ObjectiveSpec(**fields) for fields in BY_TASK])
-    found = objectives.losses(outputs, {"labels": labels_BT}, torch.tensor([0, 1, 1, 0]), 20, 1)
-    torch.testing.assert_close(sum(found.values()), mean_answer_loss(outputs, labels_BT, 20))
+    found = objectives.losses(seen, batch, torch.tensor([0, 1, 1, 0]), 20, 1)
+    whole = token_nats(seen.logits_KNV, batch.answers()[2]).sum() / 20
+    torch.testing.assert_close(sum(found.values()), whole)
     assert list(found) == ["short", "long"]
-    assert list(objectives.losses(outputs, {"labels": labels_BT}, torch.zeros(4, dtype=int), 20, 1)) == ["short"]
+    assert list(objectives.losses(seen, batch, torch.zeros(4, dtype=int), 20, 1)) == ["short"]
 
 
 def test_the_log_forgets_what_a_killed_run_wrote_too_much(tmp_path):

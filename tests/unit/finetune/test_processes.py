@@ -110,7 +110,7 @@ train = worker._FinalRun._train
 
 def keep(self, *arguments):
     train(self, *arguments)
-    kept.update({n: p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad})
+    kept.update({n: p.detach().clone() for n, p in self.change.model.named_parameters() if p.requires_grad})
 
 worker._FinalRun._train = keep
 events = []

@@ -1,4 +1,4 @@
-"""The loss of every member on its own chunk: nats of the answer tokens, logits made for these alone."""
+"""The loss of answer tokens, logits made for these alone; of many members at once, each on its own chunk."""
 
 from __future__ import annotations
 
@@ -99,24 +99,42 @@ class AnswerHead:
         return (hidden_BTD[self._positions].unsqueeze(0), *rest)
 
 
-def answer_logits(model: Any, head: AnswerHead | None, batch: Batch, members: int) -> Tensor:
-    """(K, N, V) logits that predict the N answer tokens, for each member's chunk. Without ``head``: the plain path."""
+class AnswerOutputs(NamedTuple):
+    """What a model gave for a batch."""
+
+    logits_KNV: Tensor
+    """What predicts the N answer tokens, for each of K members' chunks."""
+    outputs: Any
+    """Of the model; its logits are at all positions only where no `AnswerHead` took part."""
+
+
+def answer_outputs(model: Any, head: AnswerHead | None, batch: Batch, members: int = 1) -> AnswerOutputs:
+    """Run a model on ``members`` chunks. Without ``head`` all logits are made: the plain path."""
     rows_N, positions_N, _ = batch.answers()
     chunks_KN = rows_N + batch.num_rows * torch.arange(members, device=rows_N.device).unsqueeze(-1)
     rows, positions = chunks_KN.flatten(), positions_N.repeat(members)
     with head.at(rows, positions) if head else contextlib.nullcontext():
-        logits: Tensor = model(**batch.repeated(members), use_cache=False).logits
+        outputs = model(**batch.repeated(members), use_cache=False)
+    logits: Tensor = outputs.logits
     if logits.shape[:2] != (1, len(rows)):
         logits = logits[rows, positions]
-    return logits.view(members, len(rows_N), -1)
+    return AnswerOutputs(logits.view(members, len(rows_N), logits.shape[-1]), outputs)
+
+
+def answer_logits(model: Any, head: AnswerHead | None, batch: Batch, members: int) -> Tensor:
+    """(K, N, V) logits that predict the N answer tokens, for each member's chunk."""
+    return answer_outputs(model, head, batch, members).logits_KNV
 
 
 def token_sums(logits_KNV: Tensor, tokens_N: Tensor) -> TokenSums:
     """Nats and right guesses of each member, in float32."""
+    correct_K = (logits_KNV.detach().argmax(-1) == tokens_N).sum(-1)
+    return TokenSums(token_nats(logits_KNV, tokens_N).sum(-1), correct_K, len(tokens_N))
+
+
+def token_nats(logits_KNV: Tensor, tokens_N: Tensor) -> Tensor:
+    """(K, N) nats of every answer token, in float32 at least."""
     members, num_tokens, vocabulary = logits_KNV.shape
-    tokens_KN = tokens_N.expand(members, -1)
-    nats_KN = cross_entropy(
-        at_least_float32(logits_KNV.reshape(-1, vocabulary)), tokens_KN.reshape(-1), reduction="none"
-    )
-    correct_K = (logits_KNV.detach().argmax(-1) == tokens_KN).sum(-1)
-    return TokenSums(nats_KN.view(members, num_tokens).sum(-1), correct_K, num_tokens)
+    tokens = tokens_N.expand(members, -1).reshape(-1)
+    nats = cross_entropy(at_least_float32(logits_KNV.reshape(-1, vocabulary)), tokens, reduction="none")
+    return nats.view(members, num_tokens)
