@@ -310,6 +310,7 @@ class Meter:
 
     totals: dict[str, int]
     done: dict[str, float] = field(default_factory=dict)
+    task: str = "calibration"
 
     @classmethod
     def of(cls, packs: Sequence[PackSpec]) -> Meter:
@@ -321,7 +322,7 @@ class Meter:
         if step.task not in self.totals:
             return step
         self.done[step.task] = step.done
-        return Advance(task="calibration", done=sum(self.done.values()), total=sum(self.totals.values()))
+        return Advance(task=self.task, done=sum(self.done.values()), total=sum(self.totals.values()))
 
     def finish(self, pack: str) -> Advance:
         """The bar after a pack has ended, whether or not all its members got to their ends."""
