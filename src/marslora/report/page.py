@@ -54,11 +54,15 @@ def summary(folder: Path) -> list[str]:
 
 def render(data: ReportData) -> str:
     """The whole page."""
-    written = body(data)
+    return document(f"{headline(data)} - marslora", body(data))
+
+
+def document(title: str, body: Markup) -> str:
+    """A whole page that needs nothing else: styles, the body, plotly, and the script that draws the figures."""
     return Template(_file("page.html")).substitute(
-        title=html.escape(f"{headline(data)} - marslora"),
+        title=html.escape(title),
         css=_file("page.css"),
-        body=written,
+        body=body,
         plotly=get_plotlyjs(),
         script=_file("page.js"),
     )
