@@ -41,7 +41,7 @@ class Decision:
     final: FinalResult | None = None
     """How the final run ended; None if it was not asked for."""
     uniform: FinalResult | None = None
-    """How the uniform baseline ended; None if it was not asked for."""
+    """How the uniform baseline ended; None if it was not asked for, or the chosen ranks are uniform."""
 
     @property
     def chosen(self) -> Allocation:
@@ -122,7 +122,7 @@ def search(
         study: The study folder; None derives one from the arguments.
         storage: An Optuna storage URL; None is an SQLite file in the study folder.
         final: Train the chosen allocation to the end.
-        uniform: Train one uniform rank with as many parameters too, to compare.
+        uniform: Train one uniform rank with as many parameters too, to compare; not where that is what was chosen.
         report_to: Trackers of `transformers.Trainer` for the final run.
         listener: Who is told about progress.
 

@@ -185,9 +185,16 @@ class Pipeline:
         spec = self.plan_final()
         return self._final("final", spec, f"Training the chosen allocation ({spec.allocation})")
 
-    def train_uniform(self) -> FinalResult:
-        """The same full run at one rank for every part, as near as it gets to the same number of parameters."""
-        allocation = equal_uniform(self.problem(), self.decide().chosen)
+    def train_uniform(self) -> FinalResult | None:
+        """The same full run at one rank for every part, as near as it gets to the same number of parameters.
+
+        None where that is the chosen allocation: there is nothing else to train.
+        """
+        chosen = self.decide().chosen
+        allocation = equal_uniform(self.problem(), chosen)
+        if allocation == chosen:
+            self.listener.note(f"The chosen ranks are uniform already ({chosen}): no other baseline is trained.")
+            return None
         spec = self._plan("uniform", allocation)
         return self._final("uniform", spec, f"Training the uniform baseline ({allocation})")
 

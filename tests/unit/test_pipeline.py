@@ -149,6 +149,22 @@ def test_a_full_run_is_whole_batches():
     assert full_examples(TrainingSpec(examples=5, batch_size=16), 100) == 16
 
 
+def test_a_uniform_choice_is_its_own_baseline(tmp_path, monkeypatch):
+    class Heard(pipeline.Silent):
+        notes: list[str] = []
+
+        def note(self, text):
+            self.notes.append(text)
+
+    with Study.create(tmp_path, spec("uniform")) as study:
+        line = Pipeline(study, listener=Heard())
+        line.train()
+        monkeypatch.setattr(pipeline, "RUN_FINAL", "nowhere:nothing")
+        assert line.train_uniform() is None
+        assert not study.path("uniform.json").exists()
+    assert "uniform already (vision=16 projector=16 language=16)" in Heard.notes[0]
+
+
 def test_the_uniform_baseline_has_about_as_many_parameters(tmp_path):
     with Study.create(tmp_path, spec()) as study:
         problem = Pipeline(study).problem()

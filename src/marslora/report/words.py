@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from marslora.core.allocation import Allocation
 from marslora.core.decision import Candidate
 from marslora.core.runs import FinalResult
 from marslora.report.data import ReportData, calibration_spending, final_spending, grid_spending, total_spending
@@ -103,9 +104,9 @@ def _tested(final: FinalResult) -> list[str]:
 
 def _over_uniform(data: ReportData) -> list[str]:
     final, uniform = data.final, data.uniform
+    if len(data.searched) > 1 and _is_even(data.decision.chosen, data):
+        return ["The chosen ranks are uniform already."]
     if final is not None and uniform is not None:
-        if data.uniform_allocation == data.decision.chosen:
-            return ["The chosen ranks are uniform already."]
         difference = uniform.validation_loss - final.validation_loss
         allocation = data.uniform_allocation
         rank = "a uniform rank" if allocation is None else f"uniform rank {allocation.get(data.searched[0])}"
@@ -125,15 +126,19 @@ def _over_uniform(data: ReportData) -> list[str]:
 
 def _even(data: ReportData) -> Candidate | None:
     """The candidate with one rank for every searched part, nearest to the choice in trainable parameters."""
-    if len({data.decision.chosen.get(part) for part in data.searched}) == 1:
+    if _is_even(data.decision.chosen, data):
         return None
     wanted = data.num_trainable(data.decision.chosen)
     even = [
         candidate
         for candidate in data.decision.candidates
-        if len({candidate.allocation.get(part) for part in data.searched}) == 1 and candidate.status != "chosen"
+        if _is_even(candidate.allocation, data) and candidate.status != "chosen"
     ]
     return min(even, key=lambda each: abs(data.num_trainable(each.allocation) - wanted), default=None)
+
+
+def _is_even(allocation: Allocation, data: ReportData) -> bool:
+    return len({allocation.get(part) for part in data.searched}) == 1
 
 
 def price(data: ReportData) -> str:

@@ -80,7 +80,10 @@ def test_without_a_final_run_the_gain_is_expected_not_claimed():
 
 def test_a_uniform_choice_is_not_compared_with_another_uniform_rank():
     data = worlds.made("null")
+    assert data.uniform is None
     assert "Uniform rank" not in said(data)
+    assert "The chosen ranks are uniform already." in said(data)
+    assert "uniform" not in said(worlds.made("one_part"))
 
 
 def test_three_parts_are_listed():
