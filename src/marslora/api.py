@@ -20,6 +20,7 @@ from marslora.store.study import Study
 if TYPE_CHECKING:
     from peft import LoraConfig
 
+    from marslora.core.comparison import Comparison
     from marslora.executors._base import AbstractExecutor
 
 DEFAULT_RANKS = (1, 4, 16, 64)
@@ -151,6 +152,68 @@ def search(
     return run_study(
         spec, folder, storage=storage, final=final, uniform=uniform, report_to=report_to, listener=listener
     )
+
+
+def compare(
+    *,
+    model: Any = None,
+    train: Any = None,
+    methods: Sequence[str | Mapping[str, Any]],
+    demo: str | None = None,
+    processor: Any = None,
+    eval: Any = None,
+    test: Any = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    equal: str = "parameters",
+    ranks: int | Mapping[str, int] | None = None,
+    training: Mapping[str, Any] | None = None,
+    data: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    listener: Listener | None = None,
+) -> Comparison:
+    """Train several methods on the same rows, seeds and budget; call again with the same arguments to continue.
+
+    Args:
+        model: As in `search`.
+        train: As in `search`.
+        methods: The reference first. Each a recipe of `marslora.recipes`, ``RECIPE:key=value,...`` as on the command
+            line, or a mapping of `MethodSpec`'s fields.
+        demo: An embedded task, instead of ``model`` and ``train``.
+        processor: As in `search`.
+        eval: As in `search`.
+        test: Rows that are looked at once, at the end of every run.
+        seeds: Each a run of every method.
+        equal: ``parameters``, ``compute`` or ``examples``: see `ComparisonSpec`.
+        ranks: Of every method that is given none of its own; None: the recipes'.
+        training: Fields of `TrainingSpec` for all methods; they override what the recipes' papers used.
+        data: Further fields of `DataSpec`.
+        out: The folder; None derives one from the arguments.
+        listener: Who is told about progress.
+
+    Raises:
+        MarsloraError: With what was expected, what was found and how to mend it. A method that fails (the reference's
+            plan excepted) is reported in the result instead.
+    """
+    from marslora.comparison.run import run
+    from marslora.comparison.settings import asked, demo_settings
+
+    if demo is not None:
+        base = demo_settings(demo, Path(out or f"comparisons/demo-{demo}"))
+        out = out or f"comparisons/demo-{demo}"
+    else:
+        rows = {"train": _held_rows("train", train), "validation": _held_rows("eval", eval)}
+        base = {"model": {"path": _held_model(model, processor)}, "data": {**rows, "test": _held_rows("test", test)}}
+    settings = {
+        "model": base["model"],
+        "data": {**base["data"], **(data or {})},
+        "training": {**base.get("training", {}), **(training or {})},
+        "methods": list(methods),
+        "seeds": list(seeds),
+        "equal": equal,
+        "ranks": ranks,
+    }
+    wanted = asked(settings, "the comparison's arguments")
+    return run(wanted, Path(out) if out else wanted.default_folder, listener=listener)
 
 
 def attach(model: Any, folder: str | Path) -> Any:

@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine": {"core", "adapters", "gradients", "optim", "models", "data"},
     "finetune": {"core", "adapters", "gradients", "optim", "models", "data"},
 }
-FRONT = {"pipeline", "api", "recipes", "cli", "__init__", "__main__"}
+FRONT = {"pipeline", "comparison", "api", "recipes", "cli", "__init__", "__main__"}
 TORCH_FREE = {"core", "store", "laws", "strategies", "replay", "executors", "exporters", "report"}
 HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets"}
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 80

@@ -10,6 +10,7 @@ from rich.table import Table
 from marslora.core import kinds
 
 ROOMS = {
+    "recipe": "recipes",
     "strategy": "strategies",
     "law": "laws",
     "adapter": "adapters",
@@ -21,7 +22,7 @@ ROOMS = {
 
 
 def command() -> None:
-    """List every strategy, law, adapter, optimizer, combiner of gradients, executor and exporter that can be named.
+    """List every recipe, strategy, law, adapter, optimizer, combiner of gradients, executor and exporter that can be named.
 
     A kind of your own is named by `package.module:Class`.
     """

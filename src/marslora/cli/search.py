@@ -6,6 +6,7 @@ from typing import Any
 
 from marslora.cli import _options as options
 from marslora.cli import _settings
+from marslora.cli._executor import executor_of
 from marslora.cli._run import watch
 from marslora.core.errors import ConfigError
 
@@ -92,13 +93,5 @@ def command(
         final=final,
         uniform=uniform,
         report_to=report_to or (),
-        executor=_executor(workers),
+        executor=executor_of(workers),
     )
-
-
-def _executor(workers: int):  # type: ignore[no-untyped-def]
-    if workers == 0:
-        return None
-    from marslora.executors.processes import Processes
-
-    return Processes(workers)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from transformers import PrinterCallback, TrainingArguments
 
 from marslora.adapters._method import AbstractChange
-from marslora.core.runs import GRADIENTS, Cost, Event, FinalResult
+from marslora.core.runs import GRADIENTS, Cost, Counted, Event, FinalResult
 from marslora.core.schedule import evaluation_steps, num_steps
 from marslora.core.spec import FinalSpec
 from marslora.data.rows import Rows, RowSet, load_rows
@@ -48,6 +49,19 @@ def run_final(spec: FinalSpec, emit: Emit) -> None:
     if (known := _output.finished(spec)) is not None:
         emit(known)
         return
+    with _begun(spec, emit) as run:
+        run.run()
+
+
+def weigh_final(spec: FinalSpec, emit: Emit) -> None:
+    """Emit what ``spec`` would train and what a row of it costs, as a `Counted`; nothing is trained."""
+    with _begun(spec, emit) as run:
+        emit(Counted(num_trainable=(run.change.num_trainable(),), flops_per_row=run.flops.trained))
+
+
+@contextlib.contextmanager
+def _begun(spec: FinalSpec, emit: Emit) -> Iterator[_FinalRun]:
+    """The run of ``spec`` before its first step; afterwards the model is what it was."""
     method = method_of(spec.training)
     start = read_start(Path(spec.start_folder) if spec.start_folder else None)
     check_trackers(spec.report_to)
@@ -63,7 +77,7 @@ def run_final(spec: FinalSpec, emit: Emit) -> None:
         rows = encoded if method is None else labelled(encoded, spec.data, method)
     with adapted(loaded, spec, method, rows, part_of) as change:
         optimizer = build_optimizer(change, part_of, spec)
-        _FinalRun(spec, start, arguments, loaded, rows, change, optimizer, emit).run()
+        yield _FinalRun(spec, start, arguments, loaded, rows, change, optimizer, emit)
 
 
 class _FinalRun:

@@ -1,0 +1,1 @@
+"""Methods trained on the same rows, seeds and budget, side by side."""

@@ -1,0 +1,266 @@
+"""The stages of a comparison: prepare, make equal, train, summarise. Each leaves its artifact in the folder.
+
+What is finished is never done again: the same command run again continues, and methods can be added to a folder. Like
+`marslora.pipeline`, this file knows both wings and hands work to an executor by dotted name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from marslora import adapters, gradients, optim, recipes
+from marslora.comparison.matching import allocation_of, examples_for, ladder, nearest
+from marslora.comparison.standings import summarised
+from marslora.core import kinds
+from marslora.core.allocation import Allocation
+from marslora.core.comparison import Compared, Comparison, ComparisonSpec, MethodRun, MethodSpec, Recipe, training_of
+from marslora.core.errors import ConfigError, MarsloraError, named
+from marslora.core.parts import ModelInfo
+from marslora.core.record import Record
+from marslora.core.runs import Advance, Counted, Event, Failure, FinalResult, Prepared
+from marslora.core.schedule import full_examples
+from marslora.core.spec import CountSpec, FinalSpec
+from marslora.executors._base import AbstractExecutor
+from marslora.executors.inline import Inline
+from marslora.pipeline import Listener, Meter, Pipeline, Silent, digest, full_modules
+from marslora.recipes._find import find
+from marslora.store.study import Study
+
+COUNT = "marslora.finetune.attempt:count_parameters"
+WEIGH = "marslora.finetune.attempt:weigh_row"
+TRAIN = "marslora.finetune.attempt:train"
+RESULT = "compare.json"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One method, ready to be trained."""
+
+    entry: MethodSpec
+    recipe: Recipe
+    run: FinalSpec
+    """Of no seed yet."""
+    num_planned: int = 0
+    flops_per_row: float | None = None
+
+
+@dataclass
+class Comparing:
+    """The stages of one comparison. The study holds the model, the data and the settings that all methods share."""
+
+    study: Study
+    spec: ComparisonSpec
+    common: Mapping[str, Any]
+    executor: AbstractExecutor = field(default_factory=Inline)
+    listener: Listener = field(default_factory=Silent)
+    errors: dict[str, str] = field(default_factory=dict)
+    """Why a method could not be planned, by its title; why a run failed, by its id."""
+
+    def run(self) -> Comparison:
+        """All stages that are not there yet; the comparison, kept in ``compare.json``.
+
+        Raises what reading model and data raises, and what is wrong with the reference; any other method that fails
+        is reported in the result.
+        """
+        prepared = Pipeline(self.study, self.executor, self.listener).prepare()
+        planned = self.plan(prepared)
+        results = self.train(planned)
+        comparison = self._summary(prepared, planned, results)
+        self.study.write(RESULT, comparison, "")
+        return comparison
+
+    def plan(self, prepared: Prepared) -> dict[str, Planned]:
+        """Every method that can be trained, made equal, by title."""
+        found: dict[str, Planned] = {}
+        self.listener.stage(f"Making methods equal: {self.spec.equal}")
+        for entry in self.spec.methods:
+            reference = next(iter(found.values()), None)
+            try:
+                found[entry.title] = self._equal(self._planned(entry, prepared), reference, prepared.info)
+            except MarsloraError as error:
+                if reference is None:
+                    raise
+                self.errors[entry.title] = str(error)
+                self.listener.note(f"{entry.title} is left out: {error}")
+        return found
+
+    def train(self, planned: Mapping[str, Planned]) -> dict[str, FinalResult]:
+        """The results of all runs by their ids; those that are there already are not made again."""
+        specs = [self._seeded(method, seed) for seed in self.spec.seeds for method in planned.values()]
+        found = {spec.id: known for spec in specs if (known := self._known(spec)) is not None}
+        waiting = [spec for spec in specs if spec.id not in found]
+        if not waiting:
+            return found
+        there = f", {len(found)} of them are there already" if found else ""
+        self.listener.stage(f"Training {len(planned)} methods x {len(self.spec.seeds)} seeds{there}")
+        meter = Meter({spec.id: spec.full_examples for spec in waiting}, task="comparison")
+        by_id = {spec.id: spec for spec in waiting}
+
+        def receive(event: Event) -> None:
+            match event:
+                case Advance():
+                    self.listener.advance(meter.advance(event))
+                case FinalResult():
+                    spec = next(each for each in waiting if event.adapter_folder.startswith(f"{each.id}/"))
+                    found[spec.id] = event.model_copy(update={"allocation": spec.allocation})
+                    self.study.write(self._name(spec), found[spec.id], self._inputs(spec))
+                    self.listener.advance(meter.finish(spec.id))
+                case Failure():
+                    self.errors[event.pack] = f"{event.error}: {event.message}"
+                    self.listener.note(f"{self._name(by_id[event.pack])} failed: {self.errors[event.pack]}")
+                    self.listener.advance(meter.finish(event.pack))
+
+        self.executor.run(TRAIN, waiting, receive)
+        return found
+
+    def _planned(self, entry: MethodSpec, prepared: Prepared) -> Planned:
+        info, spec = prepared.info, self.study.spec
+        recipe = find(entry.recipe, entry.options)
+        training = training_of(recipe, entry, dict(self.common), tuple(part.name for part in info.parts))
+        for room, kind in ((adapters, training.adapter), (optim, training.optimizer), (gradients, training.gradients)):
+            kinds.check(room, kind.name)
+        allocation = allocation_of(ranks_of(recipe, entry, self.spec), info, training.full)
+        run = FinalSpec(
+            model=spec.model,
+            data=spec.data,
+            training=training,
+            allocation=allocation,
+            module_ranks=info.module_ranks(allocation),
+            full_modules=full_modules(info, training),
+            stacked=info.stacked(allocation),
+            full_examples=full_examples(spec.training, prepared.data.num_train),
+            output_folder=str(self.study.path("runs", slug(entry.title))),
+            cache_folder=str(self.study.path("cache")),
+        )
+        return Planned(entry, recipe, run)
+
+    def _equal(self, method: Planned, reference: Planned | None, info: ModelInfo) -> Planned:
+        own = method.run.allocation
+        if reference is None or self.spec.equal != "parameters":
+            method = replace(method, num_planned=self._counts(method, info, (own,))[0])
+        else:
+            rungs = ladder(own)
+            counts = self._counts(method, info, rungs)
+            chosen = nearest(counts, reference.num_planned)
+            method = replace(method, run=with_ranks(method.run, rungs[chosen], info), num_planned=counts[chosen])
+        if self.spec.equal != "compute":
+            return method
+        flops = self._flops_per_row(method)
+        if reference is not None and reference.flops_per_row is not None:
+            budget = reference.run.full_examples * reference.flops_per_row
+            examples = examples_for(budget, flops, method.run.training.batch_size)
+            method = replace(method, run=method.run.model_copy(update={"full_examples": examples}))
+        return replace(method, flops_per_row=flops)
+
+    def _counts(self, method: Planned, info: ModelInfo, allocations: Sequence[Allocation]) -> tuple[int, ...]:
+        asked = CountSpec(run=method.run, info=info, allocations=tuple(allocations))
+        return self._ask(COUNT, asked, f"plan/{slug(method.entry.title)}-count.json").num_trainable
+
+    def _flops_per_row(self, method: Planned) -> float:
+        aside = method.run.model_copy(update={"output_folder": str(self.study.path("plan", slug(method.entry.title)))})
+        flops = self._ask(WEIGH, aside, f"plan/{slug(method.entry.title)}-weight.json").flops_per_row
+        if not flops:
+            raise ConfigError(f"no floating-point operations of `{method.entry.title}` could be counted.")
+        return flops
+
+    def _ask(self, work: str, spec: Record, name: str) -> Counted:
+        if (known := self.study.read(name, Counted, spec.digest())) is not None:
+            return known
+        answers: list[Counted] = []
+
+        def receive(event: Event) -> None:
+            match event:
+                case Failure():
+                    raise named(event.error, event.message)
+                case Counted():
+                    answers.append(event)
+
+        self.executor.run(work, [spec], receive)
+        self.study.write(name, answers[-1], spec.digest())
+        return answers[-1]
+
+    def _seeded(self, method: Planned, seed: int) -> FinalSpec:
+        folder = f"{method.run.output_folder}.s{seed}"
+        return method.run.model_copy(update={"seed": seed, "order_seed": seed, "output_folder": folder})
+
+    def _known(self, spec: FinalSpec) -> FinalResult | None:
+        return self.study.read(self._name(spec), FinalResult, self._inputs(spec))
+
+    def _name(self, spec: FinalSpec) -> str:
+        return f"runs/{spec.output_folder.rpartition('/')[2]}.json"
+
+    def _inputs(self, spec: FinalSpec) -> str:
+        """What the result was made from; not where things lie."""
+        return digest(spec.model_copy(update={"output_folder": "", "cache_folder": ""}).digest())
+
+    def _summary(
+        self, prepared: Prepared, planned: Mapping[str, Planned], results: Mapping[str, FinalResult]
+    ) -> Comparison:
+        tested = all(result.test_loss is not None for result in results.values()) and bool(results)
+        metric = "test_loss" if tested else "validation_loss"
+        methods = [self._compared(entry, planned.get(entry.title), results) for entry in self.spec.methods]
+        first = next(iter(results.values()), None)
+        return Comparison(
+            model=self.study.spec.model.path,
+            architecture=prepared.info.architecture,
+            device=prepared.device,
+            versions=prepared.versions,
+            equal=self.spec.equal,
+            seeds=self.spec.seeds,
+            metric=metric,
+            full_examples=next(iter(planned.values())).run.full_examples,
+            base_validation_loss=first.base_validation_loss if first else None,
+            base_test_loss=first.base_test_loss if first else None,
+            methods=summarised(methods, metric),
+        )
+
+    def _compared(self, entry: MethodSpec, method: Planned | None, results: Mapping[str, FinalResult]) -> Compared:
+        shown = Compared(name=entry.title, recipe=entry.recipe, error=self.errors.get(entry.title, ""))
+        if method is None:
+            return shown
+        specs = {seed: self._seeded(method, seed) for seed in self.spec.seeds}
+        return shown.model_copy(
+            update={
+                "summary": kinds.summary(recipes, entry.recipe),
+                "source": method.recipe.source,
+                "training": method.run.training,
+                "allocation": method.run.allocation,
+                "examples": method.run.full_examples,
+                "num_planned": method.num_planned,
+                "flops_per_row": method.flops_per_row,
+                "runs": tuple(
+                    MethodRun(seed=seed, result=results.get(spec.id), error=self.errors.get(spec.id, ""))
+                    for seed, spec in specs.items()
+                ),
+            }
+        )
+
+
+def ranks_of(recipe: Recipe, entry: MethodSpec, spec: ComparisonSpec) -> Any:
+    """The ranks of a method before it is made equal: its own, else those of all, else the recipe's.
+
+    A recipe whose ranks differ by part is about them: the ranks of all do not touch it.
+    """
+    if entry.ranks is not None:
+        return entry.ranks
+    return recipe.ranks if spec.ranks is None or not isinstance(recipe.ranks, int) else spec.ranks
+
+
+def with_ranks(run: FinalSpec, allocation: Allocation, info: ModelInfo) -> FinalSpec:
+    """The same run at other ranks."""
+    return run.model_copy(
+        update={
+            "allocation": allocation,
+            "module_ranks": info.module_ranks(allocation),
+            "stacked": info.stacked(allocation),
+        }
+    )
+
+
+def slug(title: str) -> str:
+    """A title as a file's name; titles that differ have names that differ."""
+    plain = re.sub(r"[^\w.=-]+", "_", title)
+    return title if plain == title else f"{plain}-{digest(title)[:6]}"

@@ -1,0 +1,61 @@
+"""How many numbers a method trains at several allocations: no weights are read for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from marslora.adapters._context import BatchContext
+from marslora.adapters._method import AbstractMethod, Plan
+from marslora.core.allocation import Allocation
+from marslora.core.runs import Counted, Event
+from marslora.core.schedule import num_steps
+from marslora.core.spec import CountSpec, FinalSpec
+from marslora.data.rows import load_rows
+from marslora.finetune._labels import labelled
+from marslora.finetune._model import method_of
+from marslora.models import loading
+
+Emit = Callable[[Event], None]
+
+
+def count(spec: CountSpec, emit: Emit) -> None:
+    """Emit the trainable parameters of every allocation, parts trained whole included, as a `Counted`.
+
+    Raises what loading the model's configuration raises, and what labelling rows does where a method has heads by task.
+    """
+    method, training, info = method_of(spec.run.training), spec.run.training, spec.info
+    if method is None:
+        found = [info.num_trainable(each, training.full, use_dora=training.use_dora) for each in spec.allocations]
+    else:
+        whole = sum(info.part(part).num_parameters for part in training.full)
+        sizes = {linear.name: (linear.inputs, linear.outputs) for part in info.parts for linear in part.linears}
+        base = _base_plan(spec, method)
+        found = [whole + method.count(sizes, _planned(base, spec, each)) for each in spec.allocations]
+    emit(Counted(num_trainable=tuple(found)))
+
+
+def _base_plan(spec: CountSpec, method: AbstractMethod) -> Plan:
+    run = spec.run
+    model = loading.load(run.model).model if run.model.path.startswith(loading.MEMORY) else loading.skeleton(run.model)
+    return Plan(
+        ranks={},
+        parts={},
+        full_modules=run.full_modules,
+        num_steps=num_steps(run.full_examples, run.training.batch_size),
+        tasks=_tasks(run, method),
+        kinds=BatchContext(model).kinds,
+    )
+
+
+def _planned(base: Plan, spec: CountSpec, allocation: Allocation) -> Plan:
+    ranks = spec.info.module_ranks(allocation)
+    part_of = spec.info.part_of()
+    parts = {path: part_of[path] for path in (*ranks, *spec.run.full_modules)}
+    return base.model_copy(update={"ranks": ranks, "parts": parts})
+
+
+def _tasks(run: FinalSpec, method: AbstractMethod) -> tuple[str, ...]:
+    if method.column is None:
+        return ()
+    rows = load_rows(run.data, loading.load_processor(run.model), run.cache_folder)
+    return labelled(rows, run.data, method).tasks

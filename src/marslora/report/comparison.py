@@ -1,0 +1,184 @@
+"""`compare.html`: methods side by side, on one page that needs nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from marslora.core.comparison import Compared, Comparison
+from marslora.core.decision import Interval
+from marslora.report.figures.methods import METRICS, pictures
+from marslora.report.markup import Markup, bullets, cell, collapsed, join, paragraphs, section, table, tag
+from marslora.report.numbers import NONE, accuracy, compact, count, duration, listing, loss, plural, ranks, short, size
+from marslora.report.page import document, drawn
+from marslora.store.study import write_atomically
+
+NAME = "compare.html"
+EQUAL = {
+    "parameters": "Ranks were scaled until every method trains as many numbers as the reference, on as many examples.",
+    "compute": "Ranks stayed; every method saw as many examples as the reference's operations pay for.",
+    "examples": "Ranks stayed; every method saw as many examples.",
+}
+
+
+def write(comparison: Comparison, path: Path) -> Path:
+    """Write the page to ``path``; the path."""
+    write_atomically(path, document(f"{headline(comparison)} - marslora", body(comparison)))
+    return path
+
+
+def headline(comparison: Comparison) -> str:
+    """What came out, in one sentence."""
+    reference = comparison.reference.name
+    others = [each for each in comparison.ordered() if each.difference is not None]
+    better = [each.name for each in others if each.difference and each.difference.high < 0]
+    if better:
+        verb = "ends" if len(better) == 1 else "end"
+        return f"{listing(better)} {verb} below {reference}"
+    if not others:
+        return f"{reference}, and nothing to compare it with"
+    if len(comparison.seeds) == 1:
+        return "One seed: nothing can be said"
+    return f"Nothing ends below {reference}"
+
+
+def summary_lines(comparison: Comparison) -> list[str]:
+    """What was held equal, how sure it is, what failed."""
+    reference, number = comparison.reference, plural(len(comparison.seeds), "seed")
+    said = [
+        f"{EQUAL[comparison.equal]} {reference.name} trains {count(reference.num_trainable)} numbers on "
+        f"{count(comparison.full_examples)} examples; same rows, order and {number} for all."
+    ]
+    found = [each.difference for each in comparison.methods if each.difference is not None]
+    if len(comparison.seeds) > 1 and found:
+        told = sum(each.high < 0 or each.low > 0 for each in found)
+        said.append(
+            f"{told} of {plural(len(found), 'difference')} to {reference.name} can be told from 0 (90 % intervals, "
+            f"paired by seed; with {plural(len(found), 'method')} about {0.1 * len(found):.1g} would by chance)."
+        )
+    said += [f"{each.name}: {problem}" for each in comparison.methods for problem in problems(each)]
+    return said
+
+
+def problems(method: Compared) -> list[str]:
+    """Why a method has no result, or fewer than there are seeds."""
+    failed = [f"seed {run.seed} failed ({run.error})" for run in method.runs if run.error]
+    return [f"left out ({method.error})"] if method.error else failed
+
+
+def body(comparison: Comparison) -> Markup:
+    """Everything between the page's head and its scripts."""
+    kicker = f"{comparison.architecture}; {METRICS[comparison.metric]}; equal {comparison.equal}"
+    bad = [(each.name, problem) for each in comparison.methods for problem in problems(each)]
+    notices = (
+        tag("div", tag("strong", name), tag("p", problem), class_="notice bad", role="note") for name, problem in bad
+    )
+    head = tag(
+        "header",
+        tag("p", kicker, class_="kicker"),
+        tag("h1", headline(comparison)),
+        paragraphs(summary_lines(comparison)[: 2 if len(comparison.seeds) > 1 else 1]),
+        join(notices),
+    )
+    main = tag(
+        "main",
+        section("results", "Results", results(comparison), drawn(pictures(comparison))),
+        section("methods", "What was trained", settings(comparison), _notes(comparison)),
+        section("details", "Details", collapsed("Every run", every_run(comparison)), _versions(comparison)),
+    )
+    foot = f"Model {comparison.model}. Losses are mean nats per answer token on held-out rows."
+    return join([head, main, tag("footer", foot)])
+
+
+def results(comparison: Comparison) -> Markup:
+    """Losses, differences and costs, lowest loss first; the reference is marked."""
+    tested = comparison.metric == "test_loss"
+    heads = ["method", *(["test loss"] if tested else []), "validation loss", "difference", "answer tokens right"]
+    heads += ["trainable", "seconds", "FLOPs", "peak memory"]
+    rows, marks = [], []
+    for method in comparison.ordered():
+        right = method.test_accuracy if tested else method.validation_accuracy
+        cost = method.cost
+        cells = [*([_interval(method.test_loss)] if tested else []), _interval(method.validation_loss)]
+        cells += [_interval(method.difference, sign="+"), cell(accuracy(right.value if right else None), number=True)]
+        cells += [cell(compact(method.num_trainable), sort=method.num_trainable, number=True)]
+        cells += [cell(short(cost.seconds) if cost else NONE, number=True)]
+        cells += [cell(f"{cost.flops:.3g}" if cost else NONE, number=True)]
+        cells += [cell(size(cost.peak_bytes) if cost else NONE, sort=cost.peak_bytes if cost else 0, number=True)]
+        rows.append([cell(method.name), *cells])
+        marks.append("picked" if method is comparison.reference else "faint" if cost is None else "")
+    return table(heads, rows, name="sortable", marks=marks)
+
+
+def _interval(found: Interval | None, sign: str = "") -> Markup:
+    if found is None:
+        return cell(NONE, sort=1e300, number=True)
+    show = loss if not sign else "{:+.4f}".format
+    bounds = f" ({show(found.low)} to {show(found.high)})" if found.low == found.low else ""
+    return cell(f"{show(found.value)}{bounds}", sort=found.value, number=True)
+
+
+def settings(comparison: Comparison) -> Markup:
+    """What each method is, and what it trained with."""
+    rows = []
+    for method in comparison.methods:
+        training = method.training
+        if training is None or method.allocation is None:
+            continue
+        rates = "".join(f", {part} {rate:g}" for part, rate in training.part_learning_rates.items())
+        kinds = [training.adapter.name, training.optimizer.name]
+        kinds += [training.gradients.name] if training.objectives else []
+        rows.append(
+            [
+                cell(join([method.name, tag("div", method.summary, class_="soft")], "")),
+                cell(" x ".join(kinds)),
+                cell(ranks(method.allocation)),
+                cell(f"{training.learning_rate:g}{rates}"),
+                cell(short(training.alpha_over_rank), number=True),
+                cell(short(training.dropout), number=True),
+                cell(count(method.examples), number=True),
+                cell(count(method.num_planned), number=True),
+                cell(method.source),
+            ]
+        )
+    heads = ["method", "kinds", "ranks", "learning rates", "alpha / r", "dropout", "examples", "parameters", "source"]
+    return table(heads, rows)
+
+
+def _notes(comparison: Comparison) -> Markup:
+    first, notes = comparison.reference.num_planned, []
+    apart = {each.name: each.num_planned / first - 1 for each in comparison.methods if each.num_planned and first}
+    if comparison.equal == "parameters" and len(apart) > 1:
+        name = max(apart, key=lambda each: abs(apart[each]))
+        notes.append(f"Ranks are whole numbers: {name} is furthest from the reference's count, by {apart[name]:+.1%}.")
+    notes += [
+        f"{each.name} planned {count(each.num_planned)} parameters and ended with {count(each.num_trainable)}."
+        for each in comparison.methods
+        if each.results and each.num_trainable != each.num_planned
+    ]
+    notes.append("Operations are counted in training and scoring; what a method computes before its first step is not.")
+    notes.append("Seconds are wall time on this machine, beside whatever else it did.")
+    return bullets(notes)
+
+
+def every_run(comparison: Comparison) -> Markup:
+    """Run by run."""
+    rows = [
+        [
+            cell(method.name),
+            cell(seed, number=True),
+            cell(loss(result.validation_loss), number=True),
+            cell(loss(result.test_loss), number=True),
+            cell(duration(result.cost.seconds), number=True),
+            cell(tag("code", result.adapter_folder)),
+        ]
+        for method in comparison.methods
+        for seed, result in method.results.items()
+    ]
+    return table(["method", "seed", "validation loss", "test loss", "time", "adapter"], rows, name="sortable")
+
+
+def _versions(comparison: Comparison) -> Markup:
+    versions = "\n".join(f"{name} {version}" for name, version in comparison.versions.items())
+    return collapsed(
+        "Versions and device", tag("pre", f"device {comparison.device or 'not recorded'}\n{versions}".strip())
+    )

@@ -1,0 +1,188 @@
+"""Methods side by side: losses and differences as dots with intervals, loss against cost, curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from marslora.core.comparison import Compared, Comparison
+from marslora.core.decision import Interval
+from marslora.report.figures._style import (
+    ACCENT,
+    DASHES,
+    INK,
+    LEVEL_NOTE,
+    MUTED,
+    Picture,
+    Trace,
+    axis,
+    faded,
+    frame,
+    log_axis,
+    steps,
+    text,
+)
+from marslora.report.numbers import loss, plural, short
+
+METRICS = {"test_loss": "test loss", "validation_loss": "validation loss"}
+UNIT = "(nats per answer token)"
+
+
+def pictures(comparison: Comparison) -> list[Picture]:
+    """The pictures of the methods that have results; none where no method has."""
+    methods = [method for method in comparison.ordered() if comparison.loss(method) is not None]
+    if not methods:
+        return []
+    found = [_losses(comparison, methods)]
+    found += [_differences(comparison, compared)] if (compared := [m for m in methods if m.difference]) else []
+    return [*found, _costs(comparison, methods), _curves(comparison, methods)]
+
+
+def _losses(comparison: Comparison, methods: Sequence[Compared]) -> Picture:
+    metric = METRICS[comparison.metric]
+    seeds = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [getattr(result, comparison.metric) for method in methods for result in method.results.values()],
+        "y": [text(method.name) for method in methods for _ in method.results],
+        "name": "one seed",
+        "marker": {"size": 6, "color": faded(INK, 0.35)},
+        "hovertemplate": "%{y}: %{x:.4f}<extra>one seed</extra>",
+    }
+    means = [(method, found) for method in methods if (found := comparison.loss(method))]
+    best, worst = means[0], means[-1]
+    said = f"{best[0].name} ended lowest ({loss(best[1].value)}), {worst[0].name} highest ({loss(worst[1].value)})."
+    return Picture(
+        name="losses",
+        title=f"{metric.capitalize()} at the end",
+        traces=[seeds, _dots(means, comparison.reference.name)],
+        layout=_rows(methods, f"{metric} {UNIT}"),
+        caption=f"{said} Lines are {LEVEL_NOTE}s over {plural(len(comparison.seeds), 'seed')}.",
+        height=_height(methods),
+    )
+
+
+def _differences(comparison: Comparison, methods: Sequence[Compared]) -> Picture:
+    found = [(method, method.difference) for method in methods if method.difference is not None]
+    better = sum(each.high < 0 for _, each in found)
+    worse = sum(each.low > 0 for _, each in found)
+    layout = _rows(methods, f"{METRICS[comparison.metric]} minus that of {comparison.reference.name}")
+    zero = {
+        "type": "line",
+        "x0": 0,
+        "x1": 0,
+        "yref": "paper",
+        "y0": 0,
+        "y1": 1,
+        "line": {"color": MUTED, "dash": "dot"},
+    }
+    words = f"{better} of {len(found)} end below {comparison.reference.name} and {worse} above it"
+    return Picture(
+        name="differences",
+        title="Against the reference",
+        traces=[_dots(found, "")],
+        layout={**layout, "shapes": [zero]},
+        caption=f"Paired by seed: {words}, by {LEVEL_NOTE}s that leave out 0; the rest cannot be told from it.",
+        height=_height(methods),
+    )
+
+
+def _dots(found: Sequence[tuple[Compared, Interval]], reference: str) -> Trace:
+    def half(value: float) -> float:
+        return value if math.isfinite(value) else 0.0
+
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [each.value for _, each in found],
+        "y": [text(method.name) for method, _ in found],
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": [half(each.high - each.value) for _, each in found],
+            "arrayminus": [half(each.value - each.low) for _, each in found],
+            "color": faded(INK, 0.6),
+            "thickness": 1.6,
+            "width": 5,
+        },
+        "marker": {"size": 11, "color": [ACCENT if method.name == reference else "@r4" for method, _ in found]},
+        "name": "mean",
+        "hovertemplate": "%{y}: %{x:.4f}<extra>mean</extra>",
+    }
+
+
+def _rows(methods: Sequence[Compared], title: str) -> dict[str, object]:
+    names = [text(method.name) for method in reversed(methods)]
+    return frame(
+        axis(title, nticks=6), axis("", categoryorder="array", categoryarray=names, type="category"), showlegend=False
+    )
+
+
+def _height(methods: Sequence[Compared]) -> int:
+    return 130 + 34 * len(methods)
+
+
+def _costs(comparison: Comparison, methods: Sequence[Compared]) -> Picture:
+    known = [(m, cost, found) for m in methods if (cost := m.cost) and (found := comparison.loss(m)) and cost.flops > 0]
+    trace = {
+        "type": "scatter",
+        "mode": "markers+text",
+        "x": [cost.flops for _, cost, _ in known],
+        "y": [found.value for _, _, found in known],
+        "text": [text(method.name) for method, _, _ in known],
+        "textposition": "top center",
+        "textfont": {"size": 11, "color": MUTED},
+        "customdata": [[short(cost.seconds), short(method.num_trainable)] for method, cost, _ in known],
+        "marker": {"size": 11, "color": [ACCENT if m is comparison.reference else "@r4" for m, _, _ in known]},
+        "hovertemplate": "%{text}: %{y:.4f}<br>%{x:.3g} operations, %{customdata[0]} s<extra></extra>",
+    }
+    flops = [cost.flops for _, cost, _ in known]
+    said = (
+        f"The dearest run took {short(max(flops) / min(flops))} times the operations of the cheapest." if flops else ""
+    )
+    return Picture(
+        name="costs",
+        title="Loss against cost",
+        traces=[trace],
+        layout=frame(
+            log_axis("floating-point operations of a run", flops),
+            axis(f"{METRICS[comparison.metric]} {UNIT}"),
+            showlegend=False,
+        ),
+        caption=f"{said} Down and to the left is better.".strip(),
+    )
+
+
+def _curves(comparison: Comparison, methods: Sequence[Compared]) -> Picture:
+    colours = list(reversed(steps(len(methods))))
+    points = [e for m in methods for result in m.results.values() for e in result.examples if e > 0]
+    origin = min(points, default=1) / 2
+    traces = [
+        _curve(method, INK if method is comparison.reference else colours[n], DASHES[n % len(DASHES)], origin)
+        for n, method in enumerate(methods)
+    ]
+    up = log_axis(f"validation loss {UNIT}", [y for trace in traces for y in trace["y"]])
+    return Picture(
+        name="methods-curves",
+        title="Loss on the way",
+        traces=traces,
+        layout=frame(log_axis("examples seen", [origin, *points], start=origin), up),
+        caption=f"Validation loss, mean over seeds; stronger colour ended lower, {comparison.reference.name} is black.",
+        height=400,
+        wide=True,
+    )
+
+
+def _curve(method: Compared, colour: str, dash: str, origin: float) -> Trace:
+    results = list(method.results.values())
+    shared = [n for n in results[0].examples if all(n in result.examples for result in results)]
+    losses = [dict(zip(result.examples, result.validation_curve, strict=True)) for result in results]
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [float(n) or origin for n in shared],
+        "y": [sum(one[n] for one in losses) / len(losses) for n in shared],
+        "name": text(method.name),
+        "line": {"color": colour, "width": 2, "dash": dash},
+        "hovertemplate": "%{x:,.0f} examples: %{y:.4f}<extra>" + text(method.name) + "</extra>",
+    }
