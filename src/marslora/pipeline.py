@@ -110,6 +110,7 @@ class Pipeline:
         asked = PrepareSpec(
             model=spec.model,
             data=spec.data,
+            optimizer=spec.training.optimizer,
             batch_size=spec.training.batch_size,
             cache_folder=str(self.study.path("cache")),
         )

@@ -307,6 +307,11 @@ def test_contradictory_groups_are_refused(kind, fields, message):
         kind([{"params": [torch.nn.Parameter(torch.zeros(3, 4, 5))], **fields}])
 
 
+def test_an_unknown_option_is_refused_and_the_known_ones_are_named(kind):
+    with pytest.raises(ConfigError, match=r"no option \['nope'\]; it has \[.*'weight_decay'.*'b_ratio'"):
+        kind([torch.nn.Parameter(torch.zeros(2, 2))], nope=1)
+
+
 def test_shared_parameters_are_refused_in_a_pack(kind):
     shared = {"params": [torch.nn.Parameter(torch.zeros(3, 4))]}
     with pytest.raises(ConfigError, match="same `members`"):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from marslora.core.errors import ConfigError
 
@@ -38,6 +39,28 @@ def check(room: ModuleType, name: str) -> None:
         raise ConfigError(
             f"`{name}` is not in marslora's {room_name}. It must be one of {list(known)} or `package.module:Class`."
         )
+
+
+def build(what: str, name: str, kind: type[T], options: Mapping[str, Any]) -> T:
+    """``kind(**options)``; `ConfigError` that names the kind's options for one that it does not have.
+
+    ``what`` is the setting that named the kind, e.g. ``gradients``.
+    """
+    known = option_names(kind)
+    parameters = inspect.signature(kind).parameters.values()
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    if (unknown := sorted(set(options) - set(known))) and not takes_any:
+        raise ConfigError(f"`{what}` {name} has no option {unknown}; its options are {list(known)}.")
+    try:
+        return kind(**options)
+    except TypeError as error:
+        raise ConfigError(f"`{what}` {name} cannot be made with the options {dict(options)}: {error}.") from error
+
+
+def option_names(kind: type[object]) -> tuple[str, ...]:
+    """The keywords of a kind's constructor."""
+    parameters = inspect.signature(kind).parameters.items()
+    return tuple(name for name, parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY)
 
 
 def summary(room: ModuleType, name: str) -> str:

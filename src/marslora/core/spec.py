@@ -294,5 +294,7 @@ class PrepareSpec(Record):
 
     model: ModelSpec
     data: DataSpec
+    optimizer: KindSpec = KindSpec(name="adamw")
+    """Looked at first, so that a wrong option is said before anything is read."""
     batch_size: int
     cache_folder: str

@@ -11,10 +11,12 @@ import peft
 import torch
 import transformers
 
-from marslora.core.errors import MarsloraError
+from marslora import optim
+from marslora.core import kinds
+from marslora.core.errors import ConfigError, MarsloraError
 from marslora.core.parts import ModelInfo
 from marslora.core.runs import Advance, DataSummary, Event, Failure, Prepared
-from marslora.core.spec import ModelSpec, PrepareSpec
+from marslora.core.spec import KindSpec, ModelSpec, PrepareSpec
 from marslora.data import rows as data_rows
 from marslora.data.encode import EncodedSet
 from marslora.data.rows import Rows, Split, load_rows
@@ -24,6 +26,7 @@ from marslora.models import loading
 from marslora.models.discovery import discover
 from marslora.models.loading import LoadedModel
 from marslora.models.probe import probe
+from marslora.optim._base import AbstractOptimizer
 
 PROBE_ROWS = 4
 Emit = Callable[[Event], None]
@@ -38,6 +41,7 @@ def prepare(spec: PrepareSpec, emit: Emit) -> None:
 
 
 def _prepare(spec: PrepareSpec, emit: Emit) -> Prepared:
+    _check_optimizer(spec.optimizer)
     meter = CostMeter()
     loaded = loading.load(spec.model)
 
@@ -59,6 +63,17 @@ def _prepare(spec: PrepareSpec, emit: Emit) -> Prepared:
         },
         cost=meter.take(),
     )
+
+
+def _check_optimizer(asked: KindSpec) -> None:
+    """`ConfigError` for an option that the optimizer does not have, or a value that it cannot take."""
+    kind = kinds.load(optim, asked.name, AbstractOptimizer)
+    try:
+        kind([torch.nn.Parameter(torch.zeros(1, 1))], **asked.options)
+    except TypeError as error:
+        raise ConfigError(
+            f"`optimizer` {asked.name} cannot be made with the options {asked.options}: {error}."
+        ) from error
 
 
 def _summary(rows: Rows[EncodedSet]) -> DataSummary:

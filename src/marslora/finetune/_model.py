@@ -55,11 +55,7 @@ def method_of(training: TrainingSpec) -> AbstractMethod | None:
     adapter = training.adapter
     if adapter.name == "lora":
         return None
-    kind = kinds.load(adapters, adapter.name, AbstractMethod)
-    try:
-        return kind(**adapter.options)
-    except TypeError as error:
-        raise ConfigError(f"`adapter` {adapter.name} has options that it does not know: {error}.") from None
+    return kinds.build("adapter", adapter.name, kinds.load(adapters, adapter.name, AbstractMethod), adapter.options)
 
 
 @contextlib.contextmanager

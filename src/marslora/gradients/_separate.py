@@ -110,11 +110,7 @@ class SeparateGradients:
 
 def build(spec: KindSpec) -> AbstractCombiner:
     """The combiner that a spec names; `ConfigError` for options that it does not have."""
-    kind = kinds.load(gradients, spec.name, AbstractCombiner)
-    try:
-        return kind(**spec.options)
-    except TypeError as error:
-        raise ConfigError(f"`gradients` {spec.name}: {str(error).partition(' ')[2]}. Found {spec.options}.") from None
+    return kinds.build("gradients", spec.name, kinds.load(gradients, spec.name, AbstractCombiner), spec.options)
 
 
 def refuse_reentrant(model: nn.Module) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from marslora.core.errors import ConfigError
 from marslora.optim._adam import BUFFERS, adam_step
 from marslora.optim._base import AbstractOptimizer, Bucket
 
@@ -26,7 +27,11 @@ class AdamW(AbstractOptimizer):
         eps: float = 1e-8,
         weight_decay: Any = 0.0,
         b_ratio: float = 1.0,
+        **unknown: Any,
     ):
+        if unknown:
+            known = ["betas", "eps", "weight_decay", "b_ratio"]
+            raise ConfigError(f"AdamW has no option {sorted(unknown)}; it has {known}.")
         numbers = {"betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "b_ratio": b_ratio}
         super().__init__(params, {"lr": lr, **numbers})
 

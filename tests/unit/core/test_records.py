@@ -100,3 +100,17 @@ def test_an_unknown_kind_is_answered_with_the_known_ones():
         kinds.load(optim, "adamww", object)
     with pytest.raises(ConfigError, match="cannot be imported"):
         kinds.load(optim, "nowhere:Thing", object)
+
+
+def test_a_kind_is_made_with_its_own_options_alone():
+    class Kind:
+        def __init__(self, *, size=1, share=0.5):
+            self.size, self.share = size + 0, share
+
+    assert kinds.build("thing", "kind", Kind, {"size": 3}).size == 3
+    with pytest.raises(
+        ConfigError, match=r"kind has no option \['weight'\]; its options are \['size', 'share'\]"
+    ):
+        kinds.build("thing", "kind", Kind, {"weight": 1})
+    with pytest.raises(ConfigError, match=r"`thing` kind cannot be made with the options {'size': 'big'}"):
+        kinds.build("thing", "kind", Kind, {"size": "big"})

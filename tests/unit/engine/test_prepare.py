@@ -1,16 +1,19 @@
+import re
+
 import pytest
 
 from marslora.core.runs import Failure, Prepared
-from marslora.core.spec import DataSpec, ModelSpec, PrepareSpec
+from marslora.core.spec import DataSpec, KindSpec, ModelSpec, PrepareSpec
 from marslora.engine.prepare import prepare
 
 
-def prepared(world, **data):
+def prepared(world, optimizer=KindSpec(name="adamw"), **data):
     events = []
     data = {"train": (str(world / "train.jsonl"),), "validation": (str(world / "validation.jsonl"),), **data}
     asked = PrepareSpec(
         model=ModelSpec(path=str(world / "model")),
         data=DataSpec(**data),
+        optimizer=optimizer,
         batch_size=8,
         cache_folder=str(world / "cache"),
     )
@@ -33,6 +36,19 @@ def test_the_parts_and_the_rows_are_told(world):
 def test_a_missing_file_is_a_failure(world):
     found = prepared(world, train=("nowhere.jsonl",))
     assert isinstance(found, Failure) and "nowhere.jsonl" in found.message
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"beta1": 0.9}, r"no option \['beta1'\]; it has \['betas', 'eps', 'weight_decay', 'b_ratio'\]"),
+        ({"betas": 0.9}, r"`optimizer` adamw cannot be made with the options {'betas': 0.9}"),
+    ],
+)
+def test_wrong_options_of_the_optimizer_are_said_first(world, options, message):
+    found = prepared(world, KindSpec(name="adamw", options=options), train=("nowhere.jsonl",))
+    assert isinstance(found, Failure) and found.error == "ConfigError"
+    assert re.search(message, found.message)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.4])
