@@ -1,17 +1,20 @@
 """Every optimizer in a pack of different ranks, against the same optimizer on PEFT alone."""
 
 import pytest
+import torch
 
 from marslora import optim
 from marslora.core import kinds
+from marslora.engine.pack import Member, Pack
+from marslora.engine.step import train_step
 from tests.twins.worlds import distance, member, tiny_base, train_alone, train_packed, varied
 
 ROUNDING = 2e-3
 """Orthogonal steps give small singular values of a gradient, where float32 rounding is, the size of large ones."""
-ONE_PASS = [name for name in kinds.names(optim) if name != "muon_mvr"]
+EXACT = {"mars_m": {"exact": True}, "muon_mvr": {}, "mars_adamw": {"exact": True}}
 
 
-@pytest.mark.parametrize("name", ONE_PASS)
+@pytest.mark.parametrize("name", kinds.names(optim))
 def test_a_pack_is_its_members_on_peft(name):
     base, batch = tiny_base(optimizer={"name": name}, weight_decay=0.1)
     specs = [member(base, 2, seed=1), member(base, 8, seed=2, learning_rate=5e-3)]
@@ -20,3 +23,75 @@ def test_a_pack_is_its_members_on_peft(name):
     for weights, spec in zip(packed, specs, strict=True):
         alone, _ = train_alone(base, spec, steps)
         assert distance(weights, alone) < (1e-5 if name == "adamw" else ROUNDING)
+
+
+def exact_world(name="mars_m", *, clip_norm=0.05, **options):
+    """A float64 base whose members drop, decay and accumulate over two micro-batches; two members, and a batch."""
+    base, batch = tiny_base(
+        dtype=torch.float64,
+        optimizer={"name": name, "options": {**EXACT[name], **options}},
+        learning_rate=1e-3,
+        clip_norm=clip_norm,
+        dropout=0.3,
+        accumulation=2,
+        weight_decay=0.1,
+    )
+    return base, [member(base, 2, seed=1), member(base, 8, seed=2, learning_rate=3e-3)], batch
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("mars_m", 4), *(pytest.param(name, 50, marks=pytest.mark.slow) for name in EXACT)]
+)
+def test_exact_steps_of_a_pack_are_its_members_on_peft(name, count):
+    base, specs, batch = exact_world(name)
+    steps = varied(batch, count, accumulation=2)
+    packed, losses_TK = train_packed(base, specs, steps)
+    for k, (weights, spec) in enumerate(zip(packed, specs, strict=True)):
+        alone, losses_T = train_alone(base, spec, steps)
+        assert distance(weights, alone) < 1e-5
+        torch.testing.assert_close(losses_TK[:, k].double(), losses_T.double(), rtol=1e-5, atol=0)
+
+
+def test_the_previous_point_sees_the_same_masks():
+    """Of members that stand still, L is the gradient itself, so that gamma changes nothing."""
+    momenta = []
+    for gamma in (0.0, 1.0):
+        base, specs, batch = exact_world(gamma=gamma)
+
+        def stand_still(pack, _step, kept=momenta):
+            kept.append([state["momentum"].clone() for state in pack.optimizer.state.values()])
+            for group in pack.optimizer.param_groups:
+                group["lr"] = 0.0
+
+        train_packed(base, specs, varied(batch, 4, accumulation=2), pack_hook=stand_still)
+    assert max(float(momentum.abs().max()) for momentum in momenta[3]) > 0
+    for a, b in zip(momenta[3], momenta[7], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-15)
+
+
+def test_a_member_whose_previous_point_is_broken_stops_alone():
+    base, specs, batch = exact_world()
+    steps = varied(batch, 4, accumulation=2)
+
+    def break_first(pack, step):
+        for state in pack.optimizer.state.values() if step == 2 else ():
+            state["last_point"][0] = torch.inf
+
+    packed, _ = train_packed(base, specs, steps, pack_hook=break_first)
+    assert distance(packed[0], train_alone(base, specs[0], steps[:2])[0]) < 1e-5
+    assert distance(packed[1], train_alone(base, specs[1], steps)[0]) < 1e-5
+
+
+def test_exact_steps_go_on_from_a_checkpoint():
+    base, specs, batch = exact_world()
+    steps = varied(batch, 4, accumulation=2)
+    members = [Member(spec) for spec in specs]
+    for half in (range(2), range(2, 4)):
+        with Pack(base, members) as pack:
+            for pack.clock.step in half:
+                pack.set_rates(pack.clock.step, 100)
+                train_step(pack, [base.batch(one) for one in steps[pack.clock.step]], torch.ones(2, dtype=torch.bool))
+            members = pack.stored(half.stop)
+    straight, _ = train_packed(base, specs, steps)
+    for found, weights in zip(members, straight, strict=True):
+        assert distance(found.weights, weights) < 1e-9

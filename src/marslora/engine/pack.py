@@ -22,6 +22,7 @@ from marslora.core.schedule import rate_factor
 from marslora.core.spec import PACKED_ADAPTERS, MemberSpec, TrainingSpec
 from marslora.models.answers import AnswerHead, Batch, TokenSums, answer_logits, token_sums
 from marslora.optim._base import AbstractOptimizer
+from marslora.optim._recursion import AbstractRecursion, looking_back
 
 
 @dataclass
@@ -136,6 +137,11 @@ class Pack:
         return len(self.members)
 
     @property
+    def looking_back(self) -> AbstractRecursion | None:
+        """The optimizer, where every step of it needs the gradients at the previous point too."""
+        return looking_back(self.optimizer)
+
+    @property
     def signature(self) -> tuple[object, ...]:
         """Packs with equal signatures do the same amount of work for the same batch."""
         return (self.num_members, *((part, max(a.ranks)) for part, a in self._first_of_each_part()))
@@ -196,7 +202,7 @@ class Pack:
             return None
         kind = kinds.load(optim, training.optimizer.name, AbstractOptimizer)
         options = {"weight_decay": training.weight_decay, **training.optimizer.options}
-        optimizer = kind(
+        return kind(
             [
                 {
                     "params": parameters,
@@ -210,12 +216,6 @@ class Pack:
             ],
             **options,
         )
-        if optimizer.looks_back:
-            raise ConfigError(
-                f"The optimizer `{training.optimizer.name}` with options {training.optimizer.options} needs each "
-                "gradient at two points, which packed training does not compute. Use its approximate form."
-            )
-        return optimizer
 
     def _load_members(self) -> None:
         for index, member in enumerate(self.members):

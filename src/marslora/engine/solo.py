@@ -28,6 +28,7 @@ from marslora.core.spec import MemberSpec
 from marslora.engine.pack import Base
 from marslora.models.answers import IGNORED, at_least_float32
 from marslora.optim._base import AbstractOptimizer
+from marslora.optim._recursion import looking_back
 
 ADAPTER = "default"
 """The name PEFT gives a model's only adapter."""
@@ -73,20 +74,32 @@ class Solo:
         )
 
     def _step(self, step: int, batches: Sequence[dict[str, Any]]) -> float:
+        look = looking_back(self.optimizer)
+        self.clock.step = step
+        if look is not None:
+            with look.previous_point():
+                self._backward(batches)
+        total = self._backward(batches)
+        limit = self.base.training.clip_norm
+        if limit:
+            norm = nn.utils.clip_grad_norm_([p for _, _, p in self.trained()], limit)
+            for _, last in look.last_gradients() if look is not None else ():
+                last *= min(1.0, limit / (float(norm) + 1e-6))
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return total
+
+    def _backward(self, batches: Sequence[dict[str, Any]]) -> float:
         shift = 0 if self.base.model.config.is_encoder_decoder else 1
         num_tokens = sum(int((batch["labels"][:, shift:] != IGNORED).sum()) for batch in batches)
         total = 0.0
-        self.clock.step, self.clock.training = step, True
+        self.clock.training = True
         for micro_step, batch in enumerate(batches):
             self.clock.micro_step = micro_step
             loss = self.loss(batch) / num_tokens
             torch.autograd.backward(loss)
             total += float(loss.detach())
         self.clock.training = False
-        if self.base.training.clip_norm:
-            nn.utils.clip_grad_norm_([p for _, _, p in self.trained()], self.base.training.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
         return total
 
 

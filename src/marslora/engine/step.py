@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,8 +30,30 @@ def train_step(
 ) -> StepResult:
     """Accumulate over the micro-batches, clip each member's gradient by its own norm, update the members that may move.
 
-    Learning rates are those set with `Pack.set_rates`; ``pack.clock.step`` names the dropout masks.
+    Learning rates are those set with `Pack.set_rates`; ``pack.clock.step`` names the dropout masks. An optimizer that
+    looks back has the same micro-batches at its previous point first, under the same masks.
     """
+    look = pack.looking_back
+    if look is not None:
+        look.set_active(is_active_K)
+        with look.previous_point():
+            _backward(pack, batches)
+    loss_K = _backward(pack, batches)
+    norms_K = gradient_norms(pack)
+    is_finite_K = (loss_K.isfinite() & norms_K.isfinite()).cpu()
+    if look is not None:
+        is_finite_K &= norms_of(pack, (last for _, last in look.last_gradients())).isfinite().cpu()
+    clip_gradients(pack, norms_K)
+    before = _copies(pack) if measure_updates else {}
+    if pack.optimizer:
+        pack.optimizer.set_active(is_finite_K & is_active_K)
+        pack.optimizer.step()
+        pack.optimizer.zero_grad(set_to_none=True)
+    return StepResult(loss_K.cpu(), is_finite_K, _update_norms(pack, before))
+
+
+def _backward(pack: Pack, batches: Sequence[Batch]) -> Tensor:
+    """Fill the gradients of the step's mean loss where the members stand; that loss of each member, (K,)."""
     num_tokens = sum(int((batch.labels_BT[:, batch.shift :] != -100).sum()) for batch in batches)
     loss_K: Tensor = torch.zeros((), device=pack.base.device)
     pack.clock.training = True
@@ -44,35 +66,37 @@ def train_step(
             loss_K = loss_K + part_K.detach()
     finally:
         pack.clock.training = False
-    norms_K = gradient_norms(pack)
-    is_finite_K = (loss_K.isfinite() & norms_K.isfinite()).cpu()
-    clip_gradients(pack, norms_K)
-    before = _copies(pack) if measure_updates else {}
-    if pack.optimizer:
-        pack.optimizer.set_active(is_finite_K & is_active_K)
-        pack.optimizer.step()
-        pack.optimizer.zero_grad(set_to_none=True)
-    return StepResult(loss_K.cpu(), is_finite_K, _update_norms(pack, before))
+    return loss_K
 
 
 def gradient_norms(pack: Pack) -> Tensor:
     """(K,) norm of each member's gradient over all its trained tensors."""
+    return norms_of(pack, (f.parameter.grad for _, _, f in pack.factors() if f.parameter.grad is not None))
+
+
+def norms_of(pack: Pack, tensors: Iterable[Tensor]) -> Tensor:
+    """(K,) norm of each member's rows of all ``tensors`` together."""
     squares_K: Tensor = torch.zeros(pack.num_members, device=pack.base.device)
-    for _, _, factor in pack.factors():
-        if factor.parameter.grad is not None:
-            squares_K = squares_K + factor.parameter.grad.flatten(1).square().sum(-1)
+    for tensor in tensors:
+        squares_K = squares_K + tensor.flatten(1).square().sum(-1)
     return squares_K.sqrt()
 
 
 def clip_gradients(pack: Pack, norms_K: Tensor) -> None:
-    """Scale each member's gradient so that its norm is at most ``clip_norm``; the rule of `clip_grad_norm_`."""
+    """Scale each member's gradient so that its norm is at most ``clip_norm``; the rule of `clip_grad_norm_`.
+
+    The gradient at the previous point is scaled by the same share, not by its own: both belong to one loss, and their
+    difference must stay that of one function.
+    """
     limit = pack.base.training.clip_norm
     if not limit:
         return
     share_K = (limit / (norms_K + 1e-6)).clamp(max=1.0)
-    for _, _, factor in pack.factors():
-        if factor.parameter.grad is not None:
-            factor.parameter.grad.mul_(share_K.view(-1, *(1,) * (factor.parameter.ndim - 1)))
+    gradients = [f.parameter.grad for _, _, f in pack.factors() if f.parameter.grad is not None]
+    if pack.looking_back is not None:
+        gradients += [last for _, last in pack.looking_back.last_gradients()]
+    for gradient in gradients:
+        gradient.mul_(share_K.view(-1, *(1,) * (gradient.ndim - 1)))
 
 
 def _copies(pack: Pack) -> dict[int, Tensor]:

@@ -13,7 +13,7 @@ from marslora.optim._groups import active_members
 from marslora.optim._stacks import stacked, unpadded
 
 Own = tuple[Tensor, dict[str, Any], dict[str, Tensor]]
-"""A parameter, its group and its state with ``step``, ``last_point`` and ``last_grad``."""
+"""A parameter, its group and its state with ``step``, ``last_point`` and (but where AdamW moves it) ``last_grad``."""
 
 
 @contextmanager
@@ -33,7 +33,8 @@ def look_back(own: Sequence[Own], others: Sequence[Tensor], *, start: bool) -> I
                 param.grad = None
             yield
             for param, group, state in own:
-                _keep_gradient(param, group, state, start=start)
+                if "last_grad" in state:
+                    _keep_gradient(param, group, state, start=start)
         finally:
             with torch.no_grad():
                 for (param, _, _), point in zip(own, here, strict=True):

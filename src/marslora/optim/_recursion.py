@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from marslora.core.errors import ConfigError
-from marslora.optim._base import Bucket
+from marslora.optim._base import AbstractOptimizer, Bucket
 from marslora.optim._lookback import look_back
 from marslora.optim._routed import ADAMW, AbstractRouted, as_matrices
 from marslora.optim._stacks import spread
@@ -66,6 +66,16 @@ class AbstractRecursion(AbstractRouted):
             return ("grad_avg",)
         return ("momentum", "last_grad")
 
+    def rule_buffers(self, rule: str, group: dict[str, Any]) -> tuple[str, ...]:
+        """The state of either rule. In exact groups what AdamW moves goes back too: L belongs to one point."""
+        buffers = super().rule_buffers(rule, group)
+        return (*buffers, "last_point") if group["exact"] and rule == ADAMW else buffers
+
+    def last_gradients(self) -> list[tuple[Tensor, Tensor]]:
+        """(parameter, its L) of all that a pass at the previous point has filled, to be scaled or averaged in place."""
+        own = [(param, self.state[param]) for group in self.param_groups if group["exact"] for param in group["params"]]
+        return [(param, state["last_grad"]) for param, state in own if "last_grad" in state]
+
     @contextmanager
     def previous_point(self) -> Iterator[None]:
         """Inside, exact groups stand where they were before the last step, and backward fills their L.
@@ -82,7 +92,7 @@ class AbstractRecursion(AbstractRouted):
             (param, group, self._state_of(param, group))
             for group in self.param_groups
             for param in group["params"]
-            if group["exact"] and param.requires_grad and self.rule(param, group) != ADAMW
+            if group["exact"] and param.requires_grad
         ]
         others = [param for group in self.param_groups for param in group["params"]]
         with look_back(own, others, start=not self._looked):
@@ -98,12 +108,18 @@ class AbstractRecursion(AbstractRouted):
             self.zero_grad()
         if self.looks_back and not self._looked:
             raise ConfigError(
-                "An exact step needs a closure, or a backward inside `previous_point()` before it. Where a trainer "
-                "gives gradients at one point only, choose `exact=False`."
+                "An exact step needs a closure, or a backward inside `previous_point()` before it. For "
+                "Trainer there is `marslora.finetune.two_points.TwoPoints`; or choose `exact=False`."
             )
         loss = super().step(closure)
         self._looked = False
         return loss
+
+    def update(self, bucket: Bucket) -> None:
+        """One step of every row, which in exact groups leaves a note of where it began."""
+        if "last_point" in bucket.states:
+            torch._foreach_copy_(bucket.states["last_point"], bucket.params)
+        super().update(bucket)
 
     def own_update(self, bucket: Bucket) -> None:
         """The recursion and its preconditioner."""
@@ -113,14 +129,17 @@ class AbstractRecursion(AbstractRouted):
         )
         estimate = _mixture if "grad_avg" in bucket.states else _corrected
         momenta, corrected = estimate(bucket, beta, gamma_K)
-        if "last_point" in bucket.states:
-            torch._foreach_copy_(bucket.states["last_point"], bucket.params)
         self.precondition(bucket, momenta, corrected)
 
     def ns_eps(self, bucket: Bucket) -> float:
         """What is added to the norm of a momentum."""
         eps = float(bucket.group["ns_eps"])
         return eps * (1 - momentum_of(bucket)) if self.published_as_sum else eps
+
+
+def looking_back(optimizer: AbstractOptimizer | None) -> AbstractRecursion | None:
+    """The optimizer, where every step of it needs gradients at the previous point too; otherwise None."""
+    return optimizer if isinstance(optimizer, AbstractRecursion) and optimizer.looks_back else None
 
 
 def momentum_of(bucket: Bucket) -> float:

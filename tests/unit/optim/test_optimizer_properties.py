@@ -233,12 +233,13 @@ class TestExact:
 
         def closure():
             optimizer.zero_grad()
-            seen.append((torch.rand(3), model[0].weight.detach().clone()))
+            seen.append((torch.rand(3), model[0].weight.detach().clone(), model[0].bias.detach().clone()))
             model(batches[1]).square().mean().backward()
 
         optimizer.step(closure)
         assert torch.equal(seen[0][0], seen[1][0])
         assert not torch.equal(seen[0][1], seen[1][1])
+        assert not torch.equal(seen[0][2], seen[1][2]), "what AdamW moves goes back too"
 
     def test_micro_batches_add_up(self):
         ends = []
