@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from marslora.core.spec import TrainingSpec
 from marslora.exporters._base import AbstractExporter
 from marslora.exporters._settings import MODEL, Settings, shell_command, write
 
+CONFIG = "adapter_config.json"
 ALLOWED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
@@ -32,13 +34,34 @@ class Vllm(AbstractExporter):
         return [write(output, "vllm_serve.sh", f"#!/bin/sh\n{header}set -e\n{command}")]
 
 
+def _adapters(settings: Settings) -> dict[str, Path | None]:
+    """Folders of plain LoRA by the name to ask for; none where the trained adapter is of a kind that vLLM has not."""
+    folder = Path(settings.adapter_folder) if settings.adapter_folder is not None else None
+    if folder is None or not folder.is_dir() or (folder / CONFIG).exists():
+        return {"marslora": folder}
+    return {config.parent.name: config.parent for config in sorted(folder.glob(f"tasks/*/{CONFIG}"))}
+
+
+def _largest_rank(settings: Settings) -> int:
+    """Of what was trained, where it is there: some adapters choose ranks of their own."""
+    found = []
+    for folder in _adapters(settings).values():
+        if folder is not None and (folder / CONFIG).exists():
+            config = json.loads((folder / CONFIG).read_text())
+            found += [config["r"], *config["rank_pattern"].values()]
+    return max(found, default=settings.largest_rank)
+
+
 def _served_merged(settings: Settings) -> bool:
     """Whether vLLM cannot hold this adapter: a part trained whole, DoRA, or a rank above its largest."""
     dora = settings.lora.get("use_dora", False)
-    return bool(settings.full) or dora or max_lora_rank(settings.largest_rank) is None
+    return bool(settings.full) or dora or max_lora_rank(_largest_rank(settings)) is None
 
 
 def _notes(settings: Settings) -> list[str]:
+    if not _adapters(settings):
+        return [f"vLLM has no adapter like `{settings.training.adapter.name}`, nor can it be merged: run it in Python,",
+                "with marslora.attach(model, adapter). What is below serves the model without it."]  # fmt: skip
     if _served_merged(settings):
         return ["vLLM cannot hold this adapter (a part trained whole, DoRA, a rank above 512): serve the merged model,",
                 "PeftModel.from_pretrained(model, adapter).merge_and_unload().save_pretrained(folder)."]  # fmt: skip
@@ -53,13 +76,14 @@ def _adapts_towers(settings: Settings) -> bool:
 
 
 def _options(settings: Settings) -> list[tuple[str, object]]:
-    if _served_merged(settings):
+    adapters = _adapters(settings)
+    if not adapters or _served_merged(settings):
         return []
-    adapter = shlex.quote(f"marslora={settings.adapter_folder or 'path/to/adapter'}")
+    named = " ".join(shlex.quote(f"{name}={folder or 'path/to/adapter'}") for name, folder in adapters.items())
     flags = [("enable-tower-connector-lora", None)] if _adapts_towers(settings) else []
     return [
         ("enable-lora", None),
-        ("max-lora-rank", max_lora_rank(settings.largest_rank)),
-        ("lora-modules", adapter),
+        ("max-lora-rank", max_lora_rank(_largest_rank(settings))),
+        ("lora-modules", named),
         *flags,
     ]

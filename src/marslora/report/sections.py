@@ -75,7 +75,7 @@ def use(data: ReportData) -> Markup:
     if not data.snippet:
         return Markup("")
     folder = data.final.adapter_folder if data.final else None
-    trained = [tag("p", "The trained adapter is a plain PEFT folder: ", tag("code", folder), ".")] if folder else []
+    trained = [tag("p", "The trained adapter: ", tag("code", folder), ".")] if folder else []
     code = tag("div", tag("pre", tag("code", data.snippet.strip())), class_="copied")
     return section("use", "Use it", *trained, tag("p", "The same ranks in a training script of your own:"), code)
 

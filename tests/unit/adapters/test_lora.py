@@ -12,6 +12,7 @@ from marslora.adapters._full import WholeLinear
 from marslora.adapters.lora import Lora
 from marslora.core import kinds
 from marslora.core.errors import StudyError
+from marslora.core.spec import PACKED_ADAPTERS
 
 SLOTS = (Slot(2, 2.0, seed=1), Slot(0, 2.0, seed=2), Slot(5, 0.5, dropout=0.4, seed=3))
 
@@ -29,7 +30,7 @@ def randomise(adapter):
     return adapter
 
 
-@pytest.mark.parametrize("name", kinds.names(adapters))
+@pytest.mark.parametrize("name", PACKED_ADAPTERS)
 def test_a_fresh_adapter_changes_nothing(name):
     adapter = kinds.load(adapters, name, AbstractAdapter)(base := frozen(), "fc", SLOTS, Clock())
     x = torch.randn(9, 7, 6)
