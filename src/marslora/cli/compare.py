@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,9 @@ from marslora.cli import _settings
 from marslora.cli._executor import executor_of
 from marslora.cli._live import Live
 from marslora.cli._run import INTERRUPTED, command_line
+from marslora.core.allocation import Allocation
 from marslora.core.comparison import Comparison
+from marslora.core.decision import Interval
 from marslora.core.errors import ConfigError
 
 Config = Annotated[
@@ -142,23 +145,35 @@ def show(console: Console, comparison: Comparison) -> None:
     """The table and what it says, on the terminal."""
     from marslora.report.comparison import headline, summary_lines
     from marslora.report.figures.methods import METRICS
-    from marslora.report.numbers import between, compact, ranks, short
+    from marslora.report.numbers import compact, short
 
-    table = Table(
-        "method", "ranks", "trainable", METRICS[comparison.metric], "difference", "seconds", "FLOPs", box=None
-    )
+    table = Table(box=None)
+    for head in ("method", "rank", "trainable", METRICS[comparison.metric], "difference", "seconds", "FLOPs"):
+        table.add_column(head, no_wrap=head != "method")
     for method in comparison.ordered():
-        cost, difference = method.cost, method.difference
+        cost = method.cost
         table.add_row(
             method.name,
-            ranks(method.allocation) if method.allocation else "",
+            _ranks(method.allocation),
             compact(method.num_trainable),
-            between(comparison.loss(method)),
-            "" if difference is None else f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})",
-            short(cost.seconds) if cost else "-",
-            f"{cost.flops:.3g}" if cost else "-",
+            _interval(comparison.loss(method), ".4f"),
+            _interval(method.difference, "+.4f"),
+            short(cost.seconds) if cost else "",
+            f"{cost.flops:.3g}" if cost else "",
         )
     console.print(f"[bold]{headline(comparison)}[/bold]")
     console.print(table)
     for line in summary_lines(comparison):
         console.print(line, highlight=False)
+
+
+def _ranks(allocation: Allocation | None) -> str:
+    ranks = [] if allocation is None else [rank for _, rank in allocation.ranks]
+    return str(ranks[0]) if len(set(ranks)) == 1 else "/".join(map(str, ranks))
+
+
+def _interval(found: Interval | None, form: str) -> str:
+    if found is None:
+        return ""
+    half = "" if math.isnan(found.high) else f" +-{found.high - found.value:.4f}"
+    return f"{found.value:{form}}{half}"

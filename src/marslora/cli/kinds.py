@@ -22,7 +22,7 @@ ROOMS = {
 
 
 def command() -> None:
-    """List every recipe, strategy, law, adapter, optimizer, combiner of gradients, executor and exporter that can be named.
+    """List every recipe, strategy, law, adapter, optimizer, combiner, executor and exporter that can be named.
 
     A kind of your own is named by `package.module:Class`.
     """

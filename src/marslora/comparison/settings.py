@@ -12,6 +12,7 @@ import yaml
 from marslora.core.comparison import ComparisonSpec, MethodSpec
 from marslora.core.errors import ConfigError
 from marslora.core.spec import StudySpec
+from marslora.recipes._find import find
 
 KINDS = ("adapter", "optimizer", "gradients")
 COMMON = ("examples", "epochs", "batch_size")
@@ -49,6 +50,7 @@ def asked(settings: Mapping[str, Any], source: str) -> Asked:
     fields["methods"] = [method_of_words(each) if isinstance(each, str) else each for each in fields["methods"]]
     comparison = ComparisonSpec.parse(fields, source)
     for method in comparison.methods:
+        find(method.recipe, method.options)
         if fixed := sorted(set(method.training) & set(COMMON)):
             raise ConfigError(
                 f"method `{method.title}` cannot have its own {fixed}: they are the same for all methods."

@@ -62,8 +62,8 @@ class Comparing:
     def run(self) -> Comparison:
         """All stages that are not there yet; the comparison, kept in ``compare.json``.
 
-        Raises what reading model and data raises, and what is wrong with the reference; any other method that fails
-        is reported in the result.
+        Raises what reading model and data raises, `ConfigError` for a method that is not there or asked for wrongly,
+        and what the reference does wrong; any other method that fails is reported in the result.
         """
         prepared = Pipeline(self.study, self.executor, self.listener).prepare()
         planned = self.plan(prepared)
@@ -74,17 +74,18 @@ class Comparing:
 
     def plan(self, prepared: Prepared) -> dict[str, Planned]:
         """Every method that can be trained, made equal, by title."""
-        found: dict[str, Planned] = {}
+        asked = [self._planned(entry, prepared) for entry in self.spec.methods]
         self.listener.stage(f"Making methods equal: {self.spec.equal}")
-        for entry in self.spec.methods:
-            reference = next(iter(found.values()), None)
+        found: dict[str, Planned] = {}
+        for method in asked:
+            title, reference = method.entry.title, next(iter(found.values()), None)
             try:
-                found[entry.title] = self._equal(self._planned(entry, prepared), reference, prepared.info)
+                found[title] = self._equal(method, reference, prepared.info)
             except MarsloraError as error:
                 if reference is None:
                     raise
-                self.errors[entry.title] = str(error)
-                self.listener.note(f"{entry.title} is left out: {error}")
+                self.errors[title] = str(error)
+                self.listener.note(f"{title} is left out: {error}")
         return found
 
     def train(self, planned: Mapping[str, Planned]) -> dict[str, FinalResult]:
