@@ -254,11 +254,9 @@ def inspect(
     """
     import tempfile
 
-    from marslora.models.loading import describe
-
     spec = ModelSpec(path=_held_model(model, processor), targets=targets, experts=experts)
     if train is None and not probe:
-        return describe(spec)
+        return _described(spec)
     from marslora.engine.doctor import examine
 
     with tempfile.TemporaryDirectory() as folder:
@@ -269,12 +267,21 @@ def inspect(
 
 def _embedded_rows(spec: ModelSpec, folder: str) -> tuple[str, ...]:
     from marslora.data import scenes
-    from marslora.models.loading import describe
 
-    if "image" not in (info := describe(spec)).modalities:
+    if "image" not in (info := _described(spec)).modalities:
         raise ConfigError(f"{info.architecture} sees no pictures: it must be probed on your own rows. Give --train.")
     paths = scenes.write_task(next(iter(scenes.TASKS)), folder, num_train=16, num_validation=1, num_test=1)
     return (str(paths["train"]),)
+
+
+def _described(spec: ModelSpec) -> ModelInfo:
+    """The parts of a model; that it is nowhere is said before the slow imports."""
+    from marslora.models._folders import check_place
+
+    check_place(spec.path)
+    from marslora.models.loading import describe
+
+    return describe(spec)
 
 
 def spec_from(settings: Mapping[str, Any], source: str = "the study's settings") -> StudySpec:
@@ -282,10 +289,7 @@ def spec_from(settings: Mapping[str, Any], source: str = "the study's settings")
     values = dict(settings)
     ranks = values.pop("ranks", DEFAULT_RANKS)
     if "space" not in values:
-        from marslora.core.spec import ModelSpec
-        from marslora.models.loading import describe
-
-        info = describe(ModelSpec.parse(values.get("model", {}), "model"))
+        info = _described(ModelSpec.parse(values.get("model", {}), "model"))
         values["space"] = space_of(info, ranks, tuple(values.get("training", {}).get("full", ()))).model_dump()
     return StudySpec.parse(values, source)
 

@@ -17,10 +17,10 @@ from transformers.utils.logging import disable_progress_bar
 from marslora.core.errors import ModelError
 from marslora.core.parts import ModelInfo
 from marslora.core.spec import ModelSpec
-from marslora.models._classes import class_of, config_of, first_line, folder_of, modalities_of
+from marslora.models._classes import class_of, config_of, first_line, modalities_of
+from marslora.models._folders import MEMORY, folder_of
 from marslora.models.discovery import discover
 
-MEMORY = "memory:"
 _KEPT = 2
 _loaded: OrderedDict[str, LoadedModel] = OrderedDict()
 _held: dict[str, tuple[nn.Module, Any]] = {}
