@@ -5,6 +5,7 @@ import torch
 
 from marslora import optim
 from marslora.core import kinds
+from marslora.engine.flops import counted
 from marslora.engine.pack import Member, Pack
 from marslora.engine.step import train_step
 from tests.twins.worlds import distance, member, tiny_base, train_alone, train_packed, varied
@@ -95,3 +96,11 @@ def test_exact_steps_go_on_from_a_checkpoint():
     straight, _ = train_packed(base, specs, steps)
     for found, weights in zip(members, straight, strict=True):
         assert distance(found.weights, weights) < 1e-9
+
+
+def test_exact_steps_cost_two_passes():
+    def flops(exact):
+        base, specs, batch = exact_world(exact=exact, precondition="polar")
+        return counted(lambda: train_packed(base, specs, varied(batch, 2, accumulation=2)))[1]
+
+    assert 1.9 < flops(exact=True) / flops(exact=False) <= 2.0

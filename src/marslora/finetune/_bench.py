@@ -49,7 +49,9 @@ class Bench:
         with self.change.disabled():
             return self.score(split)
 
-    def flops_per_row(self, loss: Callable[[dict[str, Any]], Tensor], num_backwards: int) -> FlopsPerRow:
+    def flops_per_row(
+        self, loss: Callable[[dict[str, Any]], Tensor], num_backwards: int, num_passes: int
+    ) -> FlopsPerRow:
         """What a row costs in training and in scoring, counted on the first training rows; ``loss`` is training's."""
         device = next(self.model.parameters()).device
         num_rows = min(self.batch_size, len(self.rows.train))
@@ -64,4 +66,4 @@ class Bench:
         trained = count_flops(train)
         self.model.zero_grad()
         scored = count_flops(lambda: evaluate(self.model, self.answers, lambda _: batch, 1, 1, self.autocast))
-        return FlopsPerRow(trained / num_rows, scored / num_rows)
+        return FlopsPerRow(num_passes * trained / num_rows, scored / num_rows)

@@ -145,7 +145,7 @@ def build_optimizer(change: AbstractChange, part_of: dict[str, str], spec: Final
         )
     kind = kinds.load(optim, training.optimizer.name, AbstractOptimizer)
     options = {"weight_decay": training.weight_decay, **training.optimizer.options}
-    optimizer = kind(
+    return kind(
         [
             {
                 "params": parameters,
@@ -157,12 +157,6 @@ def build_optimizer(change: AbstractChange, part_of: dict[str, str], spec: Final
         ],
         **options,
     )
-    if optimizer.looks_back:
-        raise ConfigError(
-            f"`optimizer` {training.optimizer.name} needs gradients at two points, which Trainer does not give. "
-            "Choose its variant that does not, or another optimizer."
-        )
-    return optimizer
 
 
 def part_of_linears(loaded: LoadedModel, spec: FinalSpec) -> dict[str, str]:

@@ -29,6 +29,9 @@ STATE = "adapter_state.safetensors"
 class FinalTrainer(Trainer):  # type: ignore[misc]
     """Trains on given micro-batches, in order, and stops at the first loss that is no number."""
 
+    num_passes = 1
+    """How often a micro-batch runs through the model, forward and backward."""
+
     def __init__(
         self,
         change: AbstractChange,

@@ -9,6 +9,7 @@ from pathlib import Path
 from transformers import PrinterCallback, TrainingArguments
 
 from marslora.adapters._method import AbstractChange
+from marslora.core.errors import ConfigError
 from marslora.core.runs import GRADIENTS, Cost, Counted, Event, FinalResult
 from marslora.core.schedule import evaluation_steps, num_steps
 from marslora.core.spec import FinalSpec
@@ -29,8 +30,10 @@ from marslora.finetune._separate_trainer import SeparateTrainer
 from marslora.finetune._start import Start, load_moments, load_weights, read_start
 from marslora.finetune._trackers import check_trackers
 from marslora.finetune._trainer import FinalTrainer, launched_processes, local_model, training_arguments
+from marslora.finetune.two_points import ExactTrainer
 from marslora.models.loading import LoadedModel, load
 from marslora.optim._base import AbstractOptimizer
+from marslora.optim._recursion import looking_back
 
 Emit = Callable[[Event], None]
 
@@ -99,9 +102,12 @@ class _FinalRun:
         self.emit: Emit = emit if self.is_first else _ignore
         self.answers = AnswerLoss(loaded.model)
         self.bench = Bench(change, self.answers, rows, spec.training, loaded.dtype)
+        _check_two_points(spec, change, optimizer)
         self.trainer = self._trainer(arguments)
         self.flops = self.bench.flops_per_row(
-            lambda batch: self.trainer.compute_loss(change.model, batch), self.trainer.num_backwards
+            lambda batch: self.trainer.compute_loss(change.model, batch),
+            self.trainer.num_backwards,
+            self.trainer.num_passes,
         )
         self.checkpoints = Path(arguments.output_dir)
 
@@ -146,7 +152,8 @@ class _FinalRun:
                 log_file=Path(spec.output_folder) / GRADIENTS,
             )
         else:
-            trainer = FinalTrainer(**common, collate=collate)
+            kind = FinalTrainer if looking_back(self.optimizer) is None else ExactTrainer
+            trainer = kind(**common, collate=collate)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(MethodSteps(self.change, self.optimizer))
         return trainer
@@ -212,6 +219,20 @@ class _FinalRun:
             examples=examples,
             flops=examples * self.flops.trained + self.bench.num_scored * self.flops.scored,
             peak_bytes=peak_bytes(),
+        )
+
+
+def _check_two_points(spec: FinalSpec, change: AbstractChange, optimizer: AbstractOptimizer) -> None:
+    """`ConfigError` where exact steps meet a run whose gradient is no gradient of one function of the parameters."""
+    if looking_back(optimizer) is None:
+        return
+    found = f"{len(spec.training.objectives)} objectives" if spec.training.objectives else ""
+    if type(change).before_step is not AbstractChange.before_step:
+        found = f"the adapter `{spec.training.adapter.name}`, which moves parameters beside the optimizer"
+    if found:
+        raise ConfigError(
+            f"The optimizer `{spec.training.optimizer.name}` takes exact steps, which cannot be combined with {found}. "
+            "Set its option `exact` to false."
         )
 
 

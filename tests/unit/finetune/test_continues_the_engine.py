@@ -44,6 +44,7 @@ WAYS = [
     {},
     {"full": ("projector",)},
     {"adapter": {"name": "lora", "options": {"use_rslora": True, "use_dora": True}}},
+    {"optimizer": {"name": "mars_m", "options": {"exact": True}}},
 ]
 
 

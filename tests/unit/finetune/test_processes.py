@@ -73,6 +73,23 @@ def test_a_killed_run_goes_on(final_spec):
     assert distance(weights(twin), weights(spec)) < 1e-5
 
 
+@pytest.mark.parametrize("options", [{}, {"exact": True}], ids=["approximate", "exact"])
+def test_two_processes_train_what_one_does_with_mars_m(final_spec, options):
+    """Each process has half of the rows of every step; clipping acts, and (exact) at both points alike."""
+    training = {
+        "optimizer": {"name": "mars_m", "options": {"precondition": "polar", **options}},
+        "dropout": 0.0,
+        "accumulation": 2,
+        "learning_rate": 2e-3,
+        "clip_norm": 0.05,
+    }
+    one, two = final_spec("one", training=training), final_spec("two", training=training)
+    done = subprocess.run(command(two, 2), capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    run(one)
+    assert distance(weights(one), weights(two)) < 1e-3
+
+
 def test_two_processes_train_what_one_does(final_spec, no_dropout):
     spec = final_spec("two", training={"dropout": 0.0})
     done = subprocess.run(command(spec, 2), capture_output=True, text=True, env=ENVIRONMENT)
