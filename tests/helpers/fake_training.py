@@ -6,8 +6,11 @@ import random
 
 from marslora.core.parts import LinearInfo, ModelInfo, PartInfo
 from marslora.core.runs import (
+    Advance,
     Cost,
+    Counted,
     DataSummary,
+    Failure,
     FinalResult,
     MemberResult,
     Observation,
@@ -78,6 +81,45 @@ def run_final(spec, emit):
             validation_accuracy=0.9,
             examples=(0, spec.full_examples),
             validation_curve=(3.0, value),
+            cost=Cost(seconds=1.0, examples=spec.full_examples, flops=1e6 * spec.full_examples),
+        )
+    )
+
+
+def count_parameters(spec, emit):
+    """Plain LoRA as it is, hydralora three times as much; llava_mole cannot be counted."""
+    name = spec.run.training.adapter.name
+    if name == "llava_mole":
+        emit(Failure(pack=spec.id, error="ConfigError", message="no experts here"))
+        return
+    factor = 3 if name == "hydralora" else 1
+    emit(Counted(num_trainable=tuple(factor * INFO.num_trainable(each) for each in spec.allocations)))
+
+
+def weigh_row(spec, emit):
+    factor = 2.0 if spec.training.adapter.name == "hydralora" else 1.0
+    emit(Counted(num_trainable=(1,), flops_per_row=1e6 * factor))
+
+
+def train(spec, emit):
+    """A run of a comparison; adapters named in FAKE_FAIL fail, the run named in FAKE_DIE_AT is interrupted."""
+    emit(Advance(task=spec.id, done=spec.full_examples / 2, total=spec.full_examples))
+    if spec.training.adapter.name in os.environ.get("FAKE_FAIL", "").split():
+        emit(Failure(pack=spec.id, error="OutOfMemoryError", message="no room"))
+        return
+    if os.environ.get("FAKE_DIE_AT", "never") in spec.output_folder:
+        raise KeyboardInterrupt
+    value = loss(spec.allocation, spec.full_examples, spec.seed) + 0.01 * spec.seed
+    emit(
+        FinalResult(
+            adapter_folder=f"{spec.output_folder}/adapter",
+            num_trainable=INFO.num_trainable(spec.allocation),
+            base_validation_loss=2.0,
+            base_validation_accuracy=0.1,
+            validation_loss=value,
+            validation_accuracy=0.9,
+            examples=(0, spec.full_examples),
+            validation_curve=(2.0, value),
             cost=Cost(seconds=1.0, examples=spec.full_examples, flops=1e6 * spec.full_examples),
         )
     )

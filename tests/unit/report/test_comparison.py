@@ -1,0 +1,122 @@
+"""The page of a comparison draws the numbers of its records and survives any names."""
+
+import json
+import math
+import re
+
+import plotly.graph_objects as go
+import pytest
+
+from marslora.comparison.standings import summarised
+from marslora.core.allocation import Allocation
+from marslora.core.comparison import Compared, Comparison, MethodRun
+from marslora.core.runs import Cost, FinalResult
+from marslora.core.spec import TrainingSpec
+from marslora.report import comparison as page
+from marslora.report.figures.methods import pictures
+from tests.unit.report.test_page import HOSTILE, Reader
+
+LOSSES = {"uniform": (0.5, 0.52, 0.54), "moka": (0.4, 0.43, 0.44), "eva": (0.5, 0.53, 0.53)}
+
+
+def result(loss, flops):
+    return FinalResult(
+        adapter_folder="runs/x/adapter",
+        num_trainable=3000,
+        base_validation_loss=2.0,
+        base_validation_accuracy=0.1,
+        validation_loss=loss + 0.01,
+        validation_accuracy=0.8,
+        test_loss=loss,
+        test_accuracy=0.7,
+        examples=(0, 16, 64),
+        validation_curve=(2.0, 1.0, loss + 0.01),
+        cost=Cost(seconds=3.0, examples=64, flops=flops, peak_bytes=2**30),
+    )
+
+
+def method(name, losses, flops=1e9, **more):
+    return Compared(
+        name=name,
+        recipe="uniform",
+        summary="LoRA.",
+        source="a paper",
+        training=TrainingSpec(part_learning_rates={"projector": 2e-5}),
+        allocation=Allocation.of(vision=8, language=8),
+        examples=64,
+        num_planned=3000,
+        runs=tuple(MethodRun(seed=seed, result=result(loss, flops)) for seed, loss in enumerate(losses)),
+        **more,
+    )
+
+
+def comparison(losses=LOSSES, extra=(), seeds=(0, 1, 2)):
+    methods = [method(name, of, 1e9 * (1 + n)) for n, (name, of) in enumerate(losses.items())]
+    return Comparison(
+        model="m",
+        architecture="Llava",
+        equal="parameters",
+        seeds=seeds,
+        metric="test_loss",
+        full_examples=64,
+        methods=summarised([*methods, *extra], "test_loss"),
+    )
+
+
+def test_dots_are_means_and_their_lines_the_intervals():
+    found = comparison()
+    drawn = {picture.name: picture for picture in pictures(found)}
+    dots = drawn["losses"].traces[1]
+    assert dict(zip(dots["y"], dots["x"], strict=True)) == {m.name: m.test_loss.value for m in found.methods}
+    widths = dict(zip(dots["y"], dots["error_x"]["array"], strict=True))
+    moka = found.methods[1]
+    assert widths["moka"] == pytest.approx(moka.test_loss.high - moka.test_loss.value)
+    assert len(drawn["losses"].traces[0]["x"]) == 9
+    differences = drawn["differences"].traces[0]
+    assert set(differences["y"]) == {"moka", "eva"}
+    assert "1 of 2 end below uniform" in drawn["differences"].caption
+    assert sorted(drawn["costs"].traces[0]["x"]) == [1e9, 2e9, 3e9]
+    curves = {trace["name"]: trace["y"] for trace in drawn["methods-curves"].traces}
+    assert curves["uniform"] == pytest.approx([2.0, 1.0, 0.53])
+    for picture in drawn.values():
+        plain = re.sub(r'"@[a-z]+[0-9]?(?:/[0-9.]+)?"', '"#123456"', json.dumps(picture.figure(), allow_nan=False))
+        go.Figure(json.loads(plain))
+
+
+def test_words_say_who_can_be_told_from_the_reference():
+    found = comparison()
+    assert page.headline(found) == "moka ends below uniform"
+    assert "1 of 2 differences to uniform can be told from 0" in " ".join(page.summary_lines(found))
+    level = {"uniform": (0.5, 0.6, 0.7), "eva": (0.6, 0.5, 0.7)}
+    assert page.headline(comparison(level)) == "Nothing ends below uniform"
+    once = comparison({"uniform": (0.5,), "eva": (0.4,)}, seeds=(0,))
+    assert math.isnan(once.methods[1].difference.low)
+    assert page.headline(once) == "One seed: nothing can be said"
+
+
+def test_failures_are_on_the_page():
+    failed = Compared(name="moe", recipe="lora_moe", error="no room for experts")
+    half = method("half", (0.5,)).model_copy(
+        update={"runs": (MethodRun(seed=0, result=result(0.5, 1e9)), MethodRun(seed=1, error="it diverged"))}
+    )
+    read = Reader(str(page.body(comparison(extra=[failed, half]))))
+    assert "no room for experts" in read.text
+    assert "seed 1 failed (it diverged)" in read.text
+
+
+def test_the_page_is_whole_and_names_are_only_text(tmp_path):
+    found = comparison({HOSTILE: (0.5, 0.6, 0.7), "eva": (0.4, 0.5, 0.6)})
+    read = Reader(str(page.body(found)))
+    assert not any(name == "img" for name, _ in read.tags)
+    assert len(read.ids) == len(set(read.ids))
+    assert set(read.figures) == {"plot-losses", "plot-differences", "plot-costs", "plot-methods-curves"}
+    text = page.write(found, tmp_path / "compare.html").read_text()
+    assert "plotly" in text.lower()
+    assert "http-equiv" in text
+
+
+def test_nothing_that_ended_is_a_page_too():
+    failed = [Compared(name=name, recipe="uniform", error="no") for name in ("a", "b")]
+    found = comparison({}, failed).model_copy(update={"methods": tuple(failed)})
+    assert not pictures(found)
+    assert "left out (no)" in Reader(str(page.body(found))).text
