@@ -74,3 +74,38 @@ def test_pytorch_optimizer_mars(ours, name, limit):
         lambda p: library.MARS(p, 0.01, betas=(0.95, 0.99), mars_type=name, gamma=0.025, weight_decay=0.0),
     )
     assert gap < limit
+
+
+def test_timm_muon():
+    """With the same coefficients at every step and `use_muon`, timm's Muon is Moonlight in bfloat16."""
+    timm = pytest.importorskip("timm.optim")
+    options = {"ns_coefficients": (3.4445, -4.7750, 2.0315), "adjust_lr_fn": "match_rms_adamw", "nesterov": True}
+    gap = displacement_gap(
+        lambda p: Moonlight(p, 0.01, ns_dtype="bfloat16"),
+        lambda p: timm.Muon([{"params": p, "use_muon": True}], 0.01, **options),
+    )
+    assert gap < 0.05
+
+
+def test_timm_muon_leaves_thin_factors_to_adamw():
+    """A factor of rank 8 on 4096 inputs: timm's first step is AdamW's, every number by the learning rate."""
+    timm = pytest.importorskip("timm.optim")
+    sizes = []
+    for build in (timm.Muon, Moonlight):
+        torch.manual_seed(0)
+        param = torch.nn.Parameter(torch.zeros(8, 4096))
+        param.grad = torch.randn(8, 4096)
+        build([param], lr=0.01).step()
+        sizes.append(param.detach().abs())
+    torch.testing.assert_close(sizes[0], torch.full((8, 4096), 0.01), rtol=1e-3, atol=0)
+    assert sizes[1].max() > 2 * sizes[1].mean()
+
+
+def test_pytorch_optimizer_muon():
+    """The same steps up to bfloat16; but it leaves its momentum in `.grad`, which ours never touches."""
+    library = pytest.importorskip("pytorch_optimizer")
+    gap = displacement_gap(
+        lambda p: Muon(p, 0.01, ns_dtype="bfloat16"),
+        lambda p: library.Muon([{"params": p, "use_muon": True}], 0.01),
+    )
+    assert gap < 0.05
