@@ -13,7 +13,7 @@ from marslora.core.decision import Decision as DecisionRecord
 from marslora.core.errors import ConfigError
 from marslora.core.parts import ModelInfo
 from marslora.core.runs import FinalResult
-from marslora.core.spec import DataSpec, ModelSpec, StudySpec, TrainingSpec
+from marslora.core.spec import DataSpec, ModelSpec, SearchSpec, StudySpec, TrainingSpec
 from marslora.pipeline import Listener, Pipeline, Silent, full_modules
 from marslora.store.study import Study
 
@@ -94,6 +94,8 @@ def search(
     ranks: Ranks = DEFAULT_RANKS,
     strategy: str = "mars",
     budget: float | None = None,
+    max_parameters: int | None = None,
+    max_rank: int | None = None,
     calibration_adapter: str | None = None,
     training: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
@@ -116,6 +118,8 @@ def search(
         ranks: One ladder for every part but the projector, or ``{part: ladder or rank}``.
         strategy: A kind of `marslora.strategies`, e.g. ``mars``, ``grid``, ``uniform``.
         budget: Most run equivalents spent on calibration; None leaves it to the strategy.
+        max_parameters: Allocations with more trainable parameters are not candidates.
+        max_rank: The largest rank of any part, such as vLLM's ``max_lora_rank``; ladders end there.
         calibration_adapter: What calibration runs train, typically ``lora``; None: the final run's adapter.
         training: Fields of `TrainingSpec`, e.g. ``{"epochs": 2, "learning_rate": 1e-4}``.
         data: Further fields of `DataSpec`, e.g. ``{"max_validation": 256}``.
@@ -142,6 +146,8 @@ def search(
         "search": {
             "strategy": {"name": strategy},
             "budget": budget,
+            "max_parameters": max_parameters,
+            "max_rank": max_rank,
             "seed": seed,
             "adapter": {"name": calibration_adapter} if calibration_adapter else None,
         },
@@ -290,12 +296,15 @@ def spec_from(settings: Mapping[str, Any], source: str = "the study's settings")
     ranks = values.pop("ranks", DEFAULT_RANKS)
     if "space" not in values:
         info = _described(ModelSpec.parse(values.get("model", {}), "model"))
-        values["space"] = space_of(info, ranks, tuple(values.get("training", {}).get("full", ()))).model_dump()
+        full = tuple(values.get("training", {}).get("full", ()))
+        max_rank = SearchSpec.parse(values.get("search", {}), "search").max_rank
+        values["space"] = space_of(info, ranks, full, max_rank).model_dump()
     return StudySpec.parse(values, source)
 
 
-def space_of(info: ModelInfo, ranks: Ranks, full: Sequence[str] = ()) -> Space:
-    """The space that ``ranks`` mean for a model: a projector that is not named gets the ladder's middle rank."""
+def space_of(info: ModelInfo, ranks: Ranks, full: Sequence[str] = (), max_rank: int | None = None) -> Space:
+    """The space that ``ranks`` up to ``max_rank`` mean for a model: a projector that is not named gets the ladder's
+    middle rank."""
     parts = [part.name for part in info.parts if part.linears and part.name not in full]
     named: dict[str, tuple[int, ...]] = {}
     if isinstance(ranks, Mapping):
@@ -305,8 +314,17 @@ def space_of(info: ModelInfo, ranks: Ranks, full: Sequence[str] = ()) -> Space:
     common = DEFAULT_RANKS if isinstance(ranks, Mapping) else tuple(ranks)
     if not common or not all(isinstance(rank, int) for rank in common):
         raise ConfigError(f"`ranks` must be whole numbers such as 4,16,64, found {list(common)}.")
+    common = _up_to(max_rank, common, "every part")
     middle = (common[len(common) // 2],)
-    return Space.parse({part: named.get(part, middle if part == "projector" else common) for part in parts}, "`ranks`")
+    ladders = {part: named.get(part, middle if part == "projector" else common) for part in parts}
+    return Space.parse({part: _up_to(max_rank, ladder, part) for part, ladder in ladders.items()}, "`ranks`")
+
+
+def _up_to(max_rank: int | None, ladder: tuple[int, ...], part: str) -> tuple[int, ...]:
+    kept = tuple(rank for rank in ladder if max_rank is None or rank <= max_rank)
+    if not kept:
+        raise ConfigError(f"`max_rank` = {max_rank} leaves no rank of {list(ladder)} for {part}. Name smaller ranks.")
+    return kept
 
 
 def default_folder(spec: StudySpec) -> Path:

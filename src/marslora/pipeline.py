@@ -140,6 +140,7 @@ class Pipeline:
             ),
             seed=spec.search.seed,
             budget=spec.search.budget,
+            max_parameters=spec.search.max_parameters,
         )
 
     def strategy(self) -> AbstractStrategy:

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from marslora import pipeline
-from marslora.core.allocation import Allocation
+from marslora.api import space_of
+from marslora.core.allocation import Allocation, Space
 from marslora.core.errors import ConfigError, StudyError
 from marslora.core.runs import Failure, Run
 from marslora.core.schedule import full_examples
@@ -147,6 +148,43 @@ def test_members_share_a_pack_when_they_share_batches_and_frozen_parts():
 def test_a_full_run_is_whole_batches():
     assert full_examples(TrainingSpec(epochs=2, batch_size=16), 100) == 192
     assert full_examples(TrainingSpec(examples=5, batch_size=16), 100) == 16
+
+
+def test_larger_allocations_are_no_candidates(tmp_path):
+    search = {"strategy": {"name": "grid"}, "max_parameters": 2000}
+    with Study.create(tmp_path, spec(search=search)) as study:
+        line = Pipeline(study)
+        decision = line.decide()
+        allowed = {a for a in study.spec.space.allocations() if fake_training.INFO.num_trainable(a) <= 2000}
+    assert 1 < len(allowed) < 16
+    assert {candidate.allocation for candidate in decision.candidates} == allowed
+    assert decision.chosen in allowed
+
+
+def test_no_allocation_small_enough_is_said(tmp_path):
+    with (
+        Study.create(tmp_path, spec(search={"max_parameters": 100})) as study,
+        pytest.raises(ConfigError, match="`max_parameters` = 100 leaves no allocation: the smallest has 1152"),
+    ):
+        Pipeline(study).decide()
+
+
+def test_ladders_end_at_the_largest_rank():
+    info = fake_training.INFO
+    assert space_of(info, (4, 16, 64), max_rank=16) == Space.of(
+        {"vision": (4, 16), "projector": (16,), "language": (4, 16)}
+    )
+    with pytest.raises(ConfigError, match=r"`max_rank` = 2 leaves no rank of \[4, 16\] for every part"):
+        space_of(info, (4, 16), max_rank=2)
+    with pytest.raises(ConfigError, match=r"leaves no rank of \[32\] for language"):
+        space_of(info, {"language": 32}, max_rank=16)
+    with pytest.raises(ConfigError, match="`max_rank` is 16, but the space has the ranks"):
+        spec(search={"max_rank": 16})
+
+
+def test_limits_that_are_not_set_are_not_in_the_digest():
+    assert not {"max_parameters", "max_rank"} & set(spec().search.model_dump())
+    assert spec(search={"max_parameters": 10}).digest() != spec(search={}).digest()
 
 
 def test_a_uniform_choice_is_its_own_baseline(tmp_path, monkeypatch):

@@ -68,6 +68,14 @@ Strategy = Annotated[
 Budget = Annotated[
     float | None, typer.Option(help="Most run equivalents spent before the final run.", rich_help_panel=HOW)
 ]
+MaxParameters = Annotated[
+    int | None,
+    typer.Option(help="Choose none with more trainable parameters.", min=1, rich_help_panel=HOW),
+]
+MaxRank = Annotated[
+    int | None,
+    typer.Option(help="The largest rank of any part, e.g. vLLM's max_lora_rank.", min=1, rich_help_panel=HOW),
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of initialisation, order and bootstrap.", rich_help_panel=HOW)]
 Epochs = Annotated[
     float | None,

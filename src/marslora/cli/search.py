@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from marslora.cli import _options as options
@@ -22,6 +23,8 @@ def command(
     ranks: options.Ranks = None,
     strategy: options.Strategy = None,
     budget: options.Budget = None,
+    max_parameters: options.MaxParameters = None,
+    max_rank: options.MaxRank = None,
     seed: options.Seed = None,
     epochs: options.Epochs = None,
     examples: options.Examples = None,
@@ -52,34 +55,9 @@ def command(
 
     Example: marslora search --model ./llava --train train.jsonl --eval eval.jsonl --ranks 4,16,64 --epochs 2
     """
+    given = _given(locals())
     from marslora import api
 
-    given: dict[str, Any] = {
-        "model": {"path": model, "device": device, "dtype": dtype, "experts": experts or None},
-        "data": {
-            "train": train,
-            "validation": validation,
-            "test": test,
-            "image_folder": image_folder,
-            "max_examples": max_examples,
-        },
-        "training": {
-            "epochs": epochs,
-            "examples": examples,
-            "batch_size": batch_size,
-            "accumulation": accumulation,
-            "learning_rate": learning_rate,
-            "part_learning_rates": _settings.rates(part_learning_rate or ()),
-            "alpha_over_rank": alpha_over_rank,
-            "dropout": dropout,
-            "full": full,
-            "optimizer": {"name": optimizer},
-            "adapter": {"name": adapter},
-            "gradient_checkpointing": gradient_checkpointing or None,
-        },
-        "search": {"strategy": {"name": strategy}, "budget": budget, "seed": seed, "adapter": {"name": calibrate}},
-        "ranks": _settings.ranks(ranks) if ranks else None,
-    }
     settings = _settings.merge(_settings.read_config(config), given)
     if "path" not in settings.get("model", {}):
         raise ConfigError("`--model` is missing. Give a model folder, or try `marslora demo` for an embedded one.")
@@ -95,3 +73,30 @@ def command(
         report_to=report_to or (),
         executor=executor_of(workers),
     )
+
+
+def _given(words: Mapping[str, Any]) -> dict[str, Any]:
+    """The options by their place in a configuration file; None for those that were not given."""
+
+    def named(*names: str) -> dict[str, Any]:
+        return {name: words[name] for name in names}
+
+    training = named("epochs", "examples", "batch_size", "accumulation", "learning_rate")
+    training |= named("alpha_over_rank", "dropout", "full")
+    return {
+        "model": {"path": words["model"], "experts": words["experts"] or None, **named("device", "dtype")},
+        "data": named("train", "validation", "test", "image_folder", "max_examples"),
+        "training": {
+            **training,
+            "part_learning_rates": _settings.rates(words["part_learning_rate"] or ()),
+            "optimizer": {"name": words["optimizer"]},
+            "adapter": {"name": words["adapter"]},
+            "gradient_checkpointing": words["gradient_checkpointing"] or None,
+        },
+        "search": {
+            "strategy": {"name": words["strategy"]},
+            "adapter": {"name": words["calibrate"]},
+            **named("budget", "max_parameters", "max_rank", "seed"),
+        },
+        "ranks": _settings.ranks(words["ranks"]) if words["ranks"] else None,
+    }

@@ -167,12 +167,17 @@ class SearchSpec(Record):
     seed: int = 0
     adapter: KindSpec | None = None
     """What calibration runs train; None: the adapter of the final run."""
+    max_parameters: int | None = Field(None, gt=0)
+    """Allocations with more trainable parameters, those of parts trained whole included, are not candidates."""
+    max_rank: int | None = Field(None, gt=0)
+    """The largest rank of any part, such as vLLM's ``max_lora_rank``."""
 
     @model_serializer(mode="wrap")
-    def _without_adapter(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The final run's adapter is not written, so that such a study has the digest it had before."""
+    def _without_later_fields(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What came later and is not set is not written, so that such a study has the digest it had before."""
         values: dict[str, Any] = serialize(self)
-        return {key: value for key, value in values.items() if key != "adapter" or value is not None}
+        later = ("adapter", "max_parameters", "max_rank")
+        return {key: value for key, value in values.items() if key not in later or value is not None}
 
 
 class StudySpec(Record):
@@ -191,6 +196,13 @@ class StudySpec(Record):
         return self.training if adapter is None else self.training.model_copy(update={"adapter": adapter})
 
     schema_version: Literal[1] = 1
+
+    @model_validator(mode="after")
+    def _check_max_rank(self) -> StudySpec:
+        most = self.search.max_rank
+        if most and (above := {part: list(ladder) for part, ladder in self.space.ladders if ladder[-1] > most}):
+            raise ValueError(f"`max_rank` is {most}, but the space has the ranks {above}")
+        return self
 
     @model_validator(mode="after")
     def _check_experts(self) -> StudySpec:

@@ -55,6 +55,14 @@ class ReportData:
         return self.spec.space.searched or self.spec.space.parts
 
     @property
+    def num_allocations(self) -> int:
+        """Allocations that could be chosen: what an exhaustive grid would train."""
+        most = self.spec.search.max_parameters
+        if most is None:
+            return len(self.spec.space)
+        return sum(self.num_trainable(allocation) <= most for allocation in self.spec.space.allocations())
+
+    @property
     def base_loss(self) -> float | None:
         """Validation loss of the model as it came."""
         if self.final is not None:
@@ -112,7 +120,7 @@ def total_spending(data: ReportData) -> Spending:
 def grid_spending(data: ReportData) -> Spending:
     """What training every allocation of the space once to the end would cost; the seconds are an estimate."""
     seconds = full_run_seconds(data)
-    number = len(data.spec.space)
+    number = data.num_allocations
     return Spending(float(number), None if seconds is None else number * seconds)
 
 

@@ -61,7 +61,7 @@ def tiles(data: ReportData) -> list[Markup]:
         found.append(_tile("Expected loss", loss(expected.value), f"{loss(expected.low)} to {loss(expected.high)}"))
     seconds = "" if total.seconds is None else f"{duration(total.seconds)}; "
     ratio = short(grid.runs / total.runs) if total.runs else "-"
-    found.append(_tile("Cost", runs(total.runs), f"{seconds}a grid of {len(data.spec.space)} costs {ratio} times that"))
+    found.append(_tile("Cost", runs(total.runs), f"{seconds}a grid of {data.num_allocations} costs {ratio} times that"))
     return found
 
 

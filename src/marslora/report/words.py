@@ -149,7 +149,7 @@ def price(data: ReportData) -> str:
     ending = f"the final run {'' if data.final else 'to come '}{shares(last.runs)}"
     said = f"It cost {runs(total.runs)}{took}: calibration {shares(first.runs)}, {ending}."
     estimated = "" if grid.seconds is None else f" and about {duration(grid.seconds)}"
-    return f"{said} An exhaustive grid of {len(data.spec.space)} allocations costs {runs(grid.runs)}{estimated}."
+    return f"{said} An exhaustive grid of {data.num_allocations} allocations costs {runs(grid.runs)}{estimated}."
 
 
 def notices(data: ReportData) -> list[Notice]:

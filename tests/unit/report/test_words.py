@@ -102,6 +102,15 @@ def test_a_grid_costs_as_many_runs_as_it_has_cells(data):
     assert total_spending(data).runs == pytest.approx(0.61 + final_spending(data).runs)
 
 
+def test_a_grid_has_no_allocation_above_the_limit(clear):
+    sizes = sorted(clear.num_trainable(allocation) for allocation in clear.spec.space.allocations())
+    search = clear.spec.search.model_copy(update={"max_parameters": sizes[4]})
+    limited = replace(clear, spec=clear.spec.model_copy(update={"search": search}))
+    assert limited.num_allocations == sum(size <= sizes[4] for size in sizes) < len(clear.spec.space)
+    assert grid_spending(limited).runs == limited.num_allocations
+    assert f"An exhaustive grid of {limited.num_allocations} allocations" in words.price(limited)
+
+
 def test_without_timings_no_seconds_are_claimed(clear):
     untimed = replace(
         clear,

@@ -44,7 +44,7 @@ def spendings(data: ReportData) -> dict[str, Spending]:
 
 
 def _run_words(data: ReportData, total: Spending, grid: Spending) -> str:
-    cells = len(data.spec.space)
+    cells = data.num_allocations
     if total.runs >= grid.runs:
         return f"The search cost {shares(total.runs)} full runs, no less than the grid of {cells}."
     return (

@@ -1,0 +1,40 @@
+"""Limits on what may be chosen come from Python and the command line into the spec."""
+
+import pytest
+
+from marslora import api
+from marslora.cli import main, search
+from tests.helpers.fake_training import INFO
+
+
+@pytest.fixture
+def specs(monkeypatch):
+    """The specs of studies that were asked for; none of them is run."""
+    asked = []
+    monkeypatch.setattr(api, "_described", lambda _: INFO)
+    monkeypatch.setattr(api, "run_study", lambda spec, *_, **__: asked.append(spec))
+    monkeypatch.setattr(search, "watch", lambda spec, *_, **__: asked.append(spec))
+    return asked
+
+
+def test_limits_in_python(specs):
+    api.search(model="m", train="a.jsonl", ranks=(4, 16, 64), max_rank=16, max_parameters=9000)
+    api.search(model="m", train="a.jsonl", ranks=(4, 16))
+    assert (specs[0].search.max_rank, specs[0].search.max_parameters) == (16, 9000)
+    assert specs[0].space == specs[1].space
+    assert (specs[1].search.max_rank, specs[1].search.max_parameters) == (None, None)
+
+
+def test_limits_on_the_command_line(specs, monkeypatch, capsys):
+    words = "marslora search --model m --train a.jsonl --ranks 4,16,64 --max-rank 16 --max-parameters 9000"
+    monkeypatch.setattr("sys.argv", words.split())
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert (specs[0].search.max_rank, specs[0].search.max_parameters) == (16, 9000)
+    assert specs[0].space.ladder("vision") == (4, 16)
+    monkeypatch.setattr("sys.argv", [*words.split()[:-4], "--max-rank", "2"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "`max_rank` = 2 leaves no rank of [4, 16, 64]" in capsys.readouterr().err
