@@ -14,6 +14,7 @@ from marslora.data.rows import load_rows
 from marslora.finetune._labels import labelled
 from marslora.finetune._model import method_of
 from marslora.models import loading
+from marslora.models._folders import MEMORY
 
 Emit = Callable[[Event], None]
 
@@ -36,7 +37,7 @@ def count(spec: CountSpec, emit: Emit) -> None:
 
 def _base_plan(spec: CountSpec, method: AbstractMethod) -> Plan:
     run = spec.run
-    model = loading.load(run.model).model if run.model.path.startswith(loading.MEMORY) else loading.skeleton(run.model)
+    model = loading.load(run.model).model if run.model.path.startswith(MEMORY) else loading.skeleton(run.model)
     return Plan(
         ranks={},
         parts={},

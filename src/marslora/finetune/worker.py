@@ -18,7 +18,7 @@ from marslora.finetune import _checkpoints, _output
 from marslora.finetune._bench import Bench
 from marslora.finetune._callbacks import StopWhenAsked, Watch, listening_for_signals
 from marslora.finetune._checkpoints import Progress
-from marslora.finetune._cost import peak_bytes
+from marslora.finetune._cost import forget_peak, peak_bytes
 from marslora.finetune._labels import labelled
 from marslora.finetune._loss import AnswerLoss
 from marslora.finetune._method_steps import MethodSteps
@@ -65,6 +65,7 @@ def weigh_final(spec: FinalSpec, emit: Emit) -> None:
 @contextlib.contextmanager
 def _begun(spec: FinalSpec, emit: Emit) -> Iterator[_FinalRun]:
     """The run of ``spec`` before its first step; afterwards the model is what it was."""
+    forget_peak()
     method = method_of(spec.training)
     start = read_start(Path(spec.start_folder) if spec.start_folder else None)
     check_trackers(spec.report_to)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from marslora.core.allocation import Allocation
 from marslora.core.comparison import Compared, Comparison
 from marslora.core.decision import Interval
 from marslora.report.figures.methods import METRICS, pictures
@@ -131,7 +132,7 @@ def settings(comparison: Comparison) -> Markup:
             [
                 cell(join([method.name, tag("div", method.summary, class_="soft")], "")),
                 cell(" x ".join(kinds)),
-                cell(ranks(method.allocation)),
+                cell(ranks_of(method.allocation)),
                 cell(f"{training.learning_rate:g}{rates}"),
                 cell(short(training.alpha_over_rank), number=True),
                 cell(short(training.dropout), number=True),
@@ -142,6 +143,12 @@ def settings(comparison: Comparison) -> Markup:
         )
     heads = ["method", "kinds", "ranks", "learning rates", "alpha / r", "dropout", "examples", "parameters", "source"]
     return table(heads, rows)
+
+
+def ranks_of(allocation: Allocation) -> str:
+    """``16`` where every part has it, else part by part."""
+    found = {rank for _, rank in allocation.ranks}
+    return str(found.pop()) if len(found) == 1 else ranks(allocation)
 
 
 def _notes(comparison: Comparison) -> Markup:

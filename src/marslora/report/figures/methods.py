@@ -124,28 +124,30 @@ def _height(methods: Sequence[Compared]) -> int:
 
 def _costs(comparison: Comparison, methods: Sequence[Compared]) -> Picture:
     known = [(m, cost, found) for m in methods if (cost := m.cost) and (found := comparison.loss(m)) and cost.flops > 0]
+    own = comparison.reference.cost
+    unit = own.flops if own and own.flops else 1.0
+    dearness = [cost.flops / unit for _, cost, _ in known]
     trace = {
         "type": "scatter",
         "mode": "markers+text",
-        "x": [cost.flops for _, cost, _ in known],
+        "x": dearness,
         "y": [found.value for _, _, found in known],
         "text": [text(method.name) for method, _, _ in known],
         "textposition": "top center",
         "textfont": {"size": 11, "color": MUTED},
         "customdata": [[short(cost.seconds), short(method.num_trainable)] for method, cost, _ in known],
         "marker": {"size": 11, "color": [ACCENT if m is comparison.reference else "@r4" for m, _, _ in known]},
-        "hovertemplate": "%{text}: %{y:.4f}<br>%{x:.3g} operations, %{customdata[0]} s<extra></extra>",
+        "hovertemplate": "%{text}: %{y:.4f}<br>%{x:.3f} of the operations, %{customdata[0]} s<extra></extra>",
     }
-    flops = [cost.flops for _, cost, _ in known]
-    said = (
-        f"The dearest run took {short(max(flops) / min(flops))} times the operations of the cheapest." if flops else ""
-    )
+    apart = short(max(dearness) / min(dearness)) if dearness else ""
+    said = f"The dearest run took {apart} times the operations of the cheapest." if dearness else ""
+    wide = [min(dearness) - 0.03, max(dearness) + 0.03] if dearness else [0, 1]
     return Picture(
         name="costs",
         title="Loss against cost",
         traces=[trace],
         layout=frame(
-            log_axis("floating-point operations of a run", flops),
+            axis(f"floating-point operations of a run, {comparison.reference.name} = 1", range=wide, nticks=6),
             axis(f"{METRICS[comparison.metric]} {UNIT}"),
             showlegend=False,
         ),
