@@ -1,10 +1,13 @@
 """The import rules of the project, as data. Change the table and the layout changes."""
 
 import ast
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 PACKAGE = "marslora"
 ROOT = Path(__file__).parents[2] / "src" / PACKAGE
@@ -81,10 +84,22 @@ def test_every_room_is_in_the_table():
     assert rooms() <= set(MAY_IMPORT) | FRONT
 
 
-def test_the_front_and_the_thinking_wing_do_not_load_torch():
-    code = (
-        "import sys, marslora, marslora.cli, marslora.api, marslora.pipeline;"
-        "sys.exit(','.join(sorted({'torch', 'transformers', 'peft'} & set(sys.modules))) or 0)"
-    )
+@pytest.mark.parametrize("front", ["import marslora", "import marslora.cli", "import marslora.api, marslora.pipeline"])
+def test_the_front_loads_nothing_slow(front):
+    slow = {"torch", "transformers", "peft", "huggingface_hub"}
+    slow |= set() if "pipeline" in front else {"numpy", "scipy", "optuna", "sqlalchemy", "plotly"}
+    code = f"import sys; {front}; sys.exit(','.join(sorted({slow} & set(sys.modules))) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_help_takes_less_than_half_a_second():
+    """Of processor time, so that a busy machine may run it; the best of three."""
+    assert min(seconds_of("-m", "marslora", "--help") for _ in range(3)) < 0.5
+    assert min(seconds_of("-c", "import marslora") for _ in range(3)) < 0.5
+
+
+def seconds_of(*words: str) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    subprocess.run([sys.executable, *words], check=True, capture_output=True)
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before

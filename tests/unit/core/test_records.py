@@ -108,9 +108,7 @@ def test_a_kind_is_made_with_its_own_options_alone():
             self.size, self.share = size + 0, share
 
     assert kinds.build("thing", "kind", Kind, {"size": 3}).size == 3
-    with pytest.raises(
-        ConfigError, match=r"kind has no option \['weight'\]; its options are \['size', 'share'\]"
-    ):
+    with pytest.raises(ConfigError, match=r"kind has no option \['weight'\]; its options are \['size', 'share'\]"):
         kinds.build("thing", "kind", Kind, {"weight": 1})
     with pytest.raises(ConfigError, match=r"`thing` kind cannot be made with the options {'size': 'big'}"):
         kinds.build("thing", "kind", Kind, {"size": "big"})
