@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import EvaConfig, LoraConfig
-from peft.tuners.lora.eva import get_eva_state_dict
+from peft.tuners.lora.eva import HashHook, SVDHook, get_eva_state_dict
 from torch import Tensor, nn
 
 from marslora.adapters._context import BatchContext
@@ -88,27 +90,31 @@ class Eva(AbstractMethod):
             module(**batch)
 
         try:
-            found: dict[str, Tensor] = get_eva_state_dict(
-                model,
-                list(batches),
-                config,
-                forward_fn=forward,
-                prepare_model_inputs_fn=self._mask,
-                prepare_layer_inputs_fn=_inputs,
-                show_progress_bar=False,
-            )
+            with contextlib.redirect_stdout(io.StringIO()):  # PEFT prints a line for every batch too short for a linear
+                found: dict[str, Tensor] = get_eva_state_dict(
+                    model,
+                    list(batches),
+                    config,
+                    forward_fn=forward,
+                    prepare_model_inputs_fn=self._mask,
+                    prepare_layer_inputs_fn=_inputs,
+                    show_progress_bar=False,
+                )
         except IndexError:
             raise ConfigError(
                 "EVA needs to see the inputs of every adapted linear in the first batch, and some were not used. Give "
                 "the part that rows without pictures do not use rank 0, or begin with rows that use it."
             ) from None
+        finally:
+            _unhook(model)
         return found
 
     def _mask(self, batch: Batch, _: LoraConfig) -> Tensor:
         """(B, T): which tokens of a batch are looked at."""
-        mask_BT = batch["attention_mask"].bool()
-        labelled_BT: Tensor = mask_BT & (batch["labels"] != _IGNORED)
-        return labelled_BT if self.options["use_label_mask"] else mask_BT
+        mask_BT: Tensor = batch["attention_mask"].bool()
+        labels = batch["labels"]  # of an encoder-decoder model, labels are not the tokens that are masked
+        wanted = self.options["use_label_mask"] and labels.shape == mask_BT.shape
+        return mask_BT & (labels != _IGNORED) if wanted else mask_BT
 
 
 class EvaModel(GraftedModel):
@@ -117,6 +123,14 @@ class EvaModel(GraftedModel):
     def save(self, folder: Path) -> None:
         """A plain LoRA folder of PEFT's."""
         self.save_plain(folder)
+
+
+def _unhook(model: nn.Module) -> None:
+    """Take off what PEFT leaves on a model where it does not get to its end."""
+    for module in model.modules():
+        for key, hook in list(module._forward_hooks.items()):
+            if isinstance(hook, HashHook | SVDHook):
+                del module._forward_hooks[key]
 
 
 def _inputs(inputs: Any, mask_BT: Tensor, _: str) -> Tensor:

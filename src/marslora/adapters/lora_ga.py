@@ -13,6 +13,8 @@ from marslora.adapters._method import AbstractMethod, Batch, Plan
 from marslora.core.errors import ConfigError
 from marslora.core.patterns import exact_regex
 
+DIRECTIONS, SCALES = ("ArBr", "A2rBr", "ArB2r", "random"), ("stable", "weight_svd", "gd_scale", "unit")
+"""As `peft.LoraGAConfig` explains them."""
 _GRADIENT = "_peft_loraga_grad"
 """Where PEFT leaves the gradient on a linear."""
 
@@ -32,12 +34,16 @@ class LoraGa(AbstractMethod):
         if not isinstance(num_batches, int) or num_batches < 1:
             raise ConfigError(f"The adapter's `num_batches` must be a whole number from 1, found {num_batches!r}.")
         self.num_batches = num_batches
+        known = {
+            "direction": ("ArBr", "A2rBr", "ArB2r", "random"),
+            "scale": ("stable", "weight_svd", "gd_scale", "unit"),
+        }
+        for option, found in (("direction", direction), ("scale", scale)):
+            if found not in known[option]:
+                raise ConfigError(f"The adapter's `{option}` must be one of {list(known[option])}, found {found!r}.")
         own = {"direction": direction, "scale": scale, "stable_gamma": stable_gamma}
         self.options = {"num_batches": num_batches, **own}
-        try:
-            self.config = LoraGAConfig(**own)
-        except ValueError as error:
-            raise ConfigError(f"adapter lora_ga: {error}") from None
+        self.config = LoraGAConfig(**own)
 
     def apply(self, model: nn.Module, plan: Plan, batches: Sequence[Batch] = ()) -> _offset.OffsetModel:
         """Factors begun at the gradient's decomposition; linears that no gradient reaches begin as plain LoRA."""

@@ -5,14 +5,18 @@ import torch
 from marslora.adapters._method import Plan
 from marslora.core.allocation import Allocation
 from marslora.models.discovery import discover
+from marslora.models.probe import probe
 from tests.helpers.tiny_models import build
 
 
-def world(name="llava", **ranks):
-    """A frozen tiny model, its batch, a plan for it, and its linears' sizes."""
+def world(name="llava", *, probed=False, **ranks):
+    """A frozen tiny model, its batch, a plan for it, and its linears' sizes; ``probed``: rank 2 for all that learns."""
     model, batch = build(name)
     model.requires_grad_(False)
     info = discover(model)
+    if probed:
+        info = probe(model, batch, info)
+        ranks = {part.name: 2 for part in info.parts if part.alive}
     ranks = info.module_ranks(Allocation.of(**(ranks or {"vision": 2, "projector": 3, "language": 4})))
     part_of = info.part_of()
     sizes = {linear.name: (linear.inputs, linear.outputs) for part in info.parts for linear in part.linears}
