@@ -1,0 +1,184 @@
+"""Final runs with adapters other than LoRA, on a tiny LLaVA whose rows name tasks."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from marslora.api import attach
+from marslora.core.errors import ConfigError, DataError
+from marslora.core.spec import DataSpec
+from marslora.finetune._labels import labelled
+from marslora.finetune._method_steps import MethodSteps
+from marslora.finetune._model import method_of
+from marslora.models.loading import load
+from tests.unit.finetune.tiny import run
+
+
+@pytest.fixture(scope="module")
+def data(world):
+    """The world's rows with a column ``task``."""
+    paths = {}
+    for split in ("train", "validation", "test"):
+        rows = [json.loads(line) for line in (world / f"{split}.jsonl").read_text().splitlines()]
+        for row in rows:
+            row["task"] = "long" if row["messages"][1]["content"].startswith("it") else "short"
+        paths[split] = world / f"{split}-tasks.jsonl"
+        paths[split].write_text("\n".join(map(json.dumps, rows)))
+    return DataSpec(**{split: (str(path),) for split, path in paths.items()})
+
+
+@pytest.fixture
+def spec_with(final_spec, data):
+    def make(name, adapter, options=None, **more):
+        training = {"adapter": {"name": adapter, "options": options or {}}, "dropout": 0.0, **more.pop("training", {})}
+        return final_spec(name, training=training, data=data, **more)
+
+    return make
+
+
+def state_of(spec):
+    """What the run's last checkpoint holds."""
+    newest = max(Path(spec.output_folder, "checkpoints").glob("checkpoint-*"), key=lambda p: int(p.name[11:]))
+    return load_file(newest / "adapter_state.safetensors")
+
+
+def test_every_row_trains_the_head_of_its_task(spec_with, data):
+    spec = spec_with("tasks", "asymlora", full_examples=80)
+    result = run(spec)[-1]
+    assert result.validation_loss < result.base_validation_loss - 0.1
+    model = load(spec.model).model
+    adapter = Path(spec.output_folder) / "adapter"
+    saved = load_file(adapter / "marslora_adapter.safetensors")
+    heads = [name for name in saved if name.endswith("q_proj.lora_B.0")]
+    assert heads and all(not torch.equal(saved[name], saved[name[:-1] + "1"]) for name in heads)
+    change = attach(model, adapter)
+    assert change.plan.tasks == ("long", "short")
+    assert sum(one.parameter.numel() for one in change.trainables()) == result.num_trainable
+    change.remove()
+    assert sorted(folder.name for folder in (adapter / "tasks").iterdir()) == ["long", "short"]
+
+
+def test_tasks_lie_beside_their_rows(spec_with, data):
+    from marslora.data.rows import load_rows
+
+    spec = spec_with("labels", "asymlora")
+    rows = load_rows(spec.data, load(spec.model).processor, spec.cache_folder)
+    found = labelled(rows, spec.data, method_of(spec.training))
+    assert found.tasks == ("long", "short")
+    batch = found.train.batch([0, 1, 2, 3])
+    answers = [json.loads(line)["task"] for line in Path(data.train[0]).read_text().splitlines()[:4]]
+    assert [found.tasks[place] for place in batch["task_of_row"]] == answers
+    assert batch["task_of_unit"].tolist() == batch["task_of_row"].tolist()
+    moka = labelled(rows, spec.data, method_of(spec_with("q", "moka").training)).train.batch([0, 1])
+    asked = moka["question_tokens"]
+    assert bool(((moka["labels"] != -100) & asked).any()) is False
+    assert asked.any() and bool((asked <= moka["attention_mask"].bool()).all())
+
+
+def test_rows_without_a_task_or_with_a_new_one_are_refused(spec_with, data, tmp_path):
+    spec = spec_with("no", "asymlora", {"column": "kind"})
+    with pytest.raises(DataError, match="no column `kind`"):
+        run(spec)
+    strange = tmp_path / "strange.jsonl"
+    rows = Path(data.validation[0]).read_text().replace('"task": "long"', '"task": "new"')
+    strange.write_text(rows.replace("pictures/", f"{Path(data.train[0]).parent}/pictures/"))
+    spec = spec_with("new", "asymlora").model_copy(
+        update={"data": data.model_copy(update={"validation": (str(strange),)})}
+    )
+    with pytest.raises(DataError, match=r"no training row has: \['new'\]"):
+        run(spec)
+
+
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("adapter", "options"),
+    [
+        pytest.param("adalora", {"interval": 1}, marks=slow),
+        ("geolora", {"cycles": 2}),
+        pytest.param("pissa", {}, marks=slow),
+        pytest.param("asymlora", {}, marks=slow),
+    ],
+)
+def test_a_run_that_was_killed_ends_where_it_would_have(spec_with, adapter, options):
+    whole, killed = (spec_with(name, adapter, options, full_examples=48) for name in ("whole", "killed"))
+    expected = run(whole)[-1]
+    run(killed, until=24)
+    found = run(killed)[-1]
+    first, second = state_of(whole), state_of(killed)
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, atol=1e-6, rtol=1e-5, msg=name)
+    assert found.validation_loss == pytest.approx(expected.validation_loss, abs=1e-6)
+
+
+def test_adaloras_allocator_runs_at_every_step_of_trainer(spec_with, monkeypatch):
+    sums = []
+    after = MethodSteps.on_optimizer_step
+
+    def watch(self, *args, **kwargs):
+        after(self, *args, **kwargs)
+        sums.append(sum(self.change.ranks().values()))
+
+    monkeypatch.setattr(MethodSteps, "on_optimizer_step", watch)
+    spec = spec_with("ranks", "adalora", {"interval": 1}, full_examples=80)
+    run(spec)
+    budget = sum(spec.module_ranks.values())
+    assert len(sums) == 10 and sums[0] > budget and sums[-1] == budget
+    config = json.loads(Path(spec.output_folder, "adapter/adapter_config.json").read_text())
+    assert len({config["r"], *config["rank_pattern"].values()}) > 2
+
+
+def test_the_load_balance_is_part_of_the_loss_once_whatever_the_accumulation(spec_with):
+    """With a balance that outweighs all, routers learn the same from one batch as from its pieces."""
+    options = {"gate": "none", "balance": "mole", "balance_weight": 100.0}
+    routers = []
+    for pieces in (1, 4):
+        spec = spec_with(f"pieces{pieces}", "llava_mole", options, training={"accumulation": pieces, "clip_norm": 0})
+        run(spec)
+        routers.append({name: tensor for name, tensor in state_of(spec).items() if ".router." in name})
+    assert routers[0]
+    for name, tensor in routers[0].items():
+        assert float((tensor - routers[1][name]).abs().max()) < 0.05 * float(tensor.abs().max())
+
+
+def test_it_combines_with_several_objectives(spec_with):
+    objectives = [{"name": "short", "rows": "task=short"}, {"name": "long", "rows": "task=long"}]
+    training = {"objectives": objectives, "gradients": {"name": "pareto_lora"}}
+    result = run(spec_with("both", "asymlora", {"form": "mixture"}, training=training))[-1]
+    assert result.validation_loss < result.base_validation_loss
+
+
+def test_the_model_is_left_as_it_was(spec_with):
+    spec = spec_with("left", "geolora")
+    model = load(spec.model).model
+    before = {name: one.clone() for name, one in model.state_dict().items()}
+    modules = [name for name, _ in model.named_modules()]
+    run(spec)
+    assert [name for name, _ in model.named_modules()] == modules
+    assert all(torch.equal(one, before[name]) for name, one in model.state_dict().items())
+    assert not model._forward_pre_hooks and not any(one.requires_grad for one in model.parameters())
+
+
+def test_calibration_runs_and_stacked_experts_are_refused(spec_with, tmp_path):
+    (tmp_path / "state.json").write_text('{"examples": 8, "step": 1}')
+    with pytest.raises(ConfigError, match="cannot continue `start_folder`"):
+        run(spec_with("start", "pissa").model_copy(update={"start_folder": str(tmp_path)}))
+    with pytest.raises(ConfigError, match="cannot adapt stacked experts"):
+        run(spec_with("stacked", "pissa").model_copy(update={"stacked": ("x",)}))
+    with pytest.raises(ConfigError, match="nonsense"):
+        run(spec_with("options", "pissa", {"nonsense": 1}))
+
+
+def test_a_folder_of_a_task_is_served_as_it_is(spec_with):
+    spec = spec_with("served", "asymlora")
+    run(spec)
+    model = copy.deepcopy(load(spec.model).model)
+    plain = attach(model, Path(spec.output_folder, "adapter", "tasks", "long"))
+    assert type(plain).__name__.startswith("Peft")
+    assert {name.rpartition(".")[2] for name, _ in plain.named_parameters() if "lora_" in name} == {"weight"}
