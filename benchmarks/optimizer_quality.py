@@ -1,14 +1,22 @@
 """Do the matrix optimizers train LoRA better than AdamW, and is their best learning rate the same at every rank?
 
     python benchmarks/optimizer_quality.py planted --json benchmarks/optimizer_quality.json
-    python benchmarks/optimizer_quality.py embedded --task both --examples 3000
+    python benchmarks/optimizer_quality.py embedded --json benchmarks/optimizer_quality_embedded.json
+
+*planted* is a toy that trains hundreds of runs at once; *embedded* trains LoRA on the embedded multimodal model in the
+product's packed engine. Finished runs are kept in the JSON file: started again, it goes on.
 
 Rules, fixed before running. Every method has the same gradient evaluations (exact methods take half the steps), the
-same schedule, starts and batches (paired by seed). Its learning rate is chosen on the tuning seeds from a grid that is
-widened until the best is interior, then it is judged on fresh seeds. The negative controls are Moonlight itself: as the
-two-buffer form of MARS-M with gamma = 1 - beta (other rounding), and with bfloat16 in Newton-Schulz. What they differ
-by, this benchmark cannot resolve. A difference is claimed only if its 95 % interval excludes 0, it survives Holm's
-correction and it exceeds the controls'.
+same schedule, starts and batches (paired by seed), weight decay 0. Its learning rate is chosen on the tuning seeds from
+a grid that is widened until the best is interior, then it is judged on fresh seeds. The negative control is Moonlight
+itself, as the two-buffer form of MARS-M with gamma = 1 - beta (other rounding); in the toy also with bfloat16 in
+Newton-Schulz, and exact steps whose gradient at the previous point is of another batch. What Moonlight and its control
+differ by, this benchmark cannot resolve. A difference is claimed only if its 95 % interval (Student's t over paired
+seeds) excludes 0, it survives Holm's correction and it exceeds the control's.
+
+*Does the best learning rate move with the rank?* Curves over the grid at each rank on the tuning seeds; the optimum is
+the vertex of a parabola through the best point and its neighbours, and a rank's regret is what it loses at the grid's
+best learning rate for the first rank.
 """
 
 from __future__ import annotations
@@ -20,27 +28,29 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import scipy.stats
 import torch
 
 from marslora import optim
 from marslora.core import kinds
 from marslora.optim._base import AbstractOptimizer
 
-BASELINE, CONTROL = "moonlight", "mars_m gamma 1-b (control)"
-GRID = 1.8
-"""Ratio of neighbouring learning rates."""
+BASELINE, CONTROL, WRONG = "moonlight", "mars_m gamma 1-b (control)", "mars_m exact .025, other batch (control)"
 
 
 @dataclass(frozen=True)
 class Method:
-    """A kind with options; ``passes`` gradient evaluations a step."""
+    """A kind with options; ``passes`` gradient evaluations a step are paid from its budget."""
 
     kind: str
     options: dict = field(default_factory=dict)
     start: float = 5e-3
     passes: int = 1
+    near: bool = False
+    """Whether its learning rates are sought around the baseline's best, in a grid of three."""
 
 
 METHODS = {
@@ -49,15 +59,17 @@ METHODS = {
     "lora+ 4": Method("adamw", {"b_ratio": 4.0}, 2e-3),
     "lora+ 16": Method("adamw", {"b_ratio": 16.0}, 1e-3),
     BASELINE: Method("moonlight"),
-    "moonlight plain": Method("moonlight", {"nesterov": False}),
-    "moonlight polar": Method("moonlight", {"precondition": "polar"}),
+    CONTROL: Method("mars_m", {"gamma": None, "clip": 1e9, "first_step": "reference"}, near=True),
+    "moonlight plain": Method("moonlight", {"nesterov": False}, near=True),
+    "moonlight polar": Method("moonlight", {"precondition": "polar"}, near=True),
     "moonlight b_ratio 2": Method("moonlight", {"b_ratio": 2.0}),
-    CONTROL: Method("mars_m", {"gamma": None, "clip": 1e9, "first_step": "reference"}),
-    "moonlight bfloat16": Method("moonlight", {"ns_dtype": "bfloat16"}),
-    "mars_m .01": Method("mars_m", {"gamma": 0.01, "clip": None}),
-    "mars_m .025": Method("mars_m", {"gamma": 0.025, "clip": None}),
-    "mars_m .025 clipped": Method("mars_m", {"gamma": 0.025}),
+    "moonlight bfloat16": Method("moonlight", {"ns_dtype": "bfloat16"}, near=True),
+    "mars_m .01": Method("mars_m", {"gamma": 0.01, "clip": None}, near=True),
+    "mars_m .025": Method("mars_m", {"gamma": 0.025, "clip": None}, near=True),
+    "mars_m .025 clipped": Method("mars_m", {"gamma": 0.025}, near=True),
     "mars_m exact .025": Method("mars_m", {"gamma": 0.025, "exact": True}, passes=2),
+    "mars_m exact .025, twice the cost": Method("mars_m", {"gamma": 0.025, "exact": True}, near=True),
+    WRONG: Method("mars_m", {"gamma": 0.025, "exact": True}, passes=2),
     "muon_mvr": Method("muon_mvr", passes=2),
     "mars_adamw 0": Method("mars_adamw", {"gamma": 0.0}),
     "mars_adamw .025": Method("mars_adamw"),
@@ -67,6 +79,9 @@ METHODS = {
     "muon_nsr": Method("muon_nsr"),
     "muon_vs": Method("muon_vs"),
 }
+MAIN = [CONTROL, "adamw", "mars_m .025 clipped", "mars_m exact .025", "moonlight plain", "mars_m .01", "mars_m .025"]
+MAIN += ["muon_mvr", "mars_m exact .025, twice the cost"]
+BY_RANK = ["moonlight", "adamw", "muon"]
 
 Trial = Callable[[Method, int, list[float], list[int]], np.ndarray]
 """(method, rank, L learning rates, S seeds) to final validation losses (L, S); infinite where it diverged."""
@@ -120,9 +135,12 @@ def planted(steps: int, batch: int = 32) -> Trial:
                 group["lr"] = rates_K * factor
             rows_KB = torch.stack([w["order"][step] for w in worlds])
 
-            def closure(rows_KB=rows_KB):
+            at_previous = torch.stack([w["order"][step - 1] for w in worlds]) if method is METHODS[WRONG] else rows_KB
+            batches = iter([at_previous, rows_KB] if optimizer.looks_back else [rows_KB])
+
+            def closure(batches=batches):
                 optimizer.zero_grad()
-                loss_K(rows_KB).sum().backward()
+                loss_K(next(batches)).sum().backward()
 
             optimizer.step(closure)
         with torch.no_grad():
@@ -133,83 +151,135 @@ def planted(steps: int, batch: int = 32) -> Trial:
     return trial
 
 
-def embedded(options: argparse.Namespace) -> Trial:
-    """LoRA on the embedded multimodal model, all runs of a method in one pack of the engine."""
-    from marslora.core.allocation import Allocation
-    from marslora.core.runs import Failure, Observation
-    from marslora.core.spec import DataSpec, KindSpec, MemberSpec, ModelSpec, PackSpec, TrainingSpec
-    from marslora.engine.worker import run_pack
+class Journal:
+    """Final validation losses of finished runs, kept in a JSON file."""
+
+    def __init__(self, path: Path | None):
+        self.path = path
+        found = json.loads(path.read_text()) if path and path.exists() else {}
+        self.runs: dict[str, float | None] = found.get("runs", {})
+
+    def add(self, runs: dict[str, float]) -> None:
+        """Remember finished runs at once; one that diverged is null."""
+        self.runs |= {key: loss if math.isfinite(loss) else None for key, loss in runs.items()}
+        self.save({})
+
+    def save(self, report: dict[str, Any]) -> None:
+        """Write the report with the runs that it rests on."""
+        if self.path:
+            beside = self.path.with_suffix(".part")
+            beside.write_text(json.dumps({**report, "runs": self.runs}, indent=1) + "\n")
+            beside.replace(self.path)
+
+
+def embedded(options: argparse.Namespace, journal: Journal) -> Trial:
+    """LoRA on the embedded multimodal model: a seed's learning rates are one pack of the engine.
+
+    A seed draws the adapters and orders the batches. The learning rate warms up, stays, and falls to 0 at the end.
+    """
     from marslora.recipes._embedded import settings
 
     home = Path(tempfile.mkdtemp())
     task = settings(options.task, home / "task")
 
     def trial(method: Method, rank: int, rates: list[float], seeds: list[int]) -> np.ndarray:
-        if method.passes > 1:
-            return np.full((len(rates), len(seeds)), np.inf)  # the engine gives gradients at one point only
-        grid = [(rate, seed) for rate in rates for seed in seeds]
-        with tempfile.TemporaryDirectory() as folder:
-            spec = PackSpec(
-                id="quality",
-                model=ModelSpec(**task["model"]),
-                data=DataSpec(**{key: value for key, value in task["data"].items() if key != "test"}),
-                training=TrainingSpec(
-                    **{**task["training"], "examples": options.examples},
-                    optimizer=KindSpec(name=method.kind, options=method.options),
-                ),
-                full_examples=options.examples,
-                members=tuple(
-                    MemberSpec(
-                        id=f"{number}",
-                        allocation=Allocation.of(dict.fromkeys(options.parts, rank)),
-                        data_examples=options.examples,
-                        until_examples=options.examples,
-                        seed=seed,
-                        learning_rate=rate,
-                    )
-                    for number, (rate, seed) in enumerate(grid)
-                ),
-                checkpoint_folder=f"{folder}/checkpoints",
-                cache_folder=str(home / "cache"),
-            )
-            losses = np.full(len(grid), np.inf)
+        def key(rate: float, seed: int) -> str:
+            setting = f"{options.task} {'+'.join(options.parts)} {options.examples}/{options.batch_size}"
+            return f"{setting} {method.kind} {method.options} /{method.passes} r{rank} lr{rate:.4g} s{seed}"
 
-            def emit(event: object) -> None:
-                if isinstance(event, Failure):
-                    raise RuntimeError(event.message)
-                if isinstance(event, Observation) and event.metric == "validation_loss":
-                    losses[int(event.member)] = event.value
-
-            run_pack(spec, emit)
-        return losses.reshape(len(rates), len(seeds))
+        for seed in seeds:
+            missing = [rate for rate in rates if key(rate, seed) not in journal.runs]
+            if missing:
+                losses = pack_losses(options, task, home, method, rank, missing, seed)
+                journal.add({key(rate, seed): loss for rate, loss in zip(missing, losses, strict=True)})
+        found = [[journal.runs[key(rate, seed)] for seed in seeds] for rate in rates]
+        return np.array([[np.inf if loss is None else loss for loss in row] for row in found])
 
     return trial
 
 
-def tuned(trial: Trial, method: Method, rank: int, seeds: list[int]) -> tuple[float, dict[float, float], bool]:
-    """(best learning rate, mean loss by learning rate, whether the best is interior), widening the grid as needed."""
-    found: dict[float, float] = {}
-    powers = range(-3, 4)
-    for _ in range(5):
-        rates = [method.start * GRID**power for power in powers]
-        found.update(zip(rates, trial(method, rank, rates, seeds).mean(1).tolist(), strict=True))
-        best, ordered = min(found, key=found.__getitem__), sorted(found)
-        if ordered[0] < best < ordered[-1]:
-            return best, found, True
-        edge = round(math.log(best / method.start, GRID))
-        powers = range(edge - 3, edge) if best == ordered[0] else range(edge + 1, edge + 4)
-    return best, found, False
+def pack_losses(
+    options: argparse.Namespace, task: dict, home: Path, method: Method, rank: int, rates: list[float], seed: int
+) -> list[float]:
+    """Final validation losses of one pack, a member for each learning rate."""
+    from marslora.core.allocation import Allocation
+    from marslora.core.runs import Failure, Observation
+    from marslora.core.spec import DataSpec, KindSpec, MemberSpec, ModelSpec, PackSpec, TrainingSpec
+    from marslora.engine.worker import run_pack
+
+    examples = options.examples // method.passes // options.batch_size * options.batch_size
+    training = {**task["training"], "examples": examples, "batch_size": options.batch_size, "evaluations": 2}
+    losses = [math.inf] * len(rates)
+
+    def emit(event: object) -> None:
+        if isinstance(event, Failure):
+            raise RuntimeError(event.message)
+        if isinstance(event, Observation) and event.metric == "validation_loss":
+            losses[int(event.member)] = event.value if event.examples == examples else math.inf
+
+    with tempfile.TemporaryDirectory() as folder:
+        members = [
+            MemberSpec(
+                id=f"{number}",
+                allocation=Allocation.of(dict.fromkeys(options.parts, rank)),
+                data_examples=options.examples,
+                until_examples=examples,
+                seed=seed,
+                order_seed=seed,
+                learning_rate=rate,
+                decays=True,
+            )
+            for number, rate in enumerate(rates)
+        ]
+        run_pack(
+            PackSpec(
+                id="quality",
+                model=ModelSpec(**task["model"]),
+                data=DataSpec(**{key: value for key, value in task["data"].items() if key != "test"}),
+                training=TrainingSpec(**training, optimizer=KindSpec(name=method.kind, options=method.options)),
+                full_examples=examples,
+                members=tuple(members),
+                checkpoint_folder=f"{folder}/checkpoints",
+                cache_folder=str(home / "cache"),
+            ),
+            emit,
+        )
+    return losses
 
 
-def compared(losses: np.ndarray, baseline: np.ndarray, draws: int = 10_000) -> dict[str, float]:
-    """Mean paired difference, its bootstrap 95 % interval, and the p-value of a sign-flip test."""
-    rng = np.random.default_rng(0)
+@dataclass(frozen=True)
+class Grid:
+    """Learning rates: the ratio of neighbours, and how many are tried at first."""
+
+    ratio: float
+    points: int
+
+    def tuned(
+        self, trial: Trial, method: Method, rank: int, seeds: list[int], start: float
+    ) -> tuple[float, dict[float, float], bool]:
+        """(best learning rate, mean loss by learning rate, whether the best is interior), widening as needed."""
+        found: dict[float, float] = {}
+        half = (3 if method.near else self.points) // 2
+        powers = range(-half, half + 1)
+        for _ in range(6):
+            rates = [start * self.ratio**power for power in powers]
+            found.update(zip(rates, trial(method, rank, rates, seeds).mean(1).tolist(), strict=True))
+            best, ordered = min(found, key=found.__getitem__), sorted(found)
+            if ordered[0] < best < ordered[-1]:
+                return best, dict(sorted(found.items())), True
+            edge, more = round(math.log(best / start, self.ratio)), max(1, half)
+            powers = range(edge - more, edge) if best == ordered[0] else range(edge + 1, edge + more + 1)
+        return best, dict(sorted(found.items())), False
+
+
+def compared(losses: np.ndarray, baseline: np.ndarray) -> dict[str, float]:
+    """Mean paired difference over seeds, its 95 % interval and p-value by Student's t."""
     gaps = losses - baseline
-    means = rng.choice(gaps, (draws, len(gaps))).mean(1)
-    flips = np.abs((rng.choice([-1, 1], (draws, len(gaps))) * gaps).mean(1))
-    low, high = np.quantile(means, [0.025, 0.975])
-    p = float((1 + (flips >= abs(gaps.mean())).sum()) / (draws + 1))
-    return {"difference": float(gaps.mean()), "low": float(low), "high": float(high), "p": p}
+    if not np.ptp(gaps):
+        return {"difference": float(gaps[0]), "low": float(gaps[0]), "high": float(gaps[0]), "p": float(not gaps.any())}
+    test = scipy.stats.ttest_1samp(gaps, 0.0)
+    low, high = test.confidence_interval(0.95)
+    return {"difference": float(gaps.mean()), "low": float(low), "high": float(high), "p": float(test.pvalue)}
 
 
 def with_holm(rows: dict[str, dict[str, float]]) -> None:
@@ -221,49 +291,100 @@ def with_holm(rows: dict[str, dict[str, float]]) -> None:
         rows[name]["holm"] = highest
 
 
-def study(trial: Trial, ranks: list[int], names: list[str], num_tuning: int, num_fresh: int) -> dict:
-    """Everything, printed as it comes."""
-    tuning, fresh = list(range(num_tuning)), list(range(1000, 1000 + num_fresh))
-    report: dict = {"tuning_seeds": tuning, "fresh_seeds": fresh, "ranks": {}}
-    for rank in ranks:
-        losses, rows = {}, {}
-        for name in names:
-            rate, curve, interior = tuned(trial, METHODS[name], rank, tuning)
-            losses[name] = trial(METHODS[name], rank, [rate], fresh)[0]
-            rows[name] = {"lr": rate, "interior": interior, "loss": float(losses[name].mean()), "curve": curve}
-        gaps = {name: compared(losses[name], losses[BASELINE]) for name in names if name != BASELINE}
-        with_holm(gaps)
-        print(f"\nrank {rank}: mean validation loss on {num_fresh} fresh seeds, difference to {BASELINE}")
-        for name in sorted(names, key=lambda n: rows[n]["loss"]):
-            rows[name] |= gaps.get(name, {})
-            gap = gaps.get(name)
-            text = f"{gap['difference']:+.4f} [{gap['low']:+.4f}, {gap['high']:+.4f}]" if gap else ""
-            print(f"{name:28} {rows[name]['loss']:.4f} {text:28} lr {rows[name]['lr']:.2g}")
-        report["ranks"][rank] = {"methods": rows, "losses": {n: v.tolist() for n, v in losses.items()}}
-    print("\nbest learning rate by rank")
+def compare(trial: Trial, grid: Grid, rank: int, names: list[str], tuning: list[int], fresh: list[int]) -> dict:
+    """Every method at its best learning rate, on fresh seeds, against the baseline; printed as it comes."""
+    losses, rows = {}, {}
     for name in names:
-        print(f"{name:28}", *(f"{report['ranks'][rank]['methods'][name]['lr']:8.2g}" for rank in ranks))
-    return report
+        method = METHODS[name]
+        start = rows[BASELINE]["lr"] if method.near else method.start
+        rate, curve, interior = grid.tuned(trial, method, rank, tuning, start)
+        losses[name] = trial(method, rank, [rate], fresh)[0]
+        rows[name] = {"lr": rate, "interior": interior, "loss": float(losses[name].mean()), "curve": curve}
+        gap = compared(losses[name], losses[BASELINE])
+        print(f"rank {rank} {name:42} {rows[name]['loss']:.4f} {shown(gap):28} lr {rate:.2g}", flush=True)
+    gaps = {name: compared(losses[name], losses[BASELINE]) for name in names if name != BASELINE}
+    with_holm(gaps)
+    for name, gap in gaps.items():
+        rows[name] |= gap
+    return {"methods": rows, "losses": {name: values.tolist() for name, values in losses.items()}}
+
+
+def shown(gap: dict[str, float]) -> str:
+    """A difference with its interval."""
+    return f"{gap['difference']:+.4f} [{gap['low']:+.4f}, {gap['high']:+.4f}]"
+
+
+def by_rank(trial: Trial, grid: Grid, ranks: list[int], names: list[str], tuning: list[int]) -> dict:
+    """How the best learning rate moves with the rank."""
+    found: dict[str, dict] = {}
+    for name in names:
+        curves = {rank: grid.tuned(trial, METHODS[name], rank, tuning, METHODS[name].start)[1] for rank in ranks}
+        first = min(curves[ranks[0]], key=curves[ranks[0]].__getitem__)
+        found[name] = {}
+        for rank, curve in curves.items():
+            if first not in curve:
+                curve[first] = float(trial(METHODS[name], rank, [first], tuning).mean())
+            loss = min(curve.values())
+            regret = curve[first] - loss
+            found[name][rank] = {"optimum": vertex(curve), "loss": loss, "regret": regret, "curve": curve}
+            print(
+                f"{name:12} rank {rank:3} optimum {vertex(curve):.2e} loss {loss:.4f} regret {regret:.4f}", flush=True
+            )
+    return found
+
+
+def vertex(curve: dict[float, float]) -> float:
+    """Where the parabola in log(lr) through the best point and its neighbours is lowest; the best point at an edge."""
+    rates = sorted(curve)
+    best = min(range(len(rates)), key=lambda index: curve[rates[index]])
+    near = rates[max(0, best - 1) : best + 2]
+    values = [curve[rate] for rate in near]
+    if len(near) < 3 or not np.isfinite(values).all():
+        return rates[best]
+    a, b, _ = np.polyfit(np.log(near), values, 2)
+    return float(np.exp(-b / (2 * a)))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("problem", choices=["planted", "embedded"])
-    parser.add_argument("--ranks", type=int, nargs="+", default=[2, 8, 32])
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
-    parser.add_argument("--tuning-seeds", type=int, default=5)
-    parser.add_argument("--fresh-seeds", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=300, help="gradient evaluations of the planted problem")
+    parser.add_argument("--ranks", type=int, nargs="+", help="where methods are compared")
+    parser.add_argument("--methods", nargs="+", choices=METHODS)
+    parser.add_argument("--tuning-seeds", type=int)
+    parser.add_argument("--fresh-seeds", type=int)
+    parser.add_argument(
+        "--lr-ranks", type=int, nargs="*", help="where the best learning rate is sought; first: its own"
+    )
+    parser.add_argument("--steps", type=int, default=200, help="gradient evaluations of the planted problem")
     parser.add_argument("--task", default="both", help="a task of the embedded model")
     parser.add_argument("--parts", nargs="+", default=["vision", "language"])
-    parser.add_argument("--examples", type=int, default=2000)
+    parser.add_argument("--examples", type=int, default=720)
+    parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    names = list(dict.fromkeys([BASELINE, CONTROL, "moonlight bfloat16", *options.methods]))
-    trial = planted(options.steps) if options.problem == "planted" else embedded(options)
-    report = study(trial, options.ranks, names, options.tuning_seeds, options.fresh_seeds)
-    if options.json:
-        options.json.write_text(json.dumps({"arguments": vars(options) | {"json": None}, **report}, indent=1) + "\n")
+    toy = options.problem == "planted"
+    defaults = {
+        "ranks": [4, 16] if toy else [8],
+        "lr_ranks": [4, 1, 16, 64] if toy else [8, 1, 64],
+        "methods": list(METHODS) if toy else MAIN,
+        "tuning_seeds": 3 if toy else 2,
+        "fresh_seeds": 12 if toy else 6,
+    }
+    for name, value in defaults.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    journal = Journal(None if toy else options.json)
+    trial = planted(options.steps) if toy else embedded(options, journal)
+    grid = Grid(1.8, 7) if toy else Grid(2.0, 5)
+    tuning, fresh = list(range(options.tuning_seeds)), list(range(1000, 1000 + options.fresh_seeds))
+    names = list(dict.fromkeys([BASELINE, CONTROL, *options.methods]))
+    report = {
+        "arguments": vars(options) | {"json": None},
+        "ranks": {rank: compare(trial, grid, rank, names, tuning, fresh) for rank in options.ranks},
+        "best_rate_by_rank": by_rank(trial, grid, options.lr_ranks, BY_RANK, tuning) if options.lr_ranks else {},
+    }
+    journal.path = options.json
+    journal.save(report)
 
 
 if __name__ == "__main__":
