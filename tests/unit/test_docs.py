@@ -19,6 +19,22 @@ def test_every_name_of_the_map_exists(module, name):
     assert hasattr(importlib.import_module(module), name)
 
 
+def test_every_adapter_is_in_the_table_of_methods():
+    from marslora import adapters
+    from marslora.adapters._base import AbstractAdapter
+    from marslora.adapters._method import AbstractMethod
+    from marslora.core import kinds
+    from marslora.core.spec import PACKED_ADAPTERS
+
+    text = (ROOT / "docs" / "methods.md").read_text()
+    for name in kinds.names(adapters):
+        rows = [line.split(" | ") for line in text.splitlines() if line.startswith(f"| `{name}` |")]
+        kind = kinds.load(adapters, name, AbstractAdapter if name in PACKED_ADAPTERS else AbstractMethod)
+        assert len(rows) == 1, name
+        assert rows[0][3].startswith(kind.merges), name
+        assert kind.serves.split(" ")[0] in rows[0][4], name
+
+
 def test_the_readme_starts_with_two_commands_of_one_line():
     blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
     assert len(blocks) >= 2
