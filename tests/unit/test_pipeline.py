@@ -208,3 +208,27 @@ def test_the_uniform_baseline_has_about_as_many_parameters(tmp_path):
         problem = Pipeline(study).problem()
     uniform = equal_uniform(problem, Allocation.of(vision=4, projector=16, language=64))
     assert uniform == Allocation.of(vision=34, projector=16, language=34)
+
+
+def test_an_adapter_that_cannot_train_packed_is_refused_before_anything_is_trained(tmp_path):
+    training = {"examples": 2048, "batch_size": 16, "adapter": {"name": "asymlora"}}
+    with Study.create(tmp_path, spec(training=training)) as study:
+        with pytest.raises(ConfigError, match="--calibration-adapter lora"):
+            Pipeline(study).decide()
+        assert study.runs() == []
+
+
+def test_ranks_are_compared_by_another_adapter_only_where_that_is_asked_for(tmp_path):
+    training = {"examples": 2048, "batch_size": 16, "adapter": {"name": "asymlora"}}
+    search = {"strategy": {"name": "mars"}, "adapter": {"name": "lora"}}
+    with Study.create(tmp_path, spec(training=training, search=search)) as study:
+        line = Pipeline(study)
+        final = line.plan_final()
+    packs = json.loads((tmp_path / "plan" / "round-01.json").read_text())
+    assert {pack["training"]["adapter"]["name"] for pack in packs} == {"lora"}
+    assert final.training.adapter.name == "asymlora"
+    assert final.start_folder is None
+
+
+def test_the_final_runs_adapter_changes_no_older_digest():
+    assert "adapter" not in json.loads(spec().to_json())["search"]
