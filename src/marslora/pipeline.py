@@ -1,4 +1,4 @@
-"""The stages of a study, each an artifact in its folder; with `comparison/stages.py` the only file that knows both wings.
+"""The stages of a study, each an artifact in its folder. Only this file and `comparison/stages.py` know both wings.
 
     prepare -> calibrate (rounds of packs) -> decide -> train -> export -> report
 

@@ -6,8 +6,11 @@ import sys
 import pytest
 
 import marslora
-from marslora import cli
+from marslora import cli, recipes
+from marslora.core import kinds
+from marslora.core.allocation import Allocation
 from marslora.core.comparison import Comparison
+from marslora.core.decision import Candidate, Decision
 
 METHODS = ("uniform", "hydralora:heads=2,rate.projector=0.5")
 
@@ -58,3 +61,46 @@ def test_from_python_at_equal_compute(tmp_path):
     assert uniform.examples == 64
     assert moka.examples * moka.flops_per_row == pytest.approx(64 * uniform.flops_per_row, rel=0.15)
     assert (tmp_path / "c" / "compare.html").exists()
+
+
+def logit_size(outputs, batch):
+    """A second objective."""
+    return outputs.logits.float().square().mean()
+
+
+@pytest.mark.slow
+def test_every_recipe_trains(tmp_path):
+    decision = tmp_path / "decision.json"
+    chosen = Allocation.of(vision=8, projector=2, language=4)
+    candidate = Candidate(allocation=chosen, status="chosen", reason="")
+    decision.write_text(
+        Decision(strategy="s", chosen=chosen, verdict="clear", summary="", candidates=(candidate,)).to_json()
+    )
+    special = {
+        "mars_ranks": {"options": {"decision": str(decision)}},
+        "pareto_lora": {
+            "training": {
+                "objectives": [
+                    {"name": "answers", "rows": "all"},
+                    {"name": "size", "function": "tests.end_to_end.test_compare:logit_size", "weight": 1e-3},
+                ]
+            }
+        },
+    }
+    names = ["uniform", *(name for name in kinds.names(recipes) if name != "uniform")]
+    found = marslora.compare(
+        demo="small",
+        methods=[{"recipe": name, **special.get(name, {})} for name in names],
+        seeds=(0,),
+        ranks=4,
+        training={"examples": 32, "evaluations": 2, "learning_rate": 1e-3, "batch_size": 8},
+        data={"max_validation": 16, "max_examples": 32, "test": []},
+        out=tmp_path / "c",
+    )
+    assert [(each.name, each.error, [run.error for run in each.runs]) for each in found.methods] == [
+        (name, "", [""]) for name in names
+    ]
+    counted = {each.name: each.num_planned for each in found.methods if each.num_trainable != each.num_planned}
+    assert set(counted) <= {"eva", "geolora"}, counted  # their ranks move
+    reference = found.reference.num_planned
+    assert all(abs(each.num_planned / reference - 1) < 0.3 for each in found.methods)
