@@ -19,7 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "executors": {"core"},
     "exporters": {"core"},
     "replay": {"core", "strategies"},
-    "report": {"core", "store", "laws", "strategies"},
+    "report": {"core", "store", "laws", "strategies", "replay"},
     "adapters": {"core"},
     "gradients": {"core"},
     "optim": {"core"},

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from marslora.cli import compare, data, demo, export, inspect, kinds, report, search
+from marslora.cli import bench, compare, data, demo, export, inspect, kinds, report, search
 from marslora.core.errors import EXIT_CODE, MarsloraError
 
 app = typer.Typer(
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, search, compare, inspect, report, export, kinds):
+for command in (demo, search, compare, bench, inspect, report, export, kinds):
     app.command(name=command.__name__.rpartition(".")[2])(command.command)
 app.add_typer(data.app)
 

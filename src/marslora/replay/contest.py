@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from itertools import repeat
+from multiprocessing import get_context
 from typing import Any
 
 from marslora import strategies
 from marslora.core import kinds
+from marslora.core.errors import ConfigError
 from marslora.core.record import Record
-from marslora.replay.simulate import Outcome, World, replay
+from marslora.replay.simulate import MissingRunError, Outcome, World, replay
 from marslora.replay.table import Table
 from marslora.strategies._base import AbstractStrategy
 
@@ -26,9 +30,20 @@ class Entrant:
     options: Mapping[str, Any] = field(default_factory=dict)
     budget: float | None = None
 
+    @property
+    def setting(self) -> str:
+        """What tells it from the others of its family."""
+        given = {**self.options, **({} if self.budget is None else {"budget": self.budget})}
+        return ", ".join(f"{name}={shown(value)}" for name, value in given.items())
+
     def make(self) -> AbstractStrategy:
         """The strategy."""
         return kinds.load(strategies, self.strategy, AbstractStrategy).of(self.options)
+
+
+def shown(value: object) -> str:
+    """An option's value, numbers with three digits."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 class Score(Record):
@@ -55,7 +70,9 @@ class Score(Record):
     """What the strategy said of its choice."""
     num_plausible: int
     covers: bool
-    """The best candidate lies in the strategy's plausible set."""
+    """The best candidate, or one tied with it, lies in the strategy's plausible set."""
+    covers_best: bool
+    """The best candidate itself lies in it."""
     indistinguishable: bool
     num_rounds: int
 
@@ -65,13 +82,27 @@ class Score(Record):
         return self.table, self.seed, self.max_share
 
 
+class Skipped(Record):
+    """An entrant that could not take part on a table."""
+
+    table: str
+    family: str
+    setting: str
+    reason: str
+
+
+REFERENCE = "successive halving, eta 4"
+"""The family that others are compared with, where nothing else is said: it needs no law and is hard to beat."""
+
+
 def standard_entrants() -> tuple[Entrant, ...]:
     """What a user could pick, over the range of costs that it allows."""
     rungs = (1 / 64, 1 / 32, 1 / 16, 1 / 8)
-    budgets = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
+    budgets = (0.1, 0.15, 0.2, 0.3, 0.4, 0.6)
     return (
         *(Entrant(f"uniform r={rank}", "uniform", {"rank": rank}) for rank in (8, 16, 32)),
-        *(Entrant("mars", "mars", budget=budget) for budget in budgets),
+        *(Entrant("mars", "mars", {"fit_laws": False}, budget) for budget in budgets),
+        *(Entrant("MARS as published", "mars_paper", budget=budget) for budget in (0.2, 0.5, 0.9)),
         *(
             Entrant(f"successive halving, eta {eta}", "successive_halving", {"eta": eta, "first_rung": rung})
             for eta in (2, 4)
@@ -92,12 +123,15 @@ def standard_entrants() -> tuple[Entrant, ...]:
     )
 
 
-def worlds(tables: Sequence[Table], max_shares: Sequence[float] = MAX_SHARES) -> Iterator[tuple[Table, int, float]]:
-    """Every problem that the tables pose: each seed, each limit on parameters."""
+def worlds(
+    tables: Sequence[Table], max_shares: Sequence[float] = MAX_SHARES, seeds: Sequence[int] = ()
+) -> Iterator[tuple[Table, int, float]]:
+    """Every problem that the tables pose: each seed (or those of ``seeds``), each limit on parameters."""
     for table in tables:
         for max_share in max_shares:
             for seed in table.header.seeds:
-                yield table, seed, max_share
+                if not seeds or seed in seeds:
+                    yield table, seed, max_share
 
 
 def hold(
@@ -105,32 +139,70 @@ def hold(
     entrants: Sequence[Entrant],
     max_shares: Sequence[float] = MAX_SHARES,
     advance: Callable[[int, int], None] | None = None,
+    *,
+    seeds: Sequence[int] = (),
+    workers: int = 1,
+    skip: Callable[[Skipped], None] | None = None,
 ) -> list[Score]:
-    """Replay every entrant on every world; ``advance`` is told how many are done, and of how many."""
-    posed = list(worlds(tables, max_shares))
-    scores = []
-    for table, seed, max_share in posed:
-        for entrant in entrants:
-            world = World(table, seed, entrant.budget, max_share)
-            scores.append(score(entrant, world, replay(entrant.make(), world)))
-            if advance is not None:
-                advance(len(scores), len(posed) * len(entrants))
+    """Replay every entrant on every world, in so many processes.
+
+    ``advance`` is told how many replays are done, and of how many. ``skip`` is told of an entrant that asks for a run
+    which its table lacks; without it that is a `ConfigError`.
+    """
+    posed = list(worlds(tables, max_shares, seeds))
+    if not posed:
+        raise ConfigError(f"no table has a run of the seeds {list(seeds)}; theirs are {_seeds(tables)}.")
+    scores: list[Score] = []
+    for number, found in enumerate(_played(posed, entrants, workers), 1):
+        scores += [each for each in found if isinstance(each, Score)]
+        for each in found:
+            if isinstance(each, Skipped):
+                if skip is None:
+                    raise ConfigError(each.reason)
+                skip(each)
+        if advance is not None:
+            advance(number * len(entrants), len(posed) * len(entrants))
     return scores
+
+
+def _seeds(tables: Sequence[Table]) -> list[int]:
+    return sorted({seed for table in tables for seed in table.header.seeds})
+
+
+def _played(
+    posed: Sequence[tuple[Table, int, float]], entrants: Sequence[Entrant], workers: int
+) -> Iterator[list[Score | Skipped]]:
+    if workers <= 1:
+        yield from map(play, posed, repeat(entrants))
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(play, posed, repeat(entrants))
+
+
+def play(posed: tuple[Table, int, float], entrants: Sequence[Entrant]) -> list[Score | Skipped]:
+    """Every entrant on one world."""
+    table, seed, max_share = posed
+    found: list[Score | Skipped] = []
+    for entrant in entrants:
+        world = World(table, seed, entrant.budget, max_share)
+        try:
+            found.append(score(entrant, world, replay(entrant.make(), world)))
+        except MissingRunError as error:
+            name = table.header.name
+            found.append(Skipped(table=name, family=entrant.family, setting=entrant.setting, reason=str(error)))
+    return found
 
 
 def score(entrant: Entrant, world: World, outcome: Outcome) -> Score:
     """What an outcome is worth."""
     truth, decision = world.truth, outcome.decision
     losses = sorted(truth.loss.values())
-    setting = ", ".join(f"{name}={value:.3g}" for name, value in entrant.options.items() if isinstance(value, float))
-    if entrant.budget is not None:
-        setting = ", ".join(filter(None, (setting, f"budget={entrant.budget:g}")))
     return Score(
         table=world.table.header.name,
         seed=world.seed,
         max_share=world.max_share,
         family=entrant.family,
-        setting=setting,
+        setting=entrant.setting,
         cost=outcome.cost,
         calibration=outcome.calibration,
         seconds=outcome.seconds,
@@ -140,7 +212,8 @@ def score(entrant: Entrant, world: World, outcome: Outcome) -> Score:
         is_best=decision.chosen in truth.ties(),
         p_best=decision.candidate(decision.chosen).p_best,
         num_plausible=len(decision.plausible),
-        covers=truth.best in decision.plausible,
+        covers_best=truth.best in decision.plausible,
+        covers=not truth.ties().isdisjoint(decision.plausible),
         indistinguishable=decision.verdict == "indistinguishable",
         num_rounds=outcome.num_rounds,
     )

@@ -20,6 +20,10 @@ from marslora.strategies._base import AbstractStrategy, Problem
 MAX_ROUNDS = 200
 
 
+class MissingRunError(ConfigError):
+    """A strategy asked for a run that the table does not hold."""
+
+
 @dataclass(frozen=True)
 class Truth:
     """How good every candidate really is: its loss at the end of a full run, over all seeds of the table."""
@@ -86,12 +90,14 @@ class World:
     def train(self, member: MemberSpec, before: Run | None) -> Run:
         """The run of a member as far as it was asked, and its new examples charged."""
         entry = self._entry(member)
-        until = min(member.until_examples, entry.examples[-1])
-        kept = [n for n, t in enumerate(entry.examples) if t < until]
-        share = (until - (before.last_examples if before else 0)) / entry.examples[-1]
+        seen = before.last_examples if before else 0
+        until = max(min(member.until_examples, entry.examples[-1]), seen)
+        ends = before.examples if before else ()  # a run that went on keeps the points at which it once ended
+        examples = sorted({t for t in (*entry.examples, *ends, until) if t <= until})
+        share = (until - seen) / entry.examples[-1]
         cost = Cost(
             seconds=entry.seconds * share,
-            examples=round(entry.examples[-1] * share),
+            examples=until - seen,
             flops=entry.flops * share,
             peak_bytes=entry.peak_bytes,
         )
@@ -99,8 +105,8 @@ class World:
         return Run(
             member=member,
             status="diverged" if entry.status == "diverged" and until == entry.examples[-1] else "complete",
-            examples=(*(entry.examples[n] for n in kept), until),
-            validation_loss=(*(entry.validation_loss[n] for n in kept), loss_at(entry, until)),
+            examples=tuple(examples),
+            validation_loss=tuple(loss_at(entry, t) for t in examples),
             cost=before.cost + cost if before else cost,
         )
 
@@ -111,7 +117,7 @@ class World:
         rate = member.learning_rate or self.table.header.learning_rate
         key = (member.allocation, member.data_examples, rate, seed)
         if key not in self._cells:
-            raise ConfigError(
+            raise MissingRunError(
                 f"table `{self.table.header.name}` has no run of {member.allocation} on {member.data_examples} rows at "
                 f"learning rate {rate:g}: a strategy can only be replayed on what was measured."
             )
@@ -149,7 +155,7 @@ class Outcome:
 
 
 def replay(strategy: AbstractStrategy, world: World) -> Outcome:
-    """Run a strategy on a world to its decision. Raises `ConfigError` where it asks for a run that the table lacks."""
+    """Run a strategy on a world to its decision. Raises `MissingRunError` where the table lacks a run."""
     problem, runs = world.problem, dict[str, Run]()
     rounds = 0
     while members := strategy.propose(problem, list(runs.values())):
@@ -161,7 +167,7 @@ def replay(strategy: AbstractStrategy, world: World) -> Outcome:
     decision = strategy.decide(problem, list(runs.values()))
     continued = runs.get(decision.continue_run or "")
     left = 1 - (continued.last_examples / problem.full_examples if continued else 0.0)
-    calibration = world.spent.examples / problem.full_examples
+    calibration = world.spent.run_equivalents(problem.full_examples)
     full = [entry.seconds for entry in world.table if entry.examples[-1] == problem.full_examples]
     return Outcome(
         decision=decision,

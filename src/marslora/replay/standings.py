@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,52 +16,79 @@ from marslora.replay.contest import Score
 Array = NDArray[np.float64]
 NUM_BOOTSTRAPS = 2000
 LEVEL = 0.9
+SLACK = 0.005
+"""Run equivalents that a setting may cost more than asked for."""
+
+
+World = tuple[str, int, float]
+"""Table, seed, limit on parameters: as `Score.world`."""
 
 
 @dataclass(frozen=True)
 class FamilyCurve:
-    """Regret of a family over what it spends: S settings, cheapest first, on W worlds."""
+    """Regret of a family over what it spends: S settings, cheapest first, on the W worlds that all of them saw."""
 
     family: str
     settings: tuple[str, ...]
-    cost_S: Array
-    """Mean run equivalents of each setting."""
+    worlds: tuple[World, ...]
+    cost_SW: Array
+    """Run equivalents, the final run included."""
     regret_SW: Array
 
+    @property
+    def cost_S(self) -> Array:
+        """Mean run equivalents of each setting."""
+        mean: Array = self.cost_SW.mean(axis=1)
+        return mean
+
+    @property
+    def clusters(self) -> list[tuple[str, int]]:
+        """Of each world what is resampled together: limits on one table and seed share runs."""
+        return [(table, seed) for table, seed, _ in self.worlds]
+
+    def on(self, worlds: Collection[World]) -> FamilyCurve:
+        """The curve on fewer worlds."""
+        kept = np.flatnonzero([world in worlds for world in self.worlds])
+        order = np.argsort(self.cost_SW[:, kept].mean(axis=1), kind="stable")
+        return FamilyCurve(
+            self.family,
+            tuple(self.settings[n] for n in order),
+            tuple(self.worlds[n] for n in kept),
+            self.cost_SW[np.ix_(order, kept)],
+            self.regret_SW[np.ix_(order, kept)],
+        )
+
     def regret_at(self, cost: float) -> Array | None:
-        """Regret on each world at a cost, between two settings by a line; None below the cheapest setting's cost.
+        """Regret on each world at a mean cost, between two settings by a line; None below the cheapest setting's cost.
 
         A setting is never worse than the best cheaper one: nobody has to spend what they may.
         """
-        if cost < self.cost_S[0] - 0.005:
+        cost_S = self.cost_S
+        if cost < cost_S[0] - SLACK:
             return None
-        order = np.minimum(np.searchsorted(self.cost_S, cost), len(self.cost_S) - 1)
+        order = np.minimum(np.searchsorted(cost_S, cost), len(cost_S) - 1)
         low = max(order - 1, 0)
-        width = self.cost_S[order] - self.cost_S[low]
-        share = float(np.clip((cost - self.cost_S[low]) / width, 0, 1)) if width > 0 else 1.0
+        width = cost_S[order] - cost_S[low]
+        share = float(np.clip((cost - cost_S[low]) / width, 0, 1)) if width > 0 else 1.0
         mixed: Array = (1 - share) * self.regret_SW[low] + share * self.regret_SW[order]
         cheaper = int(self.regret_SW[: low + 1].mean(axis=1).argmin())
         return self.regret_SW[cheaper] if self.regret_SW[cheaper].mean() < mixed.mean() else mixed
 
 
 def curves(scores: Sequence[Score]) -> dict[str, FamilyCurve]:
-    """The curve of every family, its worlds in one common order."""
-    order = {world: index for index, world in enumerate(dict.fromkeys(score.world for score in scores))}
-    by_family: dict[str, dict[str, list[Score]]] = defaultdict(lambda: defaultdict(list))
+    """The curve of every family that has a world which all its settings saw; worlds in the order of the scores."""
+    order = dict.fromkeys(score.world for score in scores)
+    by_family: dict[str, dict[str, dict[World, Score]]] = defaultdict(lambda: defaultdict(dict))
     for score in scores:
-        by_family[score.family][score.setting].append(score)
+        by_family[score.family][score.setting][score.world] = score
     found = {}
     for family, settings in by_family.items():
-        ranked = sorted(settings.items(), key=lambda item: np.mean([score.cost for score in item[1]]))
-        regret_SW = np.array([[s.regret for s in sorted(of, key=lambda s: order[s.world])] for _, of in ranked])
-        cost_S = np.array([np.mean([score.cost for score in of]) for _, of in ranked])
-        found[family] = FamilyCurve(family, tuple(name for name, _ in ranked), cost_S, regret_SW)
+        worlds = tuple(world for world in order if all(world in seen for seen in settings.values()))
+        if worlds:
+            cost_SW = np.array([[seen[world].cost for world in worlds] for seen in settings.values()])
+            regret_SW = np.array([[seen[world].regret for world in worlds] for seen in settings.values()])
+            found[family] = FamilyCurve(family, tuple(settings), worlds, cost_SW, regret_SW).on(worlds)
     return found
-
-
-def clusters(scores: Sequence[Score]) -> list[tuple[str, int]]:
-    """Of each world, in the order of `curves`: what is resampled together (limits on one table and seed share runs)."""
-    return [(table, seed) for table, seed, _ in dict.fromkeys(score.world for score in scores)]
 
 
 def mean_interval(value_W: Array, cluster_W: Sequence[object]) -> Interval:
@@ -87,23 +114,51 @@ class Standing:
     family: str
     cost: float
     regret: Interval
-    difference: Interval | None
-    """Its regret minus the reference's on the same worlds; None for the reference itself."""
+    """Mean over its worlds, nats per answer token."""
+    num_worlds: int
+    difference: Interval | None = None
+    """Its regret minus the reference's, on the worlds that both saw; None for the reference itself."""
+    reference_cost: float | None = None
+    """What the reference had spent: as much, or, where it cannot be had for that, what its cheapest setting costs."""
 
 
 def standings(scores: Sequence[Score], cost: float, reference: str) -> list[Standing]:
-    """Every family that can be had at a cost, least regret first, each compared with the reference family."""
-    found, cluster_W = curves(scores), clusters(scores)
-    against = found[reference].regret_at(cost) if reference in found else None
-    rows = []
-    for family, curve in found.items():
-        regret_W = curve.regret_at(cost)
-        if regret_W is None:
-            continue
-        compared = family != reference and against is not None
-        difference = mean_interval(regret_W - against, cluster_W) if compared and against is not None else None
-        rows.append(Standing(family, cost, mean_interval(regret_W, cluster_W), difference))
-    return sorted(rows, key=lambda row: row.regret.value)
+    """Every family that can be had at a cost, compared with the reference on common worlds.
+
+    Ordered by that difference, which unlike the mean regret is taken on the same worlds for both.
+    """
+    found = curves(scores)
+    rows = [_standing(curve, cost, found.get(reference)) for curve in found.values()]
+    had = [row for row in rows if row is not None]
+    return sorted(had, key=lambda row: (row.difference.value if row.difference else 0.0, row.regret.value))
+
+
+def _standing(curve: FamilyCurve, cost: float, reference: FamilyCurve | None) -> Standing | None:
+    regret_W = curve.regret_at(cost)
+    if regret_W is None:
+        return None
+    regret, num_worlds = mean_interval(regret_W, curve.clusters), len(curve.worlds)
+    worlds = set(curve.worlds) & set(reference.worlds) if reference else set()
+    if reference is None or curve.family == reference.family or not worlds:
+        return Standing(curve.family, cost, regret, num_worlds)
+    own, other = curve.on(worlds), reference.on(worlds)
+    spent = max(cost, float(other.cost_S[0]))
+    mine, theirs = own.regret_at(max(cost, float(own.cost_S[0]))), other.regret_at(spent)
+    assert mine is not None and theirs is not None
+    return Standing(curve.family, cost, regret, num_worlds, mean_interval(mine - theirs, own.clusters), spent)
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Replays in which a strategy said much the same of its choice."""
+
+    said: float
+    """Mean probability of being best."""
+    best_or_tied: float
+    """Share in which the choice was the best, or could not be told from it by the table's seeds."""
+    best: float
+    """Share in which it was the best itself."""
+    num: int
 
 
 @dataclass(frozen=True)
@@ -112,29 +167,48 @@ class Reliability:
 
     family: str
     num: int
+    """Replays in which it said anything."""
     coverage: float
-    """Share of worlds whose best candidate lies in the reported 90 % set."""
+    """Share of them whose reported 90 % set holds the best candidate, or one tied with it."""
+    coverage_best: float
+    """Share of them whose reported 90 % set holds the best candidate itself."""
     mean_plausible: float
     """Mean size of that set."""
-    bins: tuple[tuple[float, float, int], ...]
-    """(mean P(best) reported, share in which the choice was best or tied with it, number) by fifths of P."""
+    bins: tuple[Bin, ...]
+    """By fifths of the probability."""
+    indistinguishable: Mapping[str, float]
+    """Share of replays with that verdict, by table."""
 
 
 def reliability(scores: Sequence[Score], family: str, num_bins: int = 5) -> Reliability | None:
     """How well a family's probabilities are calibrated; None where it reports none."""
-    told = [score for score in scores if score.family == family and score.p_best is not None]
+    told = [(score.p_best, score) for score in scores if score.family == family and score.p_best is not None]
     if not told:
         return None
-    bins = []
-    for low in np.linspace(0, 1, num_bins, endpoint=False):
-        inside = [s for s in told if s.p_best is not None and low <= s.p_best < low + 1 / num_bins + 1e-9 * (low > 0.7)]
-        if inside:
-            said = float(np.mean([score.p_best for score in inside]))
-            bins.append((said, float(np.mean([score.is_best for score in inside])), len(inside)))
+    by_bin: dict[int, list[tuple[float, Score]]] = defaultdict(list)
+    for said, score in told:
+        by_bin[min(int(said * num_bins), num_bins - 1)].append((said, score))
+    by_table: dict[str, list[bool]] = defaultdict(list)
+    for _, score in told:
+        by_table[score.table].append(score.indistinguishable)
     return Reliability(
         family=family,
         num=len(told),
-        coverage=float(np.mean([score.covers for score in told])),
-        mean_plausible=float(np.mean([score.num_plausible for score in told])),
-        bins=tuple(bins),
+        coverage=_mean(score.covers for _, score in told),
+        coverage_best=_mean(score.covers_best for _, score in told),
+        mean_plausible=_mean(score.num_plausible for _, score in told),
+        bins=tuple(
+            Bin(
+                said=_mean(said for said, _ in inside),
+                best_or_tied=_mean(score.is_best for _, score in inside),
+                best=_mean(score.regret == 0 for _, score in inside),
+                num=len(inside),
+            )
+            for _, inside in sorted(by_bin.items())
+        ),
+        indistinguishable={table: _mean(verdicts) for table, verdicts in by_table.items()},
     )
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))

@@ -1,0 +1,146 @@
+"""``marslora bench``: searches replayed on tables of finished runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from marslora.cli import _settings
+from marslora.cli._live import Live
+from marslora.core.decision import Interval
+from marslora.core.errors import ConfigError
+from marslora.core.runs import Advance
+
+if TYPE_CHECKING:
+    from marslora.replay.bench import Bench
+
+Tables = Annotated[list[Path], typer.Argument(help="Tables of finished runs (.parquet), or folders of them.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of bench.json and bench.html.")]
+Strategy = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--strategy",
+        "-s",
+        help=(
+            "STRATEGY\\[:option=value,...]\\[@BUDGET], with / between values that one family ranges over: "
+            "successive_halving:eta=4,first_rung=0.0156/0.0625 or mars@0.1/0.2/0.4. Repeatable. "
+            "Default: everything there is, at several budgets."
+        ),
+    ),
+]
+Reference = Annotated[
+    str | None, typer.Option(help="The family that others are compared with. Default: successive halving, eta 4.")
+]
+Cost = Annotated[
+    list[float] | None,
+    typer.Option(help="Full runs, the final one included, at which families are compared. Repeatable. 1.15 and 1.4."),
+]
+MaxShare = Annotated[
+    list[float] | None,
+    typer.Option(
+        help=(
+            "Candidates have at most this share of the largest one's parameters; with less than 1 ranks compete. "
+            "Repeatable. Default: 1, 0.5 and 0.25."
+        )
+    ),
+]
+Seeds = Annotated[str | None, typer.Option(help="Seeds of the tables that are drawn. Default: all.")]
+Workers = Annotated[int, typer.Option(help="Processes.", min=1)]
+
+
+def command(
+    tables: Tables,
+    strategy: Strategy = None,
+    reference: Reference = None,
+    cost: Cost = None,
+    max_share: MaxShare = None,
+    seeds: Seeds = None,
+    out: Out = Path("bench"),
+    workers: Workers = 1,
+) -> None:
+    """Compare searches in minutes: replay them on tables of finished runs and charge them what they would have spent.
+
+    Example: marslora bench benchmarks/tables --strategy mars@0.1/0.2/0.4 --cost 1.4
+    """
+    from marslora.replay import bench as replayed
+    from marslora.replay.contest import MAX_SHARES, REFERENCE, standard_entrants
+    from marslora.replay.entrants import entrants_of, with_reference
+    from marslora.report import bench as page
+    from marslora.store.study import write_atomically
+
+    shares = max_share or MAX_SHARES
+    if wrong := [share for share in shares if not 0 < share <= 1]:
+        raise ConfigError(f"`--max-share` must be above 0 and at most 1, found {wrong[0]:g}.")
+    named = [entrant for word in strategy or () for entrant in entrants_of(word)]
+    reference = reference or REFERENCE
+    entrants = with_reference(named or standard_entrants(), reference, standard_entrants())
+    console = Console()
+    with Live(console) as live:
+        live.stage(f"Replaying {len(entrants)} settings of searches")
+        found = replayed.bench(
+            replayed.find_tables(tables),
+            entrants,
+            reference,
+            costs=sorted(cost or replayed.COSTS),
+            max_shares=shares,
+            seeds=_settings.ladder(seeds, "--seeds") if seeds else (),
+            workers=workers,
+            advance=lambda done, total: live.advance(Advance(task="replays", done=done, total=total)),
+        )
+    show(console, found)
+    write_atomically(out / "bench.json", found.to_json())
+    console.print(f"{page.write(found, out / page.NAME)}", highlight=False)
+
+
+def show(console: Console, bench: Bench) -> None:
+    """Standings at every cost, then what the probabilities are worth."""
+    from marslora.replay.standings import standings
+    from marslora.report.bench import against, headline, reliabilities, summary_lines
+
+    console.print(f"[bold]{headline(bench)}[/bold]", highlight=False)
+    for cost in bench.costs:
+        rows = [
+            (row.family, _interval(row.regret, ".4f"), _interval(row.difference, "+.4f"), against(row), row.num_worlds)
+            for row in standings(bench.scores, cost, bench.reference)
+        ]
+        console.print(
+            f"\nAt {cost:g} full runs, the final run included; difference to {bench.reference} (at what cost):"
+        )
+        heads = ("family", "regret", "difference", "at", "problems")
+        console.print(_table(heads, rows))
+    told = reliabilities(bench)
+    if told:
+        names = [header.name for header in bench.tables]
+        said = [
+            (
+                each.family,
+                f"{each.coverage_best:.0%}",
+                f"{each.coverage:.0%}",
+                f"{each.mean_plausible:.1f}",
+                *(f"{each.indistinguishable[name]:.0%}" if name in each.indistinguishable else "" for name in names),
+            )
+            for each in told
+        ]
+        console.print("\nShare of replays whose reported 90 % set holds the best allocation, or one tied with it; its")
+        console.print("mean size; and by table the share with the verdict `indistinguishable`:")
+        console.print(_table(("family", "best", "or tied", "size", *names), said))
+    for line in summary_lines(bench):
+        console.print(line, highlight=False, style="dim")
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    table = Table(box=None)
+    for number, head in enumerate(heads):
+        table.add_column(head, justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(str, row))
+    return table
+
+
+def _interval(found: Interval | None, form: str) -> str:
+    return "" if found is None else f"{found.value:{form}} ({found.low:{form}}, {found.high:{form}})"
