@@ -2,19 +2,23 @@
 
 import copy
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from marslora import adapters
 from marslora.api import attach
+from marslora.core import kinds
 from marslora.core.errors import ConfigError, DataError
 from marslora.core.spec import DataSpec
 from marslora.finetune._labels import labelled
 from marslora.finetune._method_steps import MethodSteps
 from marslora.finetune._model import method_of
 from marslora.models.loading import load
+from tests.unit.finetune.test_processes import ENVIRONMENT, command
 from tests.unit.finetune.tiny import run
 
 
@@ -182,3 +186,32 @@ def test_a_folder_of_a_task_is_served_as_it_is(spec_with):
     plain = attach(model, Path(spec.output_folder, "adapter", "tasks", "long"))
     assert type(plain).__name__.startswith("Peft")
     assert {name.rpartition(".")[2] for name, _ in plain.named_parameters() if "lora_" in name} == {"weight"}
+
+
+@slow
+@pytest.mark.parametrize("adapter", ["asymlora", "llava_mole", "adalora"])
+def test_two_processes_do_what_one_does(spec_with, adapter):
+    losses = []
+    for count in (1, 2):
+        spec = spec_with(f"{adapter}{count}", adapter)
+        subprocess.run(command(spec, count), check=True, capture_output=True, env=ENVIRONMENT)
+        losses.append(run(spec)[-1].validation_loss)
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+@slow
+def test_geolora_says_that_it_wants_one_process(spec_with):
+    done = subprocess.run(command(spec_with("geo", "geolora"), 2), capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.returncode != 0
+    assert "trains in one process" in done.stderr
+
+
+@slow
+@pytest.mark.parametrize("adapter", [name for name in kinds.names(adapters) if name != "lora"])
+def test_half_precision_trains_float32_beside_the_model(spec_with, adapter):
+    spec = spec_with(adapter, adapter)
+    spec = spec.model_copy(update={"model": spec.model.model_copy(update={"dtype": "bfloat16"})})
+    result = run(spec)[-1]
+    assert result.validation_loss < result.base_validation_loss + 0.01
+    state = state_of(spec)
+    assert {tensor.dtype for name, tensor in state.items() if name.startswith("trained.")} == {torch.float32}
