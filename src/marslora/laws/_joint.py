@@ -1,218 +1,220 @@
 """The joint law: every allocation goes through one curve, at the speed that its ranks give it.
 
-``L(c, t) = [E_c + (L0 - E_c) / (1 + (v_c t / tau)^p)] exp(kappa max(0, log(v_c t / D))^2)``: a descent from the loss L0
-of the untouched model to a floor, and, over many passes of D rows, a turn upwards. The speed ``v_c`` is an exponential
-of a quadratic in the logarithms of the ranks: Law-C (the time to any loss falls as a power of each rank) for all parts
-and losses at once. The floor ``E_c`` may depend on the ranks a little. So a fast allocation shows what awaits the slow
-ones: a floor where ranks stop to matter, or a turn where the fast ones overfit first.
-
-What is left is a Gaussian process: a misfit that all cells share, what a cell has for itself, and noise. Parameters and
-scales are found by maximum a posteriori; parameters are drawn from their Laplace approximation.
+``L(c, t) = m(log t - tau_c)``: Law-C (the time to any loss falls as a power of each rank) for all parts and all losses
+at once. The curve ``m`` is that of the run seen furthest, read as it is and carried on where it ends. The delay
+``tau_c`` is read off every other run: how much earlier the reference had its losses. Delays are a quadratic in the
+logarithms of the ranks, so that allocations lend each other strength and unmeasured ones have a delay too; with time
+they wander. So a run that is ahead shows what awaits the slow ones: a floor where ranks stop to matter, or a turn where
+the fast overfit first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg, optimize
 
 Array = NDArray[np.float64]
-CURVE_NAMES = ("log floor", "log tau", "log p", "log kappa")
-SCALE_CENTRES = np.log([0.03, 0.05, 0.02, 0.01])
-SCALE_WIDTHS = np.array([0.7, 0.7, 0.7, 0.7])
-"""Log-normal priors of the standard deviations of misfit, drift, own departure and noise, in log loss."""
-MISFIT_LENGTH = 0.7
-"""How far the shared misfit reaches in log t."""
-SHIFT_WIDTH, SQUARE_WIDTH, FLOOR_WIDTH = 0.7, 0.2, 0.1
-"""Prior standard deviations of the log speed's coefficients and of the log floor's, ladders running from -1 to 1."""
-STEP = 1e-5
+NOISE = 0.015
+"""Standard deviation of a log validation loss around a smooth curve."""
+OWN_LOSS = 0.01
+"""Standard deviation of a cell's own departure in log loss, whatever its speed."""
+LINE_WIDTH, SQUARE_WIDTH = 0.8, 0.25
+"""Prior standard deviations of the delay's coefficients (e-folds of time; ladders run from -1 to 1)."""
+LEAST_OWN = 0.05
+"""A cell's own departure from the quadratic is no less, in e-folds of time."""
+DRIFT = 0.15
+"""How far the coefficients wander in one e-fold of time; a cell's own delay wanders by half of it."""
+TURN_PASSES, TURN_WIDTH = 8.0, 0.7
+"""The loss of the fastest turns upwards after so many passes over the rows: median, and width in units of e."""
+FAR = 1e6
+"""A log time that never comes."""
+RISE, RISE_WIDTH = 0.15, 0.1
+"""Rise of log loss in one e-fold once it has turned: mean and standard deviation."""
+BEND = 0.25
+"""How much the slope of the reference may change in one e-fold beyond its end, relative to it."""
 
 
 @dataclass(frozen=True)
-class Points:
-    """N measurements of cells."""
+class CellCurve:
+    """One run: log loss at log times, where it stands among the ranks."""
 
-    x_NM: Array
+    x_M: Array
     """Logarithm of each searched part's rank, scaled so that its ladder runs from -1 to 1."""
     log_t_N: Array
-    """Natural logarithm of the examples seen."""
-    cell_N: NDArray[np.int64]
-    """Which cell it belongs to."""
+    """Increasing."""
     y_N: Array
-    """Log validation loss."""
-    start: float
-    """Log loss of the untouched model."""
-    log_rows: float
-    """Logarithm of the training rows: of the examples in one pass."""
-
-    def __len__(self) -> int:
-        return len(self.y_N)
 
     @property
-    def pairs(self) -> Iterator[tuple[int, int]]:
-        """Pairs of parts, each with itself too."""
-        num_parts = self.x_NM.shape[1]
-        return ((a, b) for a in range(num_parts) for b in range(a, num_parts))
+    def end(self) -> float:
+        """Log examples at its end."""
+        return float(self.log_t_N[-1])
 
 
-class Curve:
-    """The mean of the law and the priors of its parameters."""
+@dataclass(frozen=True)
+class Reference:
+    """The curve of the run seen furthest, and what is thought of its future."""
 
-    def __init__(self, points: Points) -> None:
-        self.points = points
-        num_parts = points.x_NM.shape[1]
-        num_pairs = len(list(points.pairs))
-        lowest = float(points.y_N.min())
-        self.centre_P = np.zeros(len(CURVE_NAMES) + num_parts + num_pairs + num_parts)
-        self.centre_P[:4] = lowest - 1.0, float(np.median(points.log_t_N)), 0.2, np.log(0.01)
-        shift = [SHIFT_WIDTH] * num_parts + [SQUARE_WIDTH] * num_pairs
-        self.width_P = np.array([1.0, 2.0, 0.4, 1.5, *shift, *[FLOOR_WIDTH] * num_parts])
+    log_t_N: Array
+    y_N: Array
+    falling: int
+    """Points until its lowest."""
 
-    def __call__(self, parameters: Array, at: Points | None = None) -> Array:
-        """Log loss at N points: (N,), or (S, N) for S rows of parameters."""
-        points = at or self.points
-        p = np.atleast_2d(parameters)
-        num_parts = points.x_NM.shape[1]
-        squares_NQ = np.stack([points.x_NM[:, a] * points.x_NM[:, b] for a, b in points.pairs], axis=1)
-        shift_SN = p[:, 4 : 4 + num_parts] @ points.x_NM.T + p[:, 4 + num_parts : -num_parts] @ squares_NQ.T
-        floor_SN = np.exp(np.minimum(p[:, :1] + p[:, -num_parts:] @ points.x_NM.T, points.start - 1e-3))
-        clock_SN = points.log_t_N + shift_SN
-        left_SN = 1 / (1 + np.exp(np.clip(np.exp(p[:, 2:3]) * (clock_SN - p[:, 1:2]), -50, 50)))
-        descent_SN = np.log(floor_SN + (np.exp(points.start) - floor_SN) * left_SN)
-        turn_SN = np.exp(p[:, 3:4]) * np.maximum(clock_SN - points.log_rows, 0.0) ** 2
-        total: Array = descent_SN + turn_SN
-        return total if parameters.ndim == 2 else total[0]
+    @classmethod
+    def of(cls, curves: Sequence[CellCurve]) -> Reference:
+        """The longest run's; of several, the one that got lowest."""
+        furthest = max(curve.end for curve in curves)
+        best = min((c for c in curves if c.end >= furthest - 0.01), key=lambda c: float(c.y_N[-1]))
+        return cls(best.log_t_N, best.y_N, int(np.argmin(best.y_N)) + 1)
 
-    def jacobian(self, parameters_P: Array) -> tuple[Array, Array]:
-        """The mean at the points, and its derivative by every parameter: (N,), (N, P)."""
-        moved = parameters_P + STEP * np.vstack([np.zeros(len(parameters_P)), np.eye(len(parameters_P))])
-        values = self(moved)
-        return values[0], (values[1:] - values[0]).T / STEP
+    @property
+    def slope(self) -> float:
+        """Fall of log loss in one e-fold of time, at its end."""
+        return self._fall(-1)
+
+    @property
+    def bend(self) -> float:
+        """Change of that fall in one e-fold, over its last part."""
+        if len(self.y_N) < 6:
+            return 0.0
+        middle = -1 - (len(self.y_N) - 1) // 2
+        return (self._fall(-1) - self._fall(middle)) / float(self.log_t_N[-1] - self.log_t_N[middle])
+
+    def _fall(self, at: int) -> float:
+        stop = len(self.y_N) + at
+        start = max(stop - 2, 0)
+        return float((self.y_N[start] - self.y_N[stop]) / (self.log_t_N[stop] - self.log_t_N[start]))
+
+    def when(self, y_N: Array) -> tuple[Array, Array]:
+        """(log time, fall per e-fold) at which the falling reference had a loss; beyond its lowest, carried on."""
+        low_N = np.minimum.accumulate(self.y_N[: self.falling])
+        t_N = self.log_t_N[: self.falling]
+        rising_N, backwards_N = low_N[::-1], t_N[::-1]
+        keep = np.concatenate([[True], np.diff(rising_N) > 1e-9])
+        inside = np.interp(y_N, rising_N[keep], backwards_N[keep])
+        falls = np.maximum(-np.gradient(low_N, t_N), 1e-3) if len(t_N) > 1 else np.full(1, 1e-3)
+        fall_N = np.interp(inside, t_N, falls)
+        beyond = np.maximum(low_N[-1] - y_N, 0.0) / max(falls[-1], 0.05)
+        return inside + beyond, fall_N
+
+    def draws(self, log_t_SC: Array, log_rows: float | None, rng: np.random.Generator) -> Array:
+        """Its log loss at times, (S, C), one future for each of S draws: further down, to a turn, and up again.
+
+        Without ``log_rows`` it does not turn unless it has.
+        """
+        num, end = len(log_t_SC), float(self.log_t_N[-1])
+        turn_S1 = np.full((num, 1), FAR)
+        if log_rows is not None:
+            turn_S1 = log_rows + np.log(TURN_PASSES) + TURN_WIDTH * rng.normal(size=(num, 1))
+        slope_S1 = np.maximum(self.slope + NOISE * rng.normal(size=(num, 1)), 0.0)
+        bend_S1 = min(self.bend, 0.0) + BEND * max(self.slope, 0.1) * rng.normal(size=(num, 1))
+        rise_S1 = np.abs(RISE + RISE_WIDTH * rng.normal(size=(num, 1)))
+        if self.falling < len(self.y_N) - 1:  # it has turned already
+            turn_S1, slope_S1 = np.full((num, 1), end), np.zeros((num, 1))
+            rise_S1 = np.maximum(-self.slope, 0.0) + RISE_WIDTH * np.abs(rng.normal(size=(num, 1)))
+        turn_S1 = np.maximum(turn_S1, end)
+        down_SC = np.clip(log_t_SC - end, 0.0, turn_S1 - end)
+        kept_SC = np.exp(np.minimum(bend_S1 / np.maximum(slope_S1, 0.05), 0.5) * down_SC / 2)
+        levelling_S1 = np.clip(turn_S1 - end, 1e-9, 1.0)  # the slope gives out over the last e-fold before the turn
+        level_SC = np.maximum(down_SC - (turn_S1 - end - levelling_S1), 0.0) ** 2 / (2 * levelling_S1)
+        fall_SC = slope_S1 * kept_SC * (down_SC - level_SC)
+        up_SC = np.maximum(log_t_SC - turn_S1, 0.0)
+        climb_SC = rise_S1 * np.where(up_SC < 1, up_SC**2 / 2, up_SC - 0.5)
+        total: Array = np.interp(log_t_SC, self.log_t_N, self.y_N) - fall_SC + climb_SC
+        return total
 
 
-class Residual:
-    """The Gaussian process around the curve."""
-
-    def __init__(self, points: Points) -> None:
-        self.misfit = misfit_covariance(points, points)
-        self.drift = drift_covariance(points, points)
-        self.own = own_covariance(points, points)
-        self.eye = np.eye(len(points))
-
-    def terms(self, log_scales: Array) -> Array:
-        """(4, N, N): what misfit, drift, own departure and noise contribute to the covariance."""
-        return np.exp(2 * log_scales)[:, None, None] * np.stack([self.misfit, self.drift, self.own, self.eye])
+def features(x_NM: Array) -> Array:
+    """What a delay is linear in, (N, Q): one, each rank, squares and products."""
+    num_parts = x_NM.shape[1]
+    pairs = [x_NM[:, a] * x_NM[:, b] for a in range(num_parts) for b in range(a, num_parts)]
+    return np.stack([np.ones(len(x_NM)), *x_NM.T, *pairs], axis=1)
 
 
-def misfit_covariance(a: Points, b: Points) -> Array:
-    """Of what all cells share."""
-    total: Array = np.exp(-0.5 * ((a.log_t_N[:, None] - b.log_t_N) / MISFIT_LENGTH) ** 2)
-    return total
+@dataclass(frozen=True)
+class Delay:
+    """A cell's delay behind the reference when last seen, and how sure that is."""
+
+    value: float
+    variance: float
+    seen: float
+    """Log examples at which it was last seen."""
 
 
-def drift_covariance(a: Points, b: Points) -> Array:
-    """Of what ranks do beside changing the speed: nothing at first, then a trend and a random walk in log t."""
-    line_NK = a.x_NM @ b.x_NM.T
-    begin = min(float(a.log_t_N.min()), float(b.log_t_N.min()))
-    since_N, since_K = a.log_t_N[:, None] - begin, b.log_t_N - begin
-    time_NK = 0.5 * np.minimum(since_N, since_K) + 0.25 * since_N * since_K
-    total: Array = (line_NK + 0.25 * line_NK**2) * time_NK
-    return total
-
-
-def own_covariance(a: Points, b: Points) -> Array:
-    """Of what a cell has for itself: there from the start, and wandering on in log t."""
-    begin = min(float(a.log_t_N.min()), float(b.log_t_N.min()))
-    total: Array = (a.cell_N[:, None] == b.cell_N) * (
-        0.3 + 0.3 * np.minimum(a.log_t_N[:, None] - begin, b.log_t_N - begin)
-    )
-    return total
+def delay_of(curve: CellCurve, reference: Reference) -> Delay:
+    """The delay of a run as it fell, its later points counting more because delays wander."""
+    num = max(int(np.argmin(curve.y_N)) + 1, 2)
+    when_N, fall_N = reference.when(curve.y_N[:num])
+    since_N = curve.log_t_N[num - 1] - curve.log_t_N[:num]
+    wander = DRIFT**2 * np.minimum(since_N[:, None], since_N)
+    covariance = wander + np.diag((NOISE / fall_N) ** 2 * 2 + 1e-6)
+    weights_N = np.linalg.solve(covariance, np.ones(len(since_N)))
+    value = float(weights_N @ (curve.log_t_N[:num] - when_N) / weights_N.sum())
+    return Delay(value, float(1 / weights_N.sum()), curve.end)
 
 
 @dataclass(frozen=True)
 class Joint:
-    """A fitted joint law."""
+    """A fitted joint law: delays as a quadratic in log ranks, and the reference."""
 
-    curve: Curve
-    parameters_P: Array
-    covariance_PP: Array
-    """Of the parameters, by Laplace's approximation."""
-    log_scales: Array
+    reference: Reference
+    mean_Q: Array
+    covariance_QQ: Array
+    own: float
+    """Standard deviation of a cell's departure from the quadratic, in e-folds of time."""
+    delays: dict[tuple[float, ...], Delay]
+    """Measured ones, by the cell's place among the ranks."""
 
-    @property
-    def shift_M(self) -> Array:
-        """Derivative of the log speed by each part's log rank, in the middle of the ladders (half-ladder units)."""
-        num_parts = self.curve.points.x_NM.shape[1]
-        return self.parameters_P[4 : 4 + num_parts]
+    def draws(
+        self, x_CM: Array, log_t: float, log_rows: float | None, num: int, rng: np.random.Generator, real_share: float
+    ) -> Array:
+        """Log loss of C cells at a time in ``num`` draws, (num, C).
 
-    def draws(self, at: Points, num: int, rng: np.random.Generator, *, real_share: float) -> Array:
-        """Log loss at C points in ``num`` draws of the posterior, (num, C).
-
-        ``real_share``: how much of a cell's departure from the curve is its own rather than the luck of its seed.
+        ``log_rows``: logarithm of the training rows, of which passes are counted; None where there are too few passes
+        for a turn.
+        ``real_share``: how much of a cell's departure is its own rather than the luck of its seed.
         """
-        value, vectors = np.linalg.eigh(self.covariance_PP)
-        root = vectors * np.sqrt(np.maximum(value, 0.0))
-        drawn_SP = self.parameters_P + rng.normal(size=(num, len(value))) @ root.T
-        rest_C, rest_CC = self._rest(at, real_share)
-        level, turned = np.linalg.eigh(rest_CC)
-        noise_SC = rng.normal(size=(num, len(at))) @ (turned * np.sqrt(np.maximum(level, 0.0))).T
-        total: Array = self.curve(drawn_SP, at) + rest_C + noise_SC
+        features_CQ = features(x_CM)
+        known = [self.delays.get(tuple(row)) for row in x_CM]
+        coefficients_SQ = rng.multivariate_normal(self.mean_Q, self.covariance_QQ, size=num)
+        delay_SC = coefficients_SQ @ features_CQ.T
+        for c, delay in enumerate(known):
+            prior = self.own**2
+            gain = prior / (prior + delay.variance) if delay else 0.0
+            left = prior * (1 - gain)
+            own_S = rng.normal(size=num) * left**0.5
+            if delay:
+                own_S += gain * (delay.value - delay_SC[:, c])
+            delay_SC[:, c] += real_share * own_S
+        seen_C = np.array([delay.seen if delay else np.nan for delay in known])
+        ahead_C = log_t - np.where(np.isnan(seen_C), np.nanmin(seen_C), seen_C)
+        width_Q = DRIFT * (features_CQ.shape[1] > 1) * np.concatenate([[0.0], np.ones(features_CQ.shape[1] - 1)])
+        width_Q[1 + x_CM.shape[1] :] /= 2
+        delay_SC += (rng.normal(size=(num, len(width_Q))) * width_Q) @ features_CQ.T * np.sqrt(ahead_C)
+        delay_SC += rng.normal(size=delay_SC.shape) * DRIFT / 2 * np.sqrt(ahead_C) * real_share
+        loss_SC = self.reference.draws(log_t - delay_SC, log_rows, rng)
+        total: Array = loss_SC + OWN_LOSS * rng.normal(size=loss_SC.shape)
         return total
 
-    def _rest(self, at: Points, real_share: float) -> tuple[Array, Array]:
-        """Mean and covariance of drift and real own departures at C points, given the residuals."""
-        points = self.curve.points
-        factor = linalg.cho_factor(Residual(points).terms(self.log_scales).sum(axis=0), lower=True, check_finite=False)
-        _, drift, own, _ = np.exp(2 * self.log_scales)
 
-        def real(others: Points) -> Array:
-            total: Array = drift * drift_covariance(at, others) + real_share * own * own_covariance(at, others)
-            return total
-
-        across_CN = real(points)
-        residual_N = points.y_N - self.curve(self.parameters_P)
-        mean_C = across_CN @ linalg.cho_solve(factor, residual_N, check_finite=False)
-        spread: Array = real(at) - across_CN @ linalg.cho_solve(factor, across_CN.T)
-        return mean_C, (spread + spread.T) / 2
-
-
-def fit(points: Points) -> Joint:
-    """The joint law of the points. Raises `LinAlgError` where they are degenerate."""
-    curve, residual = Curve(points), Residual(points)
-    num = len(curve.centre_P)
-    centre = np.concatenate([curve.centre_P, SCALE_CENTRES])
-    width = np.concatenate([curve.width_P, SCALE_WIDTHS])
-
-    def objective(z: Array) -> tuple[float, Array]:
-        """Negative log posterior in units of the priors' widths, and its gradient."""
-        theta = centre + width * z
-        mean_N, jacobian_NP = curve.jacobian(theta[:num])
-        terms = residual.terms(theta[num:])
-        factor = linalg.cho_factor(terms.sum(axis=0), lower=True, check_finite=False)
-        weights_N = linalg.cho_solve(factor, points.y_N - mean_N, check_finite=False)
-        inverse = linalg.cho_solve(factor, residual.eye, check_finite=False)
-        pull = np.outer(weights_N, weights_N) - inverse
-        rise = np.concatenate([jacobian_NP.T @ weights_N, (pull * terms).sum(axis=(1, 2))])
-        evidence = -0.5 * float((points.y_N - mean_N) @ weights_N) - float(np.log(np.diag(factor[0])).sum())
-        return 0.5 * float(z @ z) - evidence, z - width * rise
-
-    starts = [np.zeros(len(centre)) for _ in range(2)]
-    starts[1][4 : 4 + points.x_NM.shape[1]] = 1.0  # more rank is faster
-    options = {"maxiter": 150}
-    found = [
-        optimize.minimize(objective, start, jac=True, method="L-BFGS-B", bounds=[(-4, 4)] * len(start), options=options)
-        for start in starts
-    ]
-    theta = centre + width * min(found, key=lambda result: float(result.fun)).x
-    _, jacobian_NP = curve.jacobian(theta[:num])
-    factor = linalg.cho_factor(residual.terms(theta[num:]).sum(axis=0), lower=True, check_finite=False)
-    precision = jacobian_NP.T @ linalg.cho_solve(factor, jacobian_NP) + np.diag(curve.width_P**-2)
-    return Joint(curve, theta[:num], np.linalg.inv(precision), theta[num:])
-
-
-def at_end(points: Points, x_CM: Array, cells: NDArray[np.int64], log_t: float) -> Points:
-    """C cells at one time, for `Joint.draws`."""
-    return replace(points, x_NM=x_CM, log_t_N=np.full(len(x_CM), log_t), cell_N=cells, y_N=np.zeros(len(x_CM)))
+def fit(curves: Sequence[CellCurve]) -> Joint:
+    """The joint law of the runs."""
+    reference = Reference.of(curves)
+    delays = [delay_of(curve, reference) for curve in curves]
+    features_NQ = features(np.array([curve.x_M for curve in curves]))
+    value_N = np.array([delay.value for delay in delays])
+    variance_N = np.array([delay.variance for delay in delays])
+    num_parts = len(curves[0].x_M)
+    width_Q = np.array([2.0] + [LINE_WIDTH] * num_parts + [SQUARE_WIDTH] * (features_NQ.shape[1] - 1 - num_parts))
+    own = LEAST_OWN
+    for _ in range(5):
+        weight_N = 1 / (variance_N + own**2)
+        covariance_QQ = np.linalg.inv((features_NQ.T * weight_N) @ features_NQ + np.diag(width_Q**-2))
+        mean_Q = covariance_QQ @ (features_NQ.T @ (weight_N * value_N))
+        left_N = value_N - features_NQ @ mean_Q
+        freedom = max(len(curves) - np.trace(covariance_QQ @ (features_NQ.T * weight_N) @ features_NQ), 1.0)
+        own = max(float(np.sqrt(max((left_N**2 - variance_N).sum() / freedom, 0.0))), LEAST_OWN)
+    by_place = {tuple(curve.x_M.tolist()): delay for curve, delay in zip(curves, delays, strict=True)}
+    return Joint(reference, mean_Q, covariance_QQ, own, by_place)

@@ -19,9 +19,9 @@ Array = NDArray[np.float64]
 NUM_DRAWS = 2000
 REAL_SHARE = 0.5
 """Share of a cell's departure from the law that is its own: with one seed it cannot be told from luck."""
-MOST_POINTS = 8
-"""Points of a run that are read, even in log t: between them a curve says little that is new."""
 LEAST_CELLS = 3
+FEW_PASSES = 1.5
+"""Up to so many passes over the rows no loss is expected to turn upwards."""
 FIRST_SHARE = 1 / 256
 """Earlier than this share of a full run (and than one step) nothing is read."""
 
@@ -29,46 +29,30 @@ FIRST_SHARE = 1 / 256
 @lru_cache(maxsize=256)
 def joint_outlook(problem: Problem, runs: tuple[Run, ...]) -> Outlook | None:
     """Draws of every candidate's final loss by the joint law of the runs; None where too little was seen."""
-    points = points_of(problem, runs)
-    if points is None:
-        return None
-    try:
-        law = _joint.fit(points)
-    except np.linalg.LinAlgError:
+    curves = curves_of(problem, runs)
+    if len(curves) < LEAST_CELLS:
         return None
     x_CM = coordinates(problem, problem.candidates())
-    at = _joint.at_end(points, x_CM, np.arange(len(x_CM)), float(np.log(problem.full_examples)))
     rng = np.random.default_rng(derive(problem.seed, "joint law"))
-    log_SC = law.draws(at, NUM_DRAWS, rng, real_share=REAL_SHARE)
-    loss_SC = np.exp(log_SC)
-    return Outlook(loss_C=np.exp(log_SC.mean(axis=0)), loss_SC=loss_SC, noise=float("inf"))
+    log_t = float(np.log(problem.full_examples))
+    log_rows = float(np.log(problem.num_train)) if problem.full_examples > FEW_PASSES * problem.num_train else None
+    log_SC = _joint.fit(curves).draws(x_CM, log_t, log_rows, NUM_DRAWS, rng, REAL_SHARE)
+    return Outlook(loss_C=np.exp(log_SC.mean(axis=0)), loss_SC=np.exp(log_SC), noise=float("inf"))
 
 
-def points_of(problem: Problem, runs: Sequence[Run]) -> _joint.Points | None:
-    """The later points of the runs in the law's coordinates; None where fewer than `LEAST_CELLS` cells have any."""
-    candidates = {allocation: index for index, allocation in enumerate(problem.candidates())}
+def curves_of(problem: Problem, runs: Sequence[Run]) -> list[_joint.CellCurve]:
+    """The later points of the furthest run of each candidate, in the law's coordinates."""
     begin = max(problem.batch_size, FIRST_SHARE * problem.full_examples)
-    rows: list[tuple[Allocation, int, float, float]] = []
-    for run in runs:
-        if not usable(run):
-            continue
-        cell = candidates[run.member.allocation]
+    furthest: dict[Allocation, Run] = {}
+    for run in sorted(filter(usable, runs), key=lambda run: run.last_examples):
+        furthest[run.member.allocation] = run
+    curves = []
+    for allocation, run in furthest.items():
         seen = [(t, loss) for t, loss in zip(run.examples, run.validation_loss, strict=True) if t > begin and loss > 0]
-        kept = np.unique(np.linspace(0, len(seen) - 1, min(len(seen), MOST_POINTS)).round().astype(int))
-        rows += [(run.member.allocation, cell, float(seen[n][0]), float(np.log(seen[n][1]))) for n in kept if seen]
-    if len({cell for _, cell, _, _ in rows}) < LEAST_CELLS:
-        return None
-    start = [run.validation_loss[0] for run in runs if usable(run) and run.examples[0] == 0]
-    if not start:
-        return None
-    return _joint.Points(
-        x_NM=coordinates(problem, [allocation for allocation, _, _, _ in rows]),
-        log_t_N=np.log([t for _, _, t, _ in rows]),
-        cell_N=np.array([cell for _, cell, _, _ in rows]),
-        y_N=np.array([value for _, _, _, value in rows]),
-        start=float(np.log(np.mean(start))),
-        log_rows=float(np.log(problem.num_train)),
-    )
+        if len(seen) > 1:
+            log_N2 = np.log(np.array(seen, dtype=float))
+            curves.append(_joint.CellCurve(coordinates(problem, [allocation])[0], log_N2[:, 0], log_N2[:, 1]))
+    return curves
 
 
 def coordinates(problem: Problem, allocations: Sequence[Allocation]) -> Array:

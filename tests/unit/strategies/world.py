@@ -45,10 +45,10 @@ class World:
             total += self.overfit * passes * np.sqrt(rank / 8) * self.weight[part]
         return total
 
-    def train(self, member: MemberSpec, full_examples: int) -> Run:
+    def train(self, member: MemberSpec, full_examples: int, before: Run | None = None) -> Run:
         if self.broken(member):
             return Run(member=member, status="failed", examples=(), validation_loss=())
-        points = {0, member.until_examples}
+        points = {0, member.until_examples, *(before.examples if before else ())}
         points |= {int(t) for t in np.geomspace(full_examples / 300, full_examples, 20) if t < member.until_examples}
         examples = sorted(points)
         rng = np.random.default_rng(int(hashlib.sha256(f"{self.seed}/{member.id}".encode()).hexdigest()[:8], 16))
@@ -94,7 +94,7 @@ def replay(strategy: AbstractStrategy, world: World, problem: Problem, max_round
         if not proposed:
             return list(runs.values())
         for member in proposed:
-            runs[member.id] = world.train(member, problem.full_examples)
+            runs[member.id] = world.train(member, problem.full_examples, runs.get(member.id))
     raise AssertionError("the strategy never had enough")
 
 

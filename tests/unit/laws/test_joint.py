@@ -1,0 +1,86 @@
+"""The joint law on curves that obey it: one curve, gone through at different speeds."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from marslora.laws import _joint
+
+PLACES = np.array([[a, b] for a in (-1.0, 0.0, 1.0) for b in (-1.0, 0.0, 1.0)])
+
+
+def falling(log_t):
+    """Log loss of the reference speed: from 1.8 down a power law to a floor of 0.1."""
+    return np.log(0.1 + 6.0 / (1 + np.exp(log_t - 4.0)) ** 0.8)
+
+
+def turning(log_t):
+    """Falls until log t = 6.5, then rises."""
+    return np.where(log_t < 6.5, -0.4 * (log_t - 4.0), -1.0 + 0.2 * (log_t - 6.5))
+
+
+def delay(x_CM):
+    return -0.6 * x_CM[:, 0] - 0.2 * x_CM[:, 1] + 0.1 * x_CM[:, 0] ** 2
+
+
+def cells(curve, last, places=PLACES):
+    log_t = np.linspace(3.0, last, 12)
+    return [_joint.CellCurve(x, log_t, curve(log_t - d)) for x, d in zip(places, delay(places), strict=True)]
+
+
+def draws(curves, log_t, log_rows=None, num=2000, places=PLACES):
+    return _joint.fit(curves).draws(places, log_t, log_rows, num, np.random.default_rng(0), 0.5)
+
+
+def test_delays_are_read_off_the_curves():
+    law = _joint.fit(cells(falling, 6.0))
+    fastest = delay(PLACES).min()
+    for x, expected in zip(PLACES, delay(PLACES) - fastest, strict=True):
+        assert law.delays[tuple(x)].value == pytest.approx(expected, abs=0.08)
+
+
+def test_the_fastest_is_predicted_to_be_best_while_the_loss_falls():
+    loss_SC = draws(cells(falling, 5.0), 6.0)
+    assert loss_SC.mean(axis=0).argmin() == delay(PLACES).argmin()
+
+
+def test_what_was_not_measured_is_predicted_from_the_others():
+    measured = [n for n in range(9) if n != 5]
+    law = _joint.fit(cells(falling, 6.0, PLACES[measured]))
+    predicted = law.mean_Q @ _joint.features(PLACES[[5]])[0]
+    assert predicted == pytest.approx(delay(PLACES)[5] - delay(PLACES).min(), abs=0.15)
+
+
+def test_a_floor_that_the_fast_have_reached_awaits_the_slow():
+    spread_early = np.ptp(draws(cells(falling, 5.0), 5.5).mean(axis=0))
+    at_the_floor = draws(cells(falling, 12.0), 14.0)
+    assert np.ptp(at_the_floor.mean(axis=0)) < 0.05 * spread_early
+
+
+def test_a_turn_that_the_fast_show_awaits_the_slow_later():
+    early = [_joint.CellCurve(c.x_M, c.log_t_N[:6], c.y_N[:6]) for c in cells(turning, 7.0)]
+    fastest = int(delay(PLACES).argmin())
+    early[fastest] = cells(turning, 8.0)[fastest]
+    loss_C = draws(early, 8.0, log_rows=4.0).mean(axis=0)
+    assert loss_C.argmin() != fastest
+    slower = int(np.argmin(np.abs(delay(PLACES) - delay(PLACES)[fastest] - 0.8)))
+    assert loss_C[slower] < loss_C[fastest]
+
+
+def test_many_passes_make_a_turn_thinkable_and_one_pass_does_not():
+    curves = cells(falling, 5.0)
+    once = draws(curves, 7.0)
+    often = draws(curves, 7.0, log_rows=7.0 - np.log(30))
+    fastest = int(delay(PLACES).argmin())
+    assert (once.argmin(axis=1) == fastest).mean() > (often.argmin(axis=1) == fastest).mean() + 0.1
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.floats(-2, 2), st.floats(-3, 3))
+def test_units_of_time_and_loss_do_not_matter(later, louder):
+    plain = cells(falling, 6.0)
+    moved = [_joint.CellCurve(c.x_M, c.log_t_N + later, c.y_N + louder) for c in plain]
+    one = draws(plain, 7.0, log_rows=5.0, num=50)
+    other = draws(moved, 7.0 + later, log_rows=5.0 + later, num=50)
+    assert np.allclose(one, other - louder, atol=1e-6)
