@@ -80,11 +80,12 @@ def test_it_starts_as_the_model_learns_and_reloads_to_the_same(name, options, tm
     torch.testing.assert_close(fresh, base, atol=2e-5, rtol=1e-4)
     assert untouched is None or torch.allclose(untouched, fresh)
     assert change.num_trainable() == method.count(sizes, change.plan)
-    losses = train(change, batch, 8)
+    losses = train(change, batch, 6)
     assert all(map(math.isfinite, losses))
     assert losses[-1] < losses[0]
     trained = logits(change, batch)
     change.save(tmp_path)
+    check_merging(change, tmp_path, "no" if options.get("form") == "mixture" else method.merges)
     change.remove()
     with torch.no_grad():
         torch.testing.assert_close(model(**plain).logits, base)
@@ -94,24 +95,19 @@ def test_it_starts_as_the_model_learns_and_reloads_to_the_same(name, options, tm
         torch.testing.assert_close(call(**batch).logits, trained, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "options"), VARIANTS)
-def test_what_merges_is_plain_lora_and_what_does_not_is_refused(name, options, tmp_path):
-    _, batch, _, method, change = changed(name, options)
-    train(change, batch, 1)
-    change.save(tmp_path)
-    merges = "no" if options.get("form") == "mixture" else method.merges
-    folders = {"yes": [tmp_path], "by task": [tmp_path / "tasks" / task for task in "ab"], "no": []}[merges]
-    assert sorted(path.parent for path in tmp_path.rglob("adapter_config.json")) == folders
+def check_merging(change, folder, merges):
+    """What merges is saved as plain LoRA, and what does not says so."""
+    folders = {"yes": [folder], "by task": [folder / "tasks" / task for task in "ab"], "no": []}[merges]
+    assert sorted(path.parent for path in folder.rglob("adapter_config.json")) == folders
     if merges == "no":
         with pytest.raises(ConfigError, match=r"merged|must be run with its adapter"):
             change.low_ranks()
-    change.remove()
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_stopped_run_goes_on(name):
     _, batch, _, _, whole = changed(name)
-    train(whole, batch, 5)
+    train(whole, batch, 3)
     state = {key: tensor.clone() for key, tensor in whole.state().items()}
     whole_logits = logits(whole, batch)
     whole.remove()
@@ -123,7 +119,7 @@ def test_a_stopped_run_goes_on(name):
     stopped.remove()
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ["asymlora", "adalora", "geolora", "moka", "pissa"])
 def test_parts_trained_whole_go_with_it(name, tmp_path):
     model, batch, plan, _ = world(vision=2, language=2)
     path = "model.multi_modal_projector.linear_1"
@@ -133,7 +129,7 @@ def test_parts_trained_whole_go_with_it(name, tmp_path):
     before = model.get_submodule(path).weight.clone()
     change = method.apply(model, plan, [batch])
     assert {one.name for one in change.trainables() if one.role == "full"} == {f"{path}.weight", f"{path}.bias"}
-    train(change, batch, 3)
+    train(change, batch, 1)
     trained = logits(change, batch)
     change.save(tmp_path)
     change.remove()
@@ -149,10 +145,8 @@ REFUSED = {(arch, name) for arch in ("mllama", "florence2") for name in NEEDS_KI
 """Models in whose language part some linears read pictures, or the tokens of another stream."""
 
 
-QUICK = ("qwen2_5_vl", "qwen2_audio")
-
-
-@pytest.mark.parametrize("arch", [*QUICK, *(pytest.param(a, marks=pytest.mark.slow) for a in TINY if a not in QUICK)])
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", TINY)
 def test_it_trains_on_any_architecture(arch):
     model, batch, plan, _ = world(arch, probed=True)
     for name in METHODS:
