@@ -64,15 +64,15 @@ class FamilyCurve:
         A setting is never worse than the best cheaper one: nobody has to spend what they may.
         """
         cost_S = self.cost_S
-        if cost < cost_S[0] - SLACK:
+        num = int((cost_S <= cost + SLACK).sum())
+        if num == 0:
             return None
-        order = np.minimum(np.searchsorted(cost_S, cost), len(cost_S) - 1)
-        low = max(order - 1, 0)
-        width = cost_S[order] - cost_S[low]
-        share = float(np.clip((cost - cost_S[low]) / width, 0, 1)) if width > 0 else 1.0
-        mixed: Array = (1 - share) * self.regret_SW[low] + share * self.regret_SW[order]
-        cheaper = int(self.regret_SW[: low + 1].mean(axis=1).argmin())
-        return self.regret_SW[cheaper] if self.regret_SW[cheaper].mean() < mixed.mean() else mixed
+        best: Array = self.regret_SW[:num][self.regret_SW[:num].mean(axis=1).argmin()]
+        if num == len(cost_S):
+            return best
+        share = np.clip((cost - cost_S[num - 1]) / (cost_S[num] - cost_S[num - 1]), 0, 1)
+        mixed: Array = (1 - share) * self.regret_SW[num - 1] + share * self.regret_SW[num]
+        return best if best.mean() < mixed.mean() else mixed
 
 
 def curves(scores: Sequence[Score]) -> dict[str, FamilyCurve]:

@@ -1,0 +1,51 @@
+"""A table is what was saved, and nothing else is taken for one."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from marslora.core.errors import DataError
+from marslora.replay.bench import find_tables
+from marslora.replay.table import Table
+from tests.unit.replay.tables import RANKS, table
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    seeds=st.lists(st.integers(0, 9), min_size=1, max_size=2, unique=True),
+    ranks=st.lists(st.sampled_from(RANKS), min_size=1, max_size=2, unique=True).map(sorted),
+    luck=st.floats(0, 0.2),
+    has_arms=st.booleans(),
+)
+def test_a_saved_table_is_loaded_as_it_was(tmp_path_factory, seeds, ranks, luck, has_arms):
+    path = tmp_path_factory.mktemp("tables") / "toy.parquet"
+    made = table(seeds=seeds, ranks=ranks, luck=luck, has_arms=has_arms)
+    made.save(path)
+    assert Table.load(path) == made
+    assert [p.name for p in path.parent.iterdir()] == ["toy.parquet"]
+
+
+def test_what_is_no_table_is_said(tmp_path):
+    (tmp_path / "a.parquet").write_text("no parquet")
+    with pytest.raises(DataError, match=r"a\.parquet cannot be read as parquet"):
+        Table.load(tmp_path / "a.parquet")
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "b.parquet")
+    with pytest.raises(DataError, match=r"b\.parquet is no table of finished runs"):
+        Table.load(tmp_path / "b.parquet")
+
+
+def test_tables_are_found_in_files_and_folders(tmp_path):
+    for name in ("b", "a"):
+        table(name, seeds=(0,), ranks=(2,)).save(tmp_path / f"{name}.parquet")
+    found = find_tables([tmp_path, tmp_path / "a.parquet"])
+    assert [each.header.name for each in found] == ["a", "b"]
+    table("a", seeds=(0,), ranks=(2,)).save(tmp_path / "c.parquet")
+    with pytest.raises(DataError, match="several files hold a table of the name a"):
+        find_tables([tmp_path])
+    with pytest.raises(DataError, match="nowhere does not exist"):
+        find_tables([tmp_path / "nowhere"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no \.parquet file"):
+        find_tables([tmp_path / "empty"])
