@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from marslora.core import patterns
 from marslora.core.allocation import Allocation, Space
+from marslora.core.budget import Budget, Limit
 from marslora.core.decision import Decision as DecisionRecord
 from marslora.core.errors import ConfigError
 from marslora.core.parts import ModelInfo
@@ -93,7 +94,7 @@ def search(
     test: Any = None,
     ranks: Ranks = DEFAULT_RANKS,
     strategy: str = "mars",
-    budget: float | None = None,
+    budget: float | str | None = None,
     max_parameters: int | None = None,
     max_rank: int | None = None,
     calibration_adapter: str | None = None,
@@ -117,7 +118,8 @@ def search(
         test: Rows that are looked at once, at the very end.
         ranks: One ladder for every part but the projector, or ``{part: ladder or rank}``.
         strategy: A kind of `marslora.strategies`, e.g. ``mars``, ``grid``, ``uniform``.
-        budget: Most run equivalents spent on calibration; None leaves it to the strategy.
+        budget: Most run equivalents spent on calibration, e.g. ``0.5``; None leaves it to the strategy. With a limit on
+            time or operations, e.g. ``"30m"``, ``"1e15flops"`` or ``"0.5,2h"``, no round begins that would exceed it.
         max_parameters: Allocations with more trainable parameters are not candidates.
         max_rank: The largest rank of any part, such as vLLM's ``max_lora_rank``; ladders end there.
         calibration_adapter: What calibration runs train, typically ``lora``; None: the final run's adapter.
@@ -134,6 +136,7 @@ def search(
     Raises:
         MarsloraError: With what was expected, what was found and how to mend it.
     """
+    asked = Budget.of(budget)
     settings: dict[str, Any] = {
         "model": {"path": _held_model(model, processor)},
         "data": {
@@ -145,7 +148,7 @@ def search(
         "training": dict(training or {}),
         "search": {
             "strategy": {"name": strategy},
-            "budget": budget,
+            "budget": asked.runs,
             "max_parameters": max_parameters,
             "max_rank": max_rank,
             "seed": seed,
@@ -156,7 +159,14 @@ def search(
     spec = spec_from(settings)
     folder = Path(study) if study else default_folder(spec)
     return run_study(
-        spec, folder, storage=storage, final=final, uniform=uniform, report_to=report_to, listener=listener
+        spec,
+        folder,
+        storage=storage,
+        final=final,
+        uniform=uniform,
+        report_to=report_to,
+        listener=listener,
+        limit=asked.limit,
     )
 
 
@@ -342,13 +352,14 @@ def run_study(
     report_to: Sequence[str] = (),
     listener: Listener | None = None,
     executor: AbstractExecutor | None = None,
+    limit: Limit | None = None,
 ) -> Decision:
     """Run every stage of a study that is not there yet."""
     from marslora.executors.inline import Inline
     from marslora.report import page
 
     with Study.create(folder, spec, storage) as study:
-        pipeline = Pipeline(study, executor or Inline(), listener or Silent(), tuple(report_to))
+        pipeline = Pipeline(study, executor or Inline(), listener or Silent(), tuple(report_to), limit or Limit())
         record = pipeline.decide()
         pipeline.plan_final()
         trained = pipeline.train() if final else None

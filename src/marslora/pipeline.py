@@ -18,6 +18,7 @@ from typing import Protocol, TypeVar
 from marslora import adapters, exporters, optim, strategies
 from marslora.core import kinds
 from marslora.core.allocation import Allocation
+from marslora.core.budget import Limit
 from marslora.core.decision import Decision
 from marslora.core.errors import ConfigError, StudyError, named
 from marslora.core.parts import ModelInfo
@@ -47,7 +48,8 @@ from marslora.executors._base import AbstractExecutor
 from marslora.executors.inline import Inline
 from marslora.exporters._base import AbstractExporter
 from marslora.store.study import Study
-from marslora.strategies._base import AbstractStrategy, Problem
+from marslora.strategies._base import AbstractStrategy, Problem, total_cost
+from marslora.strategies.uniform import equal_uniform
 
 PREPARE = "marslora.engine.prepare:prepare"
 RUN_PACK = "marslora.engine.worker:run_pack"
@@ -91,6 +93,7 @@ class Pipeline:
     executor: AbstractExecutor = field(default_factory=Inline)
     listener: Listener = field(default_factory=Silent)
     report_to: tuple[str, ...] = ()
+    limit: Limit = field(default_factory=Limit)
 
     def __post_init__(self) -> None:
         """A kind that does not exist is said before anything is paid for."""
@@ -154,13 +157,20 @@ class Pipeline:
         for number in range(1, MAX_ROUNDS + 1):
             runs = self.study.runs()
             members = strategy.propose(problem, runs)
-            if not members:
+            if not members or self._is_out_of_budget(members, runs):
                 return runs
             packs = self._packs(members, runs, problem)
             self.study.write_json(f"plan/round-{number:02d}.json", [pack.model_dump(mode="json") for pack in packs], "")
             self.listener.stage(f"Calibration, round {number}: {describe_members(members)}")
             self._train(packs)
         raise StudyError(f"the strategy asked for more than {MAX_ROUNDS} rounds of measurements; this is its defect.")
+
+    def _is_out_of_budget(self, members: Sequence[MemberSpec], runs: Sequence[Run]) -> bool:
+        seen = {run.member.id: run.last_examples for run in runs}
+        new = sum(member.until_examples - seen.get(member.id, 0) for member in members)
+        if reason := self.limit.words(total_cost(runs), new):
+            self.listener.note(reason)
+        return reason is not None
 
     def decide(self) -> Decision:
         """Fit the laws and pick the allocation; kept in ``laws.json`` and ``decision.json``."""
@@ -368,17 +378,6 @@ def group_members(members: Sequence[MemberSpec], runs: Sequence[Run]) -> list[tu
         key = (member.data_examples, member.order_seed, seen.get(member.id, 0), frozenset(member.allocation.active))
         groups[key].append(member)
     return [tuple(group) for group in groups.values()]
-
-
-def equal_uniform(problem: Problem, allocation: Allocation) -> Allocation:
-    """One rank for every searched part, as near as it gets to the trainable parameters of ``allocation``."""
-    wanted = problem.count_parameters(allocation)
-
-    def uniform(rank: int) -> Allocation:
-        return allocation.replace(**dict.fromkeys(problem.space.searched, rank))
-
-    largest = max(problem.space.ladder(part)[-1] for part in problem.space.parts)
-    return min(map(uniform, range(1, largest + 1)), key=lambda a: abs(problem.count_parameters(a) - wanted))
 
 
 def describe_members(members: Sequence[MemberSpec]) -> str:

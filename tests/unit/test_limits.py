@@ -4,6 +4,7 @@ import pytest
 
 from marslora import api
 from marslora.cli import main, search
+from marslora.core.budget import Limit
 from tests.helpers.fake_training import INFO
 
 
@@ -38,3 +39,19 @@ def test_limits_on_the_command_line(specs, monkeypatch, capsys):
         main()
     assert ended.value.code == 2
     assert "`max_rank` = 2 leaves no rank of [4, 16, 64]" in capsys.readouterr().err
+
+
+def test_budgets_come_from_everywhere(specs, monkeypatch, tmp_path):
+    limits = []
+    monkeypatch.setattr(api, "run_study", lambda spec, *_, limit, **__: (specs.append(spec), limits.append(limit)))
+    monkeypatch.setattr(search, "watch", lambda spec, *_, limit, **__: (specs.append(spec), limits.append(limit)))
+    api.search(model="m", train="a.jsonl", ranks=(4, 16), budget="0.3,30m")
+    (tmp_path / "c.yaml").write_text("search: {budget: '0.3,30m'}\nranks: [4, 16]\n")
+    base = "marslora search --model m --train a.jsonl"
+    for words in (f"{base} --ranks 4,16 --budget 0.3,30m", f"{base} --config {tmp_path / 'c.yaml'}"):
+        monkeypatch.setattr("sys.argv", words.split())
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 0
+    assert [spec.search.budget for spec in specs] == [0.3] * 3
+    assert limits == [Limit(seconds=1800)] * 3

@@ -7,6 +7,7 @@ import pytest
 from marslora import pipeline
 from marslora.api import space_of
 from marslora.core.allocation import Allocation, Space
+from marslora.core.budget import Limit
 from marslora.core.errors import ConfigError, StudyError
 from marslora.core.runs import Failure, Run
 from marslora.core.schedule import full_examples
@@ -232,3 +233,27 @@ def test_ranks_are_compared_by_another_adapter_only_where_that_is_asked_for(tmp_
 
 def test_the_final_runs_adapter_changes_no_older_digest():
     assert "adapter" not in json.loads(spec().to_json())["search"]
+
+
+@pytest.mark.parametrize("limit", [Limit(seconds=1e-6), Limit(flops=1.0)])
+def test_a_limit_ends_calibration_after_a_round_and_without_it_the_study_goes_on(tmp_path, limit):
+    asked = spec("successive_halving")
+    with Study.create(tmp_path, asked) as study:
+        line = Pipeline(study, listener=(told := Told()), limit=limit)
+        early = line.decide()
+        assert len({run.last_examples for run in study.runs()}) == 1  # the first rung alone
+        assert line.decide() == early
+        assert [note for note in told.notes if "calibration ends here" in note]
+    with Study.create(tmp_path, asked) as study:
+        late = Pipeline(study).decide()
+    assert late.calibration_run_equivalents > early.calibration_run_equivalents
+
+
+class Told(pipeline.Silent):
+    """A listener that keeps the notes."""
+
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)

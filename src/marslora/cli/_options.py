@@ -66,7 +66,14 @@ Strategy = Annotated[
     typer.Option(help="mars, grid, uniform, random_search, ... (see `marslora kinds`).", rich_help_panel=HOW),
 ]
 Budget = Annotated[
-    float | None, typer.Option(help="Most run equivalents spent before the final run.", rich_help_panel=HOW)
+    str | None,
+    typer.Option(
+        help=(
+            "Full runs to spend before the final run (0.5); a time (30m, 2h) or operations (1e15flops) that no round "
+            "may go beyond; or both (0.5,30m)."
+        ),
+        rich_help_panel=HOW,
+    ),
 ]
 MaxParameters = Annotated[
     int | None,

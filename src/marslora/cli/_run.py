@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.panel import Panel
 
 from marslora.cli._live import Live
+from marslora.core.budget import Limit
 from marslora.core.spec import StudySpec
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def watch(
     uniform: bool = False,
     report_to: Sequence[str] = (),
     executor: AbstractExecutor | None = None,
+    limit: Limit | None = None,
 ) -> None:
     """Run every stage that is missing and print the verdict; Ctrl-C leaves a study that the same command continues."""
     from marslora import api
@@ -48,6 +50,7 @@ def watch(
                 report_to=report_to,
                 listener=live,
                 executor=executor,
+                limit=limit,
             )
     except KeyboardInterrupt:
         console.print("\nInterrupted; nothing measured is lost. To continue:\n  " + shlex.join(command_line()))

@@ -67,3 +67,9 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         elif value not in (None, (), [], {}):
             merged[key] = value
     return {key: value for key, value in merged.items() if value != {}}
+
+
+def take(settings: Mapping[str, Any], section: str, name: str) -> Any:
+    """A setting of a section, which loses it; None where it is not given."""
+    found = settings.get(section)
+    return found.pop(name, None) if isinstance(found, dict) else None

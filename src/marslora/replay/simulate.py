@@ -166,7 +166,8 @@ def replay(strategy: AbstractStrategy, world: World) -> Outcome:
             runs[member.id] = world.train(member, runs.get(member.id))
     decision = strategy.decide(problem, list(runs.values()))
     continued = runs.get(decision.continue_run or "")
-    left = 1 - (continued.last_examples / problem.full_examples if continued else 0.0)
+    begun = continued.last_examples if continued else 0
+    left = Cost(examples=problem.full_examples - begun).run_equivalents(problem.full_examples)
     calibration = world.spent.run_equivalents(problem.full_examples)
     full = [entry.seconds for entry in world.table if entry.examples[-1] == problem.full_examples]
     return Outcome(

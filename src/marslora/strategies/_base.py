@@ -67,8 +67,8 @@ class Problem:
         return min(max(round(share * self.num_train), self.batch_size), self.num_train)
 
     def spent(self, runs: Iterable[Run]) -> float:
-        """What the runs cost in run equivalents: examples seen over those of a full run."""
-        return sum(run.last_examples for run in runs) / self.full_examples
+        """What the runs cost in run equivalents."""
+        return Cost(examples=sum(run.last_examples for run in runs)).run_equivalents(self.full_examples)
 
     def member(self, allocation: Allocation, rows: int, until: int, purpose: str, repeat: int = 0) -> MemberSpec:
         """The member that trains an allocation on the first ``rows`` rows; asked again for more examples it goes on."""

@@ -64,3 +64,14 @@ def nearest_to_uniform(problem: Problem, rank: int) -> Allocation:
     return min(
         problem.candidates(), key=lambda allocation: (distance(allocation), problem.count_parameters(allocation))
     )
+
+
+def equal_uniform(problem: Problem, allocation: Allocation) -> Allocation:
+    """One rank for every searched part, as near as it gets to the trainable parameters of ``allocation``."""
+    wanted = problem.count_parameters(allocation)
+
+    def uniform(rank: int) -> Allocation:
+        return allocation.replace(**dict.fromkeys(problem.space.searched, rank))
+
+    largest = max(problem.space.ladder(part)[-1] for part in problem.space.parts)
+    return min(map(uniform, range(1, largest + 1)), key=lambda a: abs(problem.count_parameters(a) - wanted))
