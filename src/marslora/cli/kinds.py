@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-
 from rich.console import Console
 from rich.table import Table
 
@@ -28,7 +26,7 @@ def command() -> None:
     """
     table = Table("what", "name", "in one line", box=None)
     for what, room_name in ROOMS.items():
-        room = importlib.import_module(f"marslora.{room_name}")
+        room = kinds.unloaded(room_name)
         for name in kinds.names(room):
             table.add_row(what, name, kinds.summary(room, name))
     Console().print(table)

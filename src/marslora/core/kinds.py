@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -64,9 +67,17 @@ def option_names(kind: type[object]) -> tuple[str, ...]:
 
 
 def summary(room: ModuleType, name: str) -> str:
-    """The first sentence of a kind's docstring."""
-    module = importlib.import_module(f"{room.__name__}.{name}")
-    return (module.__doc__ or "").strip().partition("\n")[0]
+    """The first line of a kind's docstring, read from its file without importing it."""
+    source = Path(room.__path__[0], f"{name}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+
+
+def unloaded(room_name: str) -> ModuleType:
+    """A room of marslora to be listed: none of what it imports is run."""
+    spec = importlib.util.find_spec(f"marslora.{room_name}")
+    if spec is None:
+        raise ModuleNotFoundError(f"marslora has no room `{room_name}`.")
+    return importlib.util.module_from_spec(spec)
 
 
 def _load_outside(name: str, base: type[T]) -> type[T]:

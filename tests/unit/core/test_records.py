@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from marslora import optim
+from marslora import gradients, optim
 from marslora.core import errors, kinds
 from marslora.core.allocation import Allocation, Space
 from marslora.core.errors import ConfigError
@@ -100,6 +100,12 @@ def test_an_unknown_kind_is_answered_with_the_known_ones():
         kinds.load(optim, "adamww", object)
     with pytest.raises(ConfigError, match="cannot be imported"):
         kinds.load(optim, "nowhere:Thing", object)
+
+
+def test_kinds_are_listed_without_being_imported():
+    room = kinds.unloaded("gradients")
+    assert kinds.names(room) == kinds.names(gradients)
+    assert all(kinds.summary(room, name).endswith(".") for name in kinds.names(room))
 
 
 def test_a_kind_is_made_with_its_own_options_alone():

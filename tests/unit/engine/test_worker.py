@@ -93,7 +93,7 @@ def test_a_complete_member_is_told_again_and_not_trained(pack):
     assert (Path(spec.checkpoint_folder) / "a" / "state.json").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("die_after", [1, 4, 9])
+@pytest.mark.parametrize("die_after", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 9))])
 def test_killed_and_started_again_ends_bit_for_bit_the_same(pack, often, die_after):
     members = (member("a", language=4, dropout=0.1), member("b", vision=8, language=1, seed=7))
     whole = go(kept := pack(*members, folder="kept"))
