@@ -95,7 +95,7 @@ class Comparing:
         waiting = [spec for spec in specs if spec.id not in found]
         if not waiting:
             return found
-        there = f", {len(found)} of them are there already" if found else ""
+        there = f"; there already: {len(found)}" if found else ""
         self.listener.stage(f"Training {len(planned)} methods x {len(self.spec.seeds)} seeds{there}")
         meter = Meter({spec.id: spec.full_examples for spec in waiting}, task="comparison")
         by_id = {spec.id: spec for spec in waiting}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import resource
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +28,23 @@ def count_flops(work: Callable[[], object]) -> float:
     with torch.random.fork_rng(), counter:
         work()
     return float(counter.get_total_flops())
+
+
+@dataclass
+class Opening:
+    """What an adapter costs before the first step: some look at batches, some decompose weights."""
+
+    seconds: float = 0.0
+    flops: float = 0.0
+
+
+@contextlib.contextmanager
+def counting() -> Iterator[Opening]:
+    """Counts what is done within it; the numbers are there afterwards."""
+    opening, counter, began = Opening(), FlopCounterMode(display=False), time.monotonic()
+    with counter:
+        yield opening
+    opening.seconds, opening.flops = time.monotonic() - began, float(counter.get_total_flops())
 
 
 def forget_peak() -> None:

@@ -18,7 +18,7 @@ from marslora.finetune import _checkpoints, _output
 from marslora.finetune._bench import Bench
 from marslora.finetune._callbacks import StopWhenAsked, Watch, listening_for_signals
 from marslora.finetune._checkpoints import Progress
-from marslora.finetune._cost import forget_peak, peak_bytes
+from marslora.finetune._cost import Opening, counting, forget_peak, peak_bytes
 from marslora.finetune._labels import labelled
 from marslora.finetune._loss import AnswerLoss
 from marslora.finetune._method_steps import MethodSteps
@@ -79,9 +79,11 @@ def _begun(spec: FinalSpec, emit: Emit) -> Iterator[_FinalRun]:
     with arguments.main_process_first(desc="preparing rows"):
         encoded = load_rows(spec.data, loaded.processor, spec.cache_folder)
         rows = encoded if method is None else labelled(encoded, spec.data, method)
-    with adapted(loaded, spec, method, rows, part_of) as change:
+    with contextlib.ExitStack() as stack:
+        with counting() as opening:
+            change = stack.enter_context(adapted(loaded, spec, method, rows, part_of))
         optimizer = build_optimizer(change, part_of, spec)
-        yield _FinalRun(spec, start, arguments, loaded, rows, change, optimizer, emit)
+        yield _FinalRun(spec, start, arguments, loaded, rows, change, optimizer, opening, emit)
 
 
 class _FinalRun:
@@ -96,8 +98,10 @@ class _FinalRun:
         rows: Rows[RowSet],
         change: AbstractChange,
         optimizer: AbstractOptimizer,
+        opening: Opening,
         emit: Emit,
     ):
+        self.opening = opening
         self.spec, self.start, self.rows, self.change, self.optimizer = spec, start, rows, change, optimizer
         self.is_first = arguments.process_index == 0
         self.emit: Emit = emit if self.is_first else _ignore
@@ -216,9 +220,9 @@ class _FinalRun:
     def _cost(self, seconds: float) -> Cost:
         examples = self.spec.full_examples - self.start.examples
         return Cost(
-            seconds=seconds,
+            seconds=self.opening.seconds + seconds,
             examples=examples,
-            flops=examples * self.flops.trained + self.bench.num_scored * self.flops.scored,
+            flops=self.opening.flops + examples * self.flops.trained + self.bench.num_scored * self.flops.scored,
             peak_bytes=peak_bytes(),
         )
 

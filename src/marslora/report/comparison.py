@@ -162,7 +162,7 @@ def _notes(comparison: Comparison) -> Markup:
         for each in comparison.methods
         if each.results and each.num_trainable != each.num_planned
     ]
-    notes.append("Operations are counted in training and scoring; what a method computes before its first step is not.")
+    notes.append("Operations are those of what a method does before its first step, of training and of scoring.")
     notes.append("Seconds are wall time on this machine, beside whatever else it did.")
     return bullets(notes)
 
