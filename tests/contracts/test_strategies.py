@@ -10,6 +10,7 @@ from marslora.core import kinds
 from marslora.core.decision import Decision
 from marslora.core.errors import ConfigError
 from marslora.strategies._base import AbstractStrategy
+from tests.helpers.remembered_fits import remembered_fits  # noqa: F401
 from tests.unit.strategies.world import CLEAR, NULL, TRIO, replay
 
 NAMES = kinds.names(strategies)

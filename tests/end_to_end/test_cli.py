@@ -8,6 +8,7 @@ import pytest
 
 from marslora import cli
 from marslora.models.embedded import embedded_folder
+from tests.helpers.quick_sqlite import quick_sqlite  # noqa: F401
 
 
 def run(monkeypatch, capsys, *words):

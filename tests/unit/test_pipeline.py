@@ -15,6 +15,8 @@ from marslora.core.spec import MemberSpec, StudySpec, TrainingSpec
 from marslora.pipeline import Pipeline, equal_uniform, group_members
 from marslora.store.study import Study
 from tests.helpers import fake_training
+from tests.helpers.quick_sqlite import quick_sqlite  # noqa: F401
+from tests.helpers.remembered_fits import remembered_fits  # noqa: F401
 
 FAKES = "tests.helpers.fake_training"
 

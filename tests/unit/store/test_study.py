@@ -4,6 +4,7 @@ import json
 import multiprocessing
 
 import pytest
+from tests.helpers.quick_sqlite import quick_sqlite  # noqa: F401
 
 from marslora.core.allocation import Allocation
 from marslora.core.errors import StudyError

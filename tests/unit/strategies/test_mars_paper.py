@@ -3,6 +3,7 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
+from tests.helpers.remembered_fits import remembered_fits  # noqa: F401
 from tests.unit.strategies.world import CLEAR, NULL, PAIR, World, replay
 
 from marslora.core.allocation import Allocation, Space
