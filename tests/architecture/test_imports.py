@@ -19,6 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "executors": {"core"},
     "exporters": {"core"},
     "replay": {"core", "strategies"},
+    "optuna": {"core", "strategies"},
     "report": {"core", "store", "laws", "strategies", "replay"},
     "adapters": {"core"},
     "gradients": {"core"},
@@ -29,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "finetune": {"core", "adapters", "gradients", "optim", "models", "data"},
 }
 FRONT = {"pipeline", "comparison", "api", "recipes", "cli", "__init__", "__main__"}
-TORCH_FREE = {"core", "store", "laws", "strategies", "replay", "executors", "exporters", "report"}
+TORCH_FREE = {"core", "store", "laws", "strategies", "replay", "optuna", "executors", "exporters", "report"}
 HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets"}
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 80
 

@@ -1,0 +1,165 @@
+"""Strategies drive Optuna's studies: with `optimize` and with ask and tell."""
+
+import math
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from marslora.core.allocation import Allocation
+from marslora.core.errors import ConfigError
+from marslora.optuna import MarsPruner, MarsSampler, runs
+from tests.unit.strategies.world import CLEAR
+
+FULL, RANKS = 3200, {"eye": (2, 4, 8, 16), "tongue": (2, 4, 8, 16)}
+
+
+class Trainer:
+    """Training that is known in advance, with checkpoints by the number of a trial."""
+
+    def __init__(self, sampler):
+        self.sampler, self.seen, self.trained, self.checkpoints = sampler, [], 0, {}
+
+    def losses(self, run, until):
+        allocation = Allocation.of(run.ranks)
+        done = self.checkpoints[run.resume] if run.resume is not None else 0
+        points = sorted({0, until, *(16 * 2**n for n in range(8))})
+        for examples in (t for t in points if done < t <= until or t == done == 0):
+            self.trained += examples - done
+            done = examples
+            yield done, CLEAR.loss(allocation, examples, run.rows)
+
+    def objective(self, trial):
+        run = self.sampler.suggest(trial)
+        self.seen.append(run)
+        for examples, loss in self.losses(run, run.examples):
+            trial.report(loss, examples)
+        self.checkpoints[trial.number] = examples
+        return loss
+
+    def pruned(self, trial):
+        """An objective that trains to the end unless it is stopped."""
+        run = self.sampler.suggest(trial)
+        self.seen.append(run)
+        for examples, loss in self.losses(run, FULL):
+            trial.report(loss, examples)
+            self.checkpoints[trial.number] = examples
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return loss
+
+
+def sampler(**more):
+    return MarsSampler(RANKS, **{"num_train": 3200, "full_examples": FULL, "options": {"fit_laws": False}, **more})
+
+
+def study(driver, **more):
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(sampler=driver, pruner=MarsPruner(), **more)
+
+
+def test_optimize_ends_with_the_final_run_of_the_choice():
+    driver = sampler(budget=0.4)
+    trainer, found = Trainer(driver), study(driver)
+    found.optimize(trainer.objective)
+    decision = driver.decide(found)
+    last = trainer.seen[-1]
+    assert [run.is_final for run in trainer.seen].index(True) == len(trainer.seen) - 1
+    assert last.ranks == decision.chosen.as_dict() == {"eye": 16, "tongue": 16}
+    assert last.examples == FULL and last.resume is not None
+    assert found.best_trial.number == len(trainer.seen) - 1
+    assert driver.is_done(found)
+    spent = decision.calibration_run_equivalents
+    begun = next(run for run in runs(found) if run.member.id == decision.continue_run).last_examples
+    assert spent <= 0.41 and trainer.trained == pytest.approx(FULL * (spent + 1) - begun)
+    with pytest.raises(ConfigError, match="the search has ended"):
+        found.ask()
+
+
+def test_a_run_that_goes_on_is_a_trial_that_names_the_one_before():
+    driver = sampler(strategy="successive_halving", options={"first_rung": 0.05})
+    trainer, found = Trainer(driver), study(driver)
+    found.optimize(trainer.objective)
+    going_on = [(n, run) for n, run in enumerate(trainer.seen) if run.resume is not None]
+    assert len(going_on) == 4 + 1  # a rung of 4, the final run
+    for _, run in going_on:
+        before = trainer.seen[run.resume]
+        assert before.ranks == run.ranks and before.examples < run.examples and before.seed == run.seed
+    assert len(runs(found)) == 16
+
+
+def test_pruning_stops_where_the_strategy_has_seen_enough():
+    one, two = sampler(budget=0.4), sampler(budget=0.4)
+    plain, pruned = Trainer(one), Trainer(two)
+    first, second = study(one), study(two)
+    first.optimize(plain.objective)
+    second.optimize(pruned.pruned)
+    states = [trial.state for trial in second.get_trials()]
+    assert set(states[:-1]) == {optuna.trial.TrialState.PRUNED} and states[-1] is optuna.trial.TrialState.COMPLETE
+    assert one.decide(first).chosen == two.decide(second).chosen
+
+
+def test_ask_and_tell_train_a_round_side_by_side():
+    driver = sampler(strategy="successive_halving", options={"first_rung": 0.05})
+    trainer, found = Trainer(driver), study(driver)
+    round_ = [found.ask() for _ in range(16)]
+    assert len({trial.number for trial in round_}) == 16
+    with pytest.raises(ConfigError, match="every run of this round is in training"):
+        found.ask()
+    for trial in round_:
+        found.tell(trial, trainer.objective(trial))
+    while not driver.is_done(found):
+        trial = found.ask()
+        found.tell(trial, trainer.objective(trial))
+    assert trainer.seen[-1].is_final and trainer.seen[-1].ranks == {"eye": 16, "tongue": 16}
+
+
+def test_a_study_in_a_database_goes_on(tmp_path):
+    journal = JournalStorage(JournalFileBackend(str(tmp_path / "journal")))
+    driver = sampler(budget=0.3)
+    trainer = Trainer(driver)
+    study(driver, storage=journal, study_name="a").optimize(trainer.objective, n_trials=5)
+    trainer.sampler = again = sampler(budget=0.3)
+    found = study(again, storage=journal, study_name="a", load_if_exists=True)
+    found.optimize(trainer.objective)
+    whole = Trainer(other := sampler(budget=0.3))
+    study(other).optimize(whole.objective)
+    assert trainer.seen == whole.seen
+
+
+def test_a_trial_that_failed_is_not_asked_for_again():
+    driver = sampler(strategy="grid", options={})
+    trainer, found = Trainer(driver), study(driver)
+
+    def objective(trial):
+        loss = trainer.objective(trial)
+        return math.nan if trial.number == 15 else loss
+
+    found.optimize(objective)
+    failed = trainer.seen[15].ranks
+    assert failed == {"eye": 16, "tongue": 16}
+    assert driver.decide(found).chosen.as_dict() != failed
+    assert len(trainer.seen) == 16 and not any(run.is_final for run in trainer.seen)  # the best was trained to its end
+
+
+def test_other_parameters_and_given_ones_are_left_to_optuna():
+    driver = sampler(strategy="grid", options={})
+    found = study(driver)
+    trial = found.ask()
+    driver.suggest(trial)
+    assert 0 <= trial.suggest_float("dropout", 0, 0.1) <= 0.1
+    found.enqueue_trial({"eye": 4, "tongue": 2})
+    with pytest.raises(ConfigError, match="trial 1 is not one of this sampler's"):
+        driver.suggest(found.ask())
+    with pytest.raises(ConfigError, match="must minimise"):
+        study(sampler(), direction="maximize").ask()
+
+
+def test_parts_and_parameters_are_counted():
+    driver = sampler(max_parameters=10, budget=0.2)
+    trainer, found = Trainer(driver), study(driver)
+    found.optimize(trainer.objective)
+    assert all(sum(run.ranks.values()) <= 10 for run in trainer.seen)
+    dear = sampler(count_parameters=lambda ranks: 100 * ranks["eye"] + ranks["tongue"], max_parameters=450)
+    assert {a["eye"] for a in dear._problem.candidates()} == {2, 4}
