@@ -97,8 +97,10 @@ def count_parameters(spec, emit):
 
 
 def weigh_row(spec, emit):
-    factor = 2.0 if spec.training.adapter.name == "hydralora" else 1.0
-    emit(Counted(num_trainable=(1,), flops_per_row=1e6 * factor))
+    """Hydralora takes twice as much a row, eva as much as 128 rows before it begins."""
+    name = spec.training.adapter.name
+    factor = 2.0 if name == "hydralora" else 1.0
+    emit(Counted(num_trainable=(1,), flops_per_row=1e6 * factor, flops_before=128e6 if name == "eva" else 0.0))
 
 
 def train(spec, emit):

@@ -44,7 +44,15 @@ class Planned:
     run: FinalSpec
     """Of no seed yet."""
     num_planned: int = 0
-    flops_per_row: float | None = None
+    flops_per_row: float = 0.0
+    """Of training; 0 where nobody asked."""
+    flops_before: float = 0.0
+    """Of what is done before the first step."""
+
+    @property
+    def flops(self) -> float:
+        """Of everything but scoring."""
+        return self.flops_before + self.run.full_examples * self.flops_per_row
 
 
 @dataclass
@@ -149,23 +157,24 @@ class Comparing:
             method = replace(method, run=with_ranks(method.run, rungs[chosen], info), num_planned=counts[chosen])
         if self.spec.equal != "compute":
             return method
-        flops = self._flops_per_row(method)
-        if reference is not None and reference.flops_per_row is not None:
-            budget = reference.run.full_examples * reference.flops_per_row
-            examples = examples_for(budget, flops, method.run.training.batch_size)
-            method = replace(method, run=method.run.model_copy(update={"full_examples": examples}))
-        return replace(method, flops_per_row=flops)
+        method = self._weighed(method)
+        if reference is None:
+            return method
+        left = reference.flops - method.flops_before
+        examples = examples_for(left, method.flops_per_row, method.run.training.batch_size)
+        return replace(method, run=method.run.model_copy(update={"full_examples": examples}))
 
     def _counts(self, method: Planned, info: ModelInfo, allocations: Sequence[Allocation]) -> tuple[int, ...]:
         asked = CountSpec(run=method.run, info=info, allocations=tuple(allocations))
         return self._ask(COUNT, asked, f"plan/{slug(method.entry.title)}-count.json").num_trainable
 
-    def _flops_per_row(self, method: Planned) -> float:
-        aside = method.run.model_copy(update={"output_folder": str(self.study.path("plan", slug(method.entry.title)))})
-        flops = self._ask(WEIGH, aside, f"plan/{slug(method.entry.title)}-weight.json").flops_per_row
-        if not flops:
-            raise ConfigError(f"no floating-point operations of `{method.entry.title}` could be counted.")
-        return flops
+    def _weighed(self, method: Planned) -> Planned:
+        title = method.entry.title
+        aside = method.run.model_copy(update={"output_folder": str(self.study.path("plan", slug(title)))})
+        found = self._ask(WEIGH, aside, f"plan/{slug(title)}-weight.json")
+        if not found.flops_per_row:
+            raise ConfigError(f"no floating-point operations of `{title}` could be counted.")
+        return replace(method, flops_per_row=found.flops_per_row, flops_before=found.flops_before)
 
     def _ask(self, work: str, spec: Record, name: str) -> Counted:
         if (known := self.study.read(name, Counted, spec.digest())) is not None:
@@ -231,7 +240,7 @@ class Comparing:
                 "allocation": method.run.allocation,
                 "examples": method.run.full_examples,
                 "num_planned": method.num_planned,
-                "flops_per_row": method.flops_per_row,
+                "flops_per_row": method.flops_per_row or None,
                 "runs": tuple(
                     MethodRun(seed=seed, result=results.get(spec.id), error=self.errors.get(spec.id, ""))
                     for seed, spec in specs.items()

@@ -62,8 +62,8 @@ class ComparisonSpec(Record):
     """Each a run of every method: initialisation, dropout and order of the rows."""
     equal: Equal = "parameters"
     """What is the same for all beside data and seeds. ``parameters``: ranks are scaled until a method trains as many
-    numbers as the reference, on the same examples. ``compute``: ranks stay, and a method sees so many examples that its
-    training costs as many floating-point operations. ``examples``: ranks and examples stay."""
+    numbers as the reference, on the same examples. ``compute``: ranks stay, and a method sees so many examples that
+    training, and what it does before, cost as many floating-point operations. ``examples``: ranks and examples stay."""
     ranks: Ranks | None = None
     """Of every method that is given none of its own; None: the recipes'."""
 

@@ -193,6 +193,8 @@ class Counted(Record):
     """Of every allocation."""
     flops_per_row: float | None = None
     """Floating-point operations of training on one row, forward and backward."""
+    flops_before: float = 0.0
+    """Those of what is done before the first step."""
 
 
 Event = Observation | MemberResult | PackResult | Failure | Advance | Prepared | FinalResult | Counted

@@ -59,7 +59,8 @@ def run_final(spec: FinalSpec, emit: Emit) -> None:
 def weigh_final(spec: FinalSpec, emit: Emit) -> None:
     """Emit what ``spec`` would train and what a row of it costs, as a `Counted`; nothing is trained."""
     with _begun(spec, emit) as run:
-        emit(Counted(num_trainable=(run.change.num_trainable(),), flops_per_row=run.flops.trained))
+        trainable = (run.change.num_trainable(),)
+        emit(Counted(num_trainable=trainable, flops_per_row=run.flops.trained, flops_before=run.opening.flops))
 
 
 @contextlib.contextmanager

@@ -92,9 +92,9 @@ def test_ranks_stay_where_examples_are_equal(tmp_path):
 
 
 def test_equal_compute_buys_fewer_examples_of_a_dearer_method(tmp_path):
-    found = run(asked("uniform", "hydralora", equal="compute"), tmp_path)
-    assert [method.examples for method in found.methods] == [512, 256]
-    assert [method.flops_per_row for method in found.methods] == [1e6, 2e6]
+    found = run(asked("uniform", "hydralora", "eva", equal="compute"), tmp_path)
+    assert [method.examples for method in found.methods] == [512, 256, 384]
+    assert [method.flops_per_row for method in found.methods] == [1e6, 2e6, 1e6]
 
 
 def test_a_finished_comparison_trains_nothing(tmp_path, monkeypatch):
