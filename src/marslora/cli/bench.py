@@ -18,6 +18,7 @@ from marslora.core.runs import Advance
 
 if TYPE_CHECKING:
     from marslora.replay.bench import Bench
+    from marslora.replay.standings import Reliability
 
 Tables = Annotated[list[Path], typer.Argument(help="Tables of finished runs (.parquet), or folders of them.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of bench.json and bench.html.")]
@@ -105,38 +106,38 @@ def show(console: Console, bench: Bench) -> None:
     console.print(f"[bold]{headline(bench)}[/bold]", highlight=False)
     for cost in bench.costs:
         rows = [
-            (row.family, _interval(row.regret, ".4f"), _interval(row.difference, "+.4f"), against(row), row.num_worlds)
+            (row.family, _interval(row.regret, ".3f"), _interval(row.difference, "+.3f"), against(row), row.num_worlds)
             for row in standings(bench.scores, cost, bench.reference)
         ]
-        console.print(
-            f"\nAt {cost:g} full runs, the final run included; difference to {bench.reference} (at what cost):"
-        )
-        heads = ("family", "regret", "difference", "at", "problems")
+        console.print(f"\nAt {cost:g} full runs, the final one included; difference to {bench.reference}, which had")
+        console.print("spent as much as stands under `at`; n problems; 90 % intervals:")
+        heads = ("family", "regret", "difference", "at", "n")
         console.print(_table(heads, rows))
-    told = reliabilities(bench)
-    if told:
-        names = [header.name for header in bench.tables]
-        said = [
-            (
-                each.family,
-                f"{each.coverage_best:.0%}",
-                f"{each.coverage:.0%}",
-                f"{each.mean_plausible:.1f}",
-                *(f"{each.indistinguishable[name]:.0%}" if name in each.indistinguishable else "" for name in names),
-            )
-            for each in told
+    if told := reliabilities(bench):
+        lines = [
+            ("best allocation in the 90 % set", *(f"{each.coverage_best:.0%}" for each in told)),
+            ("it or one tied with it", *(f"{each.coverage:.0%}" for each in told)),
+            ("allocations in that set", *(f"{each.mean_plausible:.1f}" for each in told)),
+            *(
+                (f"`indistinguishable` on {header.name}", *(_share(each, header.name) for each in told))
+                for header in bench.tables
+            ),
         ]
-        console.print("\nShare of replays whose reported 90 % set holds the best allocation, or one tied with it; its")
-        console.print("mean size; and by table the share with the verdict `indistinguishable`:")
-        console.print(_table(("family", "best", "or tied", "size", *names), said))
+        console.print("\nWhat the probabilities are worth (shares of replays):")
+        console.print(_table(("", *(each.family for each in told)), lines))
     for line in summary_lines(bench):
         console.print(line, highlight=False, style="dim")
+
+
+def _share(found: Reliability, table: str) -> str:
+    share = found.indistinguishable.get(table)
+    return "" if share is None else f"{share:.0%}"
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     table = Table(box=None)
     for number, head in enumerate(heads):
-        table.add_column(head, justify="right" if number else "left", no_wrap=True)
+        table.add_column(head, justify="right" if number else "left", no_wrap=bool(number))
     for row in rows:
         table.add_row(*map(str, row))
     return table

@@ -64,8 +64,8 @@ def command(
         raise ConfigError("`--model` is missing. Give a model folder, or try `marslora demo` for an embedded one.")
     if not settings.get("data", {}).get("train"):
         raise ConfigError("`--train` is missing. Give a file of rows, or try `marslora demo` for embedded ones.")
-    budget = Budget.of(_settings.take(settings, "search", "budget"))
-    settings = _settings.merge(settings, {"search": {"budget": budget.runs}})
+    limited = Budget.of(_settings.take(settings, "search", "budget"))
+    settings = _settings.merge(settings, {"search": {"budget": limited.runs}})
     spec = api.spec_from(settings, str(config) if config else "the command line")
     watch(
         spec,
@@ -75,7 +75,7 @@ def command(
         uniform=uniform,
         report_to=report_to or (),
         executor=executor_of(workers),
-        limit=budget.limit,
+        limit=limited.limit,
     )
 
 

@@ -211,7 +211,9 @@ def fit(curves: Sequence[CellCurve]) -> Joint:
     own = LEAST_OWN
     for _ in range(5):
         weight_N = 1 / (variance_N + own**2)
-        covariance_QQ = np.linalg.inv((features_NQ.T * weight_N) @ features_NQ + np.diag(width_Q**-2))
+        covariance_QQ = np.linalg.inv((features_NQ.T * weight_N) @ features_NQ + np.diag(width_Q**-2)).astype(
+            np.float64
+        )
         mean_Q = covariance_QQ @ (features_NQ.T @ (weight_N * value_N))
         left_N = value_N - features_NQ @ mean_Q
         freedom = max(len(curves) - np.trace(covariance_QQ @ (features_NQ.T * weight_N) @ features_NQ), 1.0)
