@@ -15,6 +15,9 @@ from marslora.strategies._measured import FALLBACK_RANK, leader, longest
 from marslora.strategies._study import Study
 from marslora.strategies.uniform import nearest_to_uniform
 
+ALIKE = 0.05
+"""Rank does not matter where all allocations are tied and expected to end within this share of the loss."""
+
 
 def decision(strategy: str, problem: Problem, runs: Sequence[Run], study: Study) -> Decision:
     """The decision that a study implies."""
@@ -125,8 +128,17 @@ def _summary(study: Study, chosen: Allocation, fallback: str | None, num_plausib
             f"{chosen} is {_why_chosen(study)} (probability {p_best:.0%}, expected regret {regret:.4f} nats a token)."
         )
         if num == len(study.candidates):
-            text = f"Rank does not matter here as far as was measured: {text}"
+            text = f"{_why_all_are_tied(study)}: {text}"
     return f"{text} But: {fallback}." if fallback else text
+
+
+def _why_all_are_tied(study: Study) -> str:
+    """Whether the allocations are alike, or too little was measured to see how they differ."""
+    assert study.choice is not None and study.outlook is not None
+    share = float(np.ptp(study.choice.regret_C)) / float(study.outlook.loss_C.min())
+    if share <= ALIKE:
+        return f"Rank does not matter here: the allocations are expected to end within {share:.1%} of the loss"
+    return f"Too little was measured: the allocations are expected to end up to {share:.0%} of the loss apart"
 
 
 def _assumptions(problem: Problem, study: Study) -> list[str]:

@@ -63,7 +63,7 @@ def study(
     """
     candidates = problem.candidates()
     alone = tuple(run for run in runs if fit_laws and len(run.member.allocation.active) == 1)
-    times, share = convergence_laws(problem, alone) if fit_laws else ({}, SHARES[-1])
+    times, share = convergence_laws(problem, alone) if alone else ({}, SHARES[-1])
     balanced = None
     if times and all(law.status != "failed" for law in times.values()):
         balanced = balance(candidates, times, problem.num_train, derive(problem.seed, "balance"))

@@ -35,6 +35,8 @@ class MarsStrategy(AbstractStrategy):
         """Run equivalents of calibration where the problem has no budget."""
         arms_from: float = 0.8
         """Budget from which each part is also measured alone; below it all goes into allocations."""
+        arm_steps: int = 8
+        """Nor is it where the budget gives such a run fewer optimizer steps: they would not leave the warm-up."""
         data_shares: tuple[float, ...] = (1 / 32, 1 / 8)
         """Data sizes of these arms, as shares of the training rows."""
         most_begun: int = 24
@@ -61,8 +63,7 @@ class MarsStrategy(AbstractStrategy):
         if len(problem.candidates()) == 1:
             return ()
         budget = self.config.cost if problem.budget is None else problem.budget
-        if budget >= self.config.arms_from:
-            first = self._arms(problem)
+        if first := self._arms(problem, budget):
             if todo := unfinished(first, runs):
                 return todo
             budget -= problem.spent(as_of(first, runs))
@@ -85,8 +86,10 @@ class MarsStrategy(AbstractStrategy):
         )
         return decision("mars", problem, runs, found)
 
-    def _arms(self, problem: Problem) -> list[MemberSpec]:
-        return arms(problem, self.config.data_shares, plan(problem, self.config.cost, 8, 3))
+    def _arms(self, problem: Problem, budget: float) -> list[MemberSpec]:
+        lengths = plan(problem, self.config.cost, 8, 3)
+        pays = budget >= self.config.arms_from and lengths.arm_short >= self.config.arm_steps * problem.batch_size
+        return arms(problem, self.config.data_shares, lengths) if pays else []
 
     def _first(self, problem: Problem, budget: float) -> list[MemberSpec]:
         """Allocations spread over the space, as many as can be given a few steps each."""
