@@ -16,7 +16,7 @@ from marslora.strategies._study import Study
 from marslora.strategies.uniform import nearest_to_uniform
 
 ALIKE = 0.05
-"""Rank does not matter where all allocations are tied and expected to end within this share of the loss."""
+"""Rank does not matter where all are tied and each has an expected regret of at most this share of the loss."""
 
 
 def decision(strategy: str, problem: Problem, runs: Sequence[Run], study: Study) -> Decision:
@@ -135,10 +135,10 @@ def _summary(study: Study, chosen: Allocation, fallback: str | None, num_plausib
 def _why_all_are_tied(study: Study) -> str:
     """Whether the allocations are alike, or too little was measured to see how they differ."""
     assert study.choice is not None and study.outlook is not None
-    share = float(np.ptp(study.choice.regret_C)) / float(study.outlook.loss_C.min())
+    share = float(study.choice.regret_C.max()) / float(study.outlook.loss_C.min())
     if share <= ALIKE:
-        return f"Rank does not matter here: the allocations are expected to end within {share:.1%} of the loss"
-    return f"Too little was measured: the allocations are expected to end up to {share:.0%} of the loss apart"
+        return f"Rank does not matter here: any allocation is expected to end within {share:.1%} of the best one's loss"
+    return f"Too little was measured: an allocation may end {share:.0%} of the loss above the best, as far as is known"
 
 
 def _assumptions(problem: Problem, study: Study) -> list[str]:

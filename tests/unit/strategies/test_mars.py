@@ -33,9 +33,10 @@ def test_the_budget_is_kept(budget):
     assert problem.spent(runs) <= budget * 1.05
 
 
-def test_where_rank_does_not_matter_it_says_so():
+def test_where_nothing_tells_ranks_apart_the_cheap_are_taken():
     problem, _, decision = search(NULL, 0.4)
     assert decision.verdict == "indistinguishable"
+    assert decision.summary.startswith("Too little was measured")
     assert len(decision.plausible) > 0.6 * len(problem.candidates())
     costs = sorted(map(problem.count_parameters, problem.candidates()))
     assert problem.count_parameters(decision.chosen) <= costs[len(costs) // 3]
@@ -45,6 +46,25 @@ def test_parts_are_measured_alone_only_where_the_budget_is_large():
     for budget, expected in ((0.5, False), (1.0, True)):
         _, runs, _ = search(CLEAR, budget)
         assert any(len(run.member.allocation.active) == 1 for run in runs) is expected
+
+
+def test_where_every_rank_gets_to_the_same_floor_it_says_so():
+    world = dataclasses.replace(NULL, tau={"eye": 1.0, "tongue": 1.0})
+    assert search(world, 0.4)[2].summary.startswith("Rank does not matter here")
+
+
+def test_parts_are_not_measured_alone_in_a_few_steps():
+    problem = CLEAR.problem(budget=1.0, full_examples=1200)
+    runs = replay(QUICK, CLEAR, problem)
+    assert all(len(run.member.allocation.active) == 2 for run in runs)
+    assert not QUICK.decide(problem, runs).fallback
+
+
+def test_a_look_too_short_is_not_taken_for_ranks_that_do_not_matter():
+    problem = CLEAR.problem(budget=0.02)
+    decision = QUICK.decide(problem, replay(QUICK, CLEAR, problem))
+    assert decision.verdict == "indistinguishable"
+    assert decision.summary.startswith("Too little was measured")
 
 
 def test_laws_are_reported_beside_the_choice():
