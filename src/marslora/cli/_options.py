@@ -83,6 +83,15 @@ MaxRank = Annotated[
     int | None,
     typer.Option(help="The largest rank of any part, e.g. vLLM's max_lora_rank.", min=1, rich_help_panel=HOW),
 ]
+Sweep = Annotated[
+    float | None,
+    typer.Option(
+        help="At last train the chosen ranks and their neighbours for this share of a full run, beyond the budget.",
+        min=0,
+        max=1,
+        rich_help_panel=HOW,
+    ),
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of initialisation, order and bootstrap.", rich_help_panel=HOW)]
 Epochs = Annotated[
     float | None,

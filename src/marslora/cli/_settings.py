@@ -59,11 +59,15 @@ def read_config(path: Path | None) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with the values of ``over`` that were given; None and empty ones leave ``base`` as it is."""
+    """``base`` with the values of ``over`` that were given; None and empty ones leave ``base`` as it is.
+
+    A word in the place of settings is a kind's name.
+    """
     merged = dict(base)
     for key, value in over.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key, {}), Mapping) and key != "ranks":
-            merged[key] = merge(merged.get(key, {}), value)
+        if isinstance(value, Mapping) and key != "ranks":
+            inner = merged.get(key) or {}
+            merged[key] = merge({"name": inner} if isinstance(inner, str) else inner, value)
         elif value not in (None, (), [], {}):
             merged[key] = value
     return {key: value for key, value in merged.items() if value != {}}

@@ -26,6 +26,7 @@ def command(
     budget: options.Budget = None,
     max_parameters: options.MaxParameters = None,
     max_rank: options.MaxRank = None,
+    sweep: options.Sweep = None,
     seed: options.Seed = None,
     epochs: options.Epochs = None,
     examples: options.Examples = None,
@@ -98,7 +99,7 @@ def _given(words: Mapping[str, Any]) -> dict[str, Any]:
             "gradient_checkpointing": words["gradient_checkpointing"] or None,
         },
         "search": {
-            "strategy": {"name": words["strategy"]},
+            "strategy": {"name": words["strategy"], "options": {"sweep": words["sweep"]}},
             "adapter": {"name": words["calibrate"]},
             **named("budget", "max_parameters", "max_rank", "seed"),
         },

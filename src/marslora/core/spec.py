@@ -17,10 +17,15 @@ LORA_VARIANTS = ("use_rslora", "use_dora")
 
 
 class KindSpec(Record):
-    """A kind by name with its options, e.g. ``{"name": "adamw", "options": {"betas": [0.9, 0.99]}}``."""
+    """A kind by name with its options, e.g. ``{"name": "adamw", "options": {"betas": [0.9, 0.99]}}``, or its name."""
 
     name: str
     options: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
 
 class ModelSpec(Record):

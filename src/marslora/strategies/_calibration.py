@@ -86,5 +86,18 @@ def spread_out(candidates: Sequence[Allocation], first: Sequence[int], pool: Seq
     return added
 
 
+def neighbours(problem: Problem, allocation: Allocation) -> list[Allocation]:
+    """The allocation and every candidate that is one step of one part's ladder away."""
+    candidates, found = set(problem.candidates()), [allocation]
+    for part in problem.space.searched:
+        ladder = problem.space.ladder(part)
+        place = ladder.index(allocation[part])
+        found += [
+            allocation.replace(**{part: rank})
+            for rank in (*ladder[max(place - 1, 0) : place], *ladder[place + 1 : place + 2])
+        ]
+    return [each for each in found if each in candidates]
+
+
 def _ranks(problem: Problem, part: str) -> tuple[int, ...]:
     return tuple(rank for rank in problem.space.ladder(part) if rank > 0)

@@ -18,7 +18,7 @@ from marslora.core.runs import Run
 from marslora.core.spec import MemberSpec
 from marslora.strategies._account import decision
 from marslora.strategies._base import LEAST_STEPS, AbstractStrategy, Problem, as_of, unfinished
-from marslora.strategies._calibration import arms, joint, plan, spread_out
+from marslora.strategies._calibration import arms, joint, neighbours, plan, spread_out
 from marslora.strategies._choice import Choice, choose
 from marslora.strategies._joint import joint_outlook
 from marslora.strategies._study import joint_runs, study
@@ -53,6 +53,9 @@ class MarsStrategy(AbstractStrategy):
         """Ratio of convergence times that counts as balanced."""
         indifference: float = 0.001
         """Relative loss that a cheaper allocation may cost in expectation where it cannot be told from the best."""
+        sweep: float = 0.0
+        """Share of a full run that the chosen allocation and its neighbours (one rank up or down in one part) are
+        trained at last, beyond the budget, and again around what is chosen then; 0: no such sweep."""
         fit_laws: bool = True
         """Fit Law-C and Law-P beside the joint law; without them a decision takes a moment."""
 
@@ -70,7 +73,7 @@ class MarsStrategy(AbstractStrategy):
         wanted = self._first(problem, budget * self.config.first_share)
         if todo := unfinished(wanted, runs):
             return todo
-        return self._later(problem, runs, wanted, budget)
+        return self._later(problem, runs, wanted, budget) or self._around(problem, runs)
 
     def decide(self, problem: Problem, runs: Sequence[Run]) -> Decision:
         """The choice by the joint law, with Law-C and Law-P beside it."""
@@ -122,6 +125,14 @@ class MarsStrategy(AbstractStrategy):
             ids = {member.id for member in going_on}
             seen = [run for run in seen if run.member.id not in ids] + as_of(going_on, runs)
         return ()
+
+    def _around(self, problem: Problem, runs: Sequence[Run]) -> Sequence[MemberSpec]:
+        """The sweep around what is chosen now."""
+        choice = self._choice(problem, runs) if self.config.sweep else None
+        if choice is None:
+            return ()
+        near = neighbours(problem, problem.candidates()[choice.chosen])
+        return unfinished(joint(problem, near, problem.examples(self.config.sweep)), runs)
 
     def _choice(self, problem: Problem, seen: Sequence[Run]) -> Choice | None:
         ordered = tuple(sorted(joint_runs(problem, seen), key=lambda run: run.member.id))

@@ -4,6 +4,7 @@ import pytest
 
 from marslora.cli import _settings
 from marslora.core.errors import ConfigError
+from marslora.core.spec import KindSpec, SearchSpec
 
 
 def test_ranks_for_all_parts_or_for_each():
@@ -48,3 +49,13 @@ def test_a_bad_configuration_file_is_named(tmp_path, text, message):
         path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         _settings.read_config(path)
+
+
+def test_a_word_in_the_place_of_settings_is_the_name_of_a_kind():
+    file = {"search": {"strategy": "mars"}}
+    given = {"search": {"strategy": {"name": None, "options": {"sweep": None}}}}
+    assert _settings.merge(file, given) == {"search": {"strategy": {"name": "mars"}}}
+    given["search"]["strategy"]["options"]["sweep"] = 0.25
+    merged = _settings.merge(file, given)
+    assert SearchSpec.parse(merged["search"]).strategy == KindSpec(name="mars", options={"sweep": 0.25})
+    assert SearchSpec.parse(file["search"]).strategy == KindSpec(name="mars")

@@ -5,6 +5,8 @@ import dataclasses
 import pytest
 from tests.unit.strategies.world import CLEAR, NULL, TRIO, replay
 
+from marslora.core.allocation import Allocation
+from marslora.strategies._calibration import neighbours
 from marslora.strategies.mars import MarsStrategy
 
 QUICK = MarsStrategy.of({"fit_laws": False})
@@ -83,3 +85,19 @@ def test_with_many_passes_the_fastest_is_followed():
     assert sum(run.last_examples == furthest.last_examples for run in runs) == 1
     at_first = min(run.last_examples for run in runs)
     assert furthest.last_examples > 3 * at_first
+
+
+def test_a_sweep_trains_the_chosen_and_its_neighbours():
+    strategy = MarsStrategy.of({"fit_laws": False, "sweep": 0.3})
+    problem, runs, decision = search(TRIO, 0.3, strategy)
+    examples = {run.member.allocation: run.last_examples for run in runs}
+    near = neighbours(problem, decision.chosen)
+    assert decision.chosen in near and len(near) > 3
+    assert all(examples[allocation] >= problem.examples(0.3) for allocation in near)
+    assert not strategy.propose(problem, runs)
+
+
+def test_neighbours_are_one_step_away_and_candidates():
+    problem = CLEAR.problem(max_parameters=2000)
+    near = neighbours(problem, Allocation.of({"eye": 4, "tongue": 16}))
+    assert [each.as_dict() for each in near[1:]] == [{"eye": 2, "tongue": 16}, {"eye": 4, "tongue": 8}]
