@@ -9,7 +9,6 @@ Work is handed to an executor by dotted name: this file never imports torch.
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from marslora.core.allocation import Allocation
 from marslora.core.budget import Limit
 from marslora.core.decision import Decision
 from marslora.core.errors import ConfigError, StudyError, named
+from marslora.core.packs import describe_members, group_members, shared_out
 from marslora.core.parts import ModelInfo
 from marslora.core.runs import (
     Advance,
@@ -258,7 +258,7 @@ class Pipeline:
                 checkpoint_folder=str(self.study.path("members")),
                 cache_folder=str(self.study.path("cache")),
             )
-            for group in group_members(members, runs)
+            for group in shared_out(group_members(members, runs), self.executor.num_workers)
         ]
 
     def _train(self, packs: Sequence[PackSpec]) -> None:
@@ -368,24 +368,6 @@ def check_packed(spec: StudySpec) -> None:
 def full_modules(info: ModelInfo, training: TrainingSpec) -> tuple[str, ...]:
     """The modules that are trained whole."""
     return tuple(path for part in training.full for path in info.part(part).whole)
-
-
-def group_members(members: Sequence[MemberSpec], runs: Sequence[Run]) -> list[tuple[MemberSpec, ...]]:
-    """Members that can share their batches: the same rows, order, start, and parts left alone."""
-    seen = {run.member.id: run.last_examples for run in runs}
-    groups: dict[tuple[object, ...], list[MemberSpec]] = defaultdict(list)
-    for member in members:
-        key = (member.data_examples, member.order_seed, seen.get(member.id, 0), frozenset(member.allocation.active))
-        groups[key].append(member)
-    return [tuple(group) for group in groups.values()]
-
-
-def describe_members(members: Sequence[MemberSpec]) -> str:
-    """``8 runs for convergence of vision, 4 for joint``."""
-    counts: dict[str, int] = defaultdict(int)
-    for member in members:
-        counts[member.purpose or "measurement"] += 1
-    return ", ".join(f"{count} x {purpose}" for purpose, count in counts.items())
 
 
 def digest(*texts: str) -> str:

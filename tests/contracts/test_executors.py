@@ -7,9 +7,11 @@ import pytest
 from marslora import executors
 from marslora.core import kinds
 from marslora.core.errors import ConfigError, DataError
+from marslora.core.packs import WORKER
 from marslora.core.runs import Failure, Observation
 from marslora.core.spec import KindSpec
 from marslora.executors._base import AbstractExecutor
+from marslora.executors.processes import Processes
 
 HERE = "tests.contracts.test_executors"
 
@@ -20,6 +22,10 @@ def double(spec, emit):
 
 def refuse(spec, emit):
     raise DataError(f"row of {spec.name} is bad")
+
+
+def tell_place(spec, emit):
+    emit(Observation(member=spec.name, examples=int(os.environ[WORKER]), metric="m", value=0.0))
 
 
 def die(spec, emit):
@@ -54,10 +60,14 @@ def test_an_unknown_function_is_named(executor):
 
 
 def test_a_process_that_dies_costs_one_spec():
-    from marslora.executors.processes import Processes
-
     seen = []
     Processes(num_workers=2).run(f"{HERE}:die", specs(4), seen.append)
     (failure,) = [e for e in seen if isinstance(e, Failure)]
     assert "code 9" in failure.message
     assert sorted(e.member for e in seen if isinstance(e, Observation)) == ["0", "1", "3"]
+
+
+def test_workers_are_numbered():
+    seen = []
+    Processes(num_workers=2).run(f"{HERE}:tell_place", specs(3), seen.append)
+    assert len(seen) == 3 and {event.examples for event in seen} == {0, 1}

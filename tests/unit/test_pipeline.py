@@ -9,10 +9,10 @@ from marslora.api import space_of
 from marslora.core.allocation import Allocation, Space
 from marslora.core.budget import Limit
 from marslora.core.errors import ConfigError, StudyError
-from marslora.core.runs import Failure, Run
+from marslora.core.runs import Failure
 from marslora.core.schedule import full_examples
-from marslora.core.spec import MemberSpec, StudySpec, TrainingSpec
-from marslora.pipeline import Pipeline, equal_uniform, group_members
+from marslora.core.spec import StudySpec, TrainingSpec
+from marslora.pipeline import Pipeline, equal_uniform
 from marslora.store.study import Study
 from tests.helpers import fake_training
 from tests.helpers.quick_sqlite import quick_sqlite  # noqa: F401
@@ -127,25 +127,6 @@ def test_a_study_in_which_every_pack_fails_says_why(tmp_path, monkeypatch):
         with pytest.raises(StudyError, match="OutOfMemoryError: no room"):
             Pipeline(study).decide()
         assert {run.status for run in study.runs()} == {"failed"}
-
-
-def member(name, allocation, data=100, order=0):
-    return MemberSpec(id=name, allocation=allocation, data_examples=data, until_examples=64, order_seed=order)
-
-
-def test_members_share_a_pack_when_they_share_batches_and_frozen_parts():
-    wide = Allocation.of(vision=4, language=8)
-    members = [
-        member("a", wide),
-        member("b", wide.replace(vision=16)),
-        member("c", wide.only("language")),
-        member("d", wide, data=50),
-        member("e", wide, order=1),
-        member("f", wide),
-    ]
-    started = Run(member=members[5], status="complete", examples=(0, 32), validation_loss=(2.0, 1.0))
-    groups = [{m.id for m in group} for group in group_members(members, [started])]
-    assert groups == [{"a", "b"}, {"c"}, {"d"}, {"e"}, {"f"}]
 
 
 def test_a_full_run_is_whole_batches():

@@ -150,7 +150,8 @@ Storage = Annotated[
 Workers = Annotated[
     int,
     typer.Option(
-        help="Packs trained at a time, each in a process of its own; 0: in this process.", rich_help_panel=MACHINE
+        help="Packs trained at a time, each in a process of its own, on the GPUs in turn; 0: in this process.",
+        rich_help_panel=MACHINE,
     ),
 ]
 Device = Annotated[str | None, typer.Option(help="Default: the GPU if there is one.", rich_help_panel=MACHINE)]

@@ -17,6 +17,9 @@ Work = Callable[[Any, Emit], None]
 class AbstractExecutor(ABC):
     """Runs every spec once, in any order; events come back through ``emit`` in the calling process."""
 
+    num_workers: int = 1
+    """Specs that are run at a time."""
+
     @abstractmethod
     def run(self, work: str, specs: Sequence[Record], emit: Emit) -> None:
         """Call the function named ``package.module:function`` as ``function(spec, emit)`` for each spec."""

@@ -9,13 +9,14 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from marslora.core.errors import MarsloraError
+from marslora.core.packs import WORKER
 from marslora.core.record import Record
 from marslora.core.runs import Failure
 from marslora.executors._base import AbstractExecutor, Emit, resolve
 
 
 class Processes(AbstractExecutor):
-    """``num_workers`` processes at a time, the machine's threads shared among them."""
+    """``num_workers`` processes at a time, the machine's threads and accelerators shared among them."""
 
     def __init__(self, num_workers: int = 2) -> None:
         if num_workers < 1:
@@ -26,27 +27,30 @@ class Processes(AbstractExecutor):
         """See `AbstractExecutor.run`. A process that dies is reported as a `Failure`; the others go on."""
         context = multiprocessing.get_context("spawn")
         waiting = list(specs)
-        running: dict[Connection, tuple[Any, Record]] = {}
+        running: dict[Connection, tuple[Any, Record, int]] = {}
+        free = list(range(self.num_workers))
         try:
             while waiting or running:
-                while waiting and len(running) < self.num_workers:
-                    spec = waiting.pop(0)
+                while waiting and free:
+                    spec, place = waiting.pop(0), free.pop(0)
                     ours, theirs = context.Pipe(duplex=False)
-                    process = context.Process(target=_child, args=(work, spec, theirs, self.num_workers), daemon=True)
+                    told = (work, spec, theirs, self.num_workers, place)
+                    process = context.Process(target=_child, args=told, daemon=True)
                     process.start()
                     theirs.close()
-                    running[ours] = (process, spec)
+                    running[ours] = (process, spec, place)
                 for pipe in wait(list(running)):
                     assert isinstance(pipe, Connection)
                     try:
                         _deliver(pipe.recv(), emit)
                     except EOFError:
-                        process, spec = running.pop(pipe)
+                        process, spec, place = running.pop(pipe)
                         process.join()
+                        free.append(place)
                         if process.exitcode:
                             emit(_died(spec, process.exitcode))
         finally:
-            for process, _ in running.values():
+            for process, _, _ in running.values():
                 process.terminate()
 
 
@@ -62,7 +66,8 @@ def _died(spec: Record, code: int) -> Failure:
     )
 
 
-def _child(work: str, spec: Record, pipe: Connection, num_workers: int) -> None:
+def _child(work: str, spec: Record, pipe: Connection, num_workers: int, place: int) -> None:
+    os.environ[WORKER] = str(place)
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // num_workers))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.utils.logging import disable_progress_bar
 
 from marslora.core.errors import ModelError
+from marslora.core.packs import WORKER
 from marslora.core.parts import ModelInfo
 from marslora.core.spec import ModelSpec
 from marslora.models._classes import class_of, config_of, first_line, modalities_of
@@ -95,10 +97,13 @@ _PROCESSOR_HELP = "Save it beside the model: AutoProcessor.from_pretrained(ORIGI
 
 
 def device_of(name: str) -> torch.device:
-    """The device called ``name``; ``auto`` is CUDA where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+    """The device called ``name``; ``auto`` is CUDA where there is one, several workers take the devices in turn."""
+    if name != "auto":
+        return torch.device(name)
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    worker = os.environ.get(WORKER)
+    return torch.device("cuda" if worker is None else f"cuda:{int(worker) % torch.cuda.device_count()}")
 
 
 def dtype_of(name: str, device: torch.device) -> torch.dtype:

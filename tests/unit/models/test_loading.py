@@ -58,6 +58,16 @@ def test_auto_is_float32_on_the_cpu():
     assert loading.dtype_of("auto", torch.device("cpu")) == torch.float32
 
 
+def test_workers_take_the_devices_in_turn(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert loading.device_of("auto") == torch.device("cuda")
+    for worker, index in (("0", 0), ("1", 1), ("2", 0)):
+        monkeypatch.setenv("MARSLORA_WORKER", worker)
+        assert loading.device_of("auto") == torch.device("cuda", index)
+    assert loading.device_of("cpu") == torch.device("cpu")
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_auto_is_bfloat16_on_a_device_that_has_it():

@@ -1,0 +1,37 @@
+"""Which members train together, and how packs are shared out among workers."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from marslora.core.runs import Run
+from marslora.core.spec import MemberSpec
+
+Group = tuple[MemberSpec, ...]
+WORKER = "MARSLORA_WORKER"
+"""The environment variable that tells a worker its number, from 0: workers take the accelerators in turn."""
+
+
+def group_members(members: Sequence[MemberSpec], runs: Sequence[Run]) -> list[Group]:
+    """Members that can share their batches: the same rows, order, start, and parts left alone."""
+    seen = {run.member.id: run.last_examples for run in runs}
+    groups: dict[tuple[object, ...], list[MemberSpec]] = defaultdict(list)
+    for member in members:
+        key = (member.data_examples, member.order_seed, seen.get(member.id, 0), frozenset(member.allocation.active))
+        groups[key].append(member)
+    return [tuple(group) for group in groups.values()]
+
+
+def shared_out(groups: Sequence[Group], num_workers: int) -> list[Group]:
+    """Groups cut until every worker has one: what a member becomes does not depend on who trains beside it."""
+    share = sum(map(len, groups)) / num_workers
+    pieces = [min(math.ceil(len(group) / share), len(group)) for group in groups]
+    return [group[first::num] for group, num in zip(groups, pieces, strict=True) for first in range(num)]
+
+
+def describe_members(members: Sequence[MemberSpec]) -> str:
+    """``8 x convergence of vision, 4 x joint run``."""
+    counts = Counter(member.purpose or "measurement" for member in members)
+    return ", ".join(f"{count} x {purpose}" for purpose, count in counts.items())
