@@ -14,9 +14,9 @@ with bfloat16 in Newton-Schulz, and exact steps whose gradient at the previous p
 and its control differ by, this benchmark cannot resolve. A difference is claimed only if its 95 % interval (Student's t
 over paired seeds) excludes 0, it survives Holm's correction and it exceeds the control's.
 
-*Does the best learning rate move with the rank?* Curves over the grid at each rank on the tuning seeds; the optimum is
-the vertex of a parabola through the best point and its neighbours, and a rank's regret is what it loses at the grid's
-best learning rate for the first rank.
+*Does the best learning rate move with the rank?* Curves over the grid at each rank on the rate seeds; the optimum is
+the vertex of a parabola through the best point and its neighbours, its interval Student's 95 % over the seeds' own, and
+a rank's regret is what it loses at the grid's best learning rate for the first rank.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ METHODS = {
     "moonlight bfloat16": Method("moonlight", {"ns_dtype": "bfloat16"}, near=True),
     "mars_m .01": Method("mars_m", {"gamma": 0.01, "clip": None}, near=True),
     "mars_m .025": Method("mars_m", {"gamma": 0.025, "clip": None}, near=True),
+    "mars_m .05": Method("mars_m", {"gamma": 0.05, "clip": None}, near=True),
     "mars_m .025 clipped": Method("mars_m", {"gamma": 0.025}, near=True),
     "mars_m exact .025": Method("mars_m", {"gamma": 0.025, "exact": True}, passes=2),
     "mars_m exact .025, twice the cost": Method("mars_m", {"gamma": 0.025, "exact": True}, near=True),
@@ -80,7 +81,7 @@ METHODS = {
     "muon_vs": Method("muon_vs"),
 }
 MAIN = [CONTROL, "adamw", "mars_m .025 clipped", "mars_m exact .025", "moonlight plain", "mars_m .025", "mars_m .01"]
-MAIN += ["mars_m exact .025, twice the cost"]
+MAIN += ["mars_m .05", "mars_m exact .025, twice the cost"]
 BY_RANK = ["moonlight", "adamw", "muon"]
 
 Trial = Callable[[Method, int, list[float], list[int]], np.ndarray]
@@ -323,23 +324,38 @@ def shown(gap: dict[str, float]) -> str:
     return f"{gap['difference']:+.4f} [{gap['low']:+.4f}, {gap['high']:+.4f}]"
 
 
-def by_rank(trial: Trial, grid: Grid, ranks: list[int], names: list[str], tuning: list[int]) -> dict:
+def by_rank(trial: Trial, grid: Grid, ranks: list[int], names: list[str], seeds: list[int]) -> dict:
     """How the best learning rate moves with the rank."""
     found: dict[str, dict] = {}
     for name in names:
-        curves = {rank: grid.tuned(trial, METHODS[name], rank, tuning, METHODS[name].start)[1] for rank in ranks}
+        method = METHODS[name]
+        curves = {rank: grid.tuned(trial, method, rank, seeds, method.start)[1] for rank in ranks}
         first = min(curves[ranks[0]], key=curves[ranks[0]].__getitem__)
         found[name] = {}
         for rank, curve in curves.items():
             if first not in curve:
-                curve[first] = float(trial(METHODS[name], rank, [first], tuning).mean())
+                curve[first] = float(trial(method, rank, [first], seeds).mean())
+            rates = sorted(curve)
+            losses_SL = trial(method, rank, rates, seeds).T
+            low, high = log_interval([vertex(dict(zip(rates, own, strict=True))) for own in losses_SL.tolist()])
             loss = min(curve.values())
-            regret = curve[first] - loss
-            found[name][rank] = {"optimum": vertex(curve), "loss": loss, "regret": regret, "curve": curve}
+            row = {"optimum": vertex(curve), "low": low, "high": high, "loss": loss, "regret": curve[first] - loss}
+            found[name][rank] = {**row, "curve": {rate: curve[rate] for rate in rates}}
             print(
-                f"{name:12} rank {rank:3} optimum {vertex(curve):.2e} loss {loss:.4f} regret {regret:.4f}", flush=True
+                f"{name:12} rank {rank:3} optimum {row['optimum']:.2e} [{low:.2e}, {high:.2e}] loss {loss:.4f} "
+                f"regret {row['regret']:.4f}",
+                flush=True,
             )
     return found
+
+
+def log_interval(values: list[float]) -> tuple[float, float]:
+    """95 % interval of a positive quantity by Student's t on its logarithms."""
+    logs = np.log(values)
+    if not np.ptp(logs):
+        return values[0], values[0]
+    low, high = scipy.stats.ttest_1samp(logs, 0.0).confidence_interval(0.95)
+    return float(np.exp(low)), float(np.exp(high))
 
 
 def vertex(curve: dict[float, float]) -> float:
@@ -361,6 +377,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS)
     parser.add_argument("--tuning-seeds", type=int)
     parser.add_argument("--fresh-seeds", type=int)
+    parser.add_argument("--rate-seeds", type=int, help="for the best learning rate by rank")
     parser.add_argument(
         "--lr-ranks", type=int, nargs="*", help="where the best learning rate is sought; first: its own"
     )
@@ -378,6 +395,7 @@ def main() -> None:
         "methods": list(METHODS) if toy else MAIN,
         "tuning_seeds": 3 if toy else 2,
         "fresh_seeds": 12 if toy else 6,
+        "rate_seeds": 6 if toy else 5,
     }
     for name, value in defaults.items():
         if getattr(options, name) is None:
@@ -390,7 +408,9 @@ def main() -> None:
     report = {
         "arguments": vars(options) | {"json": None},
         "ranks": {rank: compare(trial, grid, rank, names, tuning, fresh) for rank in options.ranks},
-        "best_rate_by_rank": by_rank(trial, grid, options.lr_ranks, BY_RANK, tuning) if options.lr_ranks else {},
+        "best_rate_by_rank": by_rank(trial, grid, options.lr_ranks, BY_RANK, list(range(options.rate_seeds)))
+        if options.lr_ranks
+        else {},
     }
     journal.path = options.json
     journal.save(report)
