@@ -2,9 +2,10 @@
 
     python benchmarks/tables/build.py [--tables both small ...] [--work FOLDER]
 
-Each table is one parquet file beside this script. A cell is a full run (warm-up, stable, decay), its curve validated at
-points even in the logarithm of the examples seen. The five tasks also have runs of one part alone on fewer rows, for
-searches that measure parts apart. Runs are checkpointed in the working folder: broken off, the script goes on.
+Each table is one parquet file beside this script, or in `large/`: many allocations, one seed. A cell is a full run
+(warm-up, stable, decay), its curve validated at points even in the logarithm of the examples seen. The five tasks also
+have runs of one part alone on fewer rows, for searches that measure parts apart. Runs are checkpointed in the working
+folder: broken off, the script goes on.
 """
 
 from __future__ import annotations
@@ -226,7 +227,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     given = parser.parse_args()
     for name in given.tables:
-        build(name, PLANS[name], given.work).save(given.out / f"{name}.parquet")
+        plan = PLANS[name]
+        build(name, plan, given.work).save(given.out / ("large" if len(plan.seeds) == 1 else "") / f"{name}.parquet")
 
 
 if __name__ == "__main__":

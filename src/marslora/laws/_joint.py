@@ -75,17 +75,25 @@ class Reference:
         return self._fall(-1)
 
     @property
-    def bend(self) -> float:
-        """Change of that fall in one e-fold, over its last part."""
+    def bend(self) -> tuple[float, float]:
+        """Change of that fall in one e-fold and its standard deviation: what the last part shows, shrunk to none."""
+        width = BEND * max(self.slope, 0.1)
         if len(self.y_N) < 6:
-            return 0.0
+            return 0.0, width
         middle = -1 - (len(self.y_N) - 1) // 2
-        return (self._fall(-1) - self._fall(middle)) / float(self.log_t_N[-1] - self.log_t_N[middle])
+        apart = float(self.log_t_N[-1] - self.log_t_N[middle])
+        seen = (self._fall(-1) - self._fall(middle)) / apart
+        noise = NOISE * np.sqrt(2) * np.hypot(1 / self._interval(-1), 1 / self._interval(middle)) / apart
+        trust = width**2 / (width**2 + noise**2)
+        return float(trust * seen), float(width * np.sqrt(1 - trust))
 
     def _fall(self, at: int) -> float:
         stop = len(self.y_N) + at
-        start = max(stop - 2, 0)
-        return float((self.y_N[start] - self.y_N[stop]) / (self.log_t_N[stop] - self.log_t_N[start]))
+        return float(self.y_N[max(stop - 2, 0)] - self.y_N[stop]) / self._interval(at)
+
+    def _interval(self, at: int) -> float:
+        stop = len(self.y_N) + at
+        return float(self.log_t_N[stop] - self.log_t_N[max(stop - 2, 0)])
 
     def when(self, y_N: Array) -> tuple[Array, Array]:
         """(log time, fall per e-fold) at which the falling reference had a loss; beyond its lowest, carried on."""
@@ -109,7 +117,8 @@ class Reference:
         if log_rows is not None:
             turn_S1 = log_rows + np.log(TURN_PASSES) + TURN_WIDTH * rng.normal(size=(num, 1))
         slope_S1 = np.maximum(self.slope + NOISE * rng.normal(size=(num, 1)), 0.0)
-        bend_S1 = min(self.bend, 0.0) + BEND * max(self.slope, 0.1) * rng.normal(size=(num, 1))
+        bend, bend_width = self.bend
+        bend_S1 = min(bend, 0.0) + bend_width * rng.normal(size=(num, 1))
         rise_S1 = np.abs(RISE + RISE_WIDTH * rng.normal(size=(num, 1)))
         if self.falling < len(self.y_N) - 1:  # it has turned already
             turn_S1, slope_S1 = np.full((num, 1), end), np.zeros((num, 1))

@@ -111,6 +111,8 @@ class MarsStrategy(AbstractStrategy):
         """The leaders of the first later round that is not finished; empty when the choice is clear."""
         seen = as_of(wanted, runs)
         each = (budget - problem.spent(seen)) / len(self.config.num_leaders)
+        if each <= 0:
+            return ()
         for num in self.config.num_leaders:
             choice = self._choice(problem, seen)
             if choice is None or self._is_settled(choice):
