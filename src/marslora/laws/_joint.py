@@ -25,7 +25,7 @@ LINE_WIDTH, SQUARE_WIDTH = 0.8, 0.25
 """Prior standard deviations of the delay's coefficients (e-folds of time; ladders run from -1 to 1)."""
 LEAST_OWN = 0.05
 """A cell's own departure from the quadratic is no less, in e-folds of time."""
-DRIFT = 0.15
+DRIFT = 0.05
 """How far the coefficients wander in one e-fold of time; a cell's own delay wanders by half of it."""
 TURN_PASSES, TURN_WIDTH = 8.0, 0.7
 """The loss of the fastest turns upwards after so many passes over the rows: median, and width in units of e."""

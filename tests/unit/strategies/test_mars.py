@@ -35,10 +35,11 @@ def test_the_budget_is_kept(budget):
     assert problem.spent(runs) <= budget * 1.05
 
 
-def test_where_nothing_tells_ranks_apart_the_cheap_are_taken():
-    problem, _, decision = search(NULL, 0.4)
+@pytest.mark.parametrize("tau", [300.0, 1.0], ids=["still falling", "at its floor"])
+def test_where_rank_does_not_matter_it_says_so(tau):
+    problem, _, decision = search(dataclasses.replace(NULL, tau={"eye": tau, "tongue": tau}), 0.4)
     assert decision.verdict == "indistinguishable"
-    assert decision.summary.startswith("Too little was measured")
+    assert decision.summary.startswith("Rank does not matter here")
     assert len(decision.plausible) > 0.6 * len(problem.candidates())
     costs = sorted(map(problem.count_parameters, problem.candidates()))
     assert problem.count_parameters(decision.chosen) <= costs[len(costs) // 3]
@@ -48,11 +49,6 @@ def test_parts_are_measured_alone_only_where_the_budget_is_large():
     for budget, expected in ((0.5, False), (1.0, True)):
         _, runs, _ = search(CLEAR, budget)
         assert any(len(run.member.allocation.active) == 1 for run in runs) is expected
-
-
-def test_where_every_rank_gets_to_the_same_floor_it_says_so():
-    world = dataclasses.replace(NULL, tau={"eye": 1.0, "tongue": 1.0})
-    assert search(world, 0.4)[2].summary.startswith("Rank does not matter here")
 
 
 def test_parts_are_not_measured_alone_in_a_few_steps():
@@ -67,6 +63,11 @@ def test_a_look_too_short_is_not_taken_for_ranks_that_do_not_matter():
     decision = QUICK.decide(problem, replay(QUICK, CLEAR, problem))
     assert decision.verdict == "indistinguishable"
     assert decision.summary.startswith("Too little was measured")
+
+
+def test_a_clear_choice_is_called_clear():
+    _, _, decision = search(CLEAR, 1.0)
+    assert decision.verdict == "clear" and decision.chosen == Allocation.of({"eye": 16, "tongue": 16})
 
 
 def test_laws_are_reported_beside_the_choice():
