@@ -1,14 +1,10 @@
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marslora.core.decision import LawPoint
 from marslora.laws._fit import Sample, fit_form, minimise
 from marslora.laws._intervals import cluster_weights, interval
-from marslora.laws.performance import PerformanceLaw
 from marslora.laws.rectified import RectifiedForm
 
 SIZES = np.geomspace(200, 400_000, 14)
@@ -70,24 +66,3 @@ def test_interval_holds_its_value_and_its_level():
     assert (found.low, found.high) == (pytest.approx(0.05), pytest.approx(0.95))
     assert interval(9.0, np.linspace(0, 1, 11)).high == 9.0
     assert interval(1.0, np.array([np.nan])).low == 1.0
-
-
-def test_five_hundred_bootstrap_fits_of_the_performance_law_take_seconds():
-    rng = np.random.default_rng(0)
-    points = [
-        LawPoint(
-            run=f"{one}-{two}",
-            inputs={"one": one, "two": two, "data": t, "params": one + 3.0 * two, "imbalance": abs(np.log(one / two))},
-            measured=float(
-                (0.5 + 1.2 * (one / 8) ** -0.05 * (two / 8) ** -0.12 * (t / 200) ** -0.4) * np.exp(0.01 * rng.normal())
-            ),
-            predicted=float("nan"),
-        )
-        for one in (2, 32)
-        for two in (2, 8, 16, 32)
-        for t in np.geomspace(50, 800, 6)
-    ]
-    start = time.process_time()
-    fit = PerformanceLaw(PerformanceLaw.Config(num_bootstraps=500)).fit(points, "allocation")
-    assert (len(points), fit.num_bootstraps, fit.status) == (48, 500, "converged")
-    assert time.process_time() - start < 5
