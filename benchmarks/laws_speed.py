@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/laws_speed.py [benchmarks/laws_speed.json]
 
-The observations: 8 allocations of two parts at 6 points of time each, noise of 1 %. Every form that is tried is counted.
+The observations: 8 allocations of two parts at 6 points of time each, noise of 1 %. Every form tried is counted.
 """
 
 from __future__ import annotations
