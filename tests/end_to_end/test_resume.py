@@ -77,7 +77,7 @@ def is_calibrating(study):
 def is_training(study):
     """The final run has written a checkpoint and is not done."""
     return (
-        any(study.glob("final/checkpoints/checkpoint-*/adapter_model.safetensors"))
+        any(study.glob("final/checkpoints/checkpoint-*/adapter_state.safetensors"))
         and not (study / "final.json").exists()
     )
 
