@@ -131,7 +131,7 @@ class Pipeline:
         """What the strategy has to solve."""
         spec = self.study.spec
         prepared = self.prepare()
-        for part in spec.space.parts:
+        for part in (*spec.space.parts, *spec.training.part_learning_rates):
             prepared.info.part(part)
         return Problem(
             space=spec.space,
@@ -282,13 +282,14 @@ class Pipeline:
                 case Failure():
                     failures.append(event)
                     self.listener.note(f"A pack failed: {event.error}: {event.message}")
-                    for member in next(pack for pack in packs if pack.id == event.pack).members:
-                        result = MemberResult(member=member.id, status="failed", examples=0, message=event.message)
-                        self.study.trials.finish(result)
 
         self.executor.run(RUN_PACK, packs, receive)
-        if len(failures) == len(packs):
+        if len(failures) == len(packs):  # nothing is known of the members: they are to be trained when run again
             raise named(failures[0].error, failures[0].message)
+        for failure in failures:
+            for member in next(pack for pack in packs if pack.id == failure.pack).members:
+                result = MemberResult(member=member.id, status="failed", examples=0, message=failure.message)
+                self.study.trials.finish(result)
 
     def _one(self, work: str, spec: PrepareSpec | FinalSpec, kind: type[Answer]) -> Answer:
         found: list[Answer] = []

@@ -102,6 +102,16 @@ def test_a_space_with_an_unknown_part_is_refused(tmp_path):
         Pipeline(study).decide()
 
 
+def test_a_learning_rate_of_an_unknown_part_is_refused_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "RUN_PACK", "nowhere:nothing")
+    training = {"examples": 2048, "part_learning_rates": {"audio": 1e-4}}
+    with (
+        Study.create(tmp_path, spec(training=training)) as study,
+        pytest.raises(ConfigError, match="`audio` is no part of FakeLlava"),
+    ):
+        Pipeline(study).decide()
+
+
 def test_rows_that_change_under_a_study_are_noticed(tmp_path, monkeypatch):
     rows = tmp_path / "rows.jsonl"
     rows.write_text("{}")
@@ -126,7 +136,37 @@ def test_a_study_in_which_every_pack_fails_says_why(tmp_path, monkeypatch):
     with Study.create(tmp_path, spec()) as study:
         with pytest.raises(StudyError, match="OutOfMemoryError: no room"):
             Pipeline(study).decide()
-        assert {run.status for run in study.runs()} == {"failed"}
+
+
+def test_packs_that_all_failed_are_trained_when_it_is_run_again(tmp_path, monkeypatch):
+    with Study.create(tmp_path / "whole", spec()) as study:
+        whole = Pipeline(study).decide()
+    with monkeypatch.context() as patched, Study.create(tmp_path / "failed", spec()) as study:
+        patched.setattr(pipeline, "RUN_PACK", f"{__name__}:fail")
+        with pytest.raises(StudyError, match="no room"):
+            Pipeline(study).decide()
+    with Study.create(tmp_path / "failed", spec()) as study:
+        again = Pipeline(study).decide()
+        assert "failed" not in {run.status for run in study.runs()}
+    assert (again.chosen, again.verdict) == (whole.chosen, whole.verdict)
+    assert [c.predicted_loss for c in again.candidates] == [c.predicted_loss for c in whole.candidates]
+
+
+def fail_without_vision(pack, emit):
+    if pack.members[0].allocation["vision"]:
+        fake_training.run_pack(pack, emit)
+    else:
+        fail(pack, emit)
+
+
+def test_a_pack_that_failed_alone_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "RUN_PACK", f"{__name__}:fail_without_vision")
+    space = {"vision": [0, 4, 16], "projector": [16], "language": [4, 16]}
+    with Study.create(tmp_path, spec("grid", space=space)) as study:
+        decision = Pipeline(study).decide()
+        failed = {run.member.allocation["vision"] for run in study.runs() if run.status == "failed"}
+    assert failed == {0}
+    assert decision.chosen["vision"] > 0
 
 
 def test_a_full_run_is_whole_batches():

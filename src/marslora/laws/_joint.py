@@ -198,7 +198,7 @@ class Joint:
                 own_S += gain * (delay.value - delay_SC[:, c])
             delay_SC[:, c] += real_share * own_S
         seen_C = np.array([delay.seen if delay else np.nan for delay in known])
-        ahead_C = log_t - np.where(np.isnan(seen_C), np.nanmin(seen_C), seen_C)
+        ahead_C = np.maximum(log_t - np.where(np.isnan(seen_C), np.nanmin(seen_C), seen_C), 0.0)
         width_Q = DRIFT * (features_CQ.shape[1] > 1) * np.concatenate([[0.0], np.ones(features_CQ.shape[1] - 1)])
         width_Q[1 + x_CM.shape[1] :] /= 2
         delay_SC += (rng.normal(size=(num, len(width_Q))) * width_Q) @ features_CQ.T * np.sqrt(ahead_C)

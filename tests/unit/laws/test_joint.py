@@ -45,6 +45,12 @@ def test_the_fastest_is_predicted_to_be_best_while_the_loss_falls():
     assert loss_SC.mean(axis=0).argmin() == delay(PLACES).argmin()
 
 
+def test_runs_seen_beyond_the_time_asked_for_leave_no_doubt_of_the_best():
+    loss_SC = draws(cells(falling, 7.0), 6.0)
+    assert np.isfinite(loss_SC).all()
+    assert loss_SC.mean(axis=0).argmin() == delay(PLACES).argmin()
+
+
 def test_what_was_not_measured_is_predicted_from_the_others():
     measured = [n for n in range(9) if n != 5]
     law = _joint.fit(cells(falling, 6.0, PLACES[measured]))
