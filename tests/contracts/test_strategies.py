@@ -7,6 +7,7 @@ import pytest
 
 from marslora import strategies
 from marslora.core import kinds
+from marslora.core.allocation import Space
 from marslora.core.decision import Decision
 from marslora.core.errors import ConfigError
 from marslora.strategies._base import AbstractStrategy
@@ -129,6 +130,30 @@ def test_one_candidate_needs_no_search(strategy):
     problem = world.problem()
     decision = strategy.decide(problem, replay(strategy, world, problem))
     assert decision.chosen.as_dict() == {"eye": 8, "tongue": 4}
+
+
+def test_options_of_a_wrong_type_are_refused(strategy):
+    for name, field in type(strategy).Config.__dataclass_fields__.items():
+        kind = type(strategy)
+        assert kind.of({name: field.default}).config == strategy.config
+        for wrong in ({}, "many" if not isinstance(field.default, str) else 3, object()):
+            with pytest.raises(ConfigError, match=f"`{name}` of {kind.__name__} must be of the kind of"):
+                kind.of({name: wrong})
+
+
+@pytest.mark.parametrize("name", ["successive_halving", "asha"])
+@pytest.mark.parametrize("options", [{"eta": 1}, {"eta": 0}, {"first_rung": 0.0}, {"first_rung": 2}])
+def test_rungs_that_would_never_end_are_refused(name, options):
+    with pytest.raises(ConfigError, match=f"`{next(iter(options))}` must be"):
+        kinds.load(strategies, name, AbstractStrategy).of(options)
+
+
+def test_a_problem_without_allocations_or_budget_is_refused():
+    problem = CLEAR.problem()
+    with pytest.raises(ConfigError, match="every rank is 0"):
+        dataclasses.replace(problem, space=Space.of(dict.fromkeys(problem.space.parts, (0,))))
+    with pytest.raises(ConfigError, match="`budget` must be above 0 full runs, found -1"):
+        CLEAR.problem(budget=-1)
 
 
 def test_unknown_options_are_named(strategy):

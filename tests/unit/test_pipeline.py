@@ -133,9 +133,8 @@ def fail(pack, emit):
 
 def test_a_study_in_which_every_pack_fails_says_why(tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "RUN_PACK", f"{__name__}:fail")
-    with Study.create(tmp_path, spec()) as study:
-        with pytest.raises(StudyError, match="OutOfMemoryError: no room"):
-            Pipeline(study).decide()
+    with Study.create(tmp_path, spec()) as study, pytest.raises(StudyError, match="OutOfMemoryError: no room"):
+        Pipeline(study).decide()
 
 
 def test_packs_that_all_failed_are_trained_when_it_is_run_again(tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import model_serializer, model_validator
 
@@ -77,6 +77,12 @@ class Allocation(Record):
         return " ".join(f"{part}={rank}" for part, rank in self.ranks)
 
 
+def _ranks(part: object, ladder: object) -> tuple[object, ...]:
+    if not isinstance(ladder, Sequence) or not all(isinstance(rank, int) for rank in ladder):
+        raise ValueError(f"the ladder of `{part}` must be whole numbers such as [4, 16, 64], found {ladder!r}")
+    return tuple(ladder)
+
+
 class Space(Record):
     """The ranks each part may get: a ladder per part. A ladder of one rank fixes the part.
 
@@ -89,7 +95,7 @@ class Space(Record):
     @classmethod
     def _from_mapping(cls, values: object) -> object:
         if isinstance(values, Mapping) and set(values) != {"ladders"}:
-            return {"ladders": tuple((str(part), tuple(ladder)) for part, ladder in values.items())}
+            return {"ladders": tuple((str(part), _ranks(part, ladder)) for part, ladder in values.items())}
         return values
 
     @model_validator(mode="after")

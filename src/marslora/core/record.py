@@ -44,6 +44,9 @@ def explain(error: ValidationError, source: str) -> str:
     """One line for a pydantic error: the field, what is wrong with it, what was found."""
     lines = []
     for item in error.errors():
-        field = ".".join(str(step) for step in item["loc"]) or "value"
-        lines.append(f"`{field}`: {item['msg'].removeprefix('Value error, ')} (found {item.get('input')!r})")
+        field = ".".join(str(step) for step in item["loc"])
+        where = f"`{field}`: " if field else ""
+        own = item["type"] == "value_error"  # validators of this package say themselves what they found
+        found = "" if own else f" (found {item.get('input')!r})"
+        lines.append(f"{where}{item['msg'].removeprefix('Value error, ')}{found}")
     return f"{source}: " + "; ".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from marslora.core.errors import ConfigError
 from marslora.core.spec import TrainingSpec
 
 
@@ -38,6 +39,14 @@ def evaluation_steps(total_steps: int, evaluations: int) -> tuple[int, ...]:
 
 
 def full_examples(training: TrainingSpec, num_train: int) -> int:
-    """Examples seen by a full run over ``num_train`` training rows, whole batches."""
+    """Examples seen by a full run over ``num_train`` training rows, whole batches.
+
+    Raises `ConfigError` for a batch that holds more than all rows and than what was asked for.
+    """
     asked = training.examples or round(training.epochs * num_train)
+    if training.batch_size > max(asked, num_train):
+        raise ConfigError(
+            f"`batch_size` is {training.batch_size}, more than the {num_train} training rows and the {asked} examples "
+            "of a full run. Lower it."
+        )
     return max(1, round(asked / training.batch_size)) * training.batch_size

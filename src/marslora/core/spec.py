@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from marslora.core.allocation import Allocation, Space
 from marslora.core.parts import ModelInfo
@@ -65,6 +65,11 @@ class DataSpec(Record):
     """A larger share of unusable rows stops the study; a smaller one is skipped and counted."""
     seed: int = 0
 
+    @field_validator("train", "validation", "test", mode="before")
+    @classmethod
+    def _one_file(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
 
 class ObjectiveSpec(Record):
     """One of several things the final run is trained for; the gradient of each is computed apart.
@@ -97,12 +102,12 @@ class TrainingSpec(Record):
 
     examples: int | None = Field(None, gt=0)
     """Examples seen by one full run; None: ``epochs`` passes over the training rows."""
-    epochs: float = Field(3.0, gt=0)
+    epochs: float = Field(3.0, gt=0, allow_inf_nan=False)
     batch_size: int = Field(16, gt=0)
     accumulation: int = Field(1, gt=0)
     """Micro-batches a step; a step sees ``batch_size`` examples in all."""
-    learning_rate: float = Field(2e-4, gt=0)
-    part_learning_rates: dict[str, float] = {}
+    learning_rate: float = Field(2e-4, gt=0, allow_inf_nan=False)
+    part_learning_rates: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
     """Learning rates of single parts, where they differ."""
     warmup: float = Field(0.03, ge=0, lt=1)
     """Share of a full run over which the learning rate rises; then it is constant."""
@@ -110,9 +115,9 @@ class TrainingSpec(Record):
     """Share of a full run, at its end, over which the final run's learning rate falls linearly to 0."""
     clip_norm: float = Field(1.0, ge=0)
     """Largest gradient norm of a member, over all its parameters; 0: no clipping."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
     dropout: float = Field(0.0, ge=0, lt=1)
-    alpha_over_rank: float = Field(2.0, gt=0)
+    alpha_over_rank: float = Field(2.0, gt=0, allow_inf_nan=False)
     """The scale of an adapter, the same at every rank; with rsLoRA that of rank 16 (see `marslora.core.patterns`)."""
     full: tuple[str, ...] = ()
     """Parts that are trained whole instead of by LoRA (typically the projector)."""

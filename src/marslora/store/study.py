@@ -38,17 +38,22 @@ class Study:
     def create(cls, folder: Path, spec: StudySpec, storage: str | None = None) -> Study:
         """The study of ``spec`` in ``folder``, new or continued.
 
-        Raises `StudyError` if the folder holds a study of another spec or another process is working on it.
+        Raises `StudyError` if the folder holds a study of another spec, unless that never got anywhere, or if another
+        process is working on it.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StudyError(f"{folder} cannot be made a folder: {error.strerror}. Name another.") from None
         if not os.access(folder, os.W_OK):
             raise StudyError(f"study folder {folder} is not writable. Choose another with --study.")
         lock = _take_lock(folder)
         path = folder / "spec.json"
         if path.exists():
-            _check_same(_load_spec(path), spec, folder)
-        else:
-            write_atomically(path, spec.to_json())
+            known = _load_spec(path)
+            if (folder / STAGES_FILE).exists():
+                _check_same(known, spec, folder)
+        write_atomically(path, spec.to_json())
         return cls(folder, spec, storage, lock)
 
     @classmethod

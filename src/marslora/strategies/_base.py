@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from typing import Any, Self
 
 from marslora.core.allocation import Allocation, Space
@@ -41,12 +41,19 @@ class Problem:
         for name in ("num_train", "full_examples", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"`{name}` must be at least 1, found {getattr(self, name)}.")
+        if self.budget is not None and not self.budget > 0:
+            raise ConfigError(f"`budget` must be above 0 full runs, found {self.budget}.")
         if not self.candidates():
-            cheapest = min(map(self.count_parameters, self.space.allocations()))
-            raise ConfigError(
-                f"`max_parameters` = {self.max_parameters} leaves no allocation: the smallest has {cheapest}. "
-                "Raise it or add smaller ranks."
-            )
+            raise ConfigError(self._why_no_candidates())
+
+    def _why_no_candidates(self) -> str:
+        counts = [self.count_parameters(allocation) for allocation in self.space.allocations() if allocation.active]
+        if not counts:
+            return "`ranks` has no allocation that trains anything: every rank is 0. Add a rank above 0."
+        return (
+            f"`max_parameters` = {self.max_parameters} leaves no allocation: the smallest has {min(counts)}. "
+            "Raise it or add smaller ranks."
+        )
 
     def candidates(self) -> tuple[Allocation, ...]:
         """The allocations that may be chosen, in the order of the space, without the one that trains nothing."""
@@ -100,12 +107,16 @@ class AbstractStrategy(ABC):
 
     @classmethod
     def of(cls, options: Mapping[str, Any] | None = None) -> Self:
-        """The strategy with options by name, as a configuration file gives them; `ConfigError` for unknown ones."""
+        """The strategy with options by name, as a configuration file gives them; `ConfigError` for wrong ones."""
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in (options or {}).items()}
-        known = tuple(cls.Config.__dataclass_fields__)
-        for name in values:
+        known = cls.Config.__dataclass_fields__
+        for name, value in values.items():
             if name not in known:
                 raise ConfigError(f"`{name}` is no option of {cls.__name__}. Its options are {list(known)}.")
+            if not _is_like(value, known[name].default):
+                raise ConfigError(
+                    f"`{name}` of {cls.__name__} must be of the kind of {known[name].default!r}, found {value!r}."
+                )
         return cls(cls.Config(**values))
 
     @abstractmethod
@@ -115,6 +126,25 @@ class AbstractStrategy(ABC):
     @abstractmethod
     def decide(self, problem: Problem, runs: Sequence[Run]) -> Decision:
         """The choice on what has been measured so far, with a reason for every candidate. Never raises on bad runs."""
+
+
+def _is_like(value: object, default: object) -> bool:
+    """Whether an option's value has the type of its default; anything has where there is none."""
+    if default is MISSING or default is None:
+        return True
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) and isinstance(value, bool)
+    if isinstance(default, tuple):
+        return isinstance(value, tuple) and all(_is_like(each, default[0]) for each in value)
+    return isinstance(value, int | float if isinstance(default, float) else type(default))
+
+
+def check_rungs(eta: int, first_rung: float) -> None:
+    """`ConfigError` where rungs would not end: each is ``eta`` times as long as the one before."""
+    if eta < 2:
+        raise ConfigError(f"`eta` must be at least 2, found {eta}.")
+    if not 0 < first_rung <= 1:
+        raise ConfigError(f"`first_rung` must be a share of a full run, above 0 and at most 1, found {first_rung}.")
 
 
 def unfinished(wanted: Iterable[MemberSpec], runs: Sequence[Run]) -> list[MemberSpec]:

@@ -12,7 +12,7 @@ from marslora.core.decision import Decision
 from marslora.core.runs import Run
 from marslora.core.seeds import derive
 from marslora.core.spec import MemberSpec
-from marslora.strategies._base import AbstractStrategy, Problem, as_of, unfinished
+from marslora.strategies._base import AbstractStrategy, Problem, as_of, check_rungs, unfinished
 from marslora.strategies._measured import decide_by_loss
 
 
@@ -28,6 +28,9 @@ class AshaStrategy(AbstractStrategy):
         """Length of the first rung as a share of a full run."""
         cost: float = 0.5
         """Run equivalents where the problem has no budget."""
+
+        def __post_init__(self) -> None:
+            check_rungs(self.eta, self.first_rung)
 
     config: Config
 

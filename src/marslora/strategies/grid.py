@@ -20,7 +20,7 @@ class GridStrategy(AbstractStrategy):
         """How far the runs go."""
 
         share: float = 1.0
-        """Length of every run as a share of a full run."""
+        """Length of every run as a share of a full run, at most 1."""
 
     config: Config
 

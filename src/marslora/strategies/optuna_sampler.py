@@ -43,7 +43,7 @@ class OptunaSamplerStrategy(AbstractStrategy):
         num_trials: int = 8
         """Trials where the problem has no budget."""
         share: float = 1.0
-        """Length of each trial as a share of a full run."""
+        """Length of each trial as a share of a full run, at most 1."""
 
     config: Config
 

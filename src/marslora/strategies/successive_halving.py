@@ -9,7 +9,7 @@ from marslora.core.allocation import Allocation
 from marslora.core.decision import Decision
 from marslora.core.runs import Run
 from marslora.core.spec import MemberSpec
-from marslora.strategies._base import AbstractStrategy, Problem, as_of, unfinished
+from marslora.strategies._base import AbstractStrategy, Problem, as_of, check_rungs, unfinished
 from marslora.strategies._measured import decide_by_loss
 
 
@@ -23,6 +23,9 @@ class SuccessiveHalvingStrategy(AbstractStrategy):
         eta: int = 4
         first_rung: float = 1 / 64
         """Length of the first rung as a share of a full run."""
+
+        def __post_init__(self) -> None:
+            check_rungs(self.eta, self.first_rung)
 
     config: Config
 

@@ -12,7 +12,7 @@ from marslora.core.allocation import Allocation, Space
 from marslora.core.errors import ConfigError
 from marslora.core.parts import LinearInfo, ModelInfo, PartInfo
 from marslora.core.seeds import derive
-from marslora.core.spec import StudySpec
+from marslora.core.spec import DataSpec, StudySpec, TrainingSpec
 
 ranks = st.dictionaries(st.sampled_from(["vision", "audio", "projector", "language"]), st.integers(0, 4096), min_size=1)
 ladders = st.dictionaries(
@@ -118,3 +118,30 @@ def test_a_kind_is_made_with_its_own_options_alone():
         kinds.build("thing", "kind", Kind, {"weight": 1})
     with pytest.raises(ConfigError, match=r"`thing` kind cannot be made with the options {'size': 'big'}"):
         kinds.build("thing", "kind", Kind, {"size": "big"})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"learning_rate": float("inf")},
+        {"epochs": float("inf")},
+        {"part_learning_rates": {"vision": -1e-4}},
+        {"part_learning_rates": {"vision": float("nan")}},
+    ],
+)
+def test_rates_and_lengths_are_numbers_above_0(values):
+    with pytest.raises(ConfigError, match=f"`{next(iter(values))}"):
+        TrainingSpec.parse(values)
+
+
+def test_one_data_file_needs_no_list():
+    assert DataSpec.parse({"train": "a.jsonl", "test": "b.jsonl"}) == DataSpec(train=("a.jsonl",), test=("b.jsonl",))
+
+
+def test_what_was_found_is_said_once():
+    with pytest.raises(ConfigError) as wrong:
+        Space.parse({"vision": [8, 2]}, "`ranks`")
+    assert str(wrong.value) == "`ranks`: the ladder of `vision` must be increasing ranks without repeats, found [8, 2]"
+    for ladder in ("4,16", 16, [4, "a"]):
+        with pytest.raises(ConfigError, match=r"`ranks`: the ladder of `vision` must be whole numbers such as \[4, 16, "):
+            Space.parse({"vision": ladder}, "`ranks`")

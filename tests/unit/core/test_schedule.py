@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marslora.core.schedule import evaluation_steps, num_steps, rate_factor
+from marslora.core.errors import ConfigError
+from marslora.core.schedule import evaluation_steps, full_examples, num_steps, rate_factor
 from marslora.core.spec import TrainingSpec
 
 
@@ -51,3 +52,9 @@ def test_evaluation_points_rise_from_the_first_step_to_the_last(total, evaluatio
 
 def test_a_last_batch_may_be_short():
     assert [num_steps(examples, 8) for examples in (0, 1, 8, 9)] == [0, 1, 1, 2]
+
+
+def test_a_batch_of_more_than_all_rows_and_the_whole_run_is_refused():
+    assert full_examples(TrainingSpec(examples=5, batch_size=100), 100) == 100
+    with pytest.raises(ConfigError, match=r"`batch_size` is 101, more than the 100 training rows and the 5 examples"):
+        full_examples(TrainingSpec(examples=5, batch_size=101), 100)

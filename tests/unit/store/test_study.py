@@ -77,9 +77,30 @@ def test_other_series_are_kept(tmp_path):
 
 
 def test_another_spec_is_refused_with_the_field(tmp_path):
-    Study.create(tmp_path, spec()).close()
+    with Study.create(tmp_path, spec()) as study:
+        study.write_json("prepared.json", {}, "")
     with pytest.raises(StudyError, match=r"data\.seed: 0 there, 3 now.*another --study"):
         Study.create(tmp_path, spec(data={"train": ["a"], "seed": 3}))
+
+
+def test_a_study_that_never_got_anywhere_makes_room_for_a_corrected_one(tmp_path):
+    Study.create(tmp_path, spec(data={"train": ["mistyped"]})).close()
+    Study.create(tmp_path, spec()).close()
+    assert Study.open(tmp_path).spec == spec()
+
+
+def test_somebody_elses_spec_is_left_alone(tmp_path):
+    (tmp_path / "spec.json").write_text('{"openapi": "3.1"}')
+    with pytest.raises(StudyError, match="cannot be read"):
+        Study.create(tmp_path, spec())
+    assert "openapi" in (tmp_path / "spec.json").read_text()
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl/study"])
+def test_a_folder_that_cannot_be_made_is_named(tmp_path, name):
+    (tmp_path / "rows.jsonl").write_text("")
+    with pytest.raises(StudyError, match=r"rows\.jsonl.* cannot be made a folder: "):
+        Study.create(tmp_path / name, spec())
 
 
 def _hold(folder, taken, release):
