@@ -19,7 +19,7 @@ class Live:
     def __init__(self, console: Console) -> None:
         self.console = console
         self._started = time.monotonic()
-        self._last_line = 0.0
+        self._last_line = self._started
         self._bars: dict[str, int] = {}
         self._progress = Progress(
             TextColumn("  {task.description:<24}"),

@@ -141,7 +141,9 @@ GradientCheckpointing = Annotated[
 ]
 Study = Annotated[
     Path | None,
-    typer.Option("--study", "-o", help="Study folder. Default: studies/MODEL-DIGEST.", rich_help_panel=MACHINE),
+    typer.Option(
+        "--study", "-o", help="Study folder. Default: studies/MODEL-DIGEST.", file_okay=False, rich_help_panel=MACHINE
+    ),
 ]
 Storage = Annotated[
     str | None,
@@ -151,6 +153,7 @@ Workers = Annotated[
     int,
     typer.Option(
         help="Packs trained at a time, each in a process of its own, on the GPUs in turn; 0: in this process.",
+        min=0,
         rich_help_panel=MACHINE,
     ),
 ]

@@ -11,10 +11,19 @@ from marslora.core.errors import ConfigError
 
 def ladder(text: str, option: str) -> tuple[int, ...]:
     """``"4,16,64"`` as ranks."""
+    return _numbers(text, option, "ranks such as 4,16,64")
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """``"0,1,2"`` as seeds."""
+    return _numbers(text, "--seeds", "numbers such as 0,1,2")
+
+
+def _numbers(text: str, option: str, expected: str) -> tuple[int, ...]:
     try:
-        return tuple(int(rank) for rank in text.split(","))
+        return tuple(int(number) for number in text.split(","))
     except ValueError:
-        raise ConfigError(f"`{option}` must be ranks such as 4,16,64, found {text!r}.") from None
+        raise ConfigError(f"`{option}` must be {expected}, found {text!r}.") from None
 
 
 def ranks(words: Sequence[str]) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
@@ -50,8 +59,8 @@ def read_config(path: Path | None) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"configuration file {path} does not exist.")
     try:
-        found = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"configuration file {path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(found, dict):
         raise ConfigError(f"configuration file {path} must be a mapping with `model`, `data`, ..., found {found!r}.")
@@ -61,13 +70,17 @@ def read_config(path: Path | None) -> dict[str, Any]:
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """``base`` with the values of ``over`` that were given; None and empty ones leave ``base`` as it is.
 
-    A word in the place of settings is a kind's name.
+    A word in the place of settings is a kind's name. Raises `ConfigError` for what is neither.
     """
     merged = dict(base)
     for key, value in over.items():
         if isinstance(value, Mapping) and key != "ranks":
             inner = merged.get(key) or {}
-            merged[key] = merge({"name": inner} if isinstance(inner, str) else inner, value)
+            if isinstance(inner, str) and "name" in value:
+                inner = {"name": inner}
+            if not isinstance(inner, Mapping):
+                raise ConfigError(f"`{key}` must be settings such as {next(iter(value))}: ..., found {inner!r}.")
+            merged[key] = merge(inner, value)
         elif value not in (None, (), [], {}):
             merged[key] = value
     return {key: value for key, value in merged.items() if value != {}}

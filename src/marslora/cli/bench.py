@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from marslora.replay.standings import Reliability
 
 Tables = Annotated[list[Path], typer.Argument(help="Tables of finished runs (.parquet), or folders of them.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of bench.json and bench.html.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of bench.json and bench.html.", file_okay=False)]
 Strategy = Annotated[
     list[str] | None,
     typer.Option(
@@ -89,7 +89,7 @@ def command(
             reference,
             costs=sorted(cost or replayed.COSTS),
             max_shares=shares,
-            seeds=_settings.ladder(seeds, "--seeds") if seeds else (),
+            seeds=_settings.seeds(seeds) if seeds else (),
             workers=workers,
             advance=lambda done, total: live.advance(Advance(task="replays", done=done, total=total)),
         )

@@ -56,7 +56,7 @@ Demo = Annotated[
     str | None,
     typer.Option(help="An embedded task instead of --model and --train: vision, language, both, small or null."),
 ]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the comparison.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the comparison.", file_okay=False)]
 
 
 def command(
@@ -106,7 +106,7 @@ def command(
             "optimizer": {"name": optimizer},
         },
         "methods": method,
-        "seeds": _settings.ladder(seeds, "--seeds") if seeds else None,
+        "seeds": _settings.seeds(seeds) if seeds else None,
         "equal": equal,
         "ranks": rank_words(rank or ()),
     }

@@ -47,7 +47,9 @@ FIX = typer.Option(
     metavar="OUT",
 )
 FOLDER = typer.Option(help="Where relative paths start. Default: beside the data file.")
-WORKERS = typer.Option(help="Processes that read, once it takes more than seconds. Default: one a core, at most 8.")
+WORKERS = typer.Option(
+    help="Processes that read, once it takes more than seconds. Default: one a core, at most 8.", min=1
+)
 AS_JSON = typer.Option("--json", help="Print everything as JSON, every bad row included.")
 
 

@@ -9,12 +9,13 @@ import typer
 
 from marslora.cli._run import watch
 
+STUDY = typer.Option("--study", "-o", help="Study folder.", file_okay=False)
 TASK = typer.Option(help="vision, language, both, small or null: which part of the model has something to learn.")
 
 
 def command(
     task: Annotated[str, TASK] = "both",
-    study: Annotated[Path, typer.Option("--study", "-o", help="Study folder.")] = Path("marslora-demo"),
+    study: Annotated[Path, STUDY] = Path("marslora-demo"),
     uniform: Annotated[bool, typer.Option("--uniform/--no-uniform", help="Compare with one uniform rank.")] = True,
 ) -> None:
     """Search the ranks of a small real multimodal model on embedded data: minutes on two CPU cores.

@@ -47,7 +47,8 @@ def asked(settings: Mapping[str, Any], source: str) -> Asked:
     fields = {name: values.pop(name) for name in ("methods", "seeds", "equal", "ranks") if name in values}
     if not fields.get("methods"):
         raise ConfigError(f"{source}: `methods` is missing. Name at least one recipe (see `marslora kinds`).")
-    fields["methods"] = [method_of_words(each) if isinstance(each, str) else each for each in fields["methods"]]
+    named = [fields["methods"]] if isinstance(fields["methods"], str) else fields["methods"]
+    fields["methods"] = [method_of_words(each) if isinstance(each, str) else each for each in named]
     comparison = ComparisonSpec.parse(fields, source)
     for method in comparison.methods:
         find(method.recipe, method.options)
@@ -79,7 +80,10 @@ def method_of_words(text: str) -> MethodSpec:
         key, equals, value = word.partition("=")
         if not equals:
             raise ConfigError(f"`--method` must look like asymlora:rank=8,rate.projector=0.1, found {text!r}.")
-        _put(found, key.strip(), yaml.safe_load(value))
+        try:
+            _put(found, key.strip(), yaml.safe_load(value))
+        except yaml.YAMLError:
+            raise ConfigError(f"`--method {text}`: the value of {key} is no YAML, found {value!r}.") from None
     return MethodSpec.parse(found, f"--method {text}")
 
 

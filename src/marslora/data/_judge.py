@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from marslora.data._rows import Example
 
 _PATIENCE_SECONDS = 2.0
-"""Other processes take about this long to start."""
+"""Other processes take at least about this long to start."""
 
 
 @dataclass(frozen=True)
@@ -123,10 +124,13 @@ def words(example: Example) -> dict[str, int]:
 
 def judged(tasks: Iterator[Task], judge: Judge, workers: int) -> Iterator[tuple[Task, list[Judged]]]:
     """Every task with its judgements, in order."""
-    started = time.monotonic()
+    started, patience = time.monotonic(), math.inf
     for task in tasks:
         yield task, judge(task)
-        if workers > 1 and time.monotonic() - started > _PATIENCE_SECONDS:
+        seconds = time.monotonic() - started
+        if patience == math.inf:  # the first one loads the processor, as every other process would have to
+            patience = seconds + max(seconds, _PATIENCE_SECONDS)
+        elif workers > 1 and seconds > patience:
             break
     for task in tasks:
         yield from _in_processes(chain([task], tasks), judge, workers)

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.utils.logging import disable_progress_bar
 
-from marslora.core.errors import ModelError
+from marslora.core.errors import ConfigError, ModelError
 from marslora.core.packs import WORKER
 from marslora.core.parts import ModelInfo
 from marslora.core.spec import ModelSpec
@@ -97,13 +97,33 @@ _PROCESSOR_HELP = "Save it beside the model: AutoProcessor.from_pretrained(ORIGI
 
 
 def device_of(name: str) -> torch.device:
-    """The device called ``name``; ``auto`` is CUDA where there is one, several workers take the devices in turn."""
+    """The device called ``name``; ``auto`` is CUDA where there is one, several workers take the devices in turn.
+
+    Raises `ConfigError` for a device that is not there.
+    """
     if name != "auto":
-        return torch.device(name)
+        return _named_device(name)
     if not torch.cuda.is_available():
         return torch.device("cpu")
     worker = os.environ.get(WORKER)
     return torch.device("cuda" if worker is None else f"cuda:{int(worker) % torch.cuda.device_count()}")
+
+
+def _named_device(name: str) -> torch.device:
+    problem = ""
+    try:
+        device = torch.device(name)
+        if device.type != "cuda":
+            torch.empty(0, device=device)
+        elif (device.index or 0) >= (count := torch.cuda.device_count()):  # to try would take memory on the first GPU
+            problem = f"torch sees {count} CUDA devices"
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        problem = first_line(error)
+    if problem:
+        raise ConfigError(
+            f"`device` {name!r} cannot be used: {problem}. Name one that is there (cpu, cuda, cuda:1), or leave it out."
+        )
+    return device
 
 
 def dtype_of(name: str, device: torch.device) -> torch.dtype:
@@ -136,7 +156,7 @@ def _load_held(spec: ModelSpec) -> LoadedModel:
     if modalities_of(model) <= {"text"}:
         raise ModelError(f"`{spec.path}` ({type(model).__name__}) is not multimodal: it reads text only.")
     if spec.device != "auto":
-        model.to(torch.device(spec.device))
+        model.to(device_of(spec.device))
     if spec.dtype != "auto":
         model.to(getattr(torch, spec.dtype))
     first = next(model.parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 from collections.abc import Sequence
@@ -37,16 +38,19 @@ def _option(text: str, word: str) -> tuple[str, list[Any]]:
     name, equals, values = text.partition("=")
     if not equals or not name or not values:
         raise ConfigError(f"`--strategy` must look like {SYNTAX} (e.g. {EXAMPLE}), found {word!r}.")
-    return name, [_value(value) for value in values.split("/")]
+    return name, [_value(value, word) for value in values.split("/")]
 
 
-def _value(text: str) -> Any:
+def _value(text: str, word: str) -> Any:
     import yaml
 
+    if "e" in text.lower():  # YAML takes 1e-3 for a word
+        with contextlib.suppress(ValueError):
+            return float(text)
     try:
-        return float(text) if "e" in text.lower() else yaml.safe_load(text)  # YAML takes 1e-3 for a word
-    except ValueError:
         return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"`--strategy {word}`: a value is no YAML, found {text!r}.") from None
 
 
 def _budget(text: str, word: str) -> float:

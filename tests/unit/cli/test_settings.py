@@ -18,6 +18,9 @@ def test_ranks_for_all_parts_or_for_each():
         (lambda: _settings.ranks(["4;16"]), r"`--ranks` must be ranks such as 4,16,64, found '4;16'"),
         (lambda: _settings.ranks(["vision=4", "8"]), r"`--ranks` must look like vision=4,16,64, found '8'"),
         (lambda: _settings.rates(["vision=fast"]), r"numbers such as vision=1e-4"),
+        (lambda: _settings.seeds("one"), r"`--seeds` must be numbers such as 0,1,2, found 'one'"),
+        (lambda: _settings.merge({"model": 5}, {"model": {"path": None}}), "`model` must be settings such as path: "),
+        (lambda: _settings.merge({"data": "a.jsonl"}, {"data": {"train": None}}), "`data` .* train: ..., found 'a.jso"),
         (lambda: _settings.rates(["1e-4"]), r"must look like vision=1e-4, found '1e-4'"),
     ],
 )
@@ -46,6 +49,9 @@ def test_ranks_of_the_command_line_replace_those_of_the_file():
 def test_a_bad_configuration_file_is_named(tmp_path, text, message):
     path = tmp_path / "c.yaml"
     if text is not None:
+        path.write_bytes(text.encode("utf-16"))  # starts with no byte of UTF-8
+        with pytest.raises(ConfigError, match="not valid YAML"):
+            _settings.read_config(path)
         path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         _settings.read_config(path)

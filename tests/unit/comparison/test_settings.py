@@ -57,6 +57,8 @@ def settings(**changes):
         ({"methods": []}, "`methods` is missing"),
         ({"methods": ["nosuch"]}, "no recipe"),
         ({"methods": ["eva:rank"]}, "must look like"),
+        ({"methods": ["eva:rank=["]}, "the value of rank is no YAML"),
+        ({"methods": "nosuch"}, "`nosuch` is no recipe"),
         ({"methods": ["uniform", "uniform"]}, "name of its own"),
         ({"methods": ["moka:nosuch=1"]}, "does not know"),
         ({"methods": ["mars_ranks:decision=nowhere"]}, "nowhere"),

@@ -284,6 +284,31 @@ def test_several_processes_judge_as_one_does(damage, monkeypatch):
     assert done[-1] == (216, 216) and done == sorted(done)
 
 
+@pytest.mark.parametrize(("others_take", "shared"), [(0.0, True), (60.0, False)])
+def test_other_processes_start_only_where_the_work_takes_longer_than_that(monkeypatch, others_take, shared):
+    def tasks(number):
+        return iter([_judge.Task("a", Path(), [(n, {"n": n})]) for n in range(number)])
+
+    def in_processes(rest, judge, workers):
+        started.append(workers)
+        return ((task, judge(task)) for task in rest)
+
+    def judge(task):
+        clock[0] += 5.0 if not loaded else 1.0  # the first row loads the processor
+        loaded.append(task)
+        return []
+
+    clock, loaded, started = [0.0], [], []
+    monkeypatch.setattr(_judge.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(_judge, "_in_processes", in_processes)
+    monkeypatch.setattr(_judge, "_PATIENCE_SECONDS", others_take)
+    assert len(list(_judge.judged(tasks(6), judge, 2))) == 6
+    assert not started
+    clock, loaded = [0.0], []
+    assert len(list(_judge.judged(tasks(20), judge, 2))) == 20
+    assert bool(started) == shared
+
+
 def test_bytes_inside_rows_do_not_stay_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(_shelf, "_IN_MEMORY_BYTES", 1000)
     source = as_parquet(tmp_path)

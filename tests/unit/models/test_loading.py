@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from marslora.core.errors import ModelError
+from marslora.core.errors import ConfigError, ModelError
 from marslora.core.spec import ModelSpec
 from marslora.models import loading
 from marslora.models.discovery import discover
@@ -66,6 +66,12 @@ def test_workers_take_the_devices_in_turn(monkeypatch):
         monkeypatch.setenv("MARSLORA_WORKER", worker)
         assert loading.device_of("auto") == torch.device("cuda", index)
     assert loading.device_of("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["nosuch", "cuda:99", "gpu"])
+def test_a_device_that_is_not_there_is_named(name):
+    with pytest.raises(ConfigError, match=f"`device` '{name}' cannot be used: .*Name one that is there"):
+        loading.device_of(name)
 
 
 @pytest.mark.gpu
