@@ -52,14 +52,13 @@ def setup(arguments, hidden, folder):
     """A base of that width, written to ``folder``, and the tokens of every step."""
     torch.manual_seed(0)
     sizes = {"hidden_size": hidden, "intermediate_size": 8 * hidden // 3 // 8 * 8, "vocab_size": VOCABULARY}
-    heads = {"num_attention_heads": hidden // 32, "num_key_value_heads": hidden // 32, "pad_token_id": None}
-    config = LlamaConfig(**sizes, **heads, num_hidden_layers=arguments.layers, tie_word_embeddings=False)
+    config = LlamaConfig(**sizes, num_hidden_layers=arguments.layers, num_attention_heads=hidden // 32)
     LlamaForCausalLM(config).save_pretrained(folder)
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=arguments.attention)
     model.requires_grad_(False).eval()
     settings = {"batch_size": arguments.batch_size, "dropout": arguments.dropout, "warmup": 0.0, "clip_norm": 0.0}
-    base = Base(model, discover(model), TrainingSpec(**settings, **RATES), torch.device("cpu"), torch.float32)
-    base.head = AnswerHead(model)
+    training, device = TrainingSpec(**settings, **RATES), torch.device("cpu")
+    base = Base(model, discover(model), training, device, torch.float32, AnswerHead(model))
     return base, torch.randint(TOKENS_IN_USE, (arguments.steps + 1, arguments.batch_size, arguments.tokens))
 
 
@@ -138,11 +137,14 @@ def compare(arguments, hidden, folder):
     """Every way of every mix and number of members on a model of that width."""
     base, tokens = setup(arguments, hidden, folder)
     peer, ways = Peer(arguments.mlora_python, folder), list(WAYS)
-    arguments.mlora = peer.versions
+    arguments.mlora, case = peer.versions, Path(folder) / "case.pt"
+    write_case(base, specs := list(members("equal", 1)), tokens[:2], case)
+    for way in ways:  # nobody's first use of anything is timed
+        train(way, base, specs, tokens[:2], peer, case)
     for mix in arguments.mixes:
         for count in arguments.members:
-            specs, rounds = list(members(mix, count)), []
-            write_case(base, specs, tokens, case := Path(folder) / "case.pt")
+            write_case(base, specs := list(members(mix, count)), tokens, case)
+            rounds = []
             for number in range(arguments.rounds):
                 order = ways[number % len(ways) :] + ways[: number % len(ways)]
                 rounds.append({way: train(way, base, specs, tokens, peer, case) for way in order})
@@ -161,9 +163,8 @@ def summary(way, rounds):
         row[f"times_{other}_by_cpu"] = [round(of(cpu), 2) for of in (statistics.median, min, max)]
         row[f"times_{other}_by_wall"] = round(statistics.median(wall), 2)
     mine, peft = ([loss for member in rounds[0][name][2] for loss in member] for name in (way, "sequential"))
-    ends = (statistics.mean(each[step] for each in rounds[0][way][2]) for step in (0, -1))
     difference = max(abs(a - b) / abs(b) for a, b in zip(mine, peft, strict=True))
-    row["first_and_last_loss"] = [round(end, 4) for end in ends]
+    row["mean_loss_by_step"] = [round(statistics.mean(step), 4) for step in zip(*rounds[0][way][2], strict=True)]
     return row | {"largest_relative_loss_difference": float(f"{difference:.1e}")}
 
 
@@ -188,9 +189,9 @@ def main():
         with tempfile.TemporaryDirectory(prefix="marslora-peer-") as folder:
             results += compare(arguments, hidden, folder)
     settings = {key: getattr(arguments, key) for key in SETTINGS}
-    versions = {"torch": torch.__version__, "machine": platform.machine()}
     if arguments.out:
-        record = {"ways": WAYS, "ranks": MIXES, **settings, **versions, "results": results}
+        settings |= {"torch": torch.__version__, "machine": platform.machine()}
+        record = {"ways": WAYS, "ranks": MIXES, **settings, "results": results}
         Path(arguments.out).write_text(json.dumps(record, indent=1) + "\n")
 
 
