@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marslora.core import patterns
-from marslora.core.allocation import Allocation, Space
+from marslora.core.allocation import Allocation
 from marslora.core.budget import Budget, Limit
 from marslora.core.decision import Decision as DecisionRecord
 from marslora.core.errors import ConfigError
+from marslora.core.ladders import DEFAULT_RANKS, Ranks, space_of
 from marslora.core.parts import ModelInfo
 from marslora.core.runs import FinalResult
 from marslora.core.spec import DataSpec, ModelSpec, SearchSpec, StudySpec, TrainingSpec
@@ -23,11 +24,6 @@ if TYPE_CHECKING:
 
     from marslora.core.comparison import Comparison
     from marslora.executors._base import AbstractExecutor
-
-DEFAULT_RANKS = (1, 4, 16, 64)
-"""The ladder of every searched part: a factor of four a rung, the habitual 16 among them."""
-
-Ranks = Sequence[int] | Mapping[str, int | Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -116,7 +112,8 @@ def search(
         processor: The processor of a model in memory.
         eval: Held-out rows for every decision; None splits a share off ``train``.
         test: Rows that are looked at once, at the very end.
-        ranks: One ladder for every part but the projector, or ``{part: ladder or rank}``.
+        ranks: One ladder for every part, or ``{part: ladder or rank}``. A projector that is not named gets the
+            ladder's middle rank, and is not searched.
         strategy: A kind of `marslora.strategies`, e.g. ``mars``, ``grid``, ``uniform``.
         budget: Most run equivalents spent on calibration, e.g. ``0.5``; None leaves it to the strategy. With a limit on
             time or operations, e.g. ``"30m"``, ``"1e15flops"`` or ``"0.5,2h"``, no round begins that would exceed it.
@@ -312,31 +309,6 @@ def spec_from(settings: Mapping[str, Any], source: str = "the study's settings")
     return StudySpec.parse(values, source)
 
 
-def space_of(info: ModelInfo, ranks: Ranks, full: Sequence[str] = (), max_rank: int | None = None) -> Space:
-    """The space that ``ranks`` up to ``max_rank`` mean for a model: a projector that is not named gets the ladder's
-    middle rank."""
-    parts = [part.name for part in info.parts if part.linears and part.name not in full]
-    named: dict[str, tuple[int, ...]] = {}
-    if isinstance(ranks, Mapping):
-        for part, ladder in ranks.items():
-            info.part(part)
-            named[part] = (ladder,) if isinstance(ladder, int) else tuple(ladder)
-    common = DEFAULT_RANKS if isinstance(ranks, Mapping) else tuple(ranks)
-    if not common or not all(isinstance(rank, int) for rank in common):
-        raise ConfigError(f"`ranks` must be whole numbers such as 4,16,64, found {list(common)}.")
-    common = _up_to(max_rank, common, "every part")
-    middle = (common[len(common) // 2],)
-    ladders = {part: named.get(part, middle if part == "projector" else common) for part in parts}
-    return Space.parse({part: _up_to(max_rank, ladder, part) for part, ladder in ladders.items()}, "`ranks`")
-
-
-def _up_to(max_rank: int | None, ladder: tuple[int, ...], part: str) -> tuple[int, ...]:
-    kept = tuple(rank for rank in ladder if max_rank is None or rank <= max_rank)
-    if not kept:
-        raise ConfigError(f"`max_rank` = {max_rank} leaves no rank of {list(ladder)} for {part}. Name smaller ranks.")
-    return kept
-
-
 def default_folder(spec: StudySpec) -> Path:
     """``studies/MODEL-DIGEST``: the same arguments name the same folder, so repeating a command continues it."""
     return Path("studies") / f"{Path(spec.model.path).name or 'model'}-{spec.digest()[:8]}"
@@ -391,7 +363,9 @@ def _held_rows(name: str, rows: Any) -> tuple[str, ...]:
         return ()
     if isinstance(rows, str | Path):
         return (str(rows),)
-    if all(isinstance(row, str | Path) for row in rows):
+    if not isinstance(rows, Iterable):
+        raise ConfigError(f"`{name}` must be a file, several, or rows, found {rows!r}.")
+    if isinstance(rows, Sequence) and all(isinstance(row, str | Path) for row in rows):
         return tuple(str(row) for row in rows)
     from marslora.data.examples import hold_rows
 

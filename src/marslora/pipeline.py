@@ -36,7 +36,6 @@ from marslora.core.runs import (
 from marslora.core.schedule import full_examples
 from marslora.core.spec import (
     PACKED_ADAPTERS,
-    DataSpec,
     FinalSpec,
     MemberSpec,
     PackSpec,
@@ -47,14 +46,17 @@ from marslora.core.spec import (
 from marslora.executors._base import AbstractExecutor
 from marslora.executors.inline import Inline
 from marslora.exporters._base import AbstractExporter
+from marslora.store.stamps import is_held, stamps
 from marslora.store.study import Study
-from marslora.strategies._base import AbstractStrategy, Problem, total_cost
+from marslora.strategies._base import LEAST_STEPS, AbstractStrategy, Problem, total_cost
 from marslora.strategies.uniform import equal_uniform
 
 PREPARE = "marslora.engine.prepare:prepare"
 RUN_PACK = "marslora.engine.worker:run_pack"
 RUN_FINAL = "marslora.finetune.worker:run_final"
 MAX_ROUNDS = 100
+SLACK = 1.1
+"""Runs are whole batches, so that a search may cost so many times its budget without a word."""
 Answer = TypeVar("Answer", Prepared, FinalResult)
 
 
@@ -94,6 +96,7 @@ class Pipeline:
     listener: Listener = field(default_factory=Silent)
     report_to: tuple[str, ...] = ()
     limit: Limit = field(default_factory=Limit)
+    _prepared: Prepared | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """A kind that does not exist is said before anything is paid for."""
@@ -104,11 +107,18 @@ class Pipeline:
         self.strategy()
 
     def prepare(self) -> Prepared:
-        """Load the model, find its parts, read and encode every row; kept in ``prepared.json``."""
+        """Load the model, find its parts, read and encode every row; kept in ``prepared.json``.
+
+        Raises `StudyError` where the rows are not those that the study began with.
+        """
+        if self._prepared is None:
+            inputs = digest(self.study.spec.digest(), *stamps(self.study.spec.data))
+            known = self.study.read("prepared.json", Prepared, inputs)
+            self._prepared = self._read_data(inputs) if known is None or is_held(self.study.spec.data) else known
+        return self._prepared
+
+    def _read_data(self, inputs: str) -> Prepared:
         spec = self.study.spec
-        inputs = digest(spec.digest(), *stamps(spec.data))
-        if (known := self.study.read("prepared.json", Prepared, inputs)) is not None:
-            return known
         self.listener.stage("Reading the model and the data")
         asked = PrepareSpec(
             model=spec.model,
@@ -122,7 +132,7 @@ class Pipeline:
         if before is not None and before.data.fingerprint != prepared.data.fingerprint:
             raise StudyError(
                 f"the rows of {', '.join(spec.data.train)} are not those that {self.study.folder} began with. "
-                "Restore them, or choose another --study folder."
+                "Restore them, or choose another study folder (--study)."
             )
         self.study.write("prepared.json", prepared, inputs)
         return prepared
@@ -159,15 +169,25 @@ class Pipeline:
             members = strategy.propose(problem, runs)
             if not members or self._is_out_of_budget(members, runs):
                 return runs
+            self._tell_overspending(problem, members, runs)
             packs = self._packs(members, runs, problem)
             self.study.write_json(f"plan/round-{number:02d}.json", [pack.model_dump(mode="json") for pack in packs], "")
             self.listener.stage(f"Calibration, round {number}: {describe_members(members)}")
             self._train(packs)
         raise StudyError(f"the strategy asked for more than {MAX_ROUNDS} rounds of measurements; this is its defect.")
 
+    def _tell_overspending(self, problem: Problem, members: Sequence[MemberSpec], runs: Sequence[Run]) -> None:
+        """Say once that runs cannot be as short as the budget asks, or that the strategy does not look at it."""
+        spent, most = problem.spent(runs), problem.budget
+        total = spent + _new_examples(members, runs) / problem.full_examples
+        if most is not None and spent <= SLACK * most < total:
+            self.listener.note(
+                f"calibration comes to {total:.2g} full runs with this round; the budget was {most:g}. Each run has at "
+                f"least {LEAST_STEPS} steps, `--sweep` comes on top, and not every strategy looks at the budget."
+            )
+
     def _is_out_of_budget(self, members: Sequence[MemberSpec], runs: Sequence[Run]) -> bool:
-        seen = {run.member.id: run.last_examples for run in runs}
-        new = sum(member.until_examples - seen.get(member.id, 0) for member in members)
+        new = _new_examples(members, runs)
         if reason := self.limit.words(total_cost(runs), new):
             self.listener.note(reason)
         return reason is not None
@@ -309,6 +329,11 @@ class Pipeline:
         return found[-1]
 
 
+def _new_examples(members: Sequence[MemberSpec], runs: Sequence[Run]) -> int:
+    seen = {run.member.id: run.last_examples for run in runs}
+    return sum(member.until_examples - seen.get(member.id, 0) for member in members)
+
+
 def export(study: Study, names: Sequence[str] = ()) -> list[Path]:
     """A study's decision as settings of other tools (all by default), in ``exports/NAME/``; the files to look at."""
     decision, prepared = study.read("decision.json", Decision), study.read("prepared.json", Prepared)
@@ -347,12 +372,6 @@ class Meter:
     def finish(self, pack: str) -> Advance:
         """The bar after a pack has ended, whether or not all its members got to their ends."""
         return self.advance(Advance(task=pack, done=self.totals[pack], total=self.totals[pack]))
-
-
-def stamps(data: DataSpec) -> list[str]:
-    """Size and time of every data file there is: they change when somebody edits one."""
-    paths = [Path(name).expanduser() for name in (*data.train, *data.validation, *data.test)]
-    return [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths if path.is_file()]
 
 
 def check_packed(spec: StudySpec) -> None:

@@ -5,14 +5,15 @@ import json
 import pytest
 
 from marslora import pipeline
-from marslora.api import space_of
 from marslora.core.allocation import Allocation, Space
 from marslora.core.budget import Limit
 from marslora.core.errors import ConfigError, StudyError
+from marslora.core.ladders import space_of
 from marslora.core.runs import Failure
 from marslora.core.schedule import full_examples
-from marslora.core.spec import StudySpec, TrainingSpec
+from marslora.core.spec import DataSpec, StudySpec, TrainingSpec
 from marslora.pipeline import Pipeline, equal_uniform
+from marslora.store.stamps import stamps
 from marslora.store.study import Study
 from tests.helpers import fake_training
 from tests.helpers.quick_sqlite import quick_sqlite  # noqa: F401
@@ -127,6 +128,42 @@ def test_rows_that_change_under_a_study_are_noticed(tmp_path, monkeypatch):
         Pipeline(study).decide()
 
 
+def test_files_in_folders_are_watched_too(tmp_path):
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "a.jsonl").write_text("{}")
+    for name in (str(tmp_path / "rows"), f"{tmp_path / 'rows'}#NAME"):
+        before = stamps(DataSpec(train=(name,)))
+        (tmp_path / "rows" / "a.jsonl").write_text("{}" * len(before[0]))
+        assert len(before) == 1 and stamps(DataSpec(train=(name,))) != before
+
+
+def test_rows_in_memory_are_looked_at_every_time(tmp_path, monkeypatch):
+    asked = spec("uniform", data={"train": ["memory:train"]})
+    with Study.create(tmp_path, asked) as study:
+        Pipeline(study).decide()
+    other = fake_training.PREPARED.data.model_copy(update={"fingerprint": "g"})
+    monkeypatch.setattr(fake_training, "PREPARED", fake_training.PREPARED.model_copy(update={"data": other}))
+    with Study.create(tmp_path, asked) as study, pytest.raises(StudyError, match="not those that"):
+        Pipeline(study).decide()
+
+
+class Noted(pipeline.Silent):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+@pytest.mark.parametrize(("strategy", "budget", "told"), [("grid", 1.0, True), ("grid", 16, False), ("mars", 1, False)])
+def test_a_search_beyond_its_budget_is_said_once(tmp_path, strategy, budget, told):
+    heard = Noted()
+    search = {"strategy": {"name": strategy}, "budget": budget}
+    with Study.create(tmp_path, spec(search=search)) as study:
+        Pipeline(study, listener=heard).calibrate()
+    assert sum("the budget was" in note for note in heard.notes) == told
+
+
 def fail(pack, emit):
     emit(Failure(pack=pack.id, error="OutOfMemoryError", message="no room"))
 
@@ -199,6 +236,14 @@ def test_ladders_end_at_the_largest_rank():
     )
     with pytest.raises(ConfigError, match=r"`max_rank` = 2 leaves no rank of \[4, 16\] for every part"):
         space_of(info, (4, 16), max_rank=2)
+    assert space_of(info, 16) == space_of(info, (16,))
+    for wrong in ("4,16", (), (4, "a"), (4.5,)):
+        with pytest.raises(ConfigError, match="`ranks` must be whole numbers such as 4,16,64, found"):
+            space_of(info, wrong)
+        with pytest.raises(ConfigError, match="`ranks` of vision must be whole numbers such as 4,16,64, found"):
+            space_of(info, {"vision": wrong}, max_rank=16)
+    with pytest.raises(ConfigError, match="`full` names every part of FakeLlava"):
+        space_of(info, 16, full=[part.name for part in info.parts])
     with pytest.raises(ConfigError, match=r"leaves no rank of \[32\] for language"):
         space_of(info, {"language": 32}, max_rank=16)
     with pytest.raises(ConfigError, match="`max_rank` is 16, but the space has the ranks"):
