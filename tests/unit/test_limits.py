@@ -5,6 +5,7 @@ import pytest
 from marslora import api
 from marslora.cli import main, search
 from marslora.core.budget import Limit
+from marslora.core.spec import KindSpec
 from tests.helpers.fake_training import INFO
 
 
@@ -55,3 +56,11 @@ def test_budgets_come_from_everywhere(specs, monkeypatch, tmp_path):
         assert ended.value.code == 0
     assert [spec.search.budget for spec in specs] == [0.3] * 3
     assert limits == [Limit(seconds=1800)] * 3
+
+
+def test_a_sweep_needs_no_named_strategy(specs, monkeypatch):
+    monkeypatch.setattr("sys.argv", "marslora search --model m --train a.jsonl --ranks 4,16 --sweep 0.25".split())
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert specs[0].search.strategy == KindSpec(name="mars", options={"sweep": 0.25})

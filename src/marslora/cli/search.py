@@ -11,6 +11,7 @@ from marslora.cli._executor import executor_of
 from marslora.cli._run import watch
 from marslora.core.budget import Budget
 from marslora.core.errors import ConfigError
+from marslora.core.spec import SearchSpec
 
 
 def command(
@@ -65,6 +66,8 @@ def command(
         raise ConfigError("`--model` is missing. Give a model folder, or try `marslora demo` for an embedded one.")
     if not settings.get("data", {}).get("train"):
         raise ConfigError("`--train` is missing. Give a file of rows, or try `marslora demo` for embedded ones.")
+    if isinstance(strategy_settings := settings.get("search", {}).get("strategy"), dict):
+        strategy_settings.setdefault("name", SearchSpec().strategy.name)  # --sweep alone
     limited = Budget.of(_settings.take(settings, "search", "budget"))
     settings = _settings.merge(settings, {"search": {"budget": limited.runs}})
     spec = api.spec_from(settings, str(config) if config else "the command line")
