@@ -132,6 +132,14 @@ def test_one_candidate_needs_no_search(strategy):
     assert decision.chosen.as_dict() == {"eye": 8, "tongue": 4}
 
 
+def test_the_only_allocation_is_taken_without_laws(strategy):
+    problem = CLEAR.problem()
+    problem = dataclasses.replace(problem, space=Space.of(dict.fromkeys(problem.space.parts, (8,))))
+    decision = strategy.decide(problem, [])
+    assert decision.chosen == problem.candidates()[0]
+    assert not decision.laws and decision.verdict == "fallback"
+
+
 def test_options_of_a_wrong_type_are_refused(strategy):
     for name, field in type(strategy).Config.__dataclass_fields__.items():
         kind = type(strategy)

@@ -59,7 +59,8 @@ def test_budgets_come_from_everywhere(specs, monkeypatch, tmp_path):
 
 
 def test_a_sweep_needs_no_named_strategy(specs, monkeypatch):
-    monkeypatch.setattr("sys.argv", "marslora search --model m --train a.jsonl --ranks 4,16 --sweep 0.25".split())
+    words = "marslora search --model m --train a.jsonl --ranks 4,16 --sweep 0.25"
+    monkeypatch.setattr("sys.argv", words.split())
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 0

@@ -55,8 +55,8 @@ Ranks = Annotated[
         "--ranks",
         "-r",
         help=(
-            "Ladder for every part (4,16,64), or per part (vision=4,16 language=16,64; one rank fixes a "
-            "part). Repeatable. Default: 1,4,16,64."
+            "Ladder for every part (4,16,64), or for one (--ranks vision=4,16 --ranks language=16,64; one rank fixes a "
+            "part). Repeatable. Default: 1,4,16,64. A projector that is not named gets the middle rank."
         ),
         rich_help_panel=HOW,
     ),

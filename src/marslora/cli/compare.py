@@ -48,7 +48,7 @@ Rank = Annotated[
     list[str] | None,
     typer.Option(
         "--rank",
-        help="Of every method without one of its own: 16, or vision=8 language=16. Default: the papers'.",
+        help="Of every method without one of its own: 16, or --rank vision=8 --rank language=16. Default: the papers'.",
         rich_help_panel=options.HOW,
     ),
 ]

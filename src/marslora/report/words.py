@@ -148,6 +148,8 @@ def price(data: ReportData) -> str:
     took = "" if total.seconds is None else f" and {duration(total.seconds)}"
     ending = f"the final run {'' if data.final else 'to come '}{shares(last.runs)}"
     said = f"It cost {runs(total.runs)}{took}: calibration {shares(first.runs)}, {ending}."
+    if data.num_allocations == 1:
+        return said
     estimated = "" if grid.seconds is None else f" and about {duration(grid.seconds)}"
     return f"{said} An exhaustive grid of {data.num_allocations} allocations costs {runs(grid.runs)}{estimated}."
 

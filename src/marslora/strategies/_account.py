@@ -35,7 +35,7 @@ def decision(strategy: str, problem: Problem, runs: Sequence[Run], study: Study)
             "candidates": entries,
             "plausible": tuple(plausible),
             "fallback": fallback,
-            "laws": (*study.times.values(), study.law),
+            "laws": (*study.times.values(), study.law) if len(study.candidates) > 1 else (),
             "closed_forms": study.closed_forms,
             "continue_run": seen[chosen].member.id if chosen in seen else None,
             "calibration": total_cost(runs),
@@ -58,6 +58,8 @@ def _chosen(problem: Problem, study: Study, seen: dict[Allocation, Run]) -> tupl
         )
     if study.choice is not None:
         return study.candidates[study.choice.chosen], "; ".join(notes) or None
+    if len(study.candidates) == 1:
+        return study.candidates[0], "it is the only allocation there is, so there was nothing to compare"
     eligible = [study.candidates[c] for c in np.flatnonzero(study.kept_C)]
     found = leader(seen, eligible)
     if found is not None:
