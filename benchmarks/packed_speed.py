@@ -4,7 +4,8 @@
 
 The ways take turns within a round, in rotated order, so that a busy machine slows all alike; a ratio is taken within a
 round, and the median over rounds is told with the lowest and highest. One thread, the embedded model. The first step
-of each run opens the pack and is not timed. Peak memory is measured in processes of their own.
+of each run opens the pack and is not timed. Peak memory is measured in processes of their own. With --scale N the model
+is N times as wide (random weights): about N^2 times the parameters.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 
 RANKS = (1, 4, 16, 64)
 MIXES = {"language": ("language",), "vision": ("vision",), "joint": ("vision", "projector", "language")}
-SETTINGS = ("steps", "batch_size", "rows")
+SETTINGS = ("steps", "batch_size", "rows", "scale")
 WORTH_AVOIDING = 0.75
 WAYS = {
     "sequential": "PEFT, one member after the other",
@@ -45,7 +46,29 @@ def members(mix, count):
         )
 
 
-def setup(task_folder, batch_size, num_steps, num_rows):
+def model_folder(scale, folder):
+    """The embedded model, or one of random weights that is ``scale`` times as wide."""
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+    from marslora.models.embedded import embedded_folder
+
+    embedded, wide = embedded_folder(), Path(folder) / f"model-{scale}"
+    if scale == 1:
+        return embedded
+    if not wide.exists():
+        config = AutoConfig.from_pretrained(embedded)
+        for part in (config.text_config, config.vision_config):
+            for name in ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads"):
+                if hasattr(part, name):
+                    setattr(part, name, scale * getattr(part, name))
+        torch.manual_seed(0)
+        AutoModelForImageTextToText.from_config(config).save_pretrained(wide)
+        AutoProcessor.from_pretrained(embedded).save_pretrained(wide)
+    return wide
+
+
+def setup(task_folder, batch_size, num_steps, num_rows, scale):
     """The embedded model as a base, and the steps' batches: ``num_rows`` rows over and over."""
     import torch
 
@@ -55,11 +78,10 @@ def setup(task_folder, batch_size, num_steps, num_rows):
     from marslora.engine.pack import Base
     from marslora.engine.prepare import parts_of
     from marslora.models import loading
-    from marslora.models.embedded import embedded_folder
 
     torch.set_num_threads(1)
     paths = scenes.ensure_task("both", task_folder)
-    model = ModelSpec(path=str(embedded_folder()))
+    model = ModelSpec(path=str(model_folder(scale, task_folder)))
     loaded = loading.load(model)
     cache = str(Path(task_folder) / "cache")
     data = DataSpec(train=(str(paths["train"]),), validation=(str(paths["validation"]),))
@@ -124,7 +146,7 @@ def train(base, specs, steps, way):
 
 def peak_of_one(arguments):
     """Print the most memory that one way takes over the loaded base, in a process that does nothing else."""
-    base, steps = setup(arguments.folder, arguments.batch_size, 2, arguments.rows)
+    base, steps = setup(arguments.folder, arguments.batch_size, 2, arguments.rows, arguments.scale)
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
     before = resident("VmRSS")
     train(base, list(members(arguments.mix, arguments.members[0])), steps, arguments.way)
@@ -158,9 +180,10 @@ def compare(arguments, base, steps):
         for count in arguments.members:
             rounds = []
             for number in range(arguments.rounds):
-                order = list(WAYS)[number % len(WAYS) :] + list(WAYS)[: number % len(WAYS)]
+                ways = arguments.ways
+                order = ways[number % len(ways) :] + ways[: number % len(ways)]
                 rounds.append({way: train(base, list(members(mix, count)), steps, way) for way in order})
-            for way in WAYS:
+            for way in arguments.ways:
                 yield summary(arguments, mix, count, way, rounds)
 
 
@@ -192,6 +215,8 @@ def main():
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rows", type=int, default=64, help="seen over and over: later epochs find features")
+    parser.add_argument("--scale", type=int, default=1, help="how many times as wide the model is")
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS), help="with `sequential`")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory", nargs="*", default=["joint"], help="mixes whose peak memory is measured")
     parser.add_argument("--out", default=None)
@@ -205,7 +230,7 @@ def main():
         return
     import torch
 
-    base, steps = setup(arguments.folder, arguments.batch_size, arguments.steps, arguments.rows)
+    base, steps = setup(arguments.folder, arguments.batch_size, arguments.steps, arguments.rows, arguments.scale)
     megabytes = list(memory(arguments))
     results = list(compare(arguments, base, steps))
     settings = {key: getattr(arguments, key) for key in (*SETTINGS, "rounds")}
@@ -213,6 +238,7 @@ def main():
         "ways": WAYS,
         "ranks": RANKS,
         **settings,
+        "parameters": sum(parameter.numel() for parameter in base.model.parameters()),
         "torch": torch.__version__,
         "machine": platform.machine(),
         "peak_megabytes_over_base": megabytes,

@@ -351,11 +351,11 @@ def run_study(
 def _held_model(model: Any, processor: Any) -> str:
     if isinstance(model, str | Path):
         return str(model)
-    from marslora.models.loading import hold
+    from marslora.models.loading import fingerprint, hold
 
     if processor is None:
         raise ConfigError("`processor` is needed beside a model in memory. Give `AutoProcessor.from_pretrained(...)`.")
-    return hold(f"{type(model).__name__}-{model.num_parameters()}", model, processor)
+    return hold(f"{type(model).__name__}-{fingerprint(model)}", model, processor)
 
 
 def _held_rows(name: str, rows: Any) -> tuple[str, ...]:

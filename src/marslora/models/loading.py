@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections import OrderedDict
@@ -42,6 +43,15 @@ def hold(name: str, model: nn.Module, processor: Any) -> str:
     """Keep objects that are in memory under ``name``; the returned ``memory:NAME`` is a model path in this process."""
     _held[name] = (model, processor)
     return MEMORY + name
+
+
+def fingerprint(model: nn.Module) -> str:
+    """16 hex digits that tell models in memory apart: names, shapes, and the first numbers of every parameter."""
+    found = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        found.update(f"{name} {tuple(parameter.shape)} ".encode())
+        found.update(str(parameter.detach().flatten()[:8].tolist()).encode())
+    return found.hexdigest()[:16]
 
 
 def load(spec: ModelSpec) -> LoadedModel:
@@ -97,14 +107,14 @@ _PROCESSOR_HELP = "Save it beside the model: AutoProcessor.from_pretrained(ORIGI
 
 
 def device_of(name: str) -> torch.device:
-    """The device called ``name``; ``auto`` is CUDA where there is one, several workers take the devices in turn.
+    """The device called ``name``; ``auto`` is CUDA where there is one; workers take turns with the CUDA devices.
 
     Raises `ConfigError` for a device that is not there.
     """
-    if name != "auto":
-        return _named_device(name)
-    if not torch.cuda.is_available():
+    if name == "auto" and not torch.cuda.is_available():
         return torch.device("cpu")
+    if name not in ("auto", "cuda") or not torch.cuda.is_available():
+        return _named_device(name)
     worker = os.environ.get(WORKER)
     return torch.device("cuda" if worker is None else f"cuda:{int(worker) % torch.cuda.device_count()}")
 

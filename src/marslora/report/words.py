@@ -52,7 +52,9 @@ def certainty(data: ReportData) -> str:
         return f"{why}, so no probability of being best is claimed."
     if decision.verdict == "indistinguishable":
         regret = chosen.expected_regret
-        more = "" if regret is None else f"; it is expected to end {loss(regret)} nats above the best"
+        more = (
+            "" if regret is None else f"; the best one, whichever it is, is expected to end {loss(regret)} nats lower"
+        )
         held = f"{plural(len(decision.plausible), 'allocation')} of {len(decision.candidates)}"
         return f"{held} share 90{SPACE}% of the probability of being best. This one has {cheapness(data)}{more}."
     if chosen.p_best is None:

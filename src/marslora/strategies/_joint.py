@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 NUM_DRAWS = 2000
 REAL_SHARE = 0.5
 """Share of a cell's departure from the law that is its own: with one seed it cannot be told from luck."""
-LEAST_CELLS = 3
+LEAST_CELLS = 2
 FEW_PASSES = 1.5
 """Up to so many passes over the rows no loss is expected to turn upwards."""
 FIRST_SHARE = 1 / 256

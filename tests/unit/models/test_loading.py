@@ -64,7 +64,7 @@ def test_workers_take_the_devices_in_turn(monkeypatch):
     assert loading.device_of("auto") == torch.device("cuda")
     for worker, index in (("0", 0), ("1", 1), ("2", 0)):
         monkeypatch.setenv("MARSLORA_WORKER", worker)
-        assert loading.device_of("auto") == torch.device("cuda", index)
+        assert loading.device_of("auto") == loading.device_of("cuda") == torch.device("cuda", index)
     assert loading.device_of("cpu") == torch.device("cpu")
 
 
@@ -84,6 +84,15 @@ def test_auto_is_bfloat16_on_a_device_that_has_it():
 def test_describe_needs_no_weights(folder, tmp_path):
     (tmp_path / "config.json").write_text((folder / "config.json").read_text())
     assert loading.describe(cpu(tmp_path)) == discover(build("llava")[0])
+
+
+def test_models_in_memory_are_told_apart_by_their_weights():
+    model, _ = build("llava")
+    before = loading.fingerprint(model)
+    assert loading.fingerprint(model) == before
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] += 1
+    assert loading.fingerprint(model) != before
 
 
 def test_objects_in_memory_are_named_and_loaded():

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from tests.unit.strategies.world import CLEAR, NULL, TRIO, replay
 
-from marslora.core.allocation import Allocation
+from marslora.core.allocation import Allocation, Space
 from marslora.strategies._calibration import neighbours
 from marslora.strategies.mars import MarsStrategy
 
@@ -102,3 +102,9 @@ def test_neighbours_are_one_step_away_and_candidates():
     problem = CLEAR.problem(max_parameters=2000)
     near = neighbours(problem, Allocation.of({"eye": 4, "tongue": 16}))
     assert [each.as_dict() for each in near[1:]] == [{"eye": 2, "tongue": 16}, {"eye": 4, "tongue": 8}]
+
+
+def test_two_allocations_are_enough_for_a_law():
+    world = dataclasses.replace(CLEAR, space=Space.of({"eye": (2, 16), "tongue": (8,)}))
+    _, _, decision = search(world, 0.5)
+    assert decision.verdict != "fallback" and decision.chosen["eye"] == 16

@@ -64,5 +64,7 @@ def _words(data: ReportData, known: list[Candidate]) -> str:
     if chosen.p_best is not None:
         said.append(f"The chosen one is best with probability {percent(chosen.p_best)}")
         regret = chosen.expected_regret
-        said[-1] += "." if regret is None else f" and is expected to end {loss(regret)} nats above the best."
+        said[-1] += (
+            "." if regret is None else f"; the best, whichever it is, is expected to end {loss(regret)} nats lower."
+        )
     return " ".join(said)
