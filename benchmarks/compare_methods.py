@@ -1,13 +1,15 @@
 """Methods at equal trainable parameters on the embedded task `both`, each at its better learning rate of two.
 
     python benchmarks/compare_methods.py --folder FOLDER [--json benchmarks/compare_methods.json] [--decision STUDY]
+    python benchmarks/compare_methods.py --folder FOLDER --equal compute --rates 3e-3 --json ..._compute.json
 
 Rules, fixed before running: LoRA of rank 16 in every part is the reference; ranks of the others are scaled to its count
 of trainable parameters. Half of the task's full run (1,200 examples), three seeds, no dropout, the same rows and order.
 Every method is trained at 1e-3, the task's own learning rate, and at 3e-3; the better one by mean validation loss
 counts, and the test rows decide. Parts have learning rates of their own only where that is the method. Everything else
 is the recipe's. Intervals are Student's 90 % over seeds, differences paired by seed. With --decision, LoRA at the
-ranks that a study decided for takes part as `mars_ranks`; what the study cost is not in its row.
+ranks that a study decided for takes part as `mars_ranks`; what the study cost is not in its row. With --equal compute
+all ranks are 16 and examples are scaled until training, and what comes before it, cost as many operations.
 
 A run that is in FOLDER already is not made again.
 """
@@ -54,6 +56,7 @@ def row(found: dict[float, Comparison], name: str, reference: Compared | None) -
         "method": name,
         "source": best.source,
         "ranks": best.allocation.as_dict(),
+        "examples": best.examples,
         "planned_parameters": best.num_planned,
         "trained_parameters": best.num_trainable,
         "learning_rate": rate,
@@ -76,8 +79,9 @@ def table(rows: list[dict]) -> str:
     """Markdown, lowest test loss first."""
     done = sorted((each for each in rows if "error" not in each), key=lambda each: each["best_test_loss"]["value"])
     flops = next(each for each in rows if each["method"] == "uniform")["flops"]
-    lines = ["| method | rank | parameters | test loss at 1e-3 | at 3e-3 | better one minus uniform's | operations |"]
-    lines.append("|---|---|---:|---:|---:|---:|---:|")
+    rates = " | ".join(f"test loss at {rate}" for rate in done[0]["test_loss"])
+    lines = [f"| method | rank | examples | parameters | {rates} | best minus uniform's | operations |"]
+    lines.append("|---|---|---:|---:|" + "---:|" * (len(done[0]["test_loss"]) + 2))
     for each in done:
         ranks = list(dict.fromkeys(each["ranks"].values()))
         losses = [_mean(values) for values in each["test_loss"].values()]
@@ -89,6 +93,7 @@ def table(rows: list[dict]) -> str:
         cells = [
             each["method"],
             name,
+            f"{each['examples']:,}",
             f"{each['trained_parameters']:,}",
             *losses,
             apart,
@@ -111,6 +116,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--decision", help="a study of the same task")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--equal", choices=["parameters", "compute"], default="parameters")
+    parser.add_argument("--rates", type=float, nargs="+", default=RATES)
     given = parser.parse_args()
     methods = list(METHODS)
     if given.decision:
@@ -121,17 +128,25 @@ def main() -> None:
             methods=methods,
             ranks=16,
             seeds=range(given.seeds),
+            equal=given.equal,
             training={**SETTINGS, "learning_rate": rate},
             out=given.folder / f"rate-{rate:g}",
         )
-        for rate in RATES
+        for rate in given.rates
     }
-    first = found[RATES[0]]
+    first = found[given.rates[0]]
     names = [method.name for method in first.methods]
     reference = row(found, names[0], None)
     counts = of(found[reference["learning_rate"]], names[0])
     rows = [reference, *(row(found, name, counts) for name in names[1:])]
-    settings = {**SETTINGS, "rates": RATES, "seeds": given.seeds, "task": "both", "reference": names[0]}
+    settings = {
+        **SETTINGS,
+        "equal": given.equal,
+        "rates": given.rates,
+        "seeds": given.seeds,
+        "task": "both",
+        "reference": names[0],
+    }
     base = {"base_test_loss": first.base_test_loss, "versions": first.versions, "device": first.device}
     given.json.write_text(json.dumps({"settings": settings, **base, "methods": rows}, indent=1) + "\n")
     print(table(rows))

@@ -30,7 +30,8 @@ WAYS = {
     "concatenated": "packed + ranks concatenated instead of padded",
     "answers": "concatenated + logits at answer tokens only",
     "once": "answers + frozen towers once a batch instead of once a member",
-    "cached": "once + features of frozen towers kept: everything, as the product runs",
+    "cached": "once + features of frozen towers kept",
+    "product": "cached, no more members at a time than a processor's caches hold: as the product runs",
 }
 
 
@@ -141,7 +142,19 @@ def packed(base, specs, steps, way):
 
 def train(base, specs, steps, way):
     """Seconds and losses of one way."""
-    return sequential(base, specs, steps) if way == "sequential" else packed(base, specs, steps, way)
+    if way == "sequential":
+        return sequential(base, specs, steps)
+    if way != "product":
+        return packed(base, specs, steps, way)
+    from marslora.engine.memory import PROCESSOR_TOKENS
+
+    many = max(1, PROCESSOR_TOKENS // steps[0][0]["labels"].numel())
+    found = [packed(base, specs[first : first + many], steps, "cached") for first in range(0, len(specs), many)]
+    return (
+        sum(wall for wall, _, _ in found),
+        sum(cpu for _, cpu, _ in found),
+        [x for *_, losses in found for x in losses],
+    )
 
 
 def peak_of_one(arguments):
