@@ -153,10 +153,8 @@ class AdaLoraChange(PeftChange):
 
     def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on from `extra_state`."""
-        if bool(state["has_cut"]):
-            self.config.rank_pattern = {
-                name: state[f"mask.{path}"].bool().tolist() for path, (name, _) in self._diagonals().items()
-            }
+        left = {name: state[f"mask.{path}"].bool().tolist() for path, (name, _) in self._diagonals().items()}
+        self.config.rank_pattern = left if bool(state["has_cut"]) else None
         devices = {name: one.device for name, one in self._named()}
         for kind in _SCORES:
             found = {key.partition("/")[2]: tensor for key, tensor in state.items() if key.startswith(f"{kind}/")}

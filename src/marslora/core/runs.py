@@ -93,6 +93,12 @@ class Run(Record):
         return self.validation_loss[-1] if self.validation_loss and self.status != "diverged" else float("inf")
 
     @property
+    def best_loss(self) -> float:
+        """The lowest validation loss since training began, which is what a final run keeps; infinity as above."""
+        trained = [loss for t, loss in zip(self.examples, self.validation_loss, strict=True) if t]
+        return min(trained, default=self.last_loss) if self.status != "diverged" else float("inf")
+
+    @property
     def last_examples(self) -> int:
         """How far the run got."""
         return self.examples[-1] if self.examples else 0
@@ -115,6 +121,8 @@ class FinalResult(Record):
     examples: tuple[int, ...] = ()
     validation_curve: tuple[float, ...] = ()
     """Validation loss at ``examples``."""
+    kept_examples: int | None = None
+    """Where on the curve the adapter is from; None: its end."""
     started_at_examples: int = 0
     """Examples already seen by the calibration run it continued."""
     cost: Cost = Cost()

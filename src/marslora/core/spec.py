@@ -126,6 +126,8 @@ class TrainingSpec(Record):
     gradient_checkpointing: bool = False
     evaluations: int = Field(12, gt=1)
     """Validation points of a full run, spaced evenly in the logarithm of the examples seen."""
+    keep: Literal["best", "last"] = "best"
+    """Which point the final run hands back: that of lowest validation loss among its ``evaluations``, or its end."""
     objectives: tuple[ObjectiveSpec, ...] = ()
     """What the final run is trained for, where that is more than the loss of all answers; at least two."""
     gradients: KindSpec = KindSpec(name="sum")
@@ -141,10 +143,11 @@ class TrainingSpec(Record):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_objectives(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """One objective is not written, so that such a study has the digest it had before there were several."""
+    def _without_later_fields(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What came later and is not set is not written, so that such a study has the digest it had before."""
         values: dict[str, Any] = serialize(self)
-        return values if self.objectives else {k: v for k, v in values.items() if k not in ("objectives", "gradients")}
+        later = {"objectives": not self.objectives, "gradients": not self.objectives, "keep": self.keep == "best"}
+        return {key: value for key, value in values.items() if not later.get(key)}
 
     @model_validator(mode="after")
     def _check_adapter(self) -> TrainingSpec:

@@ -15,6 +15,7 @@ from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from marslora.core.runs import Advance, Event, Observation
+from marslora.finetune._best import Best
 from marslora.finetune._checkpoints import Progress, mark_complete
 from marslora.finetune._evaluate import Score, world
 
@@ -34,8 +35,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         validate: Callable[[], Score],
         validate_after: frozenset[int],
         examples_at: Callable[[int], int],
+        best: Best | None,
     ):
         self.progress = progress
+        self.best = best
         self.emit = emit
         self.log = log
         self.validate = validate
@@ -64,6 +67,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self.observe(examples, "validation_loss", score.loss)
         self.observe(examples, "validation_accuracy", score.accuracy)
         self.progress = self.progress.seen(examples, score.loss)
+        if self.best is not None and self.progress.best == len(self.progress.examples) - 1:
+            self.best.take()
         return score
 
     def observe(self, examples: int, metric: str, value: float) -> None:
@@ -96,7 +101,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             distributed.barrier()
         if state.is_world_process_zero:
             progress = self.progress.model_copy(update={"seconds": self.seconds})
-            mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}", progress)
+            checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            if self.best is not None:
+                self.best.save(checkpoint)
+            mark_complete(checkpoint, progress)
 
 
 class StopWhenAsked(TrainerCallback):  # type: ignore[misc]

@@ -26,6 +26,12 @@ class Progress(Record):
     seconds: float = 0.0
     """Wall time spent so far, earlier starts included."""
 
+    @property
+    def best(self) -> int | None:
+        """Which validation point since training began is the lowest; None where there is none."""
+        points = [point for point, examples in enumerate(self.examples) if examples]
+        return min(points, key=self.validation_curve.__getitem__, default=None)
+
     def seen(self, examples: int, loss: float) -> Progress:
         """The progress after another validation point."""
         return self.model_copy(

@@ -16,6 +16,7 @@ from marslora.core.spec import FinalSpec
 from marslora.data.rows import Rows, RowSet, load_rows
 from marslora.finetune import _checkpoints, _output
 from marslora.finetune._bench import Bench
+from marslora.finetune._best import Best
 from marslora.finetune._callbacks import StopWhenAsked, Watch, listening_for_signals
 from marslora.finetune._checkpoints import Progress
 from marslora.finetune._cost import Opening, counting, forget_peak, peak_bytes
@@ -116,6 +117,7 @@ class _FinalRun:
             self.trainer.num_passes,
         )
         self.checkpoints = Path(arguments.output_dir)
+        self.best = Best(change) if spec.training.keep == "best" else None
 
     def run(self) -> None:
         """Train (or go on), measure, save, emit the result."""
@@ -127,8 +129,10 @@ class _FinalRun:
         watch = self._watch(found[1] if found else self._measure_base())
         if not found:
             watch.first_point(self.start.examples)
+        elif self.best is not None:
+            self.best.load(found[0])
         self._train(watch, found[0] if found else None)
-        result = self._result(watch)
+        result = self._result(watch, self._keep(watch.progress))
         if self.is_first:
             _output.save(self.spec, self.change, result)
         self.emit(result)
@@ -183,6 +187,7 @@ class _FinalRun:
             validate=lambda: self.bench.score("validation"),
             validate_after=frozenset(step - start.step for step in steps),
             examples_at=lambda step: min(start.examples + step * spec.training.batch_size, spec.full_examples),
+            best=self.best,
         )
 
     def _train(self, watch: Watch, checkpoint: Path | None) -> None:
@@ -196,7 +201,14 @@ class _FinalRun:
         if stop.asked:
             raise KeyboardInterrupt(f"stopped; its checkpoint is in {self.checkpoints}: run again to go on")
 
-    def _result(self, watch: Watch) -> FinalResult:
+    def _keep(self, progress: Progress) -> int | None:
+        """Go back to the best point, if that is not the end; its examples."""
+        if self.best is None or progress.best is None or progress.best == len(progress.examples) - 1:
+            return None
+        self.best.restore()
+        return progress.examples[progress.best]
+
+    def _result(self, watch: Watch, kept_examples: int | None) -> FinalResult:
         progress, bench = watch.progress, self.bench
         validation = bench.score("validation")
         test = bench.score("test") if len(self.rows.test) else None
@@ -214,6 +226,7 @@ class _FinalRun:
             base_test_accuracy=base_test and base_test.accuracy,
             examples=progress.examples,
             validation_curve=progress.validation_curve,
+            kept_examples=kept_examples,
             started_at_examples=progress.started_at_examples,
             cost=self._cost(watch.seconds),
         )

@@ -4,8 +4,10 @@
 at once. The curve ``m`` is that of the run seen furthest, read as it is and carried on where it ends. The delay
 ``tau_c`` is read off every other run: how much earlier the reference had its losses. Delays are a quadratic in the
 logarithms of the ranks, so that allocations lend each other strength and unmeasured ones have a delay too; with time
-they wander. So a run that is ahead shows what awaits the slow ones: a floor where ranks stop to matter, or a turn where
-the fast overfit first.
+they wander. So a run that is ahead shows what awaits the slow ones, such as a floor where ranks stop to matter.
+
+A loss is that of the best point so far, which is what a final run keeps. Where the reference has turned upwards, others
+turn later, but perhaps too early to get as low: each somewhere between the time and the loss of the reference's turn.
 """
 
 from __future__ import annotations
@@ -27,12 +29,8 @@ LEAST_OWN = 0.05
 """A cell's own departure from the quadratic is no less, in e-folds of time."""
 DRIFT = 0.05
 """How far the coefficients wander in one e-fold of time; a cell's own delay wanders by half of it."""
-TURN_PASSES, TURN_WIDTH = 8.0, 0.7
-"""The loss of the fastest turns upwards after so many passes over the rows: median, and width in units of e."""
-FAR = 1e6
+NEVER = 1e6
 """A log time that never comes."""
-RISE, RISE_WIDTH = 0.15, 0.1
-"""Rise of log loss in one e-fold once it has turned: mean and standard deviation."""
 BEND = 0.25
 """How much the slope of the reference may change in one e-fold beyond its end, relative to it."""
 
@@ -68,6 +66,12 @@ class Reference:
         furthest = max(curve.end for curve in curves)
         best = min((c for c in curves if c.end >= furthest - 0.01), key=lambda c: float(c.y_N[-1]))
         return cls(best.log_t_N, best.y_N, int(np.argmin(best.y_N)) + 1)
+
+    @property
+    def turn(self) -> float:
+        """Log time of its lowest point, if it has risen since by more than noise; else `NEVER`."""
+        has_risen = self.y_N[-1] - self.y_N[self.falling - 1] > 2 * NOISE
+        return float(self.log_t_N[self.falling - 1]) if has_risen else NEVER
 
     @property
     def slope(self) -> float:
@@ -107,31 +111,15 @@ class Reference:
         beyond = np.maximum(low_N[-1] - y_N, 0.0) / max(falls[-1], 0.05)
         return inside + beyond, fall_N
 
-    def draws(self, log_t_SC: Array, log_rows: float | None, rng: np.random.Generator) -> Array:
-        """Its log loss at times, (S, C), one future for each of S draws: further down, to a turn, and up again.
-
-        Without ``log_rows`` it does not turn unless it has.
-        """
-        num, end = len(log_t_SC), float(self.log_t_N[-1])
-        turn_S1 = np.full((num, 1), FAR)
-        if log_rows is not None:
-            turn_S1 = log_rows + np.log(TURN_PASSES) + TURN_WIDTH * rng.normal(size=(num, 1))
+    def draws(self, log_t_SC: Array, rng: np.random.Generator) -> Array:
+        """Its lowest log loss up to times, (S, C), one future for each of S draws."""
+        num, low_N = len(log_t_SC), np.minimum.accumulate(self.y_N)
         slope_S1 = np.maximum(self.slope + NOISE * rng.normal(size=(num, 1)), 0.0)
-        bend, bend_width = self.bend
-        bend_S1 = min(bend, 0.0) + bend_width * rng.normal(size=(num, 1))
-        rise_S1 = np.abs(RISE + RISE_WIDTH * rng.normal(size=(num, 1)))
-        if self.falling < len(self.y_N) - 1:  # it has turned already
-            turn_S1, slope_S1 = np.full((num, 1), end), np.zeros((num, 1))
-            rise_S1 = np.maximum(-self.slope, 0.0) + RISE_WIDTH * np.abs(rng.normal(size=(num, 1)))
-        turn_S1 = np.maximum(turn_S1, end)
-        down_SC = np.clip(log_t_SC - end, 0.0, turn_S1 - end)
-        kept_SC = np.exp(np.minimum(bend_S1 / np.maximum(slope_S1, 0.05), 0.5) * down_SC / 2)
-        levelling_S1 = np.clip(turn_S1 - end, 1e-9, 1.0)  # the slope gives out over the last e-fold before the turn
-        level_SC = np.maximum(down_SC - (turn_S1 - end - levelling_S1), 0.0) ** 2 / (2 * levelling_S1)
-        fall_SC = slope_S1 * kept_SC * (down_SC - level_SC)
-        up_SC = np.maximum(log_t_SC - turn_S1, 0.0)
-        climb_SC = rise_S1 * np.where(up_SC < 1, up_SC**2 / 2, up_SC - 0.5)
-        total: Array = np.interp(log_t_SC, self.log_t_N, self.y_N) - fall_SC + climb_SC
+        bend, width = self.bend
+        bend_S1 = min(bend, 0.0) + width * rng.normal(size=(num, 1))
+        ahead_SC = np.maximum(np.minimum(log_t_SC, self.turn) - self.log_t_N[-1], 0.0)
+        kept_SC = np.exp(np.minimum(bend_S1 / np.maximum(slope_S1, 0.05), 0.5) * ahead_SC / 2)
+        total: Array = np.interp(log_t_SC, self.log_t_N, low_N) - slope_S1 * kept_SC * ahead_SC
         return total
 
 
@@ -176,13 +164,9 @@ class Joint:
     delays: dict[tuple[float, ...], Delay]
     """Measured ones, by the cell's place among the ranks."""
 
-    def draws(
-        self, x_CM: Array, log_t: float, log_rows: float | None, num: int, rng: np.random.Generator, real_share: float
-    ) -> Array:
-        """Log loss of C cells at a time in ``num`` draws, (num, C).
+    def draws(self, x_CM: Array, log_t: float, num: int, rng: np.random.Generator, real_share: float) -> Array:
+        """Lowest log loss of C cells up to a time in ``num`` draws, (num, C).
 
-        ``log_rows``: logarithm of the training rows, of which passes are counted; None where there are too few passes
-        for a turn.
         ``real_share``: how much of a cell's departure is its own rather than the luck of its seed.
         """
         features_CQ = features(x_CM)
@@ -203,7 +187,8 @@ class Joint:
         width_Q[1 + x_CM.shape[1] :] /= 2
         delay_SC += (rng.normal(size=(num, len(width_Q))) * width_Q) @ features_CQ.T * np.sqrt(ahead_C)
         delay_SC += rng.normal(size=delay_SC.shape) * DRIFT / 2 * np.sqrt(ahead_C) * real_share
-        loss_SC = self.reference.draws(log_t - delay_SC, log_rows, rng)
+        before_turn_SC = rng.random((num, 1)) * np.maximum(delay_SC, 0.0)
+        loss_SC = self.reference.draws(np.minimum(log_t - delay_SC, self.reference.turn - before_turn_SC), rng)
         total: Array = loss_SC + OWN_LOSS * rng.normal(size=loss_SC.shape)
         return total
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -130,14 +131,15 @@ def points_of(
     least_examples: float = 1.0,
     parts: Sequence[str] | None = None,
 ) -> tuple[LawPoint, ...]:
-    """Every validation point of the runs from ``least_examples`` on. A checkpoint at t counts as data of size t.
+    """The lowest loss so far at every validation point of the runs from ``least_examples`` on: what a run that ended
+    there would keep. A checkpoint at t counts as data of size t.
 
     ``parts`` are those whose rank is an input; None: all. A part that is fixed has nothing to say.
     """
     points = []
     for run in runs:
         allocation = run.member.allocation
-        for examples, loss in zip(run.examples, run.validation_loss, strict=False):
+        for examples, loss in zip(run.examples, accumulate(run.validation_loss, min), strict=False):
             if examples >= least_examples:
                 inputs = inputs_of(
                     allocation,

@@ -26,12 +26,12 @@ class MissingRunError(ConfigError):
 
 @dataclass(frozen=True)
 class Truth:
-    """How good every candidate really is: its loss at the end of a full run, over all seeds of the table."""
+    """How good every candidate really is: the lowest loss within a full run, which is what a final run keeps."""
 
     loss: Mapping[Allocation, float]
-    """Mean over seeds, nats per answer token."""
+    """Mean over all seeds of the table, nats per answer token."""
     seed_sd: float
-    """Standard deviation of one run's final loss over seeds, pooled over candidates."""
+    """Standard deviation of one run's lowest loss over seeds, pooled over candidates."""
     num_seeds: int
 
     @property
@@ -83,7 +83,7 @@ class World:
     def truth(self) -> Truth:
         """The candidates' real losses."""
         header, candidates = self.table.header, self.problem.candidates()
-        losses = np.array([[self._final(allocation, seed) for seed in header.seeds] for allocation in candidates])
+        losses = np.array([[self._lowest(allocation, seed) for seed in header.seeds] for allocation in candidates])
         sd = float(np.sqrt(losses.var(axis=1, ddof=1).mean())) if len(header.seeds) > 1 else 0.0
         return Truth(dict(zip(candidates, losses.mean(axis=1).tolist(), strict=True)), sd, len(header.seeds))
 
@@ -123,9 +123,9 @@ class World:
             )
         return self._cells[key]
 
-    def _final(self, allocation: Allocation, seed: int) -> float:
+    def _lowest(self, allocation: Allocation, seed: int) -> float:
         header = self.table.header
-        return self._cells[allocation, header.num_train, header.learning_rate, seed].validation_loss[-1]
+        return min(self._cells[allocation, header.num_train, header.learning_rate, seed].validation_loss)
 
     @cached_property
     def _cells(self) -> dict[tuple[Allocation, int, float, int], Entry]:

@@ -15,7 +15,7 @@ from marslora.strategies._measured import FALLBACK_RANK, leader, longest
 from marslora.strategies._study import Study
 from marslora.strategies.uniform import nearest_to_uniform
 
-ALIKE = 0.05
+ALIKE = 0.06
 """Rank does not matter where all are tied and each has an expected regret of at most this share of the loss."""
 
 

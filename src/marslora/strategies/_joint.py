@@ -1,4 +1,4 @@
-"""What the joint law says of every candidate at the end of a full run."""
+"""What the joint law says of every candidate's best point within a full run."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ NUM_DRAWS = 2000
 REAL_SHARE = 0.5
 """Share of a cell's departure from the law that is its own: with one seed it cannot be told from luck."""
 LEAST_CELLS = 2
-FEW_PASSES = 1.5
-"""Up to so many passes over the rows no loss is expected to turn upwards."""
 FIRST_SHARE = 1 / 256
 """Earlier than this share of a full run (and than one step) nothing is read."""
 
@@ -35,8 +33,7 @@ def joint_outlook(problem: Problem, runs: tuple[Run, ...]) -> Outlook | None:
     x_CM = coordinates(problem, problem.candidates())
     rng = np.random.default_rng(derive(problem.seed, "joint law"))
     log_t = float(np.log(problem.full_examples))
-    log_rows = float(np.log(problem.num_train)) if problem.full_examples > FEW_PASSES * problem.num_train else None
-    log_SC = _joint.fit(curves).draws(x_CM, log_t, log_rows, NUM_DRAWS, rng, REAL_SHARE)
+    log_SC = _joint.fit(curves).draws(x_CM, log_t, NUM_DRAWS, rng, REAL_SHARE)
     return Outlook(loss_C=np.exp(log_SC.mean(axis=0)), loss_SC=np.exp(log_SC), noise=float("inf"))
 
 

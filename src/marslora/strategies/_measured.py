@@ -26,13 +26,13 @@ def longest(runs: Sequence[Run], rows: int) -> dict[Allocation, Run]:
 
 
 def leader(seen: dict[Allocation, Run], candidates: Sequence[Allocation]) -> Allocation | None:
-    """The candidate of lowest last loss among those that got furthest; None where nothing was seen."""
+    """The candidate of lowest loss among those that got furthest; None where nothing was seen."""
     runs = {allocation: seen[allocation] for allocation in candidates if allocation in seen}
     if not runs:
         return None
     furthest = max(run.last_examples for run in runs.values())
     finalists = {allocation: run for allocation, run in runs.items() if run.last_examples >= 0.99 * furthest}
-    return min(finalists, key=lambda allocation: finalists[allocation].last_loss)
+    return min(finalists, key=lambda allocation: finalists[allocation].best_loss)
 
 
 def decide_by_loss(
@@ -61,7 +61,7 @@ def decide_by_loss(
 
 
 def _lowest(chosen: Allocation, run: Run) -> str:
-    return f"{chosen} has the lowest validation loss, {run.last_loss:.4f} after {run.last_examples} examples."
+    return f"{chosen} has the lowest validation loss, {run.best_loss:.4f} within {run.last_examples} examples."
 
 
 def _entry(problem: Problem, allocation: Allocation, chosen: Allocation, seen: dict[Allocation, Run]) -> Candidate:
@@ -74,11 +74,11 @@ def _entry(problem: Problem, allocation: Allocation, chosen: Allocation, seen: d
     elif run is None:
         status, reason = "dropped", "not measured, or its run could not be used"
     elif best is not None and run.last_examples >= 0.99 * best.last_examples:
-        status, reason = "kept", f"{run.last_loss - best.last_loss:.4f} nats worse than {chosen} at the same length"
+        status, reason = "kept", f"{run.best_loss - best.best_loss:.4f} nats worse than {chosen} at the same length"
     else:
         status, reason = (
             "dropped",
-            f"stopped after {run.last_examples} examples at loss {run.last_loss:.4f}: others were lower",
+            f"stopped after {run.last_examples} examples at loss {run.best_loss:.4f}: others were lower",
         )
     return Candidate.model_validate(
         {

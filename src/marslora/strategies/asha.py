@@ -53,7 +53,7 @@ class AshaStrategy(AbstractStrategy):
             if todo := unfinished([member], runs):
                 return todo
             found = as_of([member], runs)
-            rungs[rung][allocation] = found[0].last_loss if found else float("inf")
+            rungs[rung][allocation] = found[0].best_loss if found else float("inf")
             if not rung:
                 waiting.remove(allocation)
         return ()

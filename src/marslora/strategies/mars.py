@@ -45,8 +45,6 @@ class MarsStrategy(AbstractStrategy):
         """Of the budget for allocations, what the first round takes; the later rounds share the rest."""
         num_leaders: tuple[int, ...] = (4, 2)
         """Allocations that go on in each later round."""
-        many_passes: float = 5.0
-        """From so many passes over the rows on, later rounds follow the allocation that is ahead: will it overfit?"""
         sure: float = 0.95
         """Ends when the chosen allocation is best with so much probability."""
         tolerance: float = 1.25
@@ -118,8 +116,6 @@ class MarsStrategy(AbstractStrategy):
             if choice is None or self._is_settled(choice):
                 return ()
             leaders = self._leaders(problem, choice, num)
-            if problem.full_examples > self.config.many_passes * problem.num_train:
-                leaders = [self._fastest(problem, seen)]
             until = self._length(problem, seen, leaders, each)
             going_on = joint(problem, leaders, until)
             if todo := unfinished(going_on, runs):
@@ -153,13 +149,6 @@ class MarsStrategy(AbstractStrategy):
         likely = np.argsort(-choice.p_best_C, kind="stable").tolist()
         ranked = [choice.best, choice.chosen, *(c for c in likely if choice.p_best_C[c] > 0)]
         return [problem.candidates()[c] for c in dict.fromkeys(ranked)][:num]
-
-    def _fastest(self, problem: Problem, seen: Sequence[Run]) -> Allocation:
-        """The allocation that is ahead: it is the first to show where the loss turns upwards."""
-        runs = joint_runs(problem, seen)
-        furthest = max(run.last_examples for run in runs)
-        ahead = min((run for run in runs if run.last_examples >= furthest), key=lambda run: run.last_loss)
-        return ahead.member.allocation
 
     def _length(self, problem: Problem, seen: Sequence[Run], leaders: Sequence[Allocation], budget: float) -> int:
         """The common length to which a budget brings the leaders."""

@@ -64,7 +64,7 @@ class OptunaSamplerStrategy(AbstractStrategy):
             if todo := unfinished([member], runs):
                 return todo
             found = as_of([member], runs)
-            seen[allocation] = found[0].last_loss if found else float("inf")
+            seen[allocation] = found[0].best_loss if found else float("inf")
             study.tell(trial, min(seen[allocation], 1e6))
             repeats = 0
         return ()

@@ -48,7 +48,7 @@ class SuccessiveHalvingStrategy(AbstractStrategy):
     def _survivors(
         self, alive: Sequence[Allocation], wanted: Sequence[MemberSpec], runs: Sequence[Run]
     ) -> list[Allocation]:
-        loss = {run.member.allocation: run.last_loss for run in as_of(wanted, runs) if run.status == "complete"}
+        loss = {run.member.allocation: run.best_loss for run in as_of(wanted, runs) if run.status == "complete"}
         ranked = sorted(alive, key=lambda allocation: loss.get(allocation, float("inf")))
         return ranked[: max(len(alive) // self.config.eta, 1)]
 
