@@ -89,7 +89,7 @@ class Candidate(Record):
     mismatch: Interval | None = None
     """Largest log ratio between the parts' convergence times; 0 is balanced."""
     predicted_loss: Interval | None = None
-    """Predicted validation loss at the end of a full run."""
+    """Predicted validation loss of a full run, whose best point is kept."""
     observed_loss: float | None = None
     """Best validation loss seen, at ``observed_examples``."""
     observed_examples: int | None = None

@@ -51,8 +51,8 @@ def summary_lines(bench: Bench) -> list[str]:
         f"candidates of at most {most} of the largest one's parameters. {plural(len(bench.scores), 'replay')}."
     )
     rule = (
-        "Regret is the loss of the chosen allocation after a full run above that of the best, by the mean over the "
-        "table's seeds, in nats per answer token. A search is charged for every example that it has trained on, and "
+        "Regret is the lowest loss of the chosen allocation within a full run above that of the best, by the mean over "
+        "the table's seeds, in nats per answer token. A search is charged for every example that it has trained on, and "
         "for what is left of the final run."
     )
     choice = (

@@ -88,12 +88,19 @@ def _over_base(data: ReportData) -> list[str]:
             f"Validation loss {loss(final.base_validation_loss)} before, {loss(final.validation_loss)} after training"
         )
         right = f"{accuracy(final.base_validation_accuracy)} before, {accuracy(final.validation_accuracy)} after"
-        return [f"{said}; answer tokens right: {right}.", *_tested(final)]
+        return [f"{said}; answer tokens right: {right}.", *_kept(final), *_tested(final)]
     predicted, base = data.chosen.predicted_loss, data.base_loss
     if predicted is None or base is None:
         return []
     bounds = f"{loss(predicted.low)} to {loss(predicted.high)}"
     return [f"Validation loss is {loss(base)} now and expected to reach {loss(predicted.value)} ({bounds})."]
+
+
+def _kept(final: FinalResult) -> list[str]:
+    if final.kept_examples is None:
+        return []
+    kept, end = count(final.kept_examples), count(final.examples[-1])
+    return [f"The adapter is the one of {kept} examples, where the loss was lowest; the run went on to {end}."]
 
 
 def _tested(final: FinalResult) -> list[str]:

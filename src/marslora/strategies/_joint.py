@@ -26,7 +26,7 @@ FIRST_SHARE = 1 / 256
 
 @lru_cache(maxsize=256)
 def joint_outlook(problem: Problem, runs: tuple[Run, ...]) -> Outlook | None:
-    """Draws of every candidate's final loss by the joint law of the runs; None where too little was seen."""
+    """Draws of every candidate's lowest loss by the joint law of the runs; None where too little was seen."""
     curves = curves_of(problem, runs)
     if len(curves) < LEAST_CELLS:
         return None

@@ -23,7 +23,7 @@ With one seed the two cannot be told apart, so they are given equal parts.
 
 @dataclass(frozen=True, eq=False)
 class Outlook:
-    """Predicted losses of C candidates at the end of a full run."""
+    """Predicted losses of C candidates in a full run, whose best point is kept."""
 
     loss_C: Array
     loss_SC: Array

@@ -101,7 +101,7 @@ def convergence_laws(problem: Problem, runs: tuple[Run, ...]) -> tuple[dict[str,
 
 
 def _performance(problem: Problem, runs: Sequence[Run], balanced: Balance | None) -> tuple[LawFit, Outlook | None]:
-    """Law-P on all joint runs, and what it predicts of every candidate at the end of a full run."""
+    """Law-P on all joint runs, and what it predicts of every candidate in a full run."""
     candidates = problem.candidates()
     mismatch = None
     if balanced is not None:

@@ -184,6 +184,15 @@ def test_the_final_curve_continues_the_calibration_run(clear):
     assert continued.member.allocation == clear.decision.chosen
     assert traces["calibration, continued"]["y"] == list(continued.validation_loss)
     assert "uniform rank" in traces
+    assert len(set(traces["final run"]["marker"]["size"])) == 1
+
+
+def test_the_point_that_was_kept_is_the_large_one(clear):
+    kept = clear.final.model_copy(update={"kept_examples": clear.final.examples[-2]})
+    picture = final.pictures(replace(clear, final=kept))[0]
+    sizes = next(t for t in picture.traces if t["name"] == "final run")["marker"]["size"]
+    assert sizes.index(max(sizes)) == len(sizes) - 2
+    assert "the lowest point; the run ended at" in picture.caption
     assert "2.100 to 0.655" in final.pictures(clear)[0].caption
     assert final.pictures(worlds.made("no_final")) == []
 

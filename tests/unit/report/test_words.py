@@ -157,3 +157,11 @@ def test_a_choice_by_observation_alone_claims_no_probability(clear):
     bare = tuple(each.model_copy(update={"p_best": None}) for each in clear.decision.candidates)
     data = replace(clear, decision=clear.decision.model_copy(update={"candidates": bare}))
     assert "lowest validation loss of those observed" in words.certainty(data)
+
+
+def test_an_adapter_from_before_the_end_says_so(clear):
+    final = clear.final
+    kept = final.model_copy(update={"kept_examples": final.examples[-2]})
+    assert not any("where the loss was lowest" in line for line in words.gain(clear))
+    line = next(line for line in words.gain(replace(clear, final=kept)) if "where the loss was lowest" in line)
+    assert f"{final.examples[-2]:,}" in line and f"{final.examples[-1]:,}" in line

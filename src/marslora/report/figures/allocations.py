@@ -26,7 +26,7 @@ def pictures(data: ReportData) -> list[Picture]:
 
 
 def expected_loss(candidate: Candidate) -> float | None:
-    """The predicted loss at the end of a full run, or the observed one where nothing was predicted."""
+    """The predicted loss of a full run, or the observed one where nothing was predicted."""
     if candidate.predicted_loss is not None and math.isfinite(candidate.predicted_loss.value):
         return candidate.predicted_loss.value
     return candidate.observed_loss
@@ -52,7 +52,7 @@ def _map_words(data: ReportData, drawn: set[str]) -> str:
     said = ["Each cell is an allocation; its number is the lowest validation loss observed."]
     if any(candidate.predicted_loss is not None for candidate in candidates):
         said = [
-            "Each cell is an allocation; its large number is the validation loss expected at the end of a full run, "
+            "Each cell is an allocation; its large number is the lowest validation loss expected within a full run, "
             "the small one what was observed so far."
         ]
     if dropped:
@@ -144,7 +144,7 @@ def _dots(rows: Sequence[Candidate], x: Sequence[float | None], y: Sequence[floa
         "mode": "markers",
         "x": list(x),
         "y": list(y),
-        "name": "expected at the end of a full run",
+        "name": "expected of a full run",
         "customdata": [text(candidate.allocation) for candidate in rows],
         "marker": {
             "size": [13 if candidate.status == "chosen" else 8 for candidate in rows],

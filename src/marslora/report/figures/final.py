@@ -19,7 +19,8 @@ def pictures(data: ReportData) -> list[Picture]:
     if run is not None:
         traces.append(_line(run.examples, run.validation_loss, origin, "calibration, continued", INK, "dot"))
     traces.append(_line(final.examples, final.validation_curve, origin, "final run", ACCENT, "solid"))
-    traces[-1] = {**traces[-1], "mode": "lines+markers", "marker": {"size": 5, "color": ACCENT}}
+    sizes = [9 if examples == final.kept_examples else 5 for examples in final.examples]
+    traces[-1] = {**traces[-1], "mode": "lines+markers", "marker": {"size": sizes, "color": ACCENT}}
     if data.uniform is not None and data.uniform.examples:
         traces.append(
             _line(data.uniform.examples, data.uniform.validation_curve, origin, "uniform rank", "@warn", "dash")
@@ -81,7 +82,12 @@ def _words(data: ReportData, final: FinalResult, run: Run | None) -> str:
             f"It took over a calibration run at {count(final.started_at_examples)} examples, "
             f"which saved {percent(saved)} of a full run."
         )
-    best = min(final.validation_curve, default=final.validation_loss)
-    if best < final.validation_loss * 0.995:
-        said.append(f"The lowest point on the way was {loss(best)}: it may have trained too long.")
+    end = final.validation_curve[-1]
+    if final.kept_examples is not None:
+        said.append(
+            f"The adapter is the one of {count(final.kept_examples)} examples, the lowest point; "
+            f"the run ended at {loss(end)}."
+        )
+    elif min(final.validation_curve) < end * 0.995:
+        said.append(f"The lowest point on the way was {loss(min(final.validation_curve))}: it trained too long.")
     return " ".join(said)
