@@ -38,6 +38,12 @@ def evaluation_steps(total_steps: int, evaluations: int) -> tuple[int, ...]:
     return tuple(sorted({round(total_steps**share) for share in shares} | {total_steps}))
 
 
+def final_evaluation_steps(total_steps: int, evaluations: int) -> tuple[int, ...]:
+    """The same for a final run, with as many steps spaced evenly: its best point, which is kept, may come late."""
+    even = (math.ceil(index * total_steps / evaluations) for index in range(1, evaluations + 1))
+    return tuple(sorted({*evaluation_steps(total_steps, evaluations), *even} - {0}))
+
+
 def full_examples(training: TrainingSpec, num_train: int) -> int:
     """Examples seen by a full run over ``num_train`` training rows, whole batches.
 

@@ -125,7 +125,8 @@ class TrainingSpec(Record):
     adapter: KindSpec = KindSpec(name="lora")
     gradient_checkpointing: bool = False
     evaluations: int = Field(12, gt=1)
-    """Validation points of a full run, spaced evenly in the logarithm of the examples seen."""
+    """Validation points of a full run, spaced evenly in the logarithm of the examples seen; of the final run also as many
+    spaced evenly in the examples themselves."""
     keep: Literal["best", "last"] = "best"
     """Which point the final run hands back: that of lowest validation loss among its ``evaluations``, or its end."""
     objectives: tuple[ObjectiveSpec, ...] = ()

@@ -75,13 +75,14 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         """Emit one number."""
         self.emit(Observation(member=MEMBER, examples=examples, metric=metric, value=value))
 
-    def on_step_end(self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
+    def on_step_end(self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Validate where it is due; say how far the run is."""
         step, examples = state.global_step, self.examples_at(state.global_step)
         self.emit(Advance(task=MEMBER, done=examples, total=self.examples_at(state.max_steps)))
         if step in self.validate_after:
-            score = self.measure(examples)
+            score, is_log_due = self.measure(examples), control.should_log
             self.log({"eval_loss": score.loss, "eval_accuracy": score.accuracy})
+            control.should_log = is_log_due  # Trainer takes any log for the one that is due
 
     def on_log(
         self,

@@ -11,7 +11,7 @@ from transformers import PrinterCallback, TrainingArguments
 from marslora.adapters._method import AbstractChange
 from marslora.core.errors import ConfigError
 from marslora.core.runs import GRADIENTS, Cost, Counted, Event, FinalResult
-from marslora.core.schedule import evaluation_steps, num_steps
+from marslora.core.schedule import final_evaluation_steps, num_steps
 from marslora.core.spec import FinalSpec
 from marslora.data.rows import Rows, RowSet, load_rows
 from marslora.finetune import _checkpoints, _output
@@ -179,7 +179,7 @@ class _FinalRun:
 
     def _watch(self, progress: Progress) -> Watch:
         spec, start = self.spec, self.start
-        steps = evaluation_steps(_total_steps(spec), spec.training.evaluations)
+        steps = final_evaluation_steps(_total_steps(spec), spec.training.evaluations)
         return Watch(
             progress,
             emit=self.emit,

@@ -52,8 +52,8 @@ def summary_lines(bench: Bench) -> list[str]:
     )
     rule = (
         "Regret is the lowest loss of the chosen allocation within a full run above that of the best, by the mean over "
-        "the table's seeds, in nats per answer token. A search is charged for every example that it has trained on, and "
-        "for what is left of the final run."
+        "the table's seeds, in nats per answer token. A search is charged for every example that it has trained on, "
+        "and for what is left of the final run."
     )
     choice = (
         "Between two settings of a family regret is interpolated, and a setting never counts as worse than the best "

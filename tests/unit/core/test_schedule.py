@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marslora.core.errors import ConfigError
-from marslora.core.schedule import evaluation_steps, full_examples, num_steps, rate_factor
+from marslora.core.schedule import evaluation_steps, final_evaluation_steps, full_examples, num_steps, rate_factor
 from marslora.core.spec import TrainingSpec
 
 
@@ -48,6 +48,16 @@ def test_evaluation_points_rise_from_the_first_step_to_the_last(total, evaluatio
     assert steps[0] == 1
     assert steps[-1] == total
     assert len(steps) <= evaluations
+
+
+@given(st.integers(1, 10**6), st.integers(2, 60))
+def test_a_final_run_is_looked_at_evenly_as_well(total, evaluations):
+    steps = final_evaluation_steps(total, evaluations)
+    assert list(steps) == sorted(set(steps)) and steps[-1] == total
+    assert set(evaluation_steps(total, evaluations)) <= set(steps)
+    assert len(steps) <= 2 * evaluations
+    gaps = [later - earlier for earlier, later in zip((0, *steps), steps, strict=False)]
+    assert max(gaps) <= total / evaluations + 1
 
 
 def test_a_last_batch_may_be_short():

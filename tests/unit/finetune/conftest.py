@@ -52,7 +52,7 @@ def maker(world, info, folder):
     def make(name="final", training=None, allocation=None, **more):
         allocation = allocation or Allocation.of(vision=2, projector=4, language=8)
         full = (training or {}).get("full", ())
-        defaults = {"batch_size": 8, "learning_rate": 2e-2, "evaluations": 5, "dropout": 0.1}
+        defaults = {"batch_size": 8, "learning_rate": 2e-2, "evaluations": 5, "dropout": 0.1, "keep": "last"}
         return FinalSpec(
             **{
                 "model": ModelSpec(path=str(world / "model"), device="cpu"),

@@ -50,7 +50,7 @@ WAYS = [
 
 @pytest.mark.parametrize("way", WAYS)
 def test_engine_then_final_run_is_the_engine_all_the_way(final_spec, tmp_path, way):
-    training = {"keep": "last", "decay": 0.0, "warmup": 0.2, "dropout": 0.0, "weight_decay": 0.1, **way}
+    training = {"decay": 0.0, "warmup": 0.2, "dropout": 0.0, "weight_decay": 0.1, **way}
     spec = final_spec(training=training, order_seed=7)
     whole, losses = calibrate(spec, 40, tmp_path / "whole")
     half, _ = calibrate(spec, 24, tmp_path / "half")

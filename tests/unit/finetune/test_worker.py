@@ -37,7 +37,7 @@ def test_a_run_learns_and_reports(final_spec):
     assert result.validation_accuracy > result.base_validation_accuracy
     assert result.test_loss < result.base_test_loss - 0.2
     losses = {e.examples: e.value for e in events if isinstance(e, Observation) and e.metric == "validation_loss"}
-    assert tuple(losses) == result.examples == (0, 8, 16, 24, 40)
+    assert tuple(losses) == result.examples == (0, 8, 16, 24, 32, 40)
     assert tuple(losses.values()) == result.validation_curve
     assert result.validation_curve[0] == result.base_validation_loss
     assert result.validation_loss == result.validation_curve[-1]
@@ -107,7 +107,7 @@ def test_a_calibration_run_is_continued_as_if_it_had_never_stopped(final_spec, t
     result = run(continued)[-1]
     assert distance(whole, weights(continued)) < 1e-4
     assert result.started_at_examples == 24
-    assert result.examples == (24, 40)
+    assert result.examples == (24, 32, 40)
     assert result.cost.examples == 16
 
 
