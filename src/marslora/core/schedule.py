@@ -8,6 +8,10 @@ from marslora.core.errors import ConfigError
 from marslora.core.spec import TrainingSpec
 
 
+FIRST_SHARE = 1 / 256
+"""Of a full run: nothing is measured before."""
+
+
 def num_steps(examples: int, batch_size: int) -> int:
     """Optimizer steps that see ``examples`` examples, the last one possibly a shorter batch."""
     return math.ceil(examples / batch_size)
@@ -28,14 +32,17 @@ def rate_factor(step: int, total_steps: int, training: TrainingSpec, *, decays: 
 
 
 def evaluation_steps(total_steps: int, evaluations: int) -> tuple[int, ...]:
-    """The steps of a full run after which validation is measured: 1 to ``total_steps``, even in the logarithm.
+    """The steps of a full run after which validation is measured: to the last, even in the logarithm.
 
-    Small runs have fewer points than asked, because two of them would fall on the same step.
+    They begin with `FIRST_SHARE` and the second step: what is seen before tells allocations apart the least and would
+    cost the most, a whole validation every few steps. Small runs have fewer points than asked, because two of them
+    would fall on one step.
     """
     if total_steps < 1:
         return ()
+    first = min(max(math.ceil(FIRST_SHARE * total_steps), 2), total_steps)
     shares = (index / (evaluations - 1) for index in range(evaluations))
-    return tuple(sorted({round(total_steps**share) for share in shares} | {total_steps}))
+    return tuple(sorted({round(first * (total_steps / first) ** share) for share in shares} | {total_steps}))
 
 
 def final_evaluation_steps(total_steps: int, evaluations: int) -> tuple[int, ...]:

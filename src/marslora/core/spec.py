@@ -57,7 +57,7 @@ class DataSpec(Record):
     image_folder: str | None = None
     """The folder that relative image paths start from; None: the folder of the data file."""
     max_examples: int | None = Field(None, gt=0)
-    max_validation: int = Field(512, gt=0)
+    max_validation: int = Field(256, gt=0)
     """At most so many validation rows are used for a measurement."""
     max_length: int | None = Field(None, gt=0)
     """Longer rows are refused (never cut: a cut could remove image tokens)."""
@@ -125,8 +125,8 @@ class TrainingSpec(Record):
     adapter: KindSpec = KindSpec(name="lora")
     gradient_checkpointing: bool = False
     evaluations: int = Field(12, gt=1)
-    """Validation points of a full run, spaced evenly in the logarithm of the examples seen; of the final run also as many
-    spaced evenly in the examples themselves."""
+    """Validation points of a full run, even in the logarithm of the examples seen; the final run has as many more,
+    even in the examples themselves."""
     keep: Literal["best", "last"] = "best"
     """Which point the final run hands back: that of lowest validation loss among its ``evaluations``, or its end."""
     objectives: tuple[ObjectiveSpec, ...] = ()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from marslora.core.allocation import Allocation
 from marslora.core.runs import Run
+from marslora.core.schedule import FIRST_SHARE
 from marslora.core.seeds import derive
 from marslora.laws import _joint
 from marslora.strategies._base import Problem, usable
@@ -20,8 +21,6 @@ NUM_DRAWS = 2000
 REAL_SHARE = 0.5
 """Share of a cell's departure from the law that is its own: with one seed it cannot be told from luck."""
 LEAST_CELLS = 2
-FIRST_SHARE = 1 / 256
-"""Earlier than this share of a full run (and than one step) nothing is read."""
 
 
 @lru_cache(maxsize=256)
@@ -38,7 +37,7 @@ def joint_outlook(problem: Problem, runs: tuple[Run, ...]) -> Outlook | None:
 
 
 def curves_of(problem: Problem, runs: Sequence[Run]) -> list[_joint.CellCurve]:
-    """The later points of the furthest run of each candidate, in the law's coordinates."""
+    """The furthest run of each candidate, without its very first points, in the law's coordinates."""
     begin = max(problem.batch_size, FIRST_SHARE * problem.full_examples)
     furthest: dict[Allocation, Run] = {}
     for run in sorted(filter(usable, runs), key=lambda run: run.last_examples):

@@ -37,15 +37,15 @@ def test_every_step_learns(total, warmup, decay):
 
 
 def test_evaluation_points_are_even_in_the_logarithm():
-    steps = evaluation_steps(1024, 11)
-    assert steps == tuple(2**power for power in range(11))
+    assert evaluation_steps(1024, 9) == tuple(2**power for power in range(2, 11))
+    assert evaluation_steps(128, 7) == tuple(2**power for power in range(1, 8))
 
 
 @given(st.integers(1, 10**6), st.integers(2, 60))
-def test_evaluation_points_rise_from_the_first_step_to_the_last(total, evaluations):
+def test_evaluation_points_rise_from_early_on_to_the_last_step(total, evaluations):
     steps = evaluation_steps(total, evaluations)
     assert list(steps) == sorted(set(steps))
-    assert steps[0] == 1
+    assert total / 256 <= steps[0] <= max(2, total / 256 + 1)
     assert steps[-1] == total
     assert len(steps) <= evaluations
 
