@@ -7,7 +7,6 @@ import math
 from marslora.core.errors import ConfigError
 from marslora.core.spec import TrainingSpec
 
-
 FIRST_SHARE = 1 / 256
 """Of a full run: nothing is measured before."""
 
