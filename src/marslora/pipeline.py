@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -137,6 +138,7 @@ class Pipeline:
         self.study.write("prepared.json", prepared, inputs)
         return prepared
 
+    @cached_property
     def problem(self) -> Problem:
         """What the strategy has to solve."""
         spec = self.study.spec
@@ -163,7 +165,7 @@ class Pipeline:
 
     def calibrate(self) -> list[Run]:
         """Measure what the strategy asks for, round after round; every observation is kept as it comes."""
-        problem, strategy = self.problem(), self.strategy()
+        problem, strategy = self.problem, self.strategy()
         for number in range(1, MAX_ROUNDS + 1):
             runs = self.study.runs()
             members = strategy.propose(problem, runs)
@@ -199,7 +201,7 @@ class Pipeline:
         if (known := self.study.read("decision.json", Decision, inputs)) is not None:
             return known
         self.listener.stage("Fitting the laws")
-        decision = self.strategy().decide(self.problem(), runs)
+        decision = self.strategy().decide(self.problem, runs)
         self.study.write_json("laws.json", [law.model_dump(mode="json") for law in decision.laws], inputs)
         self.study.write("decision.json", decision, inputs)
         return decision
@@ -223,7 +225,7 @@ class Pipeline:
         None where that is the chosen allocation: there is nothing else to train.
         """
         chosen = self.decide().chosen
-        allocation = equal_uniform(self.problem(), chosen)
+        allocation = equal_uniform(self.problem, chosen)
         if allocation == chosen:
             self.listener.note(f"The chosen ranks are uniform already ({chosen}): no other baseline is trained.")
             return None
@@ -245,7 +247,7 @@ class Pipeline:
             module_ranks=info.module_ranks(allocation),
             full_modules=full_modules(info, spec.training),
             stacked=info.stacked(allocation),
-            full_examples=self.problem().full_examples,
+            full_examples=self.problem.full_examples,
             start_folder=str(self.study.path("members", started.id)) if started else None,
             output_folder=str(self.study.path(name)),
             cache_folder=str(self.study.path("cache")),

@@ -273,7 +273,7 @@ def test_a_uniform_choice_is_its_own_baseline(tmp_path, monkeypatch):
 
 def test_the_uniform_baseline_has_about_as_many_parameters(tmp_path):
     with Study.create(tmp_path, spec()) as study:
-        problem = Pipeline(study).problem()
+        problem = Pipeline(study).problem
     uniform = equal_uniform(problem, Allocation.of(vision=4, projector=16, language=64))
     assert uniform == Allocation.of(vision=34, projector=16, language=34)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from marslora.core.comparison import Compared, Comparison
 from marslora.core.decision import Interval
+from marslora.report.figures._labels import margins, positions, share
 from marslora.report.figures._style import (
     ACCENT,
     DASHES,
@@ -127,13 +128,17 @@ def _costs(comparison: Comparison, methods: Sequence[Compared]) -> Picture:
     own = comparison.reference.cost
     unit = own.flops if own and own.flops else 1.0
     dearness = [cost.flops / unit for _, cost, _ in known]
+    names = [text(method.name) for method, _, _ in known]
+    wide = margins(dearness)
+    tall = margins([found.value for _, _, found in known])
+    points = [(share(x, wide), share(found.value, tall)) for x, (_, _, found) in zip(dearness, known, strict=True)]
     trace = {
         "type": "scatter",
         "mode": "markers+text",
         "x": dearness,
         "y": [found.value for _, _, found in known],
-        "text": [text(method.name) for method, _, _ in known],
-        "textposition": "top center",
+        "text": names,
+        "textposition": positions(points, names),
         "textfont": {"size": 11, "color": MUTED},
         "customdata": [[short(cost.seconds), short(method.num_trainable)] for method, cost, _ in known],
         "marker": {"size": 11, "color": [ACCENT if m is comparison.reference else "@r4" for m, _, _ in known]},
@@ -141,14 +146,13 @@ def _costs(comparison: Comparison, methods: Sequence[Compared]) -> Picture:
     }
     apart = short(max(dearness) / min(dearness)) if dearness else ""
     said = f"The dearest run took {apart} times the operations of the cheapest." if dearness else ""
-    wide = [min(dearness) - 0.03, max(dearness) + 0.03] if dearness else [0, 1]
     return Picture(
         name="costs",
         title="Loss against cost",
         traces=[trace],
         layout=frame(
             axis(f"floating-point operations of a run, {comparison.reference.name} = 1", range=wide, nticks=6),
-            axis(f"{METRICS[comparison.metric]} {UNIT}"),
+            axis(f"{METRICS[comparison.metric]} {UNIT}", range=tall),
             showlegend=False,
         ),
         caption=f"{said} Down and to the left is better.".strip(),

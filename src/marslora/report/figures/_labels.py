@@ -1,0 +1,59 @@
+"""Where the names of points go so that they do not cover each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+Place = tuple[float, float]
+LETTER, LINE = 0.011, 0.055
+"""Width of a letter and height of a line, as shares of a wide picture's axes."""
+GAP = 0.02
+POSITIONS: dict[str, Place] = {
+    "top center": (0, 1), "bottom center": (0, -1), "middle right": (1, 0), "middle left": (-1, 0),
+    "top right": (1, 1), "bottom right": (1, -1), "top left": (-1, 1), "bottom left": (-1, -1),
+}  # fmt: skip
+"""Plotly's text positions and the direction that they lie in, the ones to prefer first."""
+
+
+def margins(values: Sequence[float]) -> list[float]:
+    """An axis' range with room for points and names at its ends."""
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    room = 0.12 * (high - low) or 0.1
+    return [low - room, high + room]
+
+
+def share(value: float, ends: Sequence[float]) -> float:
+    """How far along an axis a value lies."""
+    return (value - ends[0]) / (ends[1] - ends[0])
+
+
+def positions(points: Sequence[Place], names: Sequence[str]) -> list[str]:
+    """Of each name, the position in which it covers least of the points and of the names placed before it.
+
+    ``points``: shares of the axes, from 0 to 1.
+    """
+    taken = [(x, y, GAP, LINE / 2) for x, y in points]
+    chosen: list[str] = []
+    for (x, y), name in zip(points, names, strict=True):
+        boxes = {position: _box(x, y, way, len(name) * LETTER) for position, way in POSITIONS.items()}
+        best = min(boxes, key=lambda position: sum(_overlap(boxes[position], other) for other in taken))
+        taken.append(boxes[best])
+        chosen.append(best)
+    return chosen
+
+
+Box = tuple[float, float, float, float]
+"""Centre, width and height."""
+
+
+def _box(x: float, y: float, way: Place, width: float) -> Box:
+    across, up = way
+    return x + across * (width / 2 + GAP), y + up * (LINE / 2 + GAP), width, LINE
+
+
+def _overlap(one: Box, other: Box) -> float:
+    """The area that two boxes share, and what of the first lies outside the picture."""
+    across = min(one[0] + one[2] / 2, other[0] + other[2] / 2) - max(one[0] - one[2] / 2, other[0] - other[2] / 2)
+    up = min(one[1] + one[3] / 2, other[1] + other[3] / 2) - max(one[1] - one[3] / 2, other[1] - other[3] / 2)
+    outside = max(one[0] + one[2] / 2 - 1, 0.0) + max(one[2] / 2 - one[0], 0.0)
+    return max(across, 0.0) * max(up, 0.0) + outside * one[3]
