@@ -92,6 +92,7 @@ def search(
     strategy: str = "mars",
     budget: float | str | None = None,
     max_parameters: int | None = None,
+    max_memory: int | str | None = None,
     max_rank: int | None = None,
     calibration_adapter: str | None = None,
     training: Mapping[str, Any] | None = None,
@@ -118,6 +119,8 @@ def search(
         budget: Most run equivalents spent on calibration, e.g. ``0.5``; None leaves it to the strategy. With a limit on
             time or operations, e.g. ``"30m"``, ``"1e15flops"`` or ``"0.5,2h"``, no round begins that would exceed it.
         max_parameters: Allocations with more trainable parameters are not candidates.
+        max_memory: The same in bytes, e.g. ``"500MB"``: 16 for a trainable parameter (its weight, gradient and AdamW's
+            two moments). The base and its activations, which rank hardly changes, come on top: see `inspect`.
         max_rank: The largest rank of any part, such as vLLM's ``max_lora_rank``; ladders end there.
         calibration_adapter: What calibration runs train, typically ``lora``; None: the final run's adapter.
         training: Fields of `TrainingSpec`, e.g. ``{"epochs": 2, "learning_rate": 1e-4}``.
@@ -147,6 +150,7 @@ def search(
             "strategy": {"name": strategy},
             "budget": asked.runs,
             "max_parameters": max_parameters,
+            "max_memory": max_memory,
             "max_rank": max_rank,
             "seed": seed,
             "adapter": {"name": calibration_adapter} if calibration_adapter else None,

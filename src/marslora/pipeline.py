@@ -155,7 +155,7 @@ class Pipeline:
             ),
             seed=spec.search.seed,
             budget=spec.search.budget,
-            max_parameters=spec.search.max_parameters,
+            max_parameters=spec.search.most_parameters,
         )
 
     def strategy(self) -> AbstractStrategy:

@@ -11,7 +11,7 @@ from marslora.core.errors import ConfigError, StudyError
 from marslora.core.ladders import space_of
 from marslora.core.runs import Failure
 from marslora.core.schedule import full_examples
-from marslora.core.spec import DataSpec, StudySpec, TrainingSpec
+from marslora.core.spec import DataSpec, SearchSpec, StudySpec, TrainingSpec
 from marslora.pipeline import Pipeline, equal_uniform
 from marslora.store.stamps import stamps
 from marslora.store.study import Study
@@ -224,7 +224,7 @@ def test_larger_allocations_are_no_candidates(tmp_path):
 def test_no_allocation_small_enough_is_said(tmp_path):
     with (
         Study.create(tmp_path, spec(search={"max_parameters": 100})) as study,
-        pytest.raises(ConfigError, match="`max_parameters` = 100 leaves no allocation: the smallest has 1152"),
+        pytest.raises(ConfigError, match=r"no allocation has at most 100 trainable .*: the smallest has 1152"),
     ):
         Pipeline(study).decide()
 
@@ -251,8 +251,25 @@ def test_ladders_end_at_the_largest_rank():
 
 
 def test_limits_that_are_not_set_are_not_in_the_digest():
-    assert not {"max_parameters", "max_rank"} & set(spec().search.model_dump())
+    assert not {"max_parameters", "max_memory", "max_rank"} & set(spec().search.model_dump())
     assert spec(search={"max_parameters": 10}).digest() != spec(search={}).digest()
+
+
+def test_memory_is_a_limit_on_parameters():
+    assert SearchSpec().most_parameters is None
+    assert SearchSpec(max_memory="1MB").most_parameters == 62_500
+    assert SearchSpec(max_memory="1MiB").most_parameters == 65_536
+    assert SearchSpec(max_memory="1MB", max_parameters=9).most_parameters == 9
+    assert SearchSpec(max_memory=320, max_parameters=90).most_parameters == 20
+    with pytest.raises(ConfigError, match="max_memory"):
+        SearchSpec.parse({"max_memory": "much"}, "search")
+
+
+def test_candidates_keep_to_the_memory(tmp_path):
+    with Study.create(tmp_path, spec(search={"max_memory": 16 * 5000})) as study:
+        problem = Pipeline(study).problem
+    counts = [problem.count_parameters(allocation) for allocation in problem.candidates()]
+    assert counts and max(counts) <= 5000 < max(map(problem.count_parameters, problem.space.allocations()))
 
 
 def test_a_uniform_choice_is_its_own_baseline(tmp_path, monkeypatch):

@@ -79,6 +79,14 @@ MaxParameters = Annotated[
     int | None,
     typer.Option(help="Choose none with more trainable parameters.", min=1, rich_help_panel=HOW),
 ]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        help="Choose none whose trained parameters, gradients and optimizer take more: 500MB, 2GiB.",
+        metavar="BYTES",
+        rich_help_panel=HOW,
+    ),
+]
 MaxRank = Annotated[
     int | None,
     typer.Option(help="The largest rank of any part, e.g. vLLM's max_lora_rank.", min=1, rich_help_panel=HOW),

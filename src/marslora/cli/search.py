@@ -26,6 +26,7 @@ def command(
     strategy: options.Strategy = None,
     budget: options.Budget = None,
     max_parameters: options.MaxParameters = None,
+    max_memory: options.MaxMemory = None,
     max_rank: options.MaxRank = None,
     sweep: options.Sweep = None,
     seed: options.Seed = None,
@@ -104,7 +105,7 @@ def _given(words: Mapping[str, Any]) -> dict[str, Any]:
         "search": {
             "strategy": {"name": words["strategy"], "options": {"sweep": words["sweep"]}},
             "adapter": {"name": words["calibrate"]},
-            **named("budget", "max_parameters", "max_rank", "seed"),
+            **named("budget", "max_parameters", "max_memory", "max_rank", "seed"),
         },
         "ranks": _settings.ranks(words["ranks"]) if words["ranks"] else None,
     }

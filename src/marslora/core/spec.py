@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import ByteSize, Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from marslora.core.allocation import Allocation, Space
 from marslora.core.parts import ModelInfo
@@ -14,6 +14,10 @@ PACKED_ADAPTERS = ("lora",)
 """The adapters of this package whose runs can share one model while ranks are compared."""
 LORA_VARIANTS = ("use_rslora", "use_dora")
 """Options of the adapter `lora`, named as in `peft.LoraConfig`."""
+
+
+BYTES_PER_PARAMETER = 16
+"""Of training: a weight, its gradient and AdamW's two moments in float32."""
 
 
 class KindSpec(Record):
@@ -183,14 +187,22 @@ class SearchSpec(Record):
     """What calibration runs train; None: the adapter of the final run."""
     max_parameters: int | None = Field(None, gt=0)
     """Allocations with more trainable parameters, those of parts trained whole included, are not candidates."""
+    max_memory: ByteSize | None = Field(None, gt=0)
+    """The same in bytes (``500MB``, ``2GiB``) of training memory that grows with rank, `BYTES_PER_PARAMETER` each."""
     max_rank: int | None = Field(None, gt=0)
     """The largest rank of any part, such as vLLM's ``max_lora_rank``."""
+
+    @property
+    def most_parameters(self) -> int | None:
+        """The tighter of ``max_parameters`` and ``max_memory``, as trainable parameters."""
+        by_memory = None if self.max_memory is None else self.max_memory // BYTES_PER_PARAMETER
+        return min((most for most in (self.max_parameters, by_memory) if most is not None), default=None)
 
     @model_serializer(mode="wrap")
     def _without_later_fields(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """What came later and is not set is not written, so that such a study has the digest it had before."""
         values: dict[str, Any] = serialize(self)
-        later = ("adapter", "max_parameters", "max_rank")
+        later = ("adapter", "max_parameters", "max_memory", "max_rank")
         return {key: value for key, value in values.items() if key not in later or value is not None}
 
 

@@ -57,7 +57,7 @@ class ReportData:
     @property
     def num_allocations(self) -> int:
         """Allocations that could be chosen: what an exhaustive grid would train."""
-        most = self.spec.search.max_parameters
+        most = self.spec.search.most_parameters
         if most is None:
             return len(self.spec.space)
         return sum(self.num_trainable(allocation) <= most for allocation in self.spec.space.allocations())

@@ -51,8 +51,8 @@ class Problem:
         if not counts:
             return "`ranks` has no allocation that trains anything: every rank is 0. Add a rank above 0."
         return (
-            f"`max_parameters` = {self.max_parameters} leaves no allocation: the smallest has {min(counts)}. "
-            "Raise it or add smaller ranks."
+            f"no allocation has at most {self.max_parameters} trainable parameters (`max_parameters`, or `max_memory` "
+            f"at 16 bytes each): the smallest has {min(counts)}. Raise the limit or add smaller ranks."
         )
 
     def candidates(self) -> tuple[Allocation, ...]:

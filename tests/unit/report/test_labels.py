@@ -15,7 +15,7 @@ def test_a_name_alone_stands_above_its_point():
 def test_near_points_have_their_names_apart():
     points, names = [(0.5, 0.5), (0.5, 0.52), (0.52, 0.5)], ["uniform", "eva", "dora"]
     boxes = [
-        _box(x, y, POSITIONS[position], 0.011 * len(name))
+        _box(x, y, POSITIONS[position], 0.018 * len(name))
         for (x, y), name, position in zip(points, names, positions(points, names), strict=True)
     ]
     assert all(_overlap(a, b) == 0 for number, a in enumerate(boxes) for b in boxes[:number])

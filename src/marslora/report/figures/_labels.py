@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 Place = tuple[float, float]
-LETTER, LINE = 0.011, 0.055
-"""Width of a letter and height of a line, as shares of a wide picture's axes."""
+LETTER, LINE = 0.018, 0.055
+"""Width of a letter and height of a line, as shares of the axes of a picture of half a page."""
 GAP = 0.02
 POSITIONS: dict[str, Place] = {
     "top center": (0, 1), "bottom center": (0, -1), "middle right": (1, 0), "middle left": (-1, 0),
