@@ -2,10 +2,10 @@
 
     python benchmarks/tables/build.py [--tables both small ...] [--work FOLDER]
 
-Each table is one parquet file beside this script, or in `large/`: many allocations, one seed. A cell is a full run
-(warm-up, stable, decay), its curve validated at points even in the logarithm of the examples seen. The five tasks also
-have runs of one part alone on fewer rows, for searches that measure parts apart. Runs are checkpointed in the working
-folder: broken off, the script goes on.
+Each table is one parquet file beside this script, in `large/` (many allocations, one seed) or in `held_out/` (made
+after the constants of the search were set). A cell is a full run (warm-up, stable, decay), its curve validated at
+points even in the logarithm of the examples seen. The five tasks also have runs of one part alone on fewer rows, for
+searches that measure parts apart. Runs are checkpointed in the working folder: broken off, the script goes on.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ class Plan:
     examples: int | None = None
     """Examples of a full run, where not the task's own."""
     seeds: tuple[int, ...] = (0, 1, 2)
+    folder: str = ""
+    """Beside this script."""
     base: scenes.Task = field(init=False)
 
     def __post_init__(self) -> None:
@@ -122,6 +124,14 @@ PLANS = {
         language=(2, 4, 8, 16, 32, 64),
         examples=1200,
         seeds=(0,),
+        folder="large",
+    ),
+    "vision_600": Plan(
+        task="vision", description="`vision` with 600 rows, at twice the rate.", num_train=600, learning_rate=2e-3,
+        seeds=(0, 1), folder="held_out",
+    ),
+    "language_300": Plan(
+        task="language", description="`language` with 300 rows.", num_train=300, seeds=(0, 1), folder="held_out"
     ),
 }  # fmt: skip
 
@@ -228,7 +238,7 @@ def main() -> None:
     given = parser.parse_args()
     for name in given.tables:
         plan = PLANS[name]
-        build(name, plan, given.work).save(given.out / ("large" if len(plan.seeds) == 1 else "") / f"{name}.parquet")
+        build(name, plan, given.work).save(given.out / plan.folder / f"{name}.parquet")
 
 
 if __name__ == "__main__":
