@@ -14,15 +14,16 @@ BEST = "best_state.safetensors"
 
 
 class Best:
-    """What a change was at the best point of its run; until there is one, as it began."""
+    """What a change was at the best point of its run."""
 
     def __init__(self, change: AbstractChange):
         self.change = change
-        self.state = self._now()
+        self.state: dict[str, Tensor] = {}
+        """Empty until there is such a point."""
 
     def take(self) -> None:
         """This is the best point."""
-        self.state = self._now()
+        self.state = {name: tensor.clone() for name, tensor in self.change.state().items()}
 
     def restore(self) -> None:
         """Make the change what it was there."""
@@ -30,11 +31,10 @@ class Best:
 
     def save(self, checkpoint: Path) -> None:
         """Write it into a checkpoint."""
-        save_file(self.state, checkpoint / BEST)
+        if self.state:
+            save_file(self.state, checkpoint / BEST)
 
     def load(self, checkpoint: Path) -> None:
         """Go on from a checkpoint."""
-        self.state = load_file(checkpoint / BEST)
-
-    def _now(self) -> dict[str, Tensor]:
-        return {name: tensor.clone() for name, tensor in self.change.state().items()}
+        if (checkpoint / BEST).exists():
+            self.state = load_file(checkpoint / BEST)

@@ -203,7 +203,7 @@ class _FinalRun:
 
     def _keep(self, progress: Progress) -> int | None:
         """Go back to the best point, if that is not the end; its examples."""
-        if self.best is None or progress.best is None or progress.best == len(progress.examples) - 1:
+        if self.best is None or not self.best.state or progress.best in (None, len(progress.examples) - 1):
             return None
         self.best.restore()
         return progress.examples[progress.best]
