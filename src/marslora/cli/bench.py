@@ -39,7 +39,9 @@ Reference = Annotated[
 ]
 Cost = Annotated[
     list[float] | None,
-    typer.Option(help="Full runs, the final one included, at which families are compared. Repeatable. 1.15 and 1.4."),
+    typer.Option(
+        help="Full runs, the final one included, at which families are compared. Repeatable. 1.15 and 1.4.", min=1.0
+    ),
 ]
 MaxShare = Annotated[
     list[float] | None,

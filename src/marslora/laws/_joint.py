@@ -6,8 +6,9 @@ at once. The curve ``m`` is that of the run seen furthest, read as it is and car
 logarithms of the ranks, so that allocations lend each other strength and unmeasured ones have a delay too; with time
 they wander. So a run that is ahead shows what awaits the slow ones, such as a floor where ranks stop to matter.
 
-A loss is that of the best point so far, which is what a final run keeps. Where the reference has turned upwards, others
-turn later, but perhaps too early to get as low: each somewhere between the time and the loss of the reference's turn.
+A loss is that of the best point so far, which is what a final run keeps. The reference turns upwards after some passes
+over the rows, if it has not yet. Others turn later, but perhaps too early to get as low: each somewhere between the
+time and the loss of the reference's turn.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ LEAST_OWN = 0.05
 """A cell's own departure from the quadratic is no less, in e-folds of time."""
 DRIFT = 0.05
 """How far the coefficients wander in one e-fold of time; a cell's own delay wanders by half of it."""
-NEVER = 1e6
-"""A log time that never comes."""
+TURN_PASSES, TURN_WIDTH = 8.0, 0.7
+"""The loss of the fastest turns upwards after so many passes over the rows: median, and width in units of e."""
 BEND = 0.25
 """How much the slope of the reference may change in one e-fold beyond its end, relative to it."""
 
@@ -67,11 +68,12 @@ class Reference:
         best = min((c for c in curves if c.end >= furthest - 0.01), key=lambda c: float(c.y_N[-1]))
         return cls(best.log_t_N, best.y_N, int(np.argmin(best.y_N)) + 1)
 
-    @property
-    def turn(self) -> float:
-        """Log time of its lowest point, if it has risen since by more than noise; else `NEVER`."""
-        has_risen = self.y_N[-1] - self.y_N[self.falling - 1] > 2 * NOISE
-        return float(self.log_t_N[self.falling - 1]) if has_risen else NEVER
+    def turns(self, log_rows: float, num: int, rng: np.random.Generator) -> Array:
+        """Log time of its lowest point, (S, 1): as seen, if it has risen since by more than noise; else S draws."""
+        if self.y_N[-1] - self.y_N[self.falling - 1] > 2 * NOISE:
+            return np.full((num, 1), self.log_t_N[self.falling - 1])
+        turn_S1 = log_rows + np.log(TURN_PASSES) + TURN_WIDTH * rng.normal(size=(num, 1))
+        return np.maximum(turn_S1, self.log_t_N[-1])
 
     @property
     def slope(self) -> float:
@@ -117,7 +119,7 @@ class Reference:
         slope_S1 = np.maximum(self.slope + NOISE * rng.normal(size=(num, 1)), 0.0)
         bend, width = self.bend
         bend_S1 = min(bend, 0.0) + width * rng.normal(size=(num, 1))
-        ahead_SC = np.maximum(np.minimum(log_t_SC, self.turn) - self.log_t_N[-1], 0.0)
+        ahead_SC = np.maximum(log_t_SC - self.log_t_N[-1], 0.0)
         kept_SC = np.exp(np.minimum(bend_S1 / np.maximum(slope_S1, 0.05), 0.5) * ahead_SC / 2)
         total: Array = np.interp(log_t_SC, self.log_t_N, low_N) - slope_S1 * kept_SC * ahead_SC
         return total
@@ -164,9 +166,12 @@ class Joint:
     delays: dict[tuple[float, ...], Delay]
     """Measured ones, by the cell's place among the ranks."""
 
-    def draws(self, x_CM: Array, log_t: float, num: int, rng: np.random.Generator, real_share: float) -> Array:
+    def draws(
+        self, x_CM: Array, log_t: float, log_rows: float, num: int, rng: np.random.Generator, real_share: float
+    ) -> Array:
         """Lowest log loss of C cells up to a time in ``num`` draws, (num, C).
 
+        ``log_rows``: logarithm of the training rows, of which passes are counted.
         ``real_share``: how much of a cell's departure is its own rather than the luck of its seed.
         """
         features_CQ = features(x_CM)
@@ -187,8 +192,9 @@ class Joint:
         width_Q[1 + x_CM.shape[1] :] /= 2
         delay_SC += (rng.normal(size=(num, len(width_Q))) * width_Q) @ features_CQ.T * np.sqrt(ahead_C)
         delay_SC += rng.normal(size=delay_SC.shape) * DRIFT / 2 * np.sqrt(ahead_C) * real_share
+        turn_S1 = self.reference.turns(log_rows, num, rng)
         before_turn_SC = rng.random((num, 1)) * np.maximum(delay_SC, 0.0)
-        loss_SC = self.reference.draws(np.minimum(log_t - delay_SC, self.reference.turn - before_turn_SC), rng)
+        loss_SC = self.reference.draws(np.minimum(log_t - delay_SC, turn_S1 - before_turn_SC), rng)
         total: Array = loss_SC + OWN_LOSS * rng.normal(size=loss_SC.shape)
         return total
 

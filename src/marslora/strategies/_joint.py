@@ -32,7 +32,8 @@ def joint_outlook(problem: Problem, runs: tuple[Run, ...]) -> Outlook | None:
     x_CM = coordinates(problem, problem.candidates())
     rng = np.random.default_rng(derive(problem.seed, "joint law"))
     log_t = float(np.log(problem.full_examples))
-    log_SC = _joint.fit(curves).draws(x_CM, log_t, NUM_DRAWS, rng, REAL_SHARE)
+    log_rows = float(np.log(problem.num_train))
+    log_SC = _joint.fit(curves).draws(x_CM, log_t, log_rows, NUM_DRAWS, rng, REAL_SHARE)
     return Outlook(loss_C=np.exp(log_SC.mean(axis=0)), loss_SC=np.exp(log_SC), noise=float("inf"))
 
 

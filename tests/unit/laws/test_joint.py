@@ -29,8 +29,8 @@ def cells(curve, last, places=PLACES):
     return [_joint.CellCurve(x, log_t, curve(log_t - d)) for x, d in zip(places, delay(places), strict=True)]
 
 
-def draws(curves, log_t, num=2000, places=PLACES):
-    return _joint.fit(curves).draws(places, log_t, num, np.random.default_rng(0), 0.5)
+def draws(curves, log_t, log_rows=20.0, num=2000, places=PLACES):
+    return _joint.fit(curves).draws(places, log_t, log_rows, num, np.random.default_rng(0), 0.5)
 
 
 def test_delays_are_read_off_the_curves():
@@ -78,6 +78,15 @@ def test_where_the_fast_turned_the_slower_turn_higher_but_later():
     assert loss_SC[:, behind.argmax()].std() > 2 * loss_SC[:, fastest].std()
 
 
+def test_many_passes_end_the_fall_and_one_pass_does_not():
+    curves, fastest = cells(falling, 5.0), int(delay(PLACES).argmin())
+    once = draws(curves, 7.0, log_rows=7.0)
+    often = draws(curves, 7.0, log_rows=7.0 - np.log(30))
+    assert often[:, fastest].mean() > once[:, fastest].mean() + 0.1
+    assert often[:, fastest].std() > once[:, fastest].std()
+    assert often.mean(axis=0).argmin() == fastest
+
+
 def test_the_lowest_so_far_is_what_counts_however_long_it_lasts():
     loss_C = draws(cells(turning, 9.0), 9.0).mean(axis=0)
     assert draws(cells(turning, 9.0), 12.0).mean(axis=0) == pytest.approx(loss_C, abs=0.03)
@@ -88,6 +97,6 @@ def test_the_lowest_so_far_is_what_counts_however_long_it_lasts():
 def test_units_of_time_and_loss_do_not_matter(later, louder):
     plain = cells(falling, 6.0)
     moved = [_joint.CellCurve(c.x_M, c.log_t_N + later, c.y_N + louder) for c in plain]
-    one = draws(plain, 7.0, num=50)
-    other = draws(moved, 7.0 + later, num=50)
+    one = draws(plain, 7.0, log_rows=5.0, num=50)
+    other = draws(moved, 7.0 + later, log_rows=5.0 + later, num=50)
     assert np.allclose(one, other - louder, atol=1e-6)
