@@ -73,7 +73,8 @@ class Reference:
         if self.y_N[-1] - self.y_N[self.falling - 1] > 2 * NOISE:
             return np.full((num, 1), self.log_t_N[self.falling - 1])
         turn_S1 = log_rows + np.log(TURN_PASSES) + TURN_WIDTH * rng.normal(size=(num, 1))
-        return np.maximum(turn_S1, self.log_t_N[-1])
+        later: Array = np.maximum(turn_S1, self.log_t_N[-1])
+        return later
 
     @property
     def slope(self) -> float:
