@@ -45,9 +45,10 @@ def evaluation_steps(total_steps: int, evaluations: int) -> tuple[int, ...]:
 
 
 def final_evaluation_steps(total_steps: int, evaluations: int) -> tuple[int, ...]:
-    """The same for a final run, with as many steps spaced evenly: its best point, which is kept, may come late."""
-    even = (math.ceil(index * total_steps / evaluations) for index in range(1, evaluations + 1))
-    return tuple(sorted({*evaluation_steps(total_steps, evaluations), *even} - {0}))
+    """The same for a final run, but evenly spaced after the beginning: its best point, which is kept, may come late."""
+    even = [math.ceil(index * total_steps / evaluations) for index in range(1, evaluations + 1)]
+    early = [step for step in evaluation_steps(total_steps, evaluations) if step < even[0]]
+    return tuple(dict.fromkeys([*early, *even])) if total_steps else ()
 
 
 def full_examples(training: TrainingSpec, num_train: int) -> int:

@@ -129,8 +129,8 @@ class TrainingSpec(Record):
     adapter: KindSpec = KindSpec(name="lora")
     gradient_checkpointing: bool = False
     evaluations: int = Field(12, gt=1)
-    """Validation points of a full run, even in the logarithm of the examples seen; the final run has as many more,
-    even in the examples themselves."""
+    """Validation points of a full run, even in the logarithm of the examples seen; in the final run so many are even in
+    the examples themselves, and others come before."""
     keep: Literal["best", "last"] = "best"
     """Which point the final run hands back: that of lowest validation loss among its ``evaluations``, or its end."""
     objectives: tuple[ObjectiveSpec, ...] = ()
