@@ -42,6 +42,7 @@ from marslora.core.spec import (
     PackSpec,
     PrepareSpec,
     StudySpec,
+    TrackerSpec,
     TrainingSpec,
 )
 from marslora.executors._base import AbstractExecutor
@@ -54,6 +55,7 @@ from marslora.strategies.uniform import equal_uniform
 
 PREPARE = "marslora.engine.prepare:prepare"
 RUN_PACK = "marslora.engine.worker:run_pack"
+CHECK_TRACKERS = "marslora.finetune._trackers:check"
 RUN_FINAL = "marslora.finetune.worker:run_final"
 MAX_ROUNDS = 100
 SLACK = 1.1
@@ -100,12 +102,14 @@ class Pipeline:
     _prepared: Prepared | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """A kind that does not exist is said before anything is paid for."""
+        """A kind or a tracker that does not exist is said before anything is paid for."""
         training = self.study.spec.training
         kinds.check(optim, training.optimizer.name)
         for adapter in (training.adapter, self.study.spec.calibration.adapter):
             kinds.check(adapters, adapter.name)
         self.strategy()
+        if self.report_to:
+            Inline().run(CHECK_TRACKERS, [TrackerSpec(names=self.report_to)], lambda _: None)
 
     def prepare(self) -> Prepared:
         """Load the model, find its parts, read and encode every row; kept in ``prepared.json``.

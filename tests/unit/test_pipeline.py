@@ -229,6 +229,13 @@ def test_no_allocation_small_enough_is_said(tmp_path):
         Pipeline(study).decide()
 
 
+def test_a_tracker_that_does_not_exist_is_said_before_anything_is_read(tmp_path):
+    with Study.create(tmp_path, spec()) as study:
+        with pytest.raises(ConfigError, match="`report_to` names `nosuch`, which must be one of"):
+            Pipeline(study, report_to=("nosuch",))
+        assert not study.path("prepared.json").exists()
+
+
 def test_ladders_end_at_the_largest_rank():
     info = fake_training.INFO
     assert space_of(info, (4, 16, 64), max_rank=16) == Space.of(

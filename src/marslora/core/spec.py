@@ -327,6 +327,13 @@ class CountSpec(Record):
         return self.run.id
 
 
+class TrackerSpec(Record):
+    """Trackers of the final run, looked at before anything is paid for."""
+
+    names: tuple[str, ...]
+    """As `transformers` calls them."""
+
+
 class PrepareSpec(Record):
     """What is looked at before anything is trained: the model's parts and every row of data."""
 

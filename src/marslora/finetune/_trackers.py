@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from transformers.integrations import integration_utils
 
 from marslora.core.errors import ConfigError, MissingDependencyError
+from marslora.core.runs import Event
+from marslora.core.spec import TrackerSpec
+
+
+def check(spec: TrackerSpec, _: Callable[[Event], None]) -> None:
+    """The same for whoever plans a final run."""
+    check_trackers(spec.names)
 
 
 def check_trackers(names: tuple[str, ...]) -> None:

@@ -32,7 +32,7 @@ class MarsStrategy(AbstractStrategy):
         """How much is measured, and what counts as equal."""
 
         cost: float = 0.25
-        """Run equivalents of calibration where the problem has no budget; more found nothing better (docs/search.md)."""
+        """Run equivalents of calibration where the problem has no budget. More found nothing better."""
         arms_from: float = 0.8
         """Budget from which each part is also measured alone; below it all goes into allocations."""
         arm_steps: int = 8
