@@ -21,6 +21,7 @@ from marslora.core.allocation import Allocation
 from marslora.core.budget import Limit
 from marslora.core.decision import Decision
 from marslora.core.errors import ConfigError, StudyError, named
+from marslora.core.meter import Meter
 from marslora.core.packs import describe_members, group_members, shared_out
 from marslora.core.parts import ModelInfo
 from marslora.core.runs import (
@@ -353,31 +354,6 @@ def export(study: Study, names: Sequence[str] = ()) -> list[Path]:
         output = study.path("exports", name)
         written += exporter.export(decision, prepared.info, study.spec.training, adapter, output)
     return written
-
-
-@dataclass
-class Meter:
-    """Training examples of a calibration round, over all its packs, as one bar."""
-
-    totals: dict[str, int]
-    done: dict[str, float] = field(default_factory=dict)
-    task: str = "calibration"
-
-    @classmethod
-    def of(cls, packs: Sequence[PackSpec]) -> Meter:
-        """A meter at zero."""
-        return cls({pack.id: sum(member.until_examples for member in pack.members) for pack in packs})
-
-    def advance(self, step: Advance) -> Advance:
-        """The bar after a pack (``step.task`` is its id) has got further."""
-        if step.task not in self.totals:
-            return step
-        self.done[step.task] = step.done
-        return Advance(task=self.task, done=sum(self.done.values()), total=sum(self.totals.values()))
-
-    def finish(self, pack: str) -> Advance:
-        """The bar after a pack has ended, whether or not all its members got to their ends."""
-        return self.advance(Advance(task=pack, done=self.totals[pack], total=self.totals[pack]))
 
 
 def check_packed(spec: StudySpec) -> None:

@@ -18,6 +18,7 @@ from marslora.core import kinds
 from marslora.core.allocation import Allocation
 from marslora.core.comparison import Compared, Comparison, ComparisonSpec, MethodRun, MethodSpec, Recipe, training_of
 from marslora.core.errors import ConfigError, MarsloraError, named
+from marslora.core.meter import Meter
 from marslora.core.parts import ModelInfo
 from marslora.core.record import Record
 from marslora.core.runs import Advance, Counted, Event, Failure, FinalResult, Prepared
@@ -25,7 +26,7 @@ from marslora.core.schedule import full_examples
 from marslora.core.spec import CountSpec, FinalSpec
 from marslora.executors._base import AbstractExecutor
 from marslora.executors.inline import Inline
-from marslora.pipeline import Listener, Meter, Pipeline, Silent, digest, full_modules
+from marslora.pipeline import Listener, Pipeline, Silent, digest, full_modules
 from marslora.recipes._find import find
 from marslora.store.study import Study
 
