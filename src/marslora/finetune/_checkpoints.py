@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,8 @@ class Progress(Record):
     @property
     def best(self) -> int | None:
         """Which validation point since training began is the lowest; None where there is none."""
-        points = [point for point, examples in enumerate(self.examples) if examples]
+        trained = [point for point, examples in enumerate(self.examples) if examples]
+        points = [point for point in trained if math.isfinite(self.validation_curve[point])]
         return min(points, key=self.validation_curve.__getitem__, default=None)
 
     def seen(self, examples: int, loss: float) -> Progress:

@@ -57,3 +57,5 @@ def test_the_model_as_it_came_is_no_point_of_the_run():
     assert progress.best is None
     assert progress.seen(0, 1.0).best is None
     assert progress.seen(0, 1.0).seen(8, 2.0).seen(16, 1.5).seen(24, 1.7).best == 2
+    assert progress.seen(8, float("nan")).best is None
+    assert progress.seen(8, float("nan")).seen(16, 1.5).seen(24, float("inf")).best == 1
