@@ -34,7 +34,7 @@ def test_a_word_is_a_family():
         ("mars@-1", "found '-1'"),
         ("successive_halving:eta=4,first_rung", "must look like STRATEGY"),
         ("mars:cost=[", r"`--strategy mars:cost=\[`: a value is no YAML, found '\['"),
-        ("mars:cost=few", "`cost` of MarsStrategy must be of the kind of 0.5, found 'few'"),
+        ("mars:cost=few", "`cost` of MarsStrategy must be of the kind of 0.25, found 'few'"),
     ],
 )
 def test_what_is_wrong_with_a_word_is_said(word, said):
