@@ -33,9 +33,9 @@ from marslora.core.spec import MemberSpec, PackSpec
 from marslora.data.rows import load_rows
 from marslora.engine.pack import Base
 from marslora.engine.prepare import parts_of
-from marslora.engine.solo import on_peft
 from marslora.engine.worker import run_pack
 from marslora.models import loading
+from marslora.testing.solo import on_peft
 
 WAYS = {
     "marslora": "the product: packs, validation, checkpoints, opening model and rows",

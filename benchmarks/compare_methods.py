@@ -21,7 +21,7 @@ import json
 from pathlib import Path
 
 import marslora
-from marslora.comparison.standings import mean_interval, paired
+from marslora.comparison.summary import mean_interval, paired
 from marslora.core.comparison import Compared, Comparison
 
 RATES = (1e-3, 3e-3)

@@ -13,7 +13,7 @@ import json
 import statistics
 from pathlib import Path
 
-from marslora.data.scenes import TASKS
+from marslora.demo.tasks import TASKS
 from marslora.replay.table import Table
 
 TABLES = Path(__file__).parent / "tables"

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from marslora.core.decision import LawPoint
-from marslora.laws._base import AbstractLaw
+from marslora.laws import AbstractLaw
 from marslora.laws.power import PowerLaw
 from marslora.laws.rectified import RectifiedLaw
 

@@ -35,8 +35,8 @@ import scipy.stats
 import torch
 
 from marslora import optim
-from marslora.core import kinds
-from marslora.optim._base import AbstractOptimizer
+from marslora.core import plugins
+from marslora.optim import AbstractOptimizer
 
 BASELINE, CONTROL, WRONG = "moonlight", "mars_m gamma 1-b (control)", "mars_m exact .025, other batch (control)"
 
@@ -92,7 +92,7 @@ def planted(steps: int, batch: int = 32) -> Trial:
     """LoRA on a frozen two-layer network whose task moved by a planted rank-4 change; all runs in one pack."""
     sides, train, validation = ((64, 128), (128, 10)), 2048, 2048
 
-    def world(seed: int) -> dict[str, list[torch.Tensor] | torch.Tensor]:
+    def instance(seed: int) -> dict[str, list[torch.Tensor] | torch.Tensor]:
         make = torch.Generator().manual_seed(seed)
         base = [torch.randn(o, i, generator=make) * math.sqrt(2 / i) for i, o in sides]
         change = [
@@ -107,10 +107,12 @@ def planted(steps: int, batch: int = 32) -> Trial:
         return {"base": base, "x": x, "y": y, "order": order, "uniform": uniform}
 
     def trial(method: Method, rank: int, rates: list[float], seeds: list[int]) -> np.ndarray:
-        worlds = [world(seed) for seed in seeds] * len(rates)
-        members = len(worlds)
-        base = [torch.stack([w["base"][layer] for w in worlds]) for layer in (0, 1)]
-        start = [torch.stack([w["uniform"][n][:rank] for w in worlds]) / math.sqrt(i) for n, (i, _) in enumerate(sides)]
+        instances = [instance(seed) for seed in seeds] * len(rates)
+        members = len(instances)
+        base = [torch.stack([w["base"][layer] for w in instances]) for layer in (0, 1)]
+        start = [
+            torch.stack([w["uniform"][n][:rank] for w in instances]) / math.sqrt(i) for n, (i, _) in enumerate(sides)
+        ]
         factors_a = [torch.nn.Parameter(a) for a in start]
         factors_b = [torch.nn.Parameter(torch.zeros(members, o, rank)) for _, o in sides]
         groups = [
@@ -118,8 +120,8 @@ def planted(steps: int, batch: int = 32) -> Trial:
             for role, params in (("A", factors_a), ("B", factors_b))
         ]
         rates_K = torch.tensor(rates, dtype=torch.float64).repeat_interleave(len(seeds))
-        optimizer = kinds.load(optim, method.kind, AbstractOptimizer)(groups, lr=rates_K, **method.options)
-        x_KNI, y_KN = (torch.stack([w[name] for w in worlds]) for name in ("x", "y"))
+        optimizer = plugins.load(optim, method.kind, AbstractOptimizer)(groups, lr=rates_K, **method.options)
+        x_KNI, y_KN = (torch.stack([w[name] for w in instances]) for name in ("x", "y"))
 
         def loss_K(rows_KB: torch.Tensor) -> torch.Tensor:
             h = x_KNI.gather(1, rows_KB[:, :, None].expand(-1, -1, x_KNI.shape[-1]))
@@ -134,9 +136,11 @@ def planted(steps: int, batch: int = 32) -> Trial:
             factor = min(1.0, (step + 1) / (0.05 * own_steps), (own_steps - step) / (0.5 * own_steps))
             for group in optimizer.param_groups:
                 group["lr"] = rates_K * factor
-            rows_KB = torch.stack([w["order"][step] for w in worlds])
+            rows_KB = torch.stack([w["order"][step] for w in instances])
 
-            at_previous = torch.stack([w["order"][step - 1] for w in worlds]) if method is METHODS[WRONG] else rows_KB
+            at_previous = (
+                torch.stack([w["order"][step - 1] for w in instances]) if method is METHODS[WRONG] else rows_KB
+            )
             batches = iter([at_previous, rows_KB] if optimizer.looks_back else [rows_KB])
 
             def closure(batches=batches):
@@ -178,7 +182,7 @@ def embedded(options: argparse.Namespace, journal: Journal) -> Trial:
 
     A seed draws the adapters and orders the batches. The learning rate warms up, stays, and falls to 0 at the end.
     """
-    from marslora.recipes._embedded import settings
+    from marslora.demo.settings import settings
 
     home = Path(tempfile.mkdtemp())
     task = settings(options.task, home / "task")
@@ -205,7 +209,7 @@ def pack_losses(
     """Final validation losses of one pack, a member for each learning rate."""
     from marslora.core.allocation import Allocation
     from marslora.core.runs import Failure, Observation
-    from marslora.core.spec import DataSpec, KindSpec, MemberSpec, ModelSpec, PackSpec, TrainingSpec
+    from marslora.core.spec import DataSpec, MemberSpec, ModelSpec, PackSpec, PluginSpec, TrainingSpec
     from marslora.engine.worker import run_pack
 
     examples = options.examples // method.passes // options.batch_size * options.batch_size
@@ -237,7 +241,7 @@ def pack_losses(
                 id="quality",
                 model=ModelSpec(**task["model"]),
                 data=DataSpec(**{key: value for key, value in task["data"].items() if key != "test"}),
-                training=TrainingSpec(**training, optimizer=KindSpec(name=method.kind, options=method.options)),
+                training=TrainingSpec(**training, optimizer=PluginSpec(name=method.kind, options=method.options)),
                 full_examples=examples,
                 members=tuple(members),
                 checkpoint_folder=f"{folder}/checkpoints",

@@ -21,9 +21,8 @@ import torch
 from torch import nn
 
 from marslora import optim
-from marslora.core import kinds
-from marslora.optim import peft_groups
-from marslora.optim._base import AbstractOptimizer
+from marslora.core import plugins
+from marslora.optim import AbstractOptimizer, peft_groups
 
 SHAPES = {  # layers, hidden, key-value width, intermediate: those of Qwen2.5 0.5B and 7B
     "tiny": (2, 64, 32, 128),
@@ -61,11 +60,11 @@ def builders():
     found = {"torch AdamW foreach": lambda m: torch.optim.AdamW(m.parameters(), 1e-4, foreach=True)}
     if hasattr(torch.optim, "Muon"):
         found["torch Muon"] = lambda m: torch.optim.Muon(m.parameters(), 1e-4, adjust_lr_fn="match_rms_adamw")
-    for name in kinds.names(optim):
-        kind = kinds.load(optim, name, AbstractOptimizer)
+    for name in plugins.names(optim):
+        kind = plugins.load(optim, name, AbstractOptimizer)
         options = {"exact": False} if name == "muon_mvr" else {}
         found[name] = lambda m, k=kind, o=options: k(peft_groups(m), lr=1e-4, **o)
-    mars_m = kinds.load(optim, "mars_m", AbstractOptimizer)
+    mars_m = plugins.load(optim, "mars_m", AbstractOptimizer)
     found["mars_m one-buffer"] = lambda m: mars_m(peft_groups(m), lr=1e-4, clip=None)
     found["mars_m polar"] = lambda m: mars_m(peft_groups(m), lr=1e-4, precondition="polar")
     return found

@@ -27,12 +27,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from marslora.core.allocation import Allocation
 from marslora.core.spec import MemberSpec, TrainingSpec
-from marslora.engine.levers import Levers
 from marslora.engine.pack import Base, Member, Pack
-from marslora.engine.solo import on_peft
+from marslora.engine.speedups import Speedups
 from marslora.engine.step import train_step
 from marslora.models.answers import AnswerHead
 from marslora.models.discovery import discover
+from marslora.testing.solo import on_peft
 
 MIXES = {"equal": (16,), "mixed": (4, 8, 16, 32)}
 SETTINGS = ("layers", "steps", "batch_size", "tokens", "attention", "dropout", "rounds", "mlora")
@@ -130,7 +130,7 @@ def train(way, base, specs, tokens, peer, case):
     steps = [[{"input_ids": step, "attention_mask": torch.ones_like(step), "labels": step}] for step in tokens]
     if way == "sequential":
         return sequential(base, specs, steps)
-    return packed(base, specs, steps, Levers(recompute=way == "packed_recomputed"))
+    return packed(base, specs, steps, Speedups(recompute=way == "packed_recomputed"))
 
 
 def compare(arguments, hidden, folder):

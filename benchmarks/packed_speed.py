@@ -52,7 +52,7 @@ def model_folder(scale, folder):
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-    from marslora.models.embedded import embedded_folder
+    from marslora.demo.model import embedded_folder
 
     embedded, wide = embedded_folder(), Path(folder) / f"model-{scale}"
     if scale == 1:
@@ -74,14 +74,14 @@ def setup(task_folder, batch_size, num_steps, num_rows, scale):
     import torch
 
     from marslora.core.spec import DataSpec, ModelSpec, TrainingSpec
-    from marslora.data import scenes
     from marslora.data.rows import load_rows
+    from marslora.demo import tasks
     from marslora.engine.pack import Base
     from marslora.engine.prepare import parts_of
     from marslora.models import loading
 
     torch.set_num_threads(1)
-    paths = scenes.ensure_task("both", task_folder)
+    paths = tasks.ensure_task("both", task_folder)
     model = ModelSpec(path=str(model_folder(scale, task_folder)))
     loaded = loading.load(model)
     cache = str(Path(task_folder) / "cache")
@@ -96,7 +96,7 @@ def setup(task_folder, batch_size, num_steps, num_rows, scale):
 
 def sequential(base, specs, steps):
     """Seconds (wall, CPU) of the steps after the first, and last losses."""
-    from marslora.engine.solo import on_peft
+    from marslora.testing.solo import on_peft
 
     wall = cpu = 0.0
     losses = []
@@ -115,15 +115,15 @@ def packed(base, specs, steps, way):
     import torch
 
     from marslora.adapters import _products
-    from marslora.engine.levers import Levers, _towers
     from marslora.engine.pack import Member, Pack
+    from marslora.engine.speedups import Speedups, _towers
     from marslora.engine.step import train_step
     from marslora.models.answers import AnswerHead
 
     _products.PADDING_WORTH_AVOIDING = 0.0 if way == "packed" else WORTH_AVOIDING
     _towers.clear()
     base.head = AnswerHead(base.model) if way in ("answers", "once", "cached") else None
-    levers = Levers.of(base, 1 << 30) if way in ("once", "cached") else Levers()
+    levers = Speedups.of(base, 1 << 30) if way in ("once", "cached") else Speedups()
     for tower in levers.towers.values():
         tower.plan = "once" if way == "once" else None
     if way == "cached":

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from scipy.stats import t as student
-from unified_model import PixelDecoder, Rows, Unified, World
+from unified_model import PixelDecoder, Rows, Simulation, Unified
 
 from marslora.gradients import SeparateGradients
 
@@ -49,11 +49,11 @@ LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 METRICS = ("text_loss", "text_right", "image_loss", "reader", "psnr")
 
 
-def pretrain(world: World, steps: int, batch: int, seed: int) -> Unified:
+def pretrain(instance: Simulation, steps: int, batch: int, seed: int) -> Unified:
     """All parameters, both losses in natural balance: list in English, draw the same picture."""
     torch.manual_seed(seed)
-    model = Unified(world).train()
-    rows = world.rows(1536, "train", seed, "english", exchange=False)
+    model = Unified(instance).train()
+    rows = instance.rows(1536, "train", seed, "english", exchange=False)
     variance = rows.drawn_NTD.var((0, 1)).mean()
     adamw = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(adamw, 2e-3, total_steps=steps, pct_start=0.1)
@@ -90,7 +90,7 @@ def adapt(base: Unified, method: dict, rows: Rows, args: argparse.Namespace, see
 
 
 @torch.no_grad()
-def judge(model: Unified, rows: Rows, world: World, decoder: PixelDecoder) -> dict[str, float]:
+def judge(model: Unified, rows: Rows, instance: Simulation, decoder: PixelDecoder) -> dict[str, float]:
     """Held-out losses and accuracy; reader accuracy and PSNR of freely drawn pictures."""
     batch = rows.batch(torch.arange(len(rows)))
     out = model(**batch)
@@ -99,7 +99,7 @@ def judge(model: Unified, rows: Rows, world: World, decoder: PixelDecoder) -> di
         "text_loss": float(out["text"]),
         "text_right": float(out["right"]),
         "image_loss": float(out["image"]),
-        "reader": world.read(drawn, rows.names_N4),
+        "reader": instance.read(drawn, rows.names_N4),
         "psnr": decoder.psnr(drawn, rows.pixels_NCHW),
     }
 
@@ -144,18 +144,18 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    began, world = time.perf_counter(), World()
-    base = pretrain(world, args.pretrain_steps, 24, seed=100)
-    train, test = world.rows(1024, "train", 1, "french", True), world.rows(128, "test", 2, "french", True)
+    began, instance = time.perf_counter(), Simulation()
+    base = pretrain(instance, args.pretrain_steps, 24, seed=100)
+    train, test = instance.rows(1024, "train", 1, "french", True), instance.rows(128, "test", 2, "french", True)
     decoder = PixelDecoder(train.drawn_NTD, train.pixels_NCHW)
-    plain = world.rows(128, "test", 2, "english", False)
+    plain = instance.rows(128, "test", 2, "english", False)
     found = {
         "settings": {key: value for key, value in vars(args).items() if key not in ("json", "only")},
         "variance_of_embeddings": float(train.drawn_NTD.var((0, 1)).mean()),
-        "before": judge(base, test, world, decoder),
-        "pretrained on its own task": judge(base, plain, world, decoder),
+        "before": judge(base, test, instance, decoder),
+        "pretrained on its own task": judge(base, plain, instance, decoder),
         "ceiling": {
-            "reader": world.read(test.drawn_NTD, test.names_N4),
+            "reader": instance.read(test.drawn_NTD, test.names_N4),
             "psnr": decoder.psnr(test.drawn_NTD, test.pixels_NCHW),
         },
         "methods": {},
@@ -168,7 +168,7 @@ def main() -> None:
             start = time.perf_counter()
             model, notes = adapt(base, METHODS[name], train, args, seed)
             seconds = time.perf_counter() - start
-            runs.append({**judge(model, test, world, decoder), "seconds": seconds})
+            runs.append({**judge(model, test, instance, decoder), "seconds": seconds})
             print(name, seed, {key: round(value, 4) for key, value in runs[-1].items()}, flush=True)
         scores[name] = runs
         found["methods"][name] = {

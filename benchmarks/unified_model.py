@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from marslora.data.scenes_draw import CELL_PIXELS, Scenes, draw, things, words
-from marslora.models.embedded import ASSISTANT, END, IMAGE_PIXELS, NUM_IMAGE_TOKENS, PATCH_PIXELS, USER, embedded_folder
+from marslora.demo.drawing import CELL_PIXELS, Scenes, draw, things, words
+from marslora.demo.model import ASSISTANT, END, IMAGE_PIXELS, NUM_IMAGE_TOKENS, PATCH_PIXELS, USER, embedded_folder
 
 IGNORED = -100
 QUESTION = "list the objects."
@@ -57,7 +57,7 @@ class Rows:
         }
 
 
-class World:
+class Simulation:
     """The frozen embedded LLaVA: eye, reader and tokenizer."""
 
     def __init__(self) -> None:
@@ -122,10 +122,10 @@ class World:
 class Unified(nn.Module):
     """Decoder, word head and regression head. A row is: picture, question, drawn picture, answer."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, instance: Simulation) -> None:
         super().__init__()
-        self.language = copy.deepcopy(world.model.model.language_model)
-        self.head = copy.deepcopy(world.model.lm_head)
+        self.language = copy.deepcopy(instance.model.model.language_model)
+        self.head = copy.deepcopy(instance.model.lm_head)
         width = self.language.config.hidden_size
         self.regress = nn.Linear(width, width, bias=False)
         self.requires_grad_(True)

@@ -1,4 +1,4 @@
-"""Draw the sprites of the embedded tasks once and keep them as ``src/marslora/assets/sprites.npz``.
+"""Draw the sprites of the embedded tasks once and keep them as ``src/marslora/demo/assets/sprites.npz``.
 
 Needs the Noto Color Emoji font (Debian: ``fonts-noto-color-emoji``) and scikit-learn (the UCI handwritten digits), so
 that users of the package need neither. Run: ``python scripts/build_sprites.py [FONT]``.
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.datasets import load_digits
 
-ASSETS = Path(__file__).parents[1] / "src/marslora/assets"
+ASSETS = Path(__file__).parents[1] / "src/marslora/demo/assets"
 FONT = "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
 FONT_SIZE = 109  # the one bitmap size the font has
 SPRITE_PIXELS = 20

@@ -1,4 +1,4 @@
-"""Train the embedded model from scratch and write its folder, `src/marslora/assets/embedded`.
+"""Train the embedded model from scratch and write its folder, `src/marslora/demo/assets/embedded`.
 
 Two stages, as its big relatives are trained. First the tower alone learns to tell what stands in each cell, through a
 narrow, noisy code: it learns to throw away what it was not asked for. Then the whole model learns to answer questions.
@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from marslora.data.scenes_draw import BACKGROUNDS, PLACES, Scenes, draw, things, words
-from marslora.data.scenes_talk import QUESTIONS, Scene, Turn, background_name, repeat
-from marslora.models.embedded import NUM_IMAGE_TOKENS, embedded_folder, new_model, new_processor
+from marslora.demo.drawing import BACKGROUNDS, PLACES, Scenes, draw, things, words
+from marslora.demo.model import NUM_IMAGE_TOKENS, embedded_folder, new_model, new_processor
+from marslora.demo.questions import QUESTIONS, Scene, Turn, background_name, repeat
 
 SEED = 20260
 CODE_WIDTH = 12

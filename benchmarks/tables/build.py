@@ -23,8 +23,8 @@ from pathlib import Path
 from marslora.core.allocation import Allocation, Space
 from marslora.core.runs import Event, Failure, MemberResult, Observation, Prepared
 from marslora.core.spec import DataSpec, MemberSpec, ModelSpec, PackSpec, PrepareSpec, TrainingSpec
-from marslora.data import scenes
-from marslora.models.embedded import embedded_folder
+from marslora.demo import tasks
+from marslora.demo.model import embedded_folder
 from marslora.replay.table import Entry, Header, Table
 
 PROJECTOR_RANK = 16
@@ -53,10 +53,10 @@ class Plan:
     seeds: tuple[int, ...] = (0, 1, 2)
     folder: str = ""
     """Beside this script."""
-    base: scenes.Task = field(init=False)
+    base: tasks.Task = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "base", scenes.find(self.task))
+        object.__setattr__(self, "base", tasks.find(self.task))
 
     @property
     def space(self) -> Space:
@@ -109,7 +109,7 @@ class Plan:
 PLANS = {
     **{
         name: Plan(task=name, description=task.description, has_arms=True)
-        for name, task in scenes.TASKS.items()
+        for name, task in tasks.TASKS.items()
     },
     "both_600": Plan(task="both", description="`both` with 600 rows.", num_train=600, seeds=(0, 1)),
     "both_lr0.003": Plan(task="both", description="`both` at three times the rate.", learning_rate=3e-3),
@@ -186,7 +186,7 @@ def build(name: str, plan: Plan, work: Path) -> Table:
 
     training = plan.training
     folder = work / f"{plan.task}-{plan.rows}-{training.examples}"  # tables that hold the same runs share them
-    paths = scenes.ensure_task(plan.task, work / "rows")
+    paths = tasks.ensure_task(plan.task, work / "rows")
     data = DataSpec(train=(str(paths["train"]),), validation=(str(paths["validation"]),), max_examples=plan.num_train)
     model = ModelSpec(path=str(embedded_folder()))
     found: list[Prepared] = []

@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Any
 from marslora.core import patterns
 from marslora.core.allocation import Allocation
 from marslora.core.budget import Budget, Limit
-from marslora.core.decision import Decision as DecisionRecord
+from marslora.core.decision import DecisionRecord
 from marslora.core.errors import ConfigError
-from marslora.core.ladders import DEFAULT_RANKS, Ranks, space_of
+from marslora.core.ladders import DEFAULT_RANKS, RankLadders
 from marslora.core.parts import ModelInfo
 from marslora.core.runs import FinalResult
-from marslora.core.spec import DataSpec, ModelSpec, SearchSpec, StudySpec, TrainingSpec
+from marslora.core.spec import DataSpec, ModelSpec, StudySpec, TrainingSpec
 from marslora.pipeline import Listener, Pipeline, Silent, full_modules
+from marslora.settings import default_folder, describe_model, spec_from
 from marslora.store.study import Study
 
 if TYPE_CHECKING:
     from peft import LoraConfig
 
     from marslora.core.comparison import Comparison
-    from marslora.executors._base import AbstractExecutor
+    from marslora.executors import AbstractExecutor
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def search(
     processor: Any = None,
     eval: Any = None,
     test: Any = None,
-    ranks: Ranks = DEFAULT_RANKS,
+    ranks: RankLadders = DEFAULT_RANKS,
     strategy: str = "mars",
     budget: float | str | None = None,
     max_parameters: int | None = None,
@@ -240,9 +241,9 @@ def attach(model: Any, folder: str | Path) -> Any:
     ``use_task`` chooses a task and whose ``remove`` takes the adapter off.
     Raises `StudyError` where ``folder`` holds no adapter, or one for another model.
     """
-    from marslora.adapters import _own_folder
+    from marslora import methods
 
-    return _own_folder.attach(model, folder)
+    return methods.attach(model, folder)
 
 
 def inspect(
@@ -273,8 +274,8 @@ def inspect(
 
     spec = ModelSpec(path=_held_model(model, processor), targets=targets, experts=experts)
     if train is None and not probe:
-        return _described(spec)
-    from marslora.engine.doctor import examine
+        return describe_model(spec)
+    from marslora.engine.inspect import examine
 
     with tempfile.TemporaryDirectory() as folder:
         rows = _embedded_rows(spec, folder) if train is None else _held_rows("train", train)
@@ -283,39 +284,12 @@ def inspect(
 
 
 def _embedded_rows(spec: ModelSpec, folder: str) -> tuple[str, ...]:
-    from marslora.data import scenes
+    from marslora.demo import tasks
 
-    if "image" not in (info := _described(spec)).modalities:
+    if "image" not in (info := describe_model(spec)).modalities:
         raise ConfigError(f"{info.architecture} sees no pictures: it must be probed on your own rows. Give --train.")
-    paths = scenes.write_task(next(iter(scenes.TASKS)), folder, num_train=16, num_validation=1, num_test=1)
+    paths = tasks.write_task(next(iter(tasks.TASKS)), folder, num_train=16, num_validation=1, num_test=1)
     return (str(paths["train"]),)
-
-
-def _described(spec: ModelSpec) -> ModelInfo:
-    """The parts of a model; that it is nowhere is said before the slow imports."""
-    from marslora.models._folders import check_place
-
-    check_place(spec.path)
-    from marslora.models.loading import describe
-
-    return describe(spec)
-
-
-def spec_from(settings: Mapping[str, Any], source: str = "the study's settings") -> StudySpec:
-    """The spec of nested settings; ``ranks`` becomes the space of the parts that the model has."""
-    values = dict(settings)
-    ranks = values.pop("ranks", DEFAULT_RANKS)
-    if "space" not in values:
-        info = _described(ModelSpec.parse(values.get("model", {}), "model"))
-        full = tuple(values.get("training", {}).get("full", ()))
-        max_rank = SearchSpec.parse(values.get("search", {}), "search").max_rank
-        values["space"] = space_of(info, ranks, full, max_rank).model_dump()
-    return StudySpec.parse(values, source)
-
-
-def default_folder(spec: StudySpec) -> Path:
-    """``studies/MODEL-DIGEST``: the same arguments name the same folder, so repeating a command continues it."""
-    return Path("studies") / f"{Path(spec.model.path).name or 'model'}-{spec.digest()[:8]}"
 
 
 def run_study(
@@ -371,6 +345,6 @@ def _held_rows(name: str, rows: Any) -> tuple[str, ...]:
         raise ConfigError(f"`{name}` must be a file, several, or rows, found {rows!r}.")
     if isinstance(rows, Sequence) and all(isinstance(row, str | Path) for row in rows):
         return tuple(str(row) for row in rows)
-    from marslora.data.examples import hold_rows
+    from marslora.data.splits import hold_rows
 
     return (hold_rows(name, rows),)

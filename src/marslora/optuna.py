@@ -42,13 +42,13 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from marslora import strategies
-from marslora.core import kinds
+from marslora.core import plugins
 from marslora.core.allocation import Allocation, Space
-from marslora.core.decision import Decision
+from marslora.core.decision import DecisionRecord
 from marslora.core.errors import ConfigError
 from marslora.core.runs import Cost, Run
 from marslora.core.spec import MemberSpec
-from marslora.strategies._base import AbstractStrategy, Problem
+from marslora.strategies import AbstractStrategy, Problem
 
 MEMBER, IS_FINAL = "marslora.member", "marslora.is_final"
 """User attributes of a trial: what it trains, as a `MemberSpec`; and whether it is the final run."""
@@ -103,7 +103,7 @@ class MarsSampler(BaseSampler):
         seed: int = 0,
     ) -> None:
         count: Callable[[Mapping[str, int]], int] = count_parameters or (lambda found: sum(found.values()))
-        self._strategy = kinds.load(strategies, strategy, AbstractStrategy).of(options)
+        self._strategy = plugins.load(strategies, strategy, AbstractStrategy).of(options)
         self._problem = Problem(
             space=Space.parse({part: tuple(ladder) for part, ladder in ranks.items()}, "`ranks`"),
             num_train=num_train,
@@ -133,7 +133,7 @@ class MarsSampler(BaseSampler):
             is_final=attributes.get(IS_FINAL, False),
         )
 
-    def decide(self, study: Study) -> Decision:
+    def decide(self, study: Study) -> DecisionRecord:
         """The choice on what the trials have shown so far."""
         return self._strategy.decide(self._problem, runs(study))
 

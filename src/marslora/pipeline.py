@@ -15,17 +15,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from marslora import adapters, exporters, optim, strategies
-from marslora.core import kinds
+from marslora import adapters, exporters, methods, optim, strategies
+from marslora.core import plugins
 from marslora.core.allocation import Allocation
 from marslora.core.budget import Limit
-from marslora.core.decision import Decision
+from marslora.core.decision import DecisionRecord
 from marslora.core.errors import ConfigError, StudyError, named
-from marslora.core.meter import Meter
 from marslora.core.packs import describe_members, group_members, shared_out
 from marslora.core.parts import ModelInfo
+from marslora.core.progress import ProgressBar
 from marslora.core.runs import (
-    Advance,
     Event,
     Failure,
     FinalResult,
@@ -33,6 +32,7 @@ from marslora.core.runs import (
     Observation,
     PackResult,
     Prepared,
+    ProgressEvent,
     Run,
 )
 from marslora.core.schedule import full_examples
@@ -46,17 +46,17 @@ from marslora.core.spec import (
     TrackerSpec,
     TrainingSpec,
 )
-from marslora.executors._base import AbstractExecutor
+from marslora.executors import AbstractExecutor
 from marslora.executors.inline import Inline
-from marslora.exporters._base import AbstractExporter
-from marslora.store.stamps import is_held, stamps
+from marslora.exporters import AbstractExporter
+from marslora.store.fingerprint import is_held, stamps
 from marslora.store.study import Study
-from marslora.strategies._base import LEAST_STEPS, AbstractStrategy, Problem, total_cost
+from marslora.strategies import LEAST_STEPS, AbstractStrategy, Problem, total_cost
 from marslora.strategies.uniform import equal_uniform
 
 PREPARE = "marslora.engine.prepare:prepare"
 RUN_PACK = "marslora.engine.worker:run_pack"
-CHECK_TRACKERS = "marslora.finetune._trackers:check"
+CHECK_TRACKERS = "marslora.finetune.trackers:check"
 RUN_FINAL = "marslora.finetune.worker:run_final"
 MAX_ROUNDS = 100
 SLACK = 1.1
@@ -70,7 +70,7 @@ class Listener(Protocol):
     def stage(self, title: str) -> None:
         """A stage begins."""
 
-    def advance(self, step: Advance) -> None:
+    def advance(self, step: ProgressEvent) -> None:
         """A long piece of work has got further."""
 
     def note(self, text: str) -> None:
@@ -84,7 +84,7 @@ class Silent:
     def stage(self, title: str) -> None:
         """Ignored."""
 
-    def advance(self, step: Advance) -> None:
+    def advance(self, step: ProgressEvent) -> None:
         """Ignored."""
 
     def note(self, text: str) -> None:
@@ -105,9 +105,9 @@ class Pipeline:
     def __post_init__(self) -> None:
         """A kind or a tracker that does not exist is said before anything is paid for."""
         training = self.study.spec.training
-        kinds.check(optim, training.optimizer.name)
+        plugins.check(training.optimizer.name, optim)
         for adapter in (training.adapter, self.study.spec.calibration.adapter):
-            kinds.check(adapters, adapter.name)
+            plugins.check(adapter.name, adapters, methods)
         self.strategy()
         if self.report_to:
             Inline().run(CHECK_TRACKERS, [TrackerSpec(names=self.report_to)], lambda _: None)
@@ -166,7 +166,7 @@ class Pipeline:
     def strategy(self) -> AbstractStrategy:
         """The strategy that the spec names."""
         asked = self.study.spec.search.strategy
-        return kinds.load(strategies, asked.name, AbstractStrategy).of(asked.options)
+        return plugins.load(strategies, asked.name, AbstractStrategy).of(asked.options)
 
     def calibrate(self) -> list[Run]:
         """Measure what the strategy asks for, round after round; every observation is kept as it comes."""
@@ -199,11 +199,11 @@ class Pipeline:
             self.listener.note(reason)
         return reason is not None
 
-    def decide(self) -> Decision:
+    def decide(self) -> DecisionRecord:
         """Fit the laws and pick the allocation; kept in ``laws.json`` and ``decision.json``."""
         runs = self.calibrate()
         inputs = digest(self.study.spec.digest(), *(run.digest() for run in runs))
-        if (known := self.study.read("decision.json", Decision, inputs)) is not None:
+        if (known := self.study.read("decision.json", DecisionRecord, inputs)) is not None:
             return known
         self.listener.stage("Fitting the laws")
         decision = self.strategy().decide(self.problem, runs)
@@ -291,7 +291,7 @@ class Pipeline:
     def _train(self, packs: Sequence[PackSpec]) -> None:
         for member in (member for pack in packs for member in pack.members):
             self.study.trials.start(member)
-        meter = Meter.of(packs)
+        meter = ProgressBar.of(packs)
         failures: list[Failure] = []
 
         def receive(event: Event) -> None:
@@ -302,7 +302,7 @@ class Pipeline:
                     self.study.trials.finish(event)
                     if event.status == "diverged":
                         self.listener.note(f"{event.member} diverged: {event.message}")
-                case Advance():
+                case ProgressEvent():
                     self.listener.advance(meter.advance(event))
                 case PackResult():
                     self.listener.advance(meter.finish(event.pack))
@@ -323,7 +323,7 @@ class Pipeline:
 
         def receive(event: Event) -> None:
             match event:
-                case Advance():
+                case ProgressEvent():
                     self.listener.advance(event)
                 case Failure():
                     raise named(event.error, event.message)
@@ -343,14 +343,14 @@ def _new_examples(members: Sequence[MemberSpec], runs: Sequence[Run]) -> int:
 
 def export(study: Study, names: Sequence[str] = ()) -> list[Path]:
     """A study's decision as settings of other tools (all by default), in ``exports/NAME/``; the files to look at."""
-    decision, prepared = study.read("decision.json", Decision), study.read("prepared.json", Prepared)
+    decision, prepared = study.read("decision.json", DecisionRecord), study.read("prepared.json", Prepared)
     if decision is None or prepared is None:
         raise StudyError(f"{study.folder} has no decision yet. Run its search again; it continues where it stopped.")
     final = study.read("final.json", FinalResult)
     adapter = Path(final.adapter_folder) if final else None
     written: list[Path] = []
-    for name in names or kinds.names(exporters):
-        exporter = kinds.load(exporters, name, AbstractExporter)()
+    for name in names or plugins.names(exporters):
+        exporter = plugins.load(exporters, name, AbstractExporter)()
         output = study.path("exports", name)
         written += exporter.export(decision, prepared.info, study.spec.training, adapter, output)
     return written

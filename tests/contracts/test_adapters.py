@@ -6,20 +6,22 @@ import math
 import pytest
 import torch
 
-from marslora import adapters
-from marslora.adapters._base import AbstractAdapter
-from marslora.adapters._method import AbstractMethod, Moment
-from marslora.adapters._own_folder import attach
-from marslora.core import kinds
+from marslora import adapters, methods
+from marslora.adapters import AbstractAdapter
+from marslora.core import plugins
 from marslora.core.errors import ConfigError
-from marslora.core.spec import PACKED_ADAPTERS, KindSpec, MemberSpec, TrainingSpec
+from marslora.core.spec import MemberSpec, PluginSpec, TrainingSpec
 from marslora.engine.pack import Base, Member, Pack
+from marslora.methods import AbstractMethod, StepInfo, attach
 from marslora.models.discovery import discover
 from tests.helpers.tiny_models import TINY
 from tests.unit.adapters.worlds import logits, with_tasks, world
 
-NAMES = kinds.names(adapters)
-METHODS = [name for name in NAMES if name not in PACKED_ADAPTERS]
+METHODS = plugins.names(methods)
+NAMES = [
+    *((adapters, AbstractAdapter, name) for name in plugins.names(adapters)),
+    *((methods, AbstractMethod, name) for name in METHODS),
+]
 VARIANTS = [(name, {}) for name in METHODS] + [
     ("asymlora", {"form": "mixture"}),
     ("asymlora", {"heads_in": r"\.mlp\."}),
@@ -32,7 +34,7 @@ CALIBRATED = {"eva": {"use_label_mask": False}}
 
 
 def method_of(name, options):
-    return kinds.load(adapters, name, AbstractMethod)(**{**CALIBRATED.get(name, {}), **options})
+    return plugins.load(methods, name, AbstractMethod)(**{**CALIBRATED.get(name, {}), **options})
 
 
 def changed(name, options=None, arch="llava", **more):
@@ -52,7 +54,7 @@ def train(change, batch, steps, first=1):
         loss, extra = change.model(**batch).loss, change.extra_loss()
         total = loss if extra is None else loss + extra
         total.backward()
-        moment = Moment(step, lambda parameter: 0.02, lambda parameter: optimizer.state.pop(parameter, None))
+        moment = StepInfo(step, lambda parameter: 0.02, lambda parameter: optimizer.state.pop(parameter, None))
         change.before_step(moment)
         optimizer.step()
         change.after_step(moment)
@@ -60,12 +62,12 @@ def train(change, batch, steps, first=1):
     return losses
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_it_says_what_becomes_of_it(name):
-    kind = kinds.load(adapters, name, AbstractAdapter if name in PACKED_ADAPTERS else AbstractMethod)
+@pytest.mark.parametrize(("package", "base", "name"), NAMES)
+def test_it_says_what_becomes_of_it(package, base, name):
+    kind = plugins.load(package, name, base)
     assert kind.merges in ("yes", "by task", "no")
     assert "server" in kind.serves or "Python" in kind.serves
-    assert len(kinds.summary(adapters, name)) < 120
+    assert len(plugins.summary(package, name)) < 120
 
 
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
@@ -167,7 +169,7 @@ def test_it_trains_on_any_architecture(arch):
 def test_packs_refuse_it(name):
     model, _, _, _ = world(language=2)
     info = discover(model)
-    base = Base(model, info, TrainingSpec(adapter=KindSpec(name=name)), torch.device("cpu"), torch.float32)
+    base = Base(model, info, TrainingSpec(adapter=PluginSpec(name=name)), torch.device("cpu"), torch.float32)
     member = MemberSpec(id="m", allocation={"language": 2}, data_examples=2, until_examples=2)
     with pytest.raises(ConfigError, match=f"`{name}` cannot train packed"):
         Pack(base, [Member(member)])

@@ -5,12 +5,12 @@ import os
 import pytest
 
 from marslora import executors
-from marslora.core import kinds
+from marslora.core import plugins
 from marslora.core.errors import ConfigError, DataError
 from marslora.core.packs import WORKER
 from marslora.core.runs import Failure, Observation
-from marslora.core.spec import KindSpec
-from marslora.executors._base import AbstractExecutor
+from marslora.core.spec import PluginSpec
+from marslora.executors import AbstractExecutor
 from marslora.executors.processes import Processes
 
 HERE = "tests.contracts.test_executors"
@@ -34,13 +34,13 @@ def die(spec, emit):
     double(spec, emit)
 
 
-@pytest.fixture(params=kinds.names(executors))
+@pytest.fixture(params=plugins.names(executors))
 def executor(request):
-    return kinds.load(executors, request.param, AbstractExecutor)()
+    return plugins.load(executors, request.param, AbstractExecutor)()
 
 
 def specs(count):
-    return [KindSpec(name=str(n), options={"n": n}) for n in range(count)]
+    return [PluginSpec(name=str(n), options={"n": n}) for n in range(count)]
 
 
 def test_each_spec_runs_once(executor):

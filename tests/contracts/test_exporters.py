@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from marslora import exporters
-from marslora.core import kinds
+from marslora.core import plugins
 from marslora.core.allocation import Allocation
-from marslora.core.decision import Candidate, Decision
+from marslora.core.decision import Candidate, DecisionRecord
 from marslora.core.parts import LinearInfo, ModelInfo, PartInfo
 from marslora.core.spec import TrainingSpec
-from marslora.exporters._base import AbstractExporter
+from marslora.exporters import AbstractExporter
 
 RANKS = {"vision": 4, "projector": 12, "language": 24}
 
@@ -34,7 +34,7 @@ INFO = ModelInfo(
 
 def decision(**ranks):
     chosen = Allocation.of({**RANKS, **ranks})
-    return Decision(
+    return DecisionRecord(
         strategy="mars",
         chosen=chosen,
         verdict="clear",
@@ -43,9 +43,9 @@ def decision(**ranks):
     )
 
 
-@pytest.fixture(params=kinds.names(exporters))
+@pytest.fixture(params=plugins.names(exporters))
 def exporter(request):
-    return kinds.load(exporters, request.param, AbstractExporter)()
+    return plugins.load(exporters, request.param, AbstractExporter)()
 
 
 def contents(folder):

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from marslora import gradients
-from marslora.core import kinds
+from marslora.core import plugins
 from marslora.core.errors import ConfigError
-from marslora.gradients._base import AbstractCombiner, Block
+from marslora.gradients import AbstractCombiner, Block
 from marslora.gradients._combine import combine
 
-NAMES = kinds.names(gradients)
+NAMES = plugins.names(gradients)
 
 
 @pytest.fixture(params=NAMES)
@@ -20,7 +20,7 @@ def kind(request):
     if request.param == "torchjd":
         pytest.importorskip("torchjd")
         pytest.importorskip("quadprog")
-    return kinds.load(gradients, request.param, AbstractCombiner)
+    return plugins.load(gradients, request.param, AbstractCombiner)
 
 
 def everywhere(kind, **options):

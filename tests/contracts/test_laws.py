@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from marslora import laws
-from marslora.core import kinds
+from marslora.core import plugins
 from marslora.core.decision import LawFit, LawPoint
-from marslora.laws._base import AbstractLaw
+from marslora.laws import AbstractLaw
 
-NAMES = kinds.names(laws)
+NAMES = plugins.names(laws)
 RANKS, SIZES = (2, 4, 8, 16), (100, 200, 400, 800, 1600, 3200)
 
 
@@ -29,7 +29,7 @@ def points_for(scale=1.0):
 
 @pytest.fixture(params=NAMES)
 def law(request) -> AbstractLaw:
-    kind = kinds.load(laws, request.param, AbstractLaw)
+    kind = plugins.load(laws, request.param, AbstractLaw)
     return kind(kind.Config(num_bootstraps=20))
 
 

@@ -6,17 +6,17 @@ import pytest
 import torch
 
 from marslora import optim
-from marslora.core import kinds
+from marslora.core import plugins
 from marslora.core.errors import ConfigError
-from marslora.optim._base import AbstractOptimizer
+from marslora.optim import AbstractOptimizer
 
 RANKS, R, INPUTS, OUTPUTS, STEPS, LR = (2, 5, 8), 8, 12, 6, 6, 0.02
 OPTIONS = [{}, {"precondition": "polar"}, {"clip": None}, {"b_ratio": 4.0}, {"weight_decay": 0.1}]
 
 
-@pytest.fixture(params=kinds.names(optim))
+@pytest.fixture(params=plugins.names(optim))
 def kind(request):
-    return kinds.load(optim, request.param, AbstractOptimizer)
+    return plugins.load(optim, request.param, AbstractOptimizer)
 
 
 @pytest.fixture(params=OPTIONS, ids=str)

@@ -6,21 +6,21 @@ import math
 import pytest
 
 from marslora import strategies
-from marslora.core import kinds
+from marslora.core import plugins
 from marslora.core.allocation import Space
-from marslora.core.decision import Decision
+from marslora.core.decision import DecisionRecord
 from marslora.core.errors import ConfigError
-from marslora.strategies._base import AbstractStrategy
+from marslora.strategies import AbstractStrategy
 from tests.helpers.remembered_fits import remembered_fits  # noqa: F401
 from tests.unit.strategies.world import CLEAR, NULL, TRIO, replay
 
-NAMES = kinds.names(strategies)
+NAMES = plugins.names(strategies)
 WORLDS = {"clear": CLEAR, "null": NULL, "trio": TRIO}
 
 
 @pytest.fixture(params=NAMES)
 def strategy(request) -> AbstractStrategy:
-    return kinds.load(strategies, request.param, AbstractStrategy)()
+    return plugins.load(strategies, request.param, AbstractStrategy)()
 
 
 def test_strategies_are_listed():
@@ -41,7 +41,7 @@ def test_a_search_ends_with_a_reason_for_every_candidate(strategy, name):
     assert decision.assumptions and decision.next_steps is not None
     probabilities = [c.p_best for c in decision.candidates if c.p_best is not None]
     assert not probabilities or math.isclose(sum(probabilities), 1.0)
-    assert decision.calibration_run_equivalents == pytest.approx(problem.spent(runs))
+    assert decision.calibration_full_runs == pytest.approx(problem.spent(runs))
     if runs:
         assert decision.chosen in decision.plausible
         assert decision.calibration.examples == sum(run.last_examples for run in runs)
@@ -49,7 +49,7 @@ def test_a_search_ends_with_a_reason_for_every_candidate(strategy, name):
         (continued,) = [run for run in runs if run.member.id == decision.continue_run]
         assert continued.member.allocation == decision.chosen
         assert continued.member.data_examples == problem.num_train
-    assert Decision.model_validate_json(decision.to_json()) == decision or "NaN" in decision.to_json()
+    assert DecisionRecord.model_validate_json(decision.to_json()) == decision or "NaN" in decision.to_json()
 
 
 def test_members_have_unique_ids_and_whole_batches(strategy):
@@ -153,7 +153,7 @@ def test_options_of_a_wrong_type_are_refused(strategy):
 @pytest.mark.parametrize("options", [{"eta": 1}, {"eta": 0}, {"first_rung": 0.0}, {"first_rung": 2}])
 def test_rungs_that_would_never_end_are_refused(name, options):
     with pytest.raises(ConfigError, match=f"`{next(iter(options))}` must be"):
-        kinds.load(strategies, name, AbstractStrategy).of(options)
+        plugins.load(strategies, name, AbstractStrategy).of(options)
 
 
 def test_a_problem_without_allocations_or_budget_is_refused():

@@ -8,7 +8,7 @@ import pytest
 
 from marslora import cli
 from marslora.core.spec import StudySpec
-from marslora.models.embedded import embedded_folder
+from marslora.demo.model import embedded_folder
 from marslora.store.study import Study
 from tests.helpers.quick_sqlite import quick_sqlite  # noqa: F401
 

@@ -7,10 +7,10 @@ import pytest
 
 import marslora
 from marslora import cli, recipes
-from marslora.core import kinds
+from marslora.core import plugins
 from marslora.core.allocation import Allocation
 from marslora.core.comparison import Comparison
-from marslora.core.decision import Candidate, Decision
+from marslora.core.decision import Candidate, DecisionRecord
 
 METHODS = ("uniform", "hydralora:heads=2,rate.projector=0.5")
 
@@ -74,7 +74,7 @@ def test_every_recipe_trains(tmp_path):
     chosen = Allocation.of(vision=8, projector=2, language=4)
     candidate = Candidate(allocation=chosen, status="chosen", reason="")
     decision.write_text(
-        Decision(strategy="s", chosen=chosen, verdict="clear", summary="", candidates=(candidate,)).to_json()
+        DecisionRecord(strategy="s", chosen=chosen, verdict="clear", summary="", candidates=(candidate,)).to_json()
     )
     special = {
         "mars_ranks": {"options": {"decision": str(decision)}},
@@ -87,7 +87,7 @@ def test_every_recipe_trains(tmp_path):
             }
         },
     }
-    names = ["uniform", *(name for name in kinds.names(recipes) if name != "uniform")]
+    names = ["uniform", *(name for name in plugins.names(recipes) if name != "uniform")]
     found = marslora.compare(
         demo="small",
         methods=[{"recipe": name, **special.get(name, {})} for name in names],

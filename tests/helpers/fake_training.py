@@ -6,7 +6,6 @@ import random
 
 from marslora.core.parts import LinearInfo, ModelInfo, PartInfo
 from marslora.core.runs import (
-    Advance,
     Cost,
     Counted,
     DataSummary,
@@ -16,6 +15,7 @@ from marslora.core.runs import (
     Observation,
     PackResult,
     Prepared,
+    ProgressEvent,
 )
 
 BEST = {"vision": 4, "language": 16}
@@ -105,7 +105,7 @@ def weigh_row(spec, emit):
 
 def train(spec, emit):
     """A run of a comparison; adapters named in FAKE_FAIL fail, the run named in FAKE_DIE_AT is interrupted."""
-    emit(Advance(task=spec.id, done=spec.full_examples / 2, total=spec.full_examples))
+    emit(ProgressEvent(task=spec.id, done=spec.full_examples / 2, total=spec.full_examples))
     if spec.training.adapter.name in os.environ.get("FAKE_FAIL", "").split():
         emit(Failure(pack=spec.id, error="OutOfMemoryError", message="no room"))
         return

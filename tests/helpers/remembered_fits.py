@@ -6,7 +6,7 @@ That a fit is a function of its points and its seed is the laws' own contract, i
 import pytest
 
 from marslora.core.decision import LawFit
-from marslora.laws._base import AbstractLaw
+from marslora.laws import AbstractLaw
 from marslora.laws.performance import PerformanceLaw
 
 _plain = AbstractLaw.fit

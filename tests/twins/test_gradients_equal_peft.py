@@ -5,7 +5,7 @@ import contextlib
 import pytest
 import torch
 
-from marslora.engine.levers import recomputed_layers
+from marslora.engine.speedups import recomputed_layers
 from tests.helpers.tiny_models import TINY
 from tests.twins.worlds import alone_gradients, distance, member, packed_gradients, tiny_base, varied
 

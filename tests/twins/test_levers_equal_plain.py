@@ -5,8 +5,8 @@ import torch
 
 from marslora.engine.check import keeps_members_apart
 from marslora.engine.flops import counted
-from marslora.engine.levers import Levers, recomputed_layers
 from marslora.engine.pack import Member, Pack
+from marslora.engine.speedups import Speedups, recomputed_layers
 from marslora.models.answers import AnswerHead
 from tests.helpers.tiny_models import TINY
 from tests.twins.worlds import member, packed_gradients, tiny_base, train_packed, varied
@@ -22,7 +22,7 @@ def language_only(base, rank, seed):
 def losses_with_towers(name, room=ROOM):
     """Losses of three members with the towers plain, then twice with them frozen; the towers."""
     base, batch = tiny_base(name)
-    levers = Levers.of(base, room)
+    levers = Speedups.of(base, room)
     moved = base.batch(batch)
     levers.learn(base, moved)
     found = []
@@ -52,7 +52,7 @@ def test_all_frozen_towers(name):
 
 def test_features_are_computed_once_and_only_what_is_read_is_kept():
     base, batch = tiny_base("llava")  # reads the last hidden state but one
-    levers = Levers.of(base, ROOM)
+    levers = Speedups.of(base, ROOM)
     moved = base.batch(batch)
     levers.learn(base, moved)
     tower = levers.towers["model.vision_tower"]
@@ -69,7 +69,7 @@ def test_features_are_computed_once_and_only_what_is_read_is_kept():
 def test_what_lies_before_the_adapted_parts_costs_nothing_the_second_time(adapted):
     base, batch = tiny_base("llava")
     moved, model = base.batch(batch), base.model
-    levers = Levers.of(base, ROOM)
+    levers = Speedups.of(base, ROOM)
     levers.learn(base, moved)
     pictures = moved.inputs["pixel_values"]
     prefix = model.get_image_features if adapted == "language" else model.model.vision_tower
@@ -91,7 +91,7 @@ def test_no_room_means_computed_again():
 
 def test_a_tower_before_an_adapted_projector_is_frozen_and_one_behind_an_adapted_tower_is_not():
     base, _ = tiny_base("llava")
-    levers = Levers.of(base, ROOM)
+    levers = Speedups.of(base, ROOM)
     tower, projector = (base.model.get_submodule(path) for path in levers.towers)
 
     def replaced(*adapted):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from marslora import optim
-from marslora.core import kinds
+from marslora.core import plugins
 from marslora.engine.flops import counted
 from marslora.engine.pack import Member, Pack
 from marslora.engine.step import train_step
@@ -15,7 +15,7 @@ ROUNDING = 2e-3
 EXACT = {"mars_m": {"exact": True}, "muon_mvr": {}, "mars_adamw": {"exact": True}}
 
 
-@pytest.mark.parametrize("name", kinds.names(optim))
+@pytest.mark.parametrize("name", plugins.names(optim))
 def test_a_pack_is_its_members_on_peft(name):
     base, batch = tiny_base(optimizer={"name": name}, weight_decay=0.1)
     specs = [member(base, 2, seed=1), member(base, 8, seed=2, learning_rate=5e-3)]

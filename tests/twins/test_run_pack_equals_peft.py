@@ -12,8 +12,8 @@ from marslora.core.schedule import num_steps
 from marslora.data.rows import load_rows
 from marslora.engine.pack import Base
 from marslora.engine.prepare import parts_of
-from marslora.engine.solo import on_peft
 from marslora.models import loading
+from marslora.testing.solo import on_peft
 from tests.twins.worlds import distance
 from tests.unit.engine.conftest import go, member, pack, tensors, world  # noqa: F401
 

@@ -6,11 +6,11 @@ from marslora.core.allocation import Allocation
 from marslora.core.schedule import num_steps
 from marslora.core.spec import MemberSpec, TrainingSpec
 from marslora.engine.pack import Base, Member, Pack
-from marslora.engine.solo import on_peft
 from marslora.engine.step import train_step
 from marslora.models.answers import AnswerHead
 from marslora.models.discovery import discover
 from marslora.models.probe import probe
+from marslora.testing.solo import on_peft
 from tests.helpers import tiny_models
 
 

@@ -20,16 +20,16 @@ def test_every_name_of_the_map_exists(module, name):
 
 
 def test_every_adapter_is_in_the_table_of_methods():
-    from marslora import adapters
-    from marslora.adapters._base import AbstractAdapter
-    from marslora.adapters._method import AbstractMethod
-    from marslora.core import kinds
-    from marslora.core.spec import PACKED_ADAPTERS
+    from marslora import adapters, methods
+    from marslora.adapters import AbstractAdapter
+    from marslora.core import plugins
+    from marslora.methods import AbstractMethod
 
     text = (ROOT / "docs" / "methods.md").read_text()
-    for name in kinds.names(adapters):
+    for name in (*plugins.names(adapters), *plugins.names(methods)):
         rows = [line.split(" | ") for line in text.splitlines() if line.startswith(f"| `{name}` |")]
-        kind = kinds.load(adapters, name, AbstractAdapter if name in PACKED_ADAPTERS else AbstractMethod)
+        packed = name in plugins.names(adapters)
+        kind = plugins.load(adapters if packed else methods, name, AbstractAdapter if packed else AbstractMethod)
         assert len(rows) == 1, name
         assert rows[0][3].startswith(kind.merges), name
         assert kind.serves.split(" ")[0] in rows[0][4], name

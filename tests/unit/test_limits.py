@@ -2,10 +2,10 @@
 
 import pytest
 
-from marslora import api
+from marslora import api, settings
 from marslora.cli import main, search
 from marslora.core.budget import Limit
-from marslora.core.spec import KindSpec
+from marslora.core.spec import PluginSpec
 from tests.helpers.fake_training import INFO
 
 
@@ -13,7 +13,7 @@ from tests.helpers.fake_training import INFO
 def specs(monkeypatch):
     """The specs of studies that were asked for; none of them is run."""
     asked = []
-    monkeypatch.setattr(api, "_described", lambda _: INFO)
+    monkeypatch.setattr(settings, "describe_model", lambda _: INFO)
     monkeypatch.setattr(api, "run_study", lambda spec, *_, **__: asked.append(spec))
     monkeypatch.setattr(search, "watch", lambda spec, *_, **__: asked.append(spec))
     return asked
@@ -64,4 +64,4 @@ def test_a_sweep_needs_no_named_strategy(specs, monkeypatch):
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 0
-    assert specs[0].search.strategy == KindSpec(name="mars", options={"sweep": 0.25})
+    assert specs[0].search.strategy == PluginSpec(name="mars", options={"sweep": 0.25})

@@ -70,7 +70,7 @@ def test_optimize_ends_with_the_final_run_of_the_choice():
     assert last.examples == FULL and last.resume is not None
     assert found.best_trial.number == len(trainer.seen) - 1
     assert driver.is_done(found)
-    spent = decision.calibration_run_equivalents
+    spent = decision.calibration_full_runs
     begun = next(run for run in runs(found) if run.member.id == decision.continue_run).last_examples
     assert spent <= 0.41 and trainer.trained == pytest.approx(FULL * (spent + 1) - begun)
     with pytest.raises(ConfigError, match="the search has ended"):

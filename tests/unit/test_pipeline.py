@@ -13,7 +13,7 @@ from marslora.core.runs import Failure
 from marslora.core.schedule import full_examples
 from marslora.core.spec import DataSpec, SearchSpec, StudySpec, TrainingSpec
 from marslora.pipeline import Pipeline, equal_uniform
-from marslora.store.stamps import stamps
+from marslora.store.fingerprint import stamps
 from marslora.store.study import Study
 from tests.helpers import fake_training
 from tests.helpers.quick_sqlite import quick_sqlite  # noqa: F401
@@ -337,7 +337,7 @@ def test_a_limit_ends_calibration_after_a_round_and_without_it_the_study_goes_on
         assert [note for note in told.notes if "calibration ends here" in note]
     with Study.create(tmp_path, asked) as study:
         late = Pipeline(study).decide()
-    assert late.calibration_run_equivalents > early.calibration_run_equivalents
+    assert late.calibration_full_runs > early.calibration_full_runs
 
 
 class Told(pipeline.Silent):

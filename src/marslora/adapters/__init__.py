@@ -1,1 +1,5 @@
-"""Trainable changes to frozen linears, K members at once: one kind per file."""
+"""Trainable changes to frozen linears, K members at once: one plugin per file."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -61,7 +61,7 @@ class AbstractAdapter(nn.Module, ABC):
     """Stands in for a linear of a frozen model; its factors are float32 (float64 in a float64 model)."""
 
     merges: ClassVar[str]
-    """As of `marslora.adapters._method.AbstractMethod`: yes."""
+    """As of `marslora.methods._base.AbstractMethod`: yes."""
     serves: ClassVar[str]
     """What can run the trained model, in one sentence."""
 

@@ -7,7 +7,8 @@ import sys
 
 import typer
 
-from marslora.cli import bench, compare, data, demo, export, inspect, kinds, report, search
+from marslora.cli import bench, compare, data, demo, export, inspect, report, search
+from marslora.cli import list as list_plugins
 from marslora.core.errors import EXIT_CODE, MarsloraError
 
 app = typer.Typer(
@@ -18,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, search, compare, bench, inspect, report, export, kinds):
+for command in (demo, search, compare, bench, inspect, report, export, list_plugins):
     app.command(name=command.__name__.rpartition(".")[2])(command.command)
 app.add_typer(data.app)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from marslora.executors._base import AbstractExecutor
+    from marslora.executors import AbstractExecutor
 
 
 def executor_of(workers: int) -> AbstractExecutor | None:

@@ -12,12 +12,12 @@ import typer
 from rich.console import Console
 from rich.panel import Panel
 
-from marslora.cli._live import Live
+from marslora.cli._console import Live
 from marslora.core.budget import Limit
 from marslora.core.spec import StudySpec
 
 if TYPE_CHECKING:
-    from marslora.executors._base import AbstractExecutor
+    from marslora.executors import AbstractExecutor
 
 INTERRUPTED = 130
 

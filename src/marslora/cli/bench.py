@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.table import Table
 
 from marslora.cli import _settings
-from marslora.cli._live import Live
+from marslora.cli._console import Live
 from marslora.core.decision import Interval
 from marslora.core.errors import ConfigError
-from marslora.core.runs import Advance
+from marslora.core.runs import ProgressEvent
 
 if TYPE_CHECKING:
-    from marslora.replay.bench import Bench
-    from marslora.replay.standings import Reliability
+    from marslora.replay.ranking import Reliability
+    from marslora.replay.result import BenchmarkResult
 
 Tables = Annotated[list[Path], typer.Argument(help="Tables of finished runs (.parquet), or folders of them.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of bench.json and bench.html.", file_okay=False)]
@@ -70,18 +70,18 @@ def command(
 
     Example: marslora bench benchmarks/tables --strategy mars@0.1/0.2/0.4 --cost 1.4
     """
-    from marslora.replay import bench as replayed
-    from marslora.replay.contest import MAX_SHARES, REFERENCE, standard_entrants
-    from marslora.replay.entrants import entrants_of, with_reference
-    from marslora.report import bench as page
+    from marslora.replay import result as replayed
+    from marslora.replay.benchmark import MAX_SHARES, REFERENCE, standard_searchers
+    from marslora.replay.searchers import parse_searchers, with_reference
+    from marslora.report import benchmark as page
     from marslora.store.study import write_atomically
 
     shares = max_share or MAX_SHARES
     if wrong := [share for share in shares if not 0 < share <= 1]:
         raise ConfigError(f"`--max-share` must be above 0 and at most 1, found {wrong[0]:g}.")
-    named = [entrant for word in strategy or () for entrant in entrants_of(word)]
+    named = [entrant for word in strategy or () for entrant in parse_searchers(word)]
     reference = reference or REFERENCE
-    entrants = with_reference(named or standard_entrants(), reference, standard_entrants())
+    entrants = with_reference(named or standard_searchers(), reference, standard_searchers())
     console = Console()
     with Live(console) as live:
         live.stage(f"Replaying {len(entrants)} settings of searches")
@@ -93,22 +93,28 @@ def command(
             max_shares=shares,
             seeds=_settings.seeds(seeds) if seeds else (),
             workers=workers,
-            advance=lambda done, total: live.advance(Advance(task="replays", done=done, total=total)),
+            advance=lambda done, total: live.advance(ProgressEvent(task="replays", done=done, total=total)),
         )
     show(console, found)
     write_atomically(out / "bench.json", found.to_json())
     console.print(f"{page.write(found, out / page.NAME)}", highlight=False)
 
 
-def show(console: Console, bench: Bench) -> None:
+def show(console: Console, bench: BenchmarkResult) -> None:
     """Standings at every cost, then what the probabilities are worth."""
-    from marslora.replay.standings import standings
-    from marslora.report.bench import against, headline, reliabilities, summary_lines
+    from marslora.replay.ranking import standings
+    from marslora.report.benchmark import against, headline, reliabilities, summary_lines
 
     console.print(f"[bold]{headline(bench)}[/bold]", highlight=False)
     for cost in bench.costs:
         rows = [
-            (row.family, _interval(row.regret, ".3f"), _interval(row.difference, "+.3f"), against(row), row.num_worlds)
+            (
+                row.family,
+                _interval(row.regret, ".3f"),
+                _interval(row.difference, "+.3f"),
+                against(row),
+                row.num_instances,
+            )
             for row in standings(bench.scores, cost, bench.reference)
         ]
         console.print(f"\nAt {cost:g} full runs, the final one included; difference to {bench.reference}, which had")

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from marslora.cli import _options as options
 from marslora.cli import _settings
+from marslora.cli._console import Live
 from marslora.cli._executor import executor_of
-from marslora.cli._live import Live
 from marslora.cli._run import INTERRUPTED, command_line
 from marslora.core.allocation import Allocation
 from marslora.core.comparison import Comparison

@@ -11,9 +11,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from marslora.cli._console import Live
 from marslora.cli._histogram import bars
-from marslora.cli._live import Live
-from marslora.core.runs import Advance
+from marslora.core.runs import ProgressEvent
 
 if TYPE_CHECKING:
     from marslora.data.check import Check
@@ -71,12 +71,12 @@ def check(
 
     Example: marslora data check train.jsonl --model ./llava --fix mended
     """
-    from marslora.data import _fix
     from marslora.data import check as checking
+    from marslora.data import repair
 
     files = checking.files_of(paths)
     if fix is not None:
-        _fix.refuse_early(files, fix, image_folder)
+        repair.refuse_early(files, fix, image_folder)
     workers = workers if workers is not None else min(8, os.cpu_count() or 1)
     try:
         with Live(Console(stderr=True)) as live:
@@ -85,9 +85,9 @@ def check(
                 image_folder=image_folder,
                 processor=partial(processor_of, model) if model is not None else None,
                 workers=workers,
-                progress=lambda done, total: live.advance(Advance(task="reading rows", done=done, total=total)),
+                progress=lambda done, total: live.advance(ProgressEvent(task="reading rows", done=done, total=total)),
             )
-        written = _fix.write(files, found.bad, fix) if fix is not None else []
+        written = repair.write(files, found.bad, fix) if fix is not None else []
     except KeyboardInterrupt:
         Console(stderr=True).print("Interrupted; nothing was written.")
         raise typer.Exit(INTERRUPTED) from None

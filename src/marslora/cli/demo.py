@@ -22,8 +22,8 @@ def command(
 
     It writes the data as ordinary parquet files and then does just what `marslora search` does.
     """
-    from marslora import api
-    from marslora.recipes import _embedded as embedded
+    from marslora import settings as study_settings
+    from marslora.demo import settings as embedded
 
-    spec = api.spec_from(embedded.settings(task, study / "data"), "the demo")
+    spec = study_settings.spec_from(embedded.settings(task, study / "data"), "the demo")
     watch(spec, study, uniform=uniform)

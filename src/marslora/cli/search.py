@@ -60,7 +60,7 @@ def command(
     Example: marslora search --model ./llava --train train.jsonl --eval eval.jsonl --ranks 4,16,64 --epochs 2
     """
     given = _given(locals())
-    from marslora import api
+    from marslora.settings import default_folder, spec_from
 
     settings = _settings.merge(_settings.read_config(config), given)
     if "path" not in settings.get("model", {}):
@@ -71,10 +71,10 @@ def command(
         strategy_settings.setdefault("name", SearchSpec().strategy.name)  # --sweep alone
     limited = Budget.of(_settings.take(settings, "search", "budget"))
     settings = _settings.merge(settings, {"search": {"budget": limited.runs}})
-    spec = api.spec_from(settings, str(config) if config else "the command line")
+    spec = spec_from(settings, str(config) if config else "the command line")
     watch(
         spec,
-        study or api.default_folder(spec),
+        study or default_folder(spec),
         storage=storage,
         final=final,
         uniform=uniform,

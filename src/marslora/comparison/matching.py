@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from marslora.core.allocation import Allocation
-from marslora.core.comparison import Ranks
+from marslora.core.comparison import FixedRanks
 from marslora.core.errors import ConfigError
 from marslora.core.parts import ModelInfo
 
 RUNGS = 256
 
 
-def allocation_of(ranks: Ranks, info: ModelInfo, full: Sequence[str] = ()) -> Allocation:
+def allocation_of(ranks: FixedRanks, info: ModelInfo, full: Sequence[str] = ()) -> Allocation:
     """What ``ranks`` mean for a model: one number is for every part with linears that is not trained whole."""
     if isinstance(ranks, Mapping):
         for part in ranks:

@@ -7,7 +7,7 @@ from pathlib import Path
 from marslora.comparison.settings import Asked
 from marslora.comparison.stages import Comparing
 from marslora.core.comparison import Comparison
-from marslora.executors._base import AbstractExecutor
+from marslora.executors import AbstractExecutor
 from marslora.executors.inline import Inline
 from marslora.pipeline import Listener, Silent
 from marslora.report import comparison as page

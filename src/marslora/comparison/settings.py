@@ -12,7 +12,8 @@ import yaml
 from marslora.core.comparison import ComparisonSpec, MethodSpec
 from marslora.core.errors import ConfigError
 from marslora.core.spec import StudySpec
-from marslora.recipes._find import find
+from marslora.recipes import find_recipe
+from marslora.settings import spec_from
 
 KINDS = ("adapter", "optimizer", "gradients")
 COMMON = ("examples", "epochs", "batch_size")
@@ -41,8 +42,6 @@ def asked(settings: Mapping[str, Any], source: str) -> Asked:
     A method is a recipe's name, the words of `method_of_words`, or a mapping of `MethodSpec`'s fields.
     Raises `ConfigError` for whatever is wrong.
     """
-    from marslora.api import spec_from
-
     values = dict(settings)
     fields = {name: values.pop(name) for name in ("methods", "seeds", "equal", "ranks") if name in values}
     if not fields.get("methods"):
@@ -51,7 +50,7 @@ def asked(settings: Mapping[str, Any], source: str) -> Asked:
     fields["methods"] = [method_of_words(each) if isinstance(each, str) else each for each in named]
     comparison = ComparisonSpec.parse(fields, source)
     for method in comparison.methods:
-        find(method.recipe, method.options)
+        find_recipe(method.recipe, method.options)
         if fixed := sorted(set(method.training) & set(COMMON)):
             raise ConfigError(
                 f"method `{method.title}` cannot have its own {fixed}: they are the same for all methods."
@@ -62,7 +61,7 @@ def asked(settings: Mapping[str, Any], source: str) -> Asked:
 
 def demo_settings(task: str, folder: Path) -> dict[str, Any]:
     """Model, data and training of an embedded task; its rows are written into ``folder/data``."""
-    from marslora.recipes._embedded import settings
+    from marslora.demo.settings import settings
 
     found = settings(task, folder / "data")
     return {name: found[name] for name in ("model", "data", "training")}

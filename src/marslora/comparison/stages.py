@@ -11,28 +11,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from marslora import adapters, gradients, optim, recipes
+from marslora import adapters, gradients, methods, optim, recipes
 from marslora.comparison.matching import allocation_of, examples_for, ladder, nearest
-from marslora.comparison.standings import summarised
-from marslora.core import kinds
+from marslora.comparison.summary import summarised
+from marslora.core import plugins
 from marslora.core.allocation import Allocation
 from marslora.core.comparison import Compared, Comparison, ComparisonSpec, MethodRun, MethodSpec, Recipe, training_of
 from marslora.core.errors import ConfigError, MarsloraError, named
-from marslora.core.meter import Meter
 from marslora.core.parts import ModelInfo
+from marslora.core.progress import ProgressBar
 from marslora.core.record import Record
-from marslora.core.runs import Advance, Counted, Event, Failure, FinalResult, Prepared
+from marslora.core.runs import Counted, Event, Failure, FinalResult, Prepared, ProgressEvent
 from marslora.core.schedule import full_examples
 from marslora.core.spec import CountSpec, FinalSpec
-from marslora.executors._base import AbstractExecutor
+from marslora.executors import AbstractExecutor
 from marslora.executors.inline import Inline
 from marslora.pipeline import Listener, Pipeline, Silent, digest, full_modules
-from marslora.recipes._find import find
+from marslora.recipes import find_recipe
 from marslora.store.study import Study
 
-COUNT = "marslora.finetune.attempt:count_parameters"
-WEIGH = "marslora.finetune.attempt:weigh_row"
-TRAIN = "marslora.finetune.attempt:train"
+COUNT = "marslora.finetune.comparison_tasks:count_parameters"
+WEIGH = "marslora.finetune.comparison_tasks:weigh_row"
+TRAIN = "marslora.finetune.comparison_tasks:train"
 RESULT = "compare.json"
 
 
@@ -106,12 +106,12 @@ class Comparing:
             return found
         there = f"; there already: {len(found)}" if found else ""
         self.listener.stage(f"Training {len(planned)} methods x {len(self.spec.seeds)} seeds{there}")
-        meter = Meter({spec.id: spec.full_examples for spec in waiting}, task="comparison")
+        meter = ProgressBar({spec.id: spec.full_examples for spec in waiting}, task="comparison")
         by_id = {spec.id: spec for spec in waiting}
 
         def receive(event: Event) -> None:
             match event:
-                case Advance():
+                case ProgressEvent():
                     self.listener.advance(meter.advance(event))
                 case FinalResult():
                     spec = next(each for each in waiting if event.adapter_folder.startswith(f"{each.id}/"))
@@ -128,10 +128,11 @@ class Comparing:
 
     def _planned(self, entry: MethodSpec, prepared: Prepared) -> Planned:
         info, spec = prepared.info, self.study.spec
-        recipe = find(entry.recipe, entry.options)
+        recipe = find_recipe(entry.recipe, entry.options)
         training = training_of(recipe, entry, dict(self.common), tuple(part.name for part in info.parts))
-        for room, kind in ((adapters, training.adapter), (optim, training.optimizer), (gradients, training.gradients)):
-            kinds.check(room, kind.name)
+        plugins.check(training.adapter.name, adapters, methods)
+        plugins.check(training.optimizer.name, optim)
+        plugins.check(training.gradients.name, gradients)
         allocation = allocation_of(ranks_of(recipe, entry, self.spec), info, training.full)
         run = FinalSpec(
             model=spec.model,
@@ -235,7 +236,7 @@ class Comparing:
         specs = {seed: self._seeded(method, seed) for seed in self.spec.seeds}
         return shown.model_copy(
             update={
-                "summary": kinds.summary(recipes, entry.recipe),
+                "summary": plugins.summary(recipes, entry.recipe),
                 "source": method.recipe.source,
                 "training": method.run.training,
                 "allocation": method.run.allocation,

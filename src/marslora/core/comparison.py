@@ -14,7 +14,7 @@ from marslora.core.runs import Cost, FinalResult
 from marslora.core.spec import TrainingSpec
 
 Equal = Literal["parameters", "compute", "examples"]
-Ranks = int | dict[str, int]
+FixedRanks = int | dict[str, int]
 """One rank for every part, or ``{part: rank}``; parts that are not named are left alone."""
 
 
@@ -23,7 +23,7 @@ class Recipe(Record):
 
     source: str = ""
     """The paper, e.g. ``Wei et al. 2025, arXiv 2502.20035``."""
-    ranks: Ranks = 16
+    ranks: FixedRanks = 16
     training: dict[str, Any] = {}
     """Fields of `TrainingSpec` that make the method: its adapter, optimizer, combiner of gradients."""
     defaults: dict[str, Any] = {}
@@ -41,7 +41,7 @@ class MethodSpec(Record):
     """Arguments of the recipe's function."""
     name: str = ""
     """As tables call it; empty: the recipe's name."""
-    ranks: Ranks | None = None
+    ranks: FixedRanks | None = None
     """Instead of the recipe's."""
     rate_factors: dict[str, float] | None = None
     """Instead of the recipe's."""
@@ -64,7 +64,7 @@ class ComparisonSpec(Record):
     """What is the same for all beside data and seeds. ``parameters``: ranks are scaled until a method trains as many
     numbers as the reference, on the same examples. ``compute``: ranks stay, and a method sees so many examples that
     training, and what it does before, cost as many floating-point operations. ``examples``: ranks and examples stay."""
-    ranks: Ranks | None = None
+    ranks: FixedRanks | None = None
     """Of every method that is given none of its own; None: the recipes'."""
 
     @model_validator(mode="after")

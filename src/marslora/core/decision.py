@@ -98,7 +98,7 @@ class Candidate(Record):
     """Expected loss above the best allocation, in nats per answer token."""
 
 
-class Decision(Record):
+class DecisionRecord(Record):
     """Which allocation, how sure, and why not the others."""
 
     strategy: str
@@ -116,7 +116,7 @@ class Decision(Record):
     continue_run: str | None = None
     """The member whose checkpoint the final run may start from."""
     calibration: Cost = Cost()
-    calibration_run_equivalents: float = 0.0
+    calibration_full_runs: float = 0.0
     assumptions: tuple[str, ...] = ()
     next_steps: tuple[str, ...] = ()
 

@@ -11,10 +11,10 @@ from marslora.core.parts import ModelInfo
 DEFAULT_RANKS = (1, 4, 16, 64)
 """The ladder of every searched part: a factor of four a rung, the habitual 16 among them."""
 
-Ranks = int | Sequence[int] | Mapping[str, int | Sequence[int]]
+RankLadders = int | Sequence[int] | Mapping[str, int | Sequence[int]]
 
 
-def space_of(info: ModelInfo, ranks: Ranks, full: Sequence[str] = (), max_rank: int | None = None) -> Space:
+def space_of(info: ModelInfo, ranks: RankLadders, full: Sequence[str] = (), max_rank: int | None = None) -> Space:
     """The space that ``ranks`` up to ``max_rank`` mean for a model: a projector that is not named gets the ladder's
     middle rank."""
     parts = [part.name for part in info.parts if part.linears and part.name not in full]

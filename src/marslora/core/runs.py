@@ -23,7 +23,7 @@ class Cost(Record):
     """Counted floating-point operations, forward and backward, evaluation included."""
     peak_bytes: int = 0
 
-    def run_equivalents(self, full_examples: int) -> float:
+    def full_runs(self, full_examples: int) -> float:
         """The cost in full runs: examples seen over those of one full run. What this project means by the word."""
         return self.examples / full_examples
 
@@ -158,7 +158,7 @@ class BlockGradient(Record):
         return self.model_copy(update={"norms": norms, "norm": factor * self.norm})
 
 
-class Advance(Record):
+class ProgressEvent(Record):
     """How far a long piece of work has got, for progress bars; never stored."""
 
     task: str
@@ -205,5 +205,5 @@ class Counted(Record):
     """Those of what is done before the first step."""
 
 
-Event = Observation | MemberResult | PackResult | Failure | Advance | Prepared | FinalResult | Counted
+Event = Observation | MemberResult | PackResult | Failure | ProgressEvent | Prepared | FinalResult | Counted
 """What comes back from the training wing, in order of happening."""

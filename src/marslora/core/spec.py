@@ -20,7 +20,7 @@ BYTES_PER_PARAMETER = 16
 """Of training: a weight, its gradient and AdamW's two moments in float32."""
 
 
-class KindSpec(Record):
+class PluginSpec(Record):
     """A kind by name with its options, e.g. ``{"name": "adamw", "options": {"betas": [0.9, 0.99]}}``, or its name."""
 
     name: str
@@ -125,8 +125,8 @@ class TrainingSpec(Record):
     """The scale of an adapter, the same at every rank; with rsLoRA that of rank 16 (see `marslora.core.patterns`)."""
     full: tuple[str, ...] = ()
     """Parts that are trained whole instead of by LoRA (typically the projector)."""
-    optimizer: KindSpec = KindSpec(name="adamw")
-    adapter: KindSpec = KindSpec(name="lora")
+    optimizer: PluginSpec = PluginSpec(name="adamw")
+    adapter: PluginSpec = PluginSpec(name="lora")
     gradient_checkpointing: bool = False
     evaluations: int = Field(12, gt=1)
     """Validation points of a full run, even in the logarithm of the examples seen; in the final run so many are even in
@@ -135,7 +135,7 @@ class TrainingSpec(Record):
     """Which point the final run hands back: that of lowest validation loss among its ``evaluations``, or its end."""
     objectives: tuple[ObjectiveSpec, ...] = ()
     """What the final run is trained for, where that is more than the loss of all answers; at least two."""
-    gradients: KindSpec = KindSpec(name="sum")
+    gradients: PluginSpec = PluginSpec(name="sum")
     """How the objectives' gradients become one; their order is that of ``objectives``."""
 
     @model_validator(mode="after")
@@ -143,7 +143,7 @@ class TrainingSpec(Record):
         names = [objective.name for objective in self.objectives]
         if len(names) == 1 or len(set(names)) < len(names):
             raise ValueError(f"`objectives` must be none, or at least two with names of their own, found {names}")
-        if not names and self.gradients != KindSpec(name="sum"):
+        if not names and self.gradients != PluginSpec(name="sum"):
             raise ValueError(f"`gradients` {self.gradients.name} needs at least two `objectives`")
         return self
 
@@ -179,11 +179,11 @@ class TrainingSpec(Record):
 class SearchSpec(Record):
     """How allocations are compared."""
 
-    strategy: KindSpec = KindSpec(name="mars")
+    strategy: PluginSpec = PluginSpec(name="mars")
     budget: float | None = Field(None, gt=0)
     """Most run equivalents spent before the final run; None: what the strategy needs."""
     seed: int = 0
-    adapter: KindSpec | None = None
+    adapter: PluginSpec | None = None
     """What calibration runs train; None: the adapter of the final run."""
     max_parameters: int | None = Field(None, gt=0)
     """Allocations with more trainable parameters, those of parts trained whole included, are not candidates."""
@@ -339,7 +339,7 @@ class PrepareSpec(Record):
 
     model: ModelSpec
     data: DataSpec
-    optimizer: KindSpec = KindSpec(name="adamw")
+    optimizer: PluginSpec = PluginSpec(name="adamw")
     """Looked at first, so that a wrong option is said before anything is read."""
     batch_size: int
     cache_folder: str

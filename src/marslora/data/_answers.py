@@ -11,7 +11,7 @@ from typing import Any
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from marslora.core.errors import DataError, ModelError
-from marslora.data._rows import Message
+from marslora.data._example import Message
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 Span = tuple[int, int]

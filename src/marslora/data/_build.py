@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from marslora.core.errors import DataError
+from marslora.data._example import Example
 from marslora.data._process import IGNORED, Media, RowArrays, RowProcessor
 from marslora.data._ragged import RaggedWriter, publish
-from marslora.data._rows import Example
-from marslora.data.examples import BadRow
+from marslora.data.splits import BadRow
 
 _ROWS_AT_ONCE = 32
 _VALUES_AT_ONCE = 1 << 26

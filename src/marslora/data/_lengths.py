@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from marslora.data._example import Example
 from marslora.data._process import RowProcessor
-from marslora.data._rows import Example
 
 
 class Measure:

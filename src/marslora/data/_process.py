@@ -14,7 +14,7 @@ from PIL import Image
 
 from marslora.core.errors import DataError, ModelError
 from marslora.data._answers import Template, answer_tokens, moved
-from marslora.data._rows import Example, Message
+from marslora.data._example import Example, Message
 
 IGNORED = -100
 _ABOUT_MEDIA = ("pixel_", "image_", "video_", "audio_", "input_features", "feature_")

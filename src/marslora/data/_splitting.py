@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from marslora.core.errors import DataError
-from marslora.data._rows import Example
+from marslora.data._example import Example
 
 
 def hold_out(examples: list[Example], share: float, limit: int, seed: int) -> tuple[list[Example], list[Example]]:

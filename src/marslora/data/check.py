@@ -11,9 +11,9 @@ import numpy as np
 from marslora.core.errors import DataError
 from marslora.core.record import Record
 from marslora.data import _readers
-from marslora.data._judge import Judge, Judged, Task, judged
 from marslora.data._readers._base import AbstractFile
-from marslora.data.examples import BadRow
+from marslora.data._row_checks import RowChecker, RowReport, Task, judged
+from marslora.data.splits import BadRow
 
 _ROWS_AT_ONCE = 16
 _NAMED_REPEATS = 5
@@ -79,7 +79,7 @@ def check(
     files = files_of(sources)
     total = sum(_about(file) for file in files)
     tally = _Tally()
-    for task, found in judged(_tasks(files), Judge(image_folder, processor), workers):
+    for task, found in judged(_tasks(files), RowChecker(image_folder, processor), workers):
         for one in found:
             tally.add(task.place, one)
         if progress:
@@ -123,7 +123,7 @@ class _Tally:
         self._first: dict[bytes, tuple[str, int]] = {}
         self._lengths: dict[str, array[int]] = {}
 
-    def add(self, place: str, one: Judged) -> None:
+    def add(self, place: str, one: RowReport) -> None:
         """Count one row."""
         self.num_rows += one.row > 0
         if one.reason is not None:

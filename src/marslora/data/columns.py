@@ -7,7 +7,7 @@ from typing import Literal
 
 from marslora.core.spec import DataSpec
 from marslora.data import _readers
-from marslora.data._rows import Example
+from marslora.data._example import Example
 
 
 def column(

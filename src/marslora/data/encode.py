@@ -20,10 +20,10 @@ from torch import Tensor
 from marslora.core.errors import DataError
 from marslora.data._build import build
 from marslora.data._collate import join_pictures, pad_texts
+from marslora.data._example import Example
 from marslora.data._process import IGNORED
 from marslora.data._ragged import Ragged, read_ragged
-from marslora.data._rows import Example
-from marslora.data.examples import BadRow, check_bad_share
+from marslora.data.splits import BadRow, check_bad_share
 
 _LAYOUT = 1
 Progress = Callable[[int, int], None]

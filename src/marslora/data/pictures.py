@@ -11,15 +11,15 @@ from typing import Any
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from marslora.core.errors import DataError
-from marslora.data import _shelf, _values
-from marslora.data._shelf import Shelf, Stored
+from marslora.data import _blobs, _values
+from marslora.data._blobs import BlobStore, StoredBlob
 from marslora.data.sounds import Sound, as_wav
 
 
 class Picture:
     """A picture in a file, in bytes (kept on a shelf, where a file of rows held them) or already in memory."""
 
-    def __init__(self, source: Path | bytes | Stored | Image.Image) -> None:
+    def __init__(self, source: Path | bytes | StoredBlob | Image.Image) -> None:
         self.source = source
 
     def open(self) -> Image.Image:
@@ -59,8 +59,8 @@ class Picture:
             hashed.update(self.source.tobytes())
             return hashed.hexdigest()[:32]
         if isinstance(self.source, Path):
-            return _shelf.file_digest(self.source)
-        return self.source.digest if isinstance(self.source, Stored) else _shelf.digest(self.source)
+            return _blobs.file_digest(self.source)
+        return self.source.digest if isinstance(self.source, StoredBlob) else _blobs.digest(self.source)
 
     def _image(self) -> Image.Image:
         if isinstance(self.source, Image.Image):
@@ -83,9 +83,9 @@ class Album:
     Bytes go onto the shelf, so that memory does not grow with what the rows carry.
     """
 
-    def __init__(self, folder: Path, shelf: Shelf | None = None) -> None:
+    def __init__(self, folder: Path, shelf: BlobStore | None = None) -> None:
         self._folder = folder
-        self._shelf = shelf if shelf is not None else Shelf()
+        self._shelf = shelf if shelf is not None else BlobStore()
         self._pictures: dict[Path | str, Picture] = {}
         self._sounds: dict[Path | str, Sound] = {}
 
@@ -111,9 +111,9 @@ class Album:
             self._sounds[key] = Sound(self._source(found))
         return self._sounds[key]
 
-    def _source(self, found: Path | bytes) -> Path | Stored:
+    def _source(self, found: Path | bytes) -> Path | StoredBlob:
         return self._folder / found if isinstance(found, Path) else self._shelf.put(found)
 
 
 def _key(found: Path | bytes) -> Path | str:
-    return found if isinstance(found, Path) else _shelf.digest(found)
+    return found if isinstance(found, Path) else _blobs.digest(found)

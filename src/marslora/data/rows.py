@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from marslora.core.spec import DataSpec, TrainingSpec
-from marslora.data import examples, order
-from marslora.data._rows import Example
+from marslora.data import order
+from marslora.data._example import Example
 from marslora.data.encode import EncodedSet, encode
-from marslora.data.examples import BadRow, DataReport
+from marslora.data.splits import BadRow, DataReport
+from marslora.data.splits import load as load_splits
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -91,9 +92,9 @@ def load_rows(
 ) -> Rows[EncodedSet]:
     """Read and encode ``splits`` with the model's own processor; the others are left empty.
 
-    Encoded rows are kept in ``cache_folder``. Raises what `examples.load` and `encode` raise.
+    Encoded rows are kept in ``cache_folder``. Raises what `splits.load` and `encode` raise.
     """
-    found = examples.load(data)
+    found = load_splits(data)
 
     def encoded(split: Split, rows: tuple[Example, ...]) -> EncodedSet:
         return encode(

@@ -14,8 +14,8 @@ import soundfile
 from numpy.typing import NDArray
 
 from marslora.core.errors import DataError
-from marslora.data import _shelf
-from marslora.data._shelf import Stored
+from marslora.data import _blobs
+from marslora.data._blobs import StoredBlob
 
 _STREAMED = 0xFFFFFFFF
 """The length that a WAV header states where its writer did not know it."""
@@ -24,7 +24,7 @@ _STREAMED = 0xFFFFFFFF
 class Sound:
     """A recording in a file or in bytes: WAV, FLAC, Ogg, MP3, whatever libsndfile reads."""
 
-    def __init__(self, source: Path | bytes | Stored) -> None:
+    def __init__(self, source: Path | bytes | StoredBlob) -> None:
         self.source = source
 
     def open(self, sampling_rate: int) -> NDArray[np.float32]:
@@ -74,19 +74,19 @@ class Sound:
     def digest(self) -> str:
         """Equal files have equal digests, wherever they lie."""
         if isinstance(self.source, Path):
-            return _shelf.file_digest(self.source)
-        return self.source.digest if isinstance(self.source, Stored) else _shelf.digest(self.source)
+            return _blobs.file_digest(self.source)
+        return self.source.digest if isinstance(self.source, StoredBlob) else _blobs.digest(self.source)
 
     def _file(self) -> Path | io.BytesIO:
         return self.source if isinstance(self.source, Path) else io.BytesIO(self._bytes())
 
     def _bytes(self) -> bytes:
-        return self.source.read() if isinstance(self.source, Stored) else bytes(self.source)
+        return self.source.read() if isinstance(self.source, StoredBlob) else bytes(self.source)
 
     def _num_bytes(self) -> int:
         if isinstance(self.source, Path):
             return self.source.stat().st_size
-        return self.source.num_bytes if isinstance(self.source, Stored) else len(self.source)
+        return self.source.num_bytes if isinstance(self.source, StoredBlob) else len(self.source)
 
     def _stated_bytes(self) -> int:
         """How long a RIFF file says it is; 0 for other formats, which libsndfile itself finds cut."""

@@ -11,17 +11,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from marslora.core.runs import Advance, Cost, Event
+from marslora.core.runs import Cost, Event, ProgressEvent
 from marslora.core.schedule import evaluation_steps, num_steps
 from marslora.core.spec import PackSpec
 from marslora.data.encode import EncodedSet
 from marslora.data.rows import Rows, batches_by_length
-from marslora.engine import memory, progress
+from marslora.engine import memory, run_state
+from marslora.engine.cost import CostMeter, share
 from marslora.engine.evaluate import Scores, evaluate
-from marslora.engine.levers import Levers
-from marslora.engine.meters import CostMeter, share
 from marslora.engine.pack import Base, Pack
-from marslora.engine.progress import Progress
+from marslora.engine.run_state import RunState
+from marslora.engine.speedups import Speedups
 from marslora.engine.step import StepResult, train_step
 
 CHECKPOINT_SECONDS = 20.0
@@ -39,7 +39,7 @@ class Segment:
     """Examples seen, before and after."""
 
 
-def next_segment(members: Sequence[Progress], batch_size: int, largest_pack: int) -> Segment | None:
+def next_segment(members: Sequence[RunState], batch_size: int, largest_pack: int) -> Segment | None:
     """What to train next, None when everybody is done.
 
     Those that have seen least go on, in whole batches, until one of them is done or they reach others. A run that
@@ -73,9 +73,9 @@ class PackLoop:
     spec: PackSpec
     base: Base
     rows: Rows[EncodedSet]
-    levers: Levers
+    levers: Speedups
     emit: Emit
-    members: list[Progress]
+    members: list[RunState]
     largest_pack: int
     meter: CostMeter = field(default_factory=CostMeter)
     cost: Cost = field(default_factory=Cost)
@@ -127,7 +127,7 @@ class PackLoop:
         training = self.spec.training
         return 2 * max(1, training.batch_size // training.accumulation)
 
-    def observe(self, member: Progress, points: Sequence[tuple[str, float]]) -> Progress:
+    def observe(self, member: RunState, points: Sequence[tuple[str, float]]) -> RunState:
         """The member with more points, which are emitted."""
         member = replace(member, points=(*member.points, *((member.examples, name, value) for name, value in points)))
         for observation in member.observations()[-len(points) :]:
@@ -139,7 +139,7 @@ class PackLoop:
         if time.monotonic() - self._advanced >= ADVANCE_SECONDS:
             self._advanced = time.monotonic()
             total = sum(member.spec.until_examples for member in self.members)
-            self.emit(Advance(task=self.spec.id, done=done, total=total))
+            self.emit(ProgressEvent(task=self.spec.id, done=done, total=total))
 
 
 class SegmentRun:
@@ -263,7 +263,7 @@ class SegmentRun:
             own = share(spent, len(self.now)) + Cost(examples=self.now[k].examples - loop.members[index].examples)
             self.now[k] = replace(self.now[k], member=stored, cost=self.now[k].cost + own)
             loop.members[index] = self.now[k]
-        progress.write(loop.root, loop.base, self.now)
+        run_state.write(loop.root, loop.base, self.now)
 
 
 def _score_points(scores: Scores, member: int) -> list[tuple[str, float]]:

@@ -12,17 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from marslora import adapters, optim
-from marslora.adapters._base import AbstractAdapter, Clock, Factor, Slot
-from marslora.adapters._experts import ExpertLora
-from marslora.adapters._full import whole
-from marslora.core import kinds, patterns
+from marslora.adapters import AbstractAdapter, Clock, ExpertLora, Factor, Slot, whole
+from marslora.core import patterns, plugins
 from marslora.core.errors import ConfigError
 from marslora.core.parts import ModelInfo
 from marslora.core.schedule import rate_factor
 from marslora.core.spec import PACKED_ADAPTERS, MemberSpec, TrainingSpec
 from marslora.models.answers import AnswerHead, Batch, TokenSums, answer_logits, token_sums
-from marslora.optim._base import AbstractOptimizer
-from marslora.optim._recursion import AbstractRecursion, looking_back
+from marslora.optim import AbstractOptimizer, AbstractRecursion, looking_back
 
 
 @dataclass
@@ -119,7 +116,7 @@ class Pack:
         name = base.training.adapter.name
         if ":" not in name and name not in PACKED_ADAPTERS:
             raise ConfigError(f"The adapter `{name}` cannot train packed; {list(PACKED_ADAPTERS)} can.")
-        kind = kinds.load(adapters, name, AbstractAdapter)
+        kind = plugins.load(adapters, name, AbstractAdapter)
         return kind(module, path, slots, self.clock, **base.training.adapter.options)
 
     def __enter__(self) -> Pack:
@@ -200,7 +197,7 @@ class Pack:
             groups[part, factor.role, ranks].append(factor.parameter)
         if not groups:
             return None
-        kind = kinds.load(optim, training.optimizer.name, AbstractOptimizer)
+        kind = plugins.load(optim, training.optimizer.name, AbstractOptimizer)
         options = {"weight_decay": training.weight_decay, **training.optimizer.options}
         return kind(
             [

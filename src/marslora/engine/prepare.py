@@ -12,21 +12,21 @@ import torch
 import transformers
 
 from marslora import optim
-from marslora.core import kinds
+from marslora.core import plugins
 from marslora.core.errors import ConfigError, MarsloraError
 from marslora.core.parts import ModelInfo
-from marslora.core.runs import Advance, DataSummary, Event, Failure, Prepared
-from marslora.core.spec import KindSpec, ModelSpec, PrepareSpec
+from marslora.core.runs import DataSummary, Event, Failure, Prepared, ProgressEvent
+from marslora.core.spec import ModelSpec, PluginSpec, PrepareSpec
 from marslora.data import rows as data_rows
 from marslora.data.encode import EncodedSet
 from marslora.data.rows import Rows, Split, load_rows
+from marslora.engine.cost import CostMeter
 from marslora.engine.flops import counted
-from marslora.engine.meters import CostMeter
 from marslora.models import loading
 from marslora.models.discovery import discover
 from marslora.models.loading import LoadedModel
 from marslora.models.probe import probe
-from marslora.optim._base import AbstractOptimizer
+from marslora.optim import AbstractOptimizer
 
 PROBE_ROWS = 4
 Emit = Callable[[Event], None]
@@ -46,7 +46,7 @@ def _prepare(spec: PrepareSpec, emit: Emit) -> Prepared:
     loaded = loading.load(spec.model)
 
     def advance(split: Split, done: int, total: int) -> None:
-        emit(Advance(task=f"{'training' if split == 'train' else split} rows", done=done, total=total))
+        emit(ProgressEvent(task=f"{'training' if split == 'train' else split} rows", done=done, total=total))
 
     rows = load_rows(spec.data, loaded.processor, spec.cache_folder, progress=advance)
     info, flops = counted(lambda: parts_of(spec.model, loaded, rows, spec.cache_folder))
@@ -65,9 +65,9 @@ def _prepare(spec: PrepareSpec, emit: Emit) -> Prepared:
     )
 
 
-def _check_optimizer(asked: KindSpec) -> None:
+def _check_optimizer(asked: PluginSpec) -> None:
     """`ConfigError` for an option that the optimizer does not have, or a value that it cannot take."""
-    kind = kinds.load(optim, asked.name, AbstractOptimizer)
+    kind = plugins.load(optim, asked.name, AbstractOptimizer)
     try:
         kind([torch.nn.Parameter(torch.zeros(1, 1))], **asked.options)
     except TypeError as error:

@@ -7,21 +7,21 @@ from pathlib import Path
 
 import torch
 
-from marslora.adapters import _peft_format
+from marslora.adapters import recover_checkpoints
 from marslora.core.errors import MarsloraError, StudyError
 from marslora.core.runs import Cost, Event, Failure, PackResult
 from marslora.core.spec import MemberSpec, PackSpec
 from marslora.data.encode import EncodedSet
 from marslora.data.rows import Rows, load_rows
-from marslora.engine import memory, progress
+from marslora.engine import memory, run_state
 from marslora.engine.check import keeps_members_apart
+from marslora.engine.cost import CostMeter
 from marslora.engine.flops import counted
-from marslora.engine.levers import Levers
 from marslora.engine.loop import PackLoop
-from marslora.engine.meters import CostMeter
 from marslora.engine.pack import Base
 from marslora.engine.prepare import parts_of
-from marslora.engine.progress import Progress
+from marslora.engine.run_state import RunState
+from marslora.engine.speedups import Speedups
 from marslora.models import loading
 from marslora.models.answers import AnswerHead, Batch
 
@@ -47,8 +47,8 @@ def run_pack(spec: PackSpec, emit: Emit) -> None:
 def _run(spec: PackSpec, emit: Emit) -> None:
     meter = CostMeter()
     root = Path(spec.checkpoint_folder)
-    _peft_format.recover(root, [member.id for member in spec.members])
-    members = [progress.read(root, member) for member in spec.members]
+    recover_checkpoints(root, [member.id for member in spec.members])
+    members = [run_state.read(root, member) for member in spec.members]
     for member in members:
         _check_continues(member, spec.training.batch_size)
     for member in members:
@@ -66,7 +66,7 @@ def _run(spec: PackSpec, emit: Emit) -> None:
     emit(PackResult(pack=spec.id, members=results, cost=cost, device=device_name(loaded.device)))
 
 
-def _check_continues(member: Progress, batch_size: int) -> None:
+def _check_continues(member: RunState, batch_size: int) -> None:
     if member.is_running and member.examples % batch_size:
         raise StudyError(
             f"{member.spec.id} ended inside a batch, at {member.examples} examples, and cannot go on to "
@@ -75,14 +75,14 @@ def _check_continues(member: Progress, batch_size: int) -> None:
 
 
 def _loop(
-    spec: PackSpec, loaded: loading.LoadedModel, members: list[Progress], emit: Emit, meter: CostMeter
+    spec: PackSpec, loaded: loading.LoadedModel, members: list[RunState], emit: Emit, meter: CostMeter
 ) -> PackLoop:
     rows = load_rows(spec.data, loaded.processor, spec.cache_folder, splits=("train", "validation"))
     info = parts_of(spec.model, loaded, rows, spec.cache_folder)
     for part in {part for member in spec.members for part in member.allocation.active}:
         info.part(part)
     base = Base(loaded.model, info, spec.training, loaded.device, loaded.dtype, AnswerHead(loaded.model))
-    levers = Levers.of(base, int(TOWER_SHARE * memory.free_bytes(base.device)))
+    levers = Speedups.of(base, int(TOWER_SHARE * memory.free_bytes(base.device)))
     first = base.batch(_first_batch(spec, rows))
     running = tuple(member.spec for member in members if member.is_running)
 
@@ -95,7 +95,7 @@ def _loop(
     return PackLoop(spec, base, rows, levers, emit, members, largest, meter)
 
 
-def _largest_pack(spec: PackSpec, base: Base, levers: Levers, running: tuple[MemberSpec, ...], first: Batch) -> int:
+def _largest_pack(spec: PackSpec, base: Base, levers: Speedups, running: tuple[MemberSpec, ...], first: Batch) -> int:
     if len(running) == 1 or not keeps_members_apart(base, running, first):
         return 1
     with levers.standing_for(base, 1, base.modules(running)):

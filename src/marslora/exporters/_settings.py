@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from marslora.core.decision import Decision
+from marslora.core.decision import DecisionRecord
 from marslora.core.parts import ModelInfo
 from marslora.core.patterns import lora_config_dict
 from marslora.core.spec import TrainingSpec
@@ -34,7 +34,9 @@ class Settings:
     """The trained adapter, where there is one."""
 
     @classmethod
-    def of(cls, decision: Decision, info: ModelInfo, training: TrainingSpec, adapter_folder: Path | None) -> Settings:
+    def of(
+        cls, decision: DecisionRecord, info: ModelInfo, training: TrainingSpec, adapter_folder: Path | None
+    ) -> Settings:
         """The settings of a decision."""
         lora_only = decision.chosen.replace(**{part: 0 for part in training.full if part in decision.chosen.parts})
         module_ranks = info.module_ranks(lora_only)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from marslora.core.decision import Decision
+from marslora.core.decision import DecisionRecord
 from marslora.core.parts import ModelInfo
 from marslora.core.spec import TrainingSpec
 from marslora.exporters._base import AbstractExporter
@@ -17,7 +17,12 @@ class Axolotl(AbstractExporter):
     """``axolotl train axolotl.yaml``; ``lora_rank_pattern`` carries the ranks (Axolotl 0.19 and later)."""
 
     def export(
-        self, decision: Decision, info: ModelInfo, training: TrainingSpec, adapter_folder: Path | None, output: Path
+        self,
+        decision: DecisionRecord,
+        info: ModelInfo,
+        training: TrainingSpec,
+        adapter_folder: Path | None,
+        output: Path,
     ) -> list[Path]:
         """``axolotl.yaml``."""
         settings = Settings.of(decision, info, training, adapter_folder)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from marslora.core.decision import Decision
+from marslora.core.decision import DecisionRecord
 from marslora.core.parts import ModelInfo
 from marslora.core.spec import TrainingSpec
 from marslora.exporters._base import AbstractExporter
@@ -24,7 +24,12 @@ class LlamaFactory(AbstractExporter):
     """``llamafactory-cli train llama_factory.yaml``: it continues an untrained adapter, and so keeps its ranks."""
 
     def export(
-        self, decision: Decision, info: ModelInfo, training: TrainingSpec, adapter_folder: Path | None, output: Path
+        self,
+        decision: DecisionRecord,
+        info: ModelInfo,
+        training: TrainingSpec,
+        adapter_folder: Path | None,
+        output: Path,
     ) -> list[Path]:
         """``llama_factory.yaml`` and ``init_adapter/``."""
         settings = Settings.of(decision, info, training, adapter_folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from marslora.core.decision import Decision
+from marslora.core.decision import DecisionRecord
 from marslora.core.parts import ModelInfo
 from marslora.core.spec import TrainingSpec
 from marslora.exporters._base import AbstractExporter
@@ -19,7 +19,12 @@ class MsSwift(AbstractExporter):
     """``sh ms_swift.sh``: it continues an untrained adapter, and so keeps its ranks."""
 
     def export(
-        self, decision: Decision, info: ModelInfo, training: TrainingSpec, adapter_folder: Path | None, output: Path
+        self,
+        decision: DecisionRecord,
+        info: ModelInfo,
+        training: TrainingSpec,
+        adapter_folder: Path | None,
+        output: Path,
     ) -> list[Path]:
         """``ms_swift.sh`` and ``init_adapter/``."""
         settings = Settings.of(decision, info, training, adapter_folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from marslora.core.decision import Decision
+from marslora.core.decision import DecisionRecord
 from marslora.core.parts import ModelInfo
 from marslora.core.spec import TrainingSpec
 from marslora.exporters._base import AbstractExporter
@@ -15,7 +15,12 @@ class Peft(AbstractExporter):
     """``from lora_config import lora_config`` anywhere PEFT is."""
 
     def export(
-        self, decision: Decision, info: ModelInfo, training: TrainingSpec, adapter_folder: Path | None, output: Path
+        self,
+        decision: DecisionRecord,
+        info: ModelInfo,
+        training: TrainingSpec,
+        adapter_folder: Path | None,
+        output: Path,
     ) -> list[Path]:
         """``lora_config.py``."""
         settings = Settings.of(decision, info, training, adapter_folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from marslora.core.decision import Decision
+from marslora.core.decision import DecisionRecord
 from marslora.core.parts import ModelInfo
 from marslora.core.spec import TrainingSpec
 from marslora.exporters._base import AbstractExporter
@@ -64,7 +64,12 @@ class Trl(AbstractExporter):
     """``python sft.py MODEL train.jsonl OUTPUT`` trains the chosen ranks from the start."""
 
     def export(
-        self, decision: Decision, info: ModelInfo, training: TrainingSpec, adapter_folder: Path | None, output: Path
+        self,
+        decision: DecisionRecord,
+        info: ModelInfo,
+        training: TrainingSpec,
+        adapter_folder: Path | None,
+        output: Path,
     ) -> list[Path]:
         """``sft.py``."""
         settings = Settings.of(decision, info, training, adapter_folder)

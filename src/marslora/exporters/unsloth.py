@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from marslora.core.decision import Decision
+from marslora.core.decision import DecisionRecord
 from marslora.core.parts import ModelInfo
 from marslora.core.spec import TrainingSpec
 from marslora.exporters._base import AbstractExporter
@@ -21,7 +21,12 @@ class Unsloth(AbstractExporter):
     """``from unsloth_model import model, processor``: extra keywords that `LoraConfig` knows are passed on to it."""
 
     def export(
-        self, decision: Decision, info: ModelInfo, training: TrainingSpec, adapter_folder: Path | None, output: Path
+        self,
+        decision: DecisionRecord,
+        info: ModelInfo,
+        training: TrainingSpec,
+        adapter_folder: Path | None,
+        output: Path,
     ) -> list[Path]:
         """``unsloth_model.py``."""
         settings = Settings.of(decision, info, training, adapter_folder)

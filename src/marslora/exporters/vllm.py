@@ -6,7 +6,7 @@ import json
 import shlex
 from pathlib import Path
 
-from marslora.core.decision import Decision
+from marslora.core.decision import DecisionRecord
 from marslora.core.parts import ModelInfo
 from marslora.core.spec import TrainingSpec
 from marslora.exporters._base import AbstractExporter
@@ -25,7 +25,12 @@ class Vllm(AbstractExporter):
     """``sh vllm_serve.sh``."""
 
     def export(
-        self, decision: Decision, info: ModelInfo, training: TrainingSpec, adapter_folder: Path | None, output: Path
+        self,
+        decision: DecisionRecord,
+        info: ModelInfo,
+        training: TrainingSpec,
+        adapter_folder: Path | None,
+        output: Path,
     ) -> list[Path]:
         """``vllm_serve.sh``."""
         settings = Settings.of(decision, info, training, adapter_folder)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from marslora.core.errors import EXIT_CODE, MarsloraError
-from marslora.core.runs import Advance, Event
+from marslora.core.runs import Event, ProgressEvent
 from marslora.core.spec import FinalSpec
 
 
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _print(event: Event) -> None:
-    if not isinstance(event, Advance):
+    if not isinstance(event, ProgressEvent):
         print(event.model_dump_json(), flush=True)
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from marslora.adapters._context import BatchContext
-from marslora.adapters._method import AbstractMethod, Plan
 from marslora.core.allocation import Allocation
 from marslora.core.runs import Counted, Event
 from marslora.core.schedule import num_steps
 from marslora.core.spec import CountSpec, FinalSpec
 from marslora.data.rows import load_rows
-from marslora.finetune._labels import labelled
-from marslora.finetune._model import method_of
+from marslora.finetune.labels import labelled
+from marslora.finetune.model import method_of
+from marslora.methods import AbstractMethod, AdapterPlan, BatchContext
 from marslora.models import loading
-from marslora.models._folders import MEMORY
+from marslora.models.folders import MEMORY
 
 Emit = Callable[[Event], None]
 
@@ -35,20 +34,20 @@ def count(spec: CountSpec, emit: Emit) -> None:
     emit(Counted(num_trainable=tuple(found)))
 
 
-def _base_plan(spec: CountSpec, method: AbstractMethod) -> Plan:
+def _base_plan(spec: CountSpec, method: AbstractMethod) -> AdapterPlan:
     run = spec.run
     model = loading.load(run.model).model if run.model.path.startswith(MEMORY) else loading.skeleton(run.model)
-    return Plan(
+    return AdapterPlan(
         ranks={},
         parts={},
         full_modules=run.full_modules,
         num_steps=num_steps(run.full_examples, run.training.batch_size),
         tasks=_tasks(run, method),
-        kinds=BatchContext(model).kinds,
+        modalities=BatchContext(model).modalities,
     )
 
 
-def _planned(base: Plan, spec: CountSpec, allocation: Allocation) -> Plan:
+def _planned(base: AdapterPlan, spec: CountSpec, allocation: Allocation) -> AdapterPlan:
     ranks = spec.info.module_ranks(allocation)
     part_of = spec.info.part_of()
     parts = {path: part_of[path] for path in (*ranks, *spec.run.full_modules)}

@@ -8,33 +8,32 @@ from pathlib import Path
 
 from transformers import PrinterCallback, TrainingArguments
 
-from marslora.adapters._method import AbstractChange
 from marslora.core.errors import ConfigError
 from marslora.core.runs import GRADIENTS, Cost, Counted, Event, FinalResult
 from marslora.core.schedule import final_evaluation_steps, num_steps
 from marslora.core.spec import FinalSpec
 from marslora.data.rows import Rows, RowSet, load_rows
-from marslora.finetune import _checkpoints, _output
-from marslora.finetune._bench import Bench
-from marslora.finetune._best import Best
-from marslora.finetune._callbacks import StopWhenAsked, Watch, listening_for_signals
-from marslora.finetune._checkpoints import Progress
-from marslora.finetune._cost import Opening, counting, forget_peak, peak_bytes
-from marslora.finetune._labels import labelled
-from marslora.finetune._loss import AnswerLoss
-from marslora.finetune._method_steps import MethodSteps
-from marslora.finetune._model import adapted, build_optimizer, method_of, part_of_linears
-from marslora.finetune._objectives import GroupingCollate, Objectives, group_rows
-from marslora.finetune._sampler import BlankingCollate, check_divisible, micro_batches
-from marslora.finetune._schedule import wsd_scheduler
-from marslora.finetune._separate_trainer import SeparateTrainer
-from marslora.finetune._start import Start, load_moments, load_weights, read_start
-from marslora.finetune._trackers import check_trackers
-from marslora.finetune._trainer import FinalTrainer, launched_processes, local_model, training_arguments
-from marslora.finetune.two_points import ExactTrainer
+from marslora.finetune import checkpoints, output
+from marslora.finetune.best_point import Best
+from marslora.finetune.callbacks import StopWhenAsked, Watch, listening_for_signals
+from marslora.finetune.checkpoints import FinalRunState
+from marslora.finetune.cost import Opening, counting, forget_peak, peak_bytes
+from marslora.finetune.exact_trainer import ExactTrainer
+from marslora.finetune.labels import labelled
+from marslora.finetune.loss import AnswerLoss
+from marslora.finetune.method_steps import MethodSteps
+from marslora.finetune.model import adapted, build_optimizer, method_of, part_of_linears
+from marslora.finetune.objectives import GroupingCollate, Objectives, group_rows
+from marslora.finetune.sampler import BlankingCollate, check_divisible, micro_batches
+from marslora.finetune.schedule import wsd_scheduler
+from marslora.finetune.scorer import Scorer
+from marslora.finetune.separate_trainer import SeparateTrainer
+from marslora.finetune.start import Start, load_moments, load_weights, read_start
+from marslora.finetune.trackers import check_trackers
+from marslora.finetune.trainer import FinalTrainer, launched_processes, local_model, training_arguments
+from marslora.methods import AbstractChange
 from marslora.models.loading import LoadedModel, load
-from marslora.optim._base import AbstractOptimizer
-from marslora.optim._recursion import looking_back
+from marslora.optim import AbstractOptimizer, looking_back
 
 Emit = Callable[[Event], None]
 
@@ -50,7 +49,7 @@ def run_final(spec: FinalSpec, emit: Emit) -> None:
     Raises `KeyboardInterrupt` after a checkpoint when asked to stop, `TrainingError` where the loss becomes no number,
     and what loading models and data raises.
     """
-    if (known := _output.finished(spec)) is not None:
+    if (known := output.finished(spec)) is not None:
         emit(known)
         return
     with _begun(spec, emit) as run:
@@ -77,7 +76,7 @@ def _begun(spec: FinalSpec, emit: Emit) -> Iterator[_FinalRun]:
     part_of = part_of_linears(loaded, spec)
     arguments = training_arguments(spec, loaded, _total_steps(spec) - start.step, num_processes)
     if arguments.process_index == 0:
-        _output.begin(spec)
+        output.begin(spec)
     with arguments.main_process_first(desc="preparing rows"):
         encoded = load_rows(spec.data, loaded.processor, spec.cache_folder)
         rows = encoded if method is None else labelled(encoded, spec.data, method)
@@ -108,7 +107,7 @@ class _FinalRun:
         self.is_first = arguments.process_index == 0
         self.emit: Emit = emit if self.is_first else _ignore
         self.answers = AnswerLoss(loaded.model)
-        self.bench = Bench(change, self.answers, rows, spec.training, loaded.dtype)
+        self.bench = Scorer(change, self.answers, rows, spec.training, loaded.dtype)
         _check_two_points(spec, change, optimizer)
         self.trainer = self._trainer(arguments)
         self.flops = self.bench.flops_per_row(
@@ -125,7 +124,7 @@ class _FinalRun:
             folder = Path(self.spec.start_folder)
             load_weights(self.change, folder)
             load_moments(self.optimizer, self.change, folder, self.start.step)
-        found = _checkpoints.newest(self.checkpoints, _output.run_digest(self.spec))
+        found = checkpoints.newest(self.checkpoints, output.run_digest(self.spec))
         watch = self._watch(found[1] if found else self._measure_base())
         if not found:
             watch.first_point(self.start.examples)
@@ -134,7 +133,7 @@ class _FinalRun:
         self._train(watch, found[0] if found else None)
         result = self._result(watch, self._keep(watch.progress))
         if self.is_first:
-            _output.save(self.spec, self.change, result)
+            output.save(self.spec, self.change, result)
         self.emit(result)
 
     def _trainer(self, arguments: TrainingArguments) -> FinalTrainer:
@@ -168,16 +167,16 @@ class _FinalRun:
         trainer.add_callback(MethodSteps(self.change, self.optimizer))
         return trainer
 
-    def _measure_base(self) -> Progress:
+    def _measure_base(self) -> FinalRunState:
         base = self.bench.base_score("validation")
-        return Progress(
-            spec_digest=_output.run_digest(self.spec),
+        return FinalRunState(
+            spec_digest=output.run_digest(self.spec),
             started_at_examples=self.start.examples,
             base_validation_loss=base.loss,
             base_validation_accuracy=base.accuracy,
         )
 
-    def _watch(self, progress: Progress) -> Watch:
+    def _watch(self, progress: FinalRunState) -> Watch:
         spec, start = self.spec, self.start
         steps = final_evaluation_steps(_total_steps(spec), spec.training.evaluations)
         return Watch(
@@ -201,7 +200,7 @@ class _FinalRun:
         if stop.asked:
             raise KeyboardInterrupt(f"stopped; its checkpoint is in {self.checkpoints}: run again to go on")
 
-    def _keep(self, progress: Progress) -> int | None:
+    def _keep(self, progress: FinalRunState) -> int | None:
         """Go back to the best point, if that is not the end; its examples."""
         if self.best is None or not self.best.state or progress.best in (None, len(progress.examples) - 1):
             return None
@@ -214,7 +213,7 @@ class _FinalRun:
         test = bench.score("test") if len(self.rows.test) else None
         base_test = bench.base_score("test") if len(self.rows.test) else None
         return FinalResult(
-            adapter_folder=str(_output.adapter_folder(self.spec)),
+            adapter_folder=str(output.adapter_folder(self.spec)),
             num_trainable=self.change.num_trainable(),
             base_validation_loss=progress.base_validation_loss,
             base_validation_accuracy=progress.base_validation_accuracy,

@@ -10,10 +10,10 @@ from torch import Tensor, distributed, nn
 from torch.nn import Parameter
 
 from marslora import gradients
-from marslora.core import kinds
+from marslora.core import plugins
 from marslora.core.errors import ConfigError
 from marslora.core.runs import BlockGradient
-from marslora.core.spec import KindSpec
+from marslora.core.spec import PluginSpec
 from marslora.gradients._base import AbstractCombiner
 from marslora.gradients._blocks import block_names
 from marslora.gradients._combine import combine
@@ -42,7 +42,7 @@ class SeparateGradients:
     def __init__(
         self,
         named_parameters: Iterable[tuple[str, Parameter]],
-        kind: KindSpec | Mapping[str, Any] | AbstractCombiner,
+        kind: PluginSpec | Mapping[str, Any] | AbstractCombiner,
         objectives: Iterable[str] = (),
     ):
         """Keep gradients of what is trained.
@@ -56,7 +56,7 @@ class SeparateGradients:
         if not named:
             raise ConfigError("No parameter needs a gradient: adapt the model before its gradients are kept apart.")
         self.parameters = [parameter for _, parameter in named]
-        self.combiner = kind if isinstance(kind, AbstractCombiner) else build(KindSpec.parse(kind))
+        self.combiner = kind if isinstance(kind, AbstractCombiner) else build(PluginSpec.parse(kind))
         self.blocks = block_names([name for name, _ in named], self.combiner.blocks)
         self.kept: dict[str, list[Tensor | None]] = {name: self._nothing() for name in objectives}
         self.ordered = bool(self.kept)
@@ -108,9 +108,9 @@ class SeparateGradients:
         return [None] * len(self.parameters)
 
 
-def build(spec: KindSpec) -> AbstractCombiner:
+def build(spec: PluginSpec) -> AbstractCombiner:
     """The combiner that a spec names; `ConfigError` for options that it does not have."""
-    return kinds.build("gradients", spec.name, kinds.load(gradients, spec.name, AbstractCombiner), spec.options)
+    return plugins.build("gradients", spec.name, plugins.load(gradients, spec.name, AbstractCombiner), spec.options)
 
 
 def refuse_reentrant(model: nn.Module) -> None:

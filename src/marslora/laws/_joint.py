@@ -200,7 +200,7 @@ class Joint:
         return total
 
 
-def fit(curves: Sequence[CellCurve]) -> Joint:
+def fit_joint(curves: Sequence[CellCurve]) -> Joint:
     """The joint law of the runs."""
     reference = Reference.of(curves)
     delays = [delay_of(curve, reference) for curve in curves]

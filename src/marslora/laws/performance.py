@@ -48,7 +48,7 @@ class PerformanceLaw(AbstractLaw):
 
     def builders(self) -> Mapping[str, FormBuilder]:
         """The forms, plainest first."""
-        kinds = (
+        forms = (
             _forms.Multiplicative,
             _forms.Additive,
             _forms.Accelerated,
@@ -56,7 +56,7 @@ class PerformanceLaw(AbstractLaw):
             _forms.Imbalance,
             _forms.Capacity,
         )
-        return {kind.variant: kind for kind in kinds}
+        return {kind.variant: kind for kind in forms}
 
     def _fit_usable(self, points: Sequence[LawPoint], subject: str, rng: np.random.Generator, skipped: int) -> LawFit:
         sample = sample_of(points)

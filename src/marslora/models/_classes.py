@@ -12,7 +12,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from marslora.core.errors import ModelError
-from marslora.models._folders import folder_of
+from marslora.models.folders import folder_of
 
 
 def config_of(path: str, trust_remote_code: bool = False) -> PreTrainedConfig:

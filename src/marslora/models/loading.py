@@ -21,8 +21,8 @@ from marslora.core.packs import WORKER
 from marslora.core.parts import ModelInfo
 from marslora.core.spec import ModelSpec
 from marslora.models._classes import class_of, config_of, first_line, modalities_of
-from marslora.models._folders import MEMORY, folder_of
 from marslora.models.discovery import discover
+from marslora.models.folders import MEMORY, folder_of
 
 _KEPT = 2
 _loaded: OrderedDict[str, LoadedModel] = OrderedDict()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from marslora.core.errors import ModelError
 from marslora.core.parts import LinearInfo, ModelInfo, PartInfo
-from marslora.models import _complaints
+from marslora.models import _warnings
 from marslora.models._classes import first_line
 from marslora.models._linears import sizes
 
@@ -52,7 +52,7 @@ def probe(model: nn.Module, batch: Mapping[str, Tensor], info: ModelInfo) -> Mod
     raw |= {name: [model.get_parameter(name)] for name in stacked}
     frozen = {part.name: not any(p.requires_grad for p in _parameters(model, part)) for part in info.parts}
     with _eval_mode(model):
-        reentrant = list(_complaints.about_recomputation(model, batch))
+        reentrant = list(_warnings.about_recomputation(model, batch))
         with _watched(model, seen) as probes, _wanting_gradients(raw) as bare, torch.enable_grad():
             loss = _loss(model, batch)
             gradients = torch.autograd.grad(loss, [*probes, *bare], allow_unused=True) if loss.requires_grad else ()
@@ -64,7 +64,7 @@ def probe(model: nn.Module, batch: Mapping[str, Tensor], info: ModelInfo) -> Mod
         _judged(part, seen).model_copy(update={"frozen": frozen[part.name]} | norms.get(part.name, {}))
         for part in info.parts
     )
-    warnings = [*_complaints.about_batch(model, batch, loss), *reentrant, *_about_parts(parts, seen)]
+    warnings = [*_warnings.about_batch(model, batch, loss), *reentrant, *_about_parts(parts, seen)]
     return info.model_copy(update={"parts": parts, "warnings": (*info.warnings, *warnings)})
 
 
@@ -101,7 +101,7 @@ def _loss(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     try:
         loss: Tensor | None = model(**batch).loss
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        cut = _complaints.perhaps_cut(model, batch)
+        cut = _warnings.perhaps_cut(model, batch)
         raise ModelError(
             f"{type(model).__name__} cannot run a batch of {sorted(batch)}: {first_line(error)}.{cut}"
         ) from None

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from marslora import recipes
-from marslora.core import kinds
+from marslora.core import plugins
 from marslora.core.comparison import Recipe
 from marslora.core.errors import ConfigError
 
 
-def find(name: str, options: Mapping[str, Any] | None = None) -> Recipe:
+def find_recipe(name: str, options: Mapping[str, Any] | None = None) -> Recipe:
     """The recipe called ``name`` with these arguments of its function; `ConfigError` where either is unknown."""
-    if name not in (known := kinds.names(recipes)):
+    if name not in (known := plugins.names(recipes)):
         raise ConfigError(f"`{name}` is no recipe. It must be one of {list(known)} (see `marslora kinds`).")
     make = getattr(importlib.import_module(f"{recipes.__name__}.{name}"), name)
     try:

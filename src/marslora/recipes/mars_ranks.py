@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from marslora.core.comparison import Recipe
-from marslora.core.decision import Decision
+from marslora.core.decision import DecisionRecord
 from marslora.core.errors import ConfigError
 
 
@@ -15,4 +15,4 @@ def mars_ranks(decision: str) -> Recipe:
     path = path / "decision.json" if path.is_dir() else path
     if not path.is_file():
         raise ConfigError(f"`decision` must be a study's folder or its decision.json; {path} does not exist.")
-    return Recipe(source="arXiv 2603.00720", ranks=Decision.load(path).chosen.as_dict())
+    return Recipe(source="arXiv 2603.00720", ranks=DecisionRecord.load(path).chosen.as_dict())

@@ -9,13 +9,13 @@ from functools import cached_property
 import numpy as np
 
 from marslora.core.allocation import Allocation
-from marslora.core.decision import Decision
+from marslora.core.decision import DecisionRecord
 from marslora.core.errors import ConfigError
 from marslora.core.runs import Cost, Run
 from marslora.core.seeds import derive
 from marslora.core.spec import MemberSpec
 from marslora.replay.table import Entry, Table
-from marslora.strategies._base import AbstractStrategy, Problem
+from marslora.strategies import AbstractStrategy, Problem
 
 MAX_ROUNDS = 200
 
@@ -25,7 +25,7 @@ class MissingRunError(ConfigError):
 
 
 @dataclass(frozen=True)
-class Truth:
+class GroundTruth:
     """How good every candidate really is: the lowest loss within a full run, which is what a final run keeps."""
 
     loss: Mapping[Allocation, float]
@@ -50,7 +50,7 @@ class Truth:
 
 
 @dataclass
-class World:
+class Simulation:
     """One table, one of its seeds, and the problem posed on it."""
 
     table: Table
@@ -80,12 +80,12 @@ class World:
         )
 
     @cached_property
-    def truth(self) -> Truth:
+    def truth(self) -> GroundTruth:
         """The candidates' real losses."""
         header, candidates = self.table.header, self.problem.candidates()
         losses = np.array([[self._lowest(allocation, seed) for seed in header.seeds] for allocation in candidates])
         sd = float(np.sqrt(losses.var(axis=1, ddof=1).mean())) if len(header.seeds) > 1 else 0.0
-        return Truth(dict(zip(candidates, losses.mean(axis=1).tolist(), strict=True)), sd, len(header.seeds))
+        return GroundTruth(dict(zip(candidates, losses.mean(axis=1).tolist(), strict=True)), sd, len(header.seeds))
 
     def train(self, member: MemberSpec, before: Run | None) -> Run:
         """The run of a member as far as it was asked, and its new examples charged."""
@@ -142,7 +142,7 @@ def loss_at(entry: Entry, examples: int) -> float:
 class Outcome:
     """What a strategy found on a world, and what it paid."""
 
-    decision: Decision
+    decision: DecisionRecord
     regret: float
     """Nats per answer token above the best candidate, by the table's seed means."""
     cost: float
@@ -154,27 +154,27 @@ class Outcome:
     num_rounds: int
 
 
-def replay(strategy: AbstractStrategy, world: World) -> Outcome:
+def replay(strategy: AbstractStrategy, instance: Simulation) -> Outcome:
     """Run a strategy on a world to its decision. Raises `MissingRunError` where the table lacks a run."""
-    problem, runs = world.problem, dict[str, Run]()
+    problem, runs = instance.problem, dict[str, Run]()
     rounds = 0
     while members := strategy.propose(problem, list(runs.values())):
         rounds += 1
         if rounds > MAX_ROUNDS:
             raise ConfigError(f"{type(strategy).__name__} asked for more than {MAX_ROUNDS} rounds.")
         for member in members:
-            runs[member.id] = world.train(member, runs.get(member.id))
+            runs[member.id] = instance.train(member, runs.get(member.id))
     decision = strategy.decide(problem, list(runs.values()))
     continued = runs.get(decision.continue_run or "")
     begun = continued.last_examples if continued else 0
-    left = Cost(examples=problem.full_examples - begun).run_equivalents(problem.full_examples)
-    calibration = world.spent.run_equivalents(problem.full_examples)
-    full = [entry.seconds for entry in world.table if entry.examples[-1] == problem.full_examples]
+    left = Cost(examples=problem.full_examples - begun).full_runs(problem.full_examples)
+    calibration = instance.spent.full_runs(problem.full_examples)
+    full = [entry.seconds for entry in instance.table if entry.examples[-1] == problem.full_examples]
     return Outcome(
         decision=decision,
-        regret=world.truth.regret(decision.chosen),
+        regret=instance.truth.regret(decision.chosen),
         cost=calibration + left,
         calibration=calibration,
-        seconds=world.spent.seconds + left * float(np.mean(full)),
+        seconds=instance.spent.seconds + left * float(np.mean(full)),
         num_rounds=rounds,
     )

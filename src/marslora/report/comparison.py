@@ -126,12 +126,12 @@ def settings(comparison: Comparison) -> Markup:
         if training is None or method.allocation is None:
             continue
         rates = "".join(f", {part} {rate:g}" for part, rate in training.part_learning_rates.items())
-        kinds = [training.adapter.name, training.optimizer.name]
-        kinds += [training.gradients.name] if training.objectives else []
+        choices = [training.adapter.name, training.optimizer.name]
+        choices += [training.gradients.name] if training.objectives else []
         rows.append(
             [
                 cell(join([method.name, tag("div", method.summary, class_="soft")], "")),
-                cell(" x ".join(kinds)),
+                cell(" x ".join(choices)),
                 cell(ranks_of(method.allocation)),
                 cell(f"{training.learning_rate:g}{rates}"),
                 cell(short(training.alpha_over_rank), number=True),

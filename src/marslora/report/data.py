@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from marslora.core.allocation import Allocation
-from marslora.core.decision import Candidate, Decision, LawFit
+from marslora.core.decision import Candidate, DecisionRecord, LawFit
 from marslora.core.errors import StudyError
 from marslora.core.parts import ModelInfo
 from marslora.core.runs import GRADIENTS, BlockGradient, Cost, DataSummary, FinalResult, Prepared, Run
@@ -26,7 +26,7 @@ class ReportData:
 
     spec: StudySpec
     info: ModelInfo
-    decision: Decision
+    decision: DecisionRecord
     runs: Sequence[Run] = ()
     final: FinalResult | None = None
     """The final run of the chosen allocation; None if it has not been made."""
@@ -99,7 +99,7 @@ class Spending:
 
 def calibration_spending(data: ReportData) -> Spending:
     """What was spent before the decision."""
-    runs, seconds = data.decision.calibration_run_equivalents, data.decision.calibration.seconds
+    runs, seconds = data.decision.calibration_full_runs, data.decision.calibration.seconds
     return Spending(runs, None if runs > 0 and not seconds else seconds)
 
 
@@ -135,7 +135,7 @@ def full_run_seconds(data: ReportData) -> float | None:
 def _share(cost: Cost, data: ReportData) -> float:
     assert data.final is not None
     seen = cost.examples or data.full_examples - data.final.started_at_examples
-    return cost.model_copy(update={"examples": seen}).run_equivalents(data.full_examples)
+    return cost.model_copy(update={"examples": seen}).full_runs(data.full_examples)
 
 
 def gather(study: Study, runs: Sequence[Run] | None = None) -> ReportData:
@@ -144,7 +144,7 @@ def gather(study: Study, runs: Sequence[Run] | None = None) -> ReportData:
     Raises `StudyError` where the study has not come to a decision yet.
     """
     prepared = study.read("prepared.json", Prepared)
-    decision = study.read("decision.json", Decision)
+    decision = study.read("decision.json", DecisionRecord)
     if prepared is None or decision is None:
         raise StudyError(
             f"{study.folder} has no decision to report yet: its calibration is unfinished. Run the search again with "

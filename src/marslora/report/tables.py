@@ -157,7 +157,7 @@ def measurements(data: ReportData) -> Markup:
             cell(name),
             cell(short(cost.seconds), number=True),
             cell(count(cost.examples), number=True),
-            cell(short(cost.run_equivalents(data.full_examples)), number=True),
+            cell(short(cost.full_runs(data.full_examples)), number=True),
             cell(f"{cost.flops:.3g}" if cost.flops else NONE, number=True),
             cell(size(cost.peak_bytes), number=True),
         ]

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from marslora.core.allocation import Allocation, Space
 from marslora.core.decision import ClosedForm, Interval, LawFit
-from marslora.laws import convergence
-from marslora.laws._intervals import interval
+from marslora.laws import convergence, interval
 
 Array = NDArray[np.float64]
 NUM_DRAWS = 400

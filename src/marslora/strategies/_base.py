@@ -8,7 +8,7 @@ from dataclasses import MISSING, dataclass
 from typing import Any, Self
 
 from marslora.core.allocation import Allocation, Space
-from marslora.core.decision import Decision
+from marslora.core.decision import DecisionRecord
 from marslora.core.errors import ConfigError
 from marslora.core.runs import Cost, Run
 from marslora.core.seeds import derive
@@ -75,7 +75,7 @@ class Problem:
 
     def spent(self, runs: Iterable[Run]) -> float:
         """What the runs cost in run equivalents."""
-        return Cost(examples=sum(run.last_examples for run in runs)).run_equivalents(self.full_examples)
+        return Cost(examples=sum(run.last_examples for run in runs)).full_runs(self.full_examples)
 
     def member(self, allocation: Allocation, rows: int, until: int, purpose: str, repeat: int = 0) -> MemberSpec:
         """The member that trains an allocation on the first ``rows`` rows; asked again for more examples it goes on."""
@@ -124,7 +124,7 @@ class AbstractStrategy(ABC):
         """The members to train next, or to train further; empty when enough is known."""
 
     @abstractmethod
-    def decide(self, problem: Problem, runs: Sequence[Run]) -> Decision:
+    def decide(self, problem: Problem, runs: Sequence[Run]) -> DecisionRecord:
         """The choice on what has been measured so far, with a reason for every candidate. Never raises on bad runs."""
 
 

@@ -16,7 +16,7 @@ ARM_SHARE, JOINT_SHARE = 0.5, 0.25
 
 
 @dataclass(frozen=True)
-class Plan:
+class CalibrationPlan:
     """Lengths of all runs, in examples, such that together they cost the budget."""
 
     arm_short: int
@@ -27,7 +27,7 @@ class Plan:
     extended: int
 
 
-def plan(problem: Problem, cost: float, num_joint: int, num_extended: int) -> Plan:
+def plan(problem: Problem, cost: float, num_joint: int, num_extended: int) -> CalibrationPlan:
     """Share ``cost`` run equivalents (or the problem's budget) among arms, joint runs and extensions."""
     total = problem.budget if problem.budget is not None else cost
     parts = arm_parts(problem)
@@ -37,7 +37,7 @@ def plan(problem: Problem, cost: float, num_joint: int, num_extended: int) -> Pl
     short = ARM_SHARE * total / max(num_short + 2 * num_long, 1)
     joint = for_joint / max(num_joint, 1)
     extended = joint + (1 - ARM_SHARE - JOINT_SHARE) * total / max(num_extended, 1)
-    return Plan(*(problem.examples(share) for share in (short, 2 * short, joint, extended)))
+    return CalibrationPlan(*(problem.examples(share) for share in (short, 2 * short, joint, extended)))
 
 
 def arm_parts(problem: Problem) -> tuple[str, ...]:
@@ -46,7 +46,7 @@ def arm_parts(problem: Problem) -> tuple[str, ...]:
     return searched if len(searched) > 1 else ()
 
 
-def arms(problem: Problem, shares: Sequence[float], lengths: Plan) -> list[MemberSpec]:
+def arms(problem: Problem, shares: Sequence[float], lengths: CalibrationPlan) -> list[MemberSpec]:
     """One member a rank and data size for each part alone. The larger one is measured at the largest rank only."""
     small, large = problem.rows(min(shares)), problem.rows(max(shares))
     members = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from marslora.core.allocation import Allocation
-from marslora.core.decision import Candidate, Decision
+from marslora.core.decision import Candidate, DecisionRecord
 from marslora.core.runs import Run
 from marslora.strategies._base import Problem, total_cost, usable
 from marslora.strategies.uniform import nearest_to_uniform
@@ -37,14 +37,14 @@ def leader(seen: dict[Allocation, Run], candidates: Sequence[Allocation]) -> All
 
 def decide_by_loss(
     strategy: str, problem: Problem, runs: Sequence[Run], assumptions: Sequence[str], next_steps: Sequence[str]
-) -> Decision:
+) -> DecisionRecord:
     """The candidate with the lowest validation loss among those that got furthest."""
     candidates, seen = problem.candidates(), longest(runs, problem.num_train)
     found = leader(seen, candidates)
     chosen = found or nearest_to_uniform(problem, FALLBACK_RANK)
     entries = tuple(_entry(problem, allocation, chosen, seen) for allocation in candidates)
     fallback = None if found else f"no run could be used, so the candidate nearest to rank {FALLBACK_RANK} was taken"
-    return Decision(
+    return DecisionRecord(
         strategy=strategy,
         chosen=chosen,
         verdict="fallback" if fallback else "clear",
@@ -54,7 +54,7 @@ def decide_by_loss(
         fallback=fallback,
         continue_run=seen[chosen].member.id if found else None,
         calibration=total_cost(runs),
-        calibration_run_equivalents=problem.spent(runs),
+        calibration_full_runs=problem.spent(runs),
         assumptions=tuple(assumptions),
         next_steps=tuple(next_steps),
     )

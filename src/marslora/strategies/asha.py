@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from marslora.core.allocation import Allocation
-from marslora.core.decision import Decision
+from marslora.core.decision import DecisionRecord
 from marslora.core.runs import Run
 from marslora.core.seeds import derive
 from marslora.core.spec import MemberSpec
@@ -76,7 +76,7 @@ class AshaStrategy(AbstractStrategy):
                 return rung + 1, ready[0]
         return (0, waiting[0]) if waiting else None
 
-    def decide(self, problem: Problem, runs: Sequence[Run]) -> Decision:
+    def decide(self, problem: Problem, runs: Sequence[Run]) -> DecisionRecord:
         """The lowest loss on the highest rung."""
         return decide_by_loss(
             "asha",

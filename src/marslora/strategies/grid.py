@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from marslora.core.decision import Decision
+from marslora.core.decision import DecisionRecord
 from marslora.core.runs import Run
 from marslora.core.spec import MemberSpec
 from marslora.strategies._base import AbstractStrategy, Problem, unfinished
@@ -30,7 +30,7 @@ class GridStrategy(AbstractStrategy):
         wanted = [problem.member(allocation, problem.num_train, until, "grid") for allocation in problem.candidates()]
         return unfinished(wanted, runs)
 
-    def decide(self, problem: Problem, runs: Sequence[Run]) -> Decision:
+    def decide(self, problem: Problem, runs: Sequence[Run]) -> DecisionRecord:
         """The lowest validation loss."""
         return decide_by_loss(
             "grid",

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from marslora.core.allocation import Allocation
-from marslora.core.decision import Decision
+from marslora.core.decision import DecisionRecord
 from marslora.core.runs import Run
 from marslora.core.spec import MemberSpec
-from marslora.strategies._account import decision
+from marslora.strategies._analysis import joint_runs, study
 from marslora.strategies._base import LEAST_STEPS, AbstractStrategy, Problem, as_of, unfinished
 from marslora.strategies._calibration import arms, joint, neighbours, plan, spread_out
 from marslora.strategies._choice import Choice, choose
-from marslora.strategies._joint import joint_outlook
-from marslora.strategies._study import joint_runs, study
+from marslora.strategies._decision import decision
+from marslora.strategies._joint_predictions import predict_jointly
 
 
 class MarsStrategy(AbstractStrategy):
@@ -73,10 +73,10 @@ class MarsStrategy(AbstractStrategy):
             return todo
         return self._later(problem, runs, wanted, budget) or self._around(problem, runs)
 
-    def decide(self, problem: Problem, runs: Sequence[Run]) -> Decision:
+    def decide(self, problem: Problem, runs: Sequence[Run]) -> DecisionRecord:
         """The choice by the joint law, with Law-C and Law-P beside it."""
         ordered = tuple(sorted(runs, key=lambda run: run.member.id))
-        outlook = joint_outlook(problem, tuple(joint_runs(problem, ordered)))
+        outlook = predict_jointly(problem, tuple(joint_runs(problem, ordered)))
         found = study(
             problem,
             ordered,
@@ -134,7 +134,7 @@ class MarsStrategy(AbstractStrategy):
 
     def _choice(self, problem: Problem, seen: Sequence[Run]) -> Choice | None:
         ordered = tuple(sorted(joint_runs(problem, seen), key=lambda run: run.member.id))
-        outlook = joint_outlook(problem, ordered)
+        outlook = predict_jointly(problem, ordered)
         if outlook is None:
             return None
         cost_C = [problem.count_parameters(allocation) for allocation in problem.candidates()]

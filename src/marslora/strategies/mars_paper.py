@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from marslora.core.allocation import Allocation
-from marslora.core.decision import Decision
+from marslora.core.decision import DecisionRecord
 from marslora.core.runs import Run
 from marslora.core.spec import MemberSpec
-from marslora.strategies._account import decision
+from marslora.strategies._analysis import Analysis, joint_runs, study
 from marslora.strategies._base import AbstractStrategy, Problem, as_of, unfinished
 from marslora.strategies._calibration import arms, joint, plan, spread_out
-from marslora.strategies._study import Study, joint_runs, study
+from marslora.strategies._decision import decision
 
 
 class MarsPaperStrategy(AbstractStrategy):
@@ -61,15 +61,15 @@ class MarsPaperStrategy(AbstractStrategy):
         leaders = self._leaders(self._study(problem, seen), sorted(begun, key=str))
         return unfinished(joint(problem, leaders, lengths.extended), runs)
 
-    def decide(self, problem: Problem, runs: Sequence[Run]) -> Decision:
+    def decide(self, problem: Problem, runs: Sequence[Run]) -> DecisionRecord:
         """The choice by Law-P among the balanced allocations, or the stated fallback."""
         return decision("mars_paper", problem, runs, self._study(problem, runs))
 
-    def _study(self, problem: Problem, runs: Sequence[Run]) -> Study:
+    def _study(self, problem: Problem, runs: Sequence[Run]) -> Analysis:
         ordered = tuple(sorted(runs, key=lambda run: run.member.id))
         return study(problem, ordered, self.config.tolerance, self.config.indifference)
 
-    def _measured(self, found: Study) -> list[Allocation]:
+    def _measured(self, found: Analysis) -> list[Allocation]:
         """What is trained jointly: the most balanced, others balanced and spread out, then controls far from these."""
         kept = set(np.flatnonzero(found.kept_C).tolist())
         balanced = found.balance
@@ -81,7 +81,7 @@ class MarsPaperStrategy(AbstractStrategy):
         chosen += spread_out(found.candidates, chosen, pool, num_left)
         return [found.candidates[c] for c in chosen]
 
-    def _leaders(self, found: Study, begun: Sequence[Allocation]) -> list[Allocation]:
+    def _leaders(self, found: Analysis, begun: Sequence[Allocation]) -> list[Allocation]:
         """The allocations that go on: those that have begun to, the best and the chosen, the likeliest to be best."""
         if found.choice is None:
             return list(begun)

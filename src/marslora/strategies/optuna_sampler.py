@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from marslora.core.allocation import Allocation
-from marslora.core.decision import Decision
+from marslora.core.decision import DecisionRecord
 from marslora.core.errors import ConfigError
 from marslora.core.runs import Run
 from marslora.core.seeds import derive
@@ -69,7 +69,7 @@ class OptunaSamplerStrategy(AbstractStrategy):
             repeats = 0
         return ()
 
-    def decide(self, problem: Problem, runs: Sequence[Run]) -> Decision:
+    def decide(self, problem: Problem, runs: Sequence[Run]) -> DecisionRecord:
         """The lowest validation loss."""
         return decide_by_loss(
             "optuna_sampler",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from marslora.core.decision import Decision
+from marslora.core.decision import DecisionRecord
 from marslora.core.runs import Run
 from marslora.core.seeds import derive
 from marslora.core.spec import MemberSpec
@@ -37,7 +37,7 @@ class RandomStrategy(AbstractStrategy):
         wanted = [problem.member(allocation, problem.num_train, until, "random") for allocation in drawn]
         return unfinished(wanted, runs)
 
-    def decide(self, problem: Problem, runs: Sequence[Run]) -> Decision:
+    def decide(self, problem: Problem, runs: Sequence[Run]) -> DecisionRecord:
         """The lowest validation loss."""
         return decide_by_loss(
             "random_search",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from marslora.core.allocation import Allocation
-from marslora.core.decision import Decision
+from marslora.core.decision import DecisionRecord
 from marslora.core.runs import Run
 from marslora.core.spec import MemberSpec
 from marslora.strategies._base import AbstractStrategy, Problem, as_of, check_rungs, unfinished
@@ -52,7 +52,7 @@ class SuccessiveHalvingStrategy(AbstractStrategy):
         ranked = sorted(alive, key=lambda allocation: loss.get(allocation, float("inf")))
         return ranked[: max(len(alive) // self.config.eta, 1)]
 
-    def decide(self, problem: Problem, runs: Sequence[Run]) -> Decision:
+    def decide(self, problem: Problem, runs: Sequence[Run]) -> DecisionRecord:
         """The lowest loss on the highest rung."""
         return decide_by_loss(
             "successive_halving",

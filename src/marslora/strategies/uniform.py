@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from marslora.core.allocation import Allocation
-from marslora.core.decision import Candidate, Decision
+from marslora.core.decision import Candidate, DecisionRecord
 from marslora.core.runs import Run
 from marslora.core.spec import MemberSpec
 from marslora.strategies._base import AbstractStrategy, Problem
@@ -29,7 +29,7 @@ class UniformStrategy(AbstractStrategy):
         """Nothing."""
         return ()
 
-    def decide(self, problem: Problem, runs: Sequence[Run]) -> Decision:  # noqa: ARG002
+    def decide(self, problem: Problem, runs: Sequence[Run]) -> DecisionRecord:  # noqa: ARG002
         """The nearest candidate."""
         chosen = nearest_to_uniform(problem, self.config.rank)
         candidates = tuple(
@@ -43,7 +43,7 @@ class UniformStrategy(AbstractStrategy):
             )
             for allocation in problem.candidates()
         )
-        return Decision(
+        return DecisionRecord(
             strategy="uniform",
             chosen=chosen,
             verdict="fallback",

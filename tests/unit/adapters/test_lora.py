@@ -5,12 +5,11 @@ import torch
 from torch import nn
 
 from marslora import adapters
-from marslora.adapters import _products
-from marslora.adapters._base import AbstractAdapter, Clock, Slot
+from marslora.adapters import AbstractAdapter, Clock, Slot, _products
 from marslora.adapters._dropout import drop
 from marslora.adapters._full import WholeLinear
 from marslora.adapters.lora import Lora
-from marslora.core import kinds
+from marslora.core import plugins
 from marslora.core.errors import StudyError
 from marslora.core.spec import PACKED_ADAPTERS
 
@@ -32,7 +31,7 @@ def randomise(adapter):
 
 @pytest.mark.parametrize("name", PACKED_ADAPTERS)
 def test_a_fresh_adapter_changes_nothing(name):
-    adapter = kinds.load(adapters, name, AbstractAdapter)(base := frozen(), "fc", SLOTS, Clock())
+    adapter = plugins.load(adapters, name, AbstractAdapter)(base := frozen(), "fc", SLOTS, Clock())
     x = torch.randn(9, 7, 6)
     assert torch.equal(adapter(x), base(x))
 

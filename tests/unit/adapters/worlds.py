@@ -2,8 +2,8 @@
 
 import torch
 
-from marslora.adapters._method import Plan
 from marslora.core.allocation import Allocation
+from marslora.methods._base import Plan
 from marslora.models.discovery import discover
 from marslora.models.probe import probe
 from tests.helpers.tiny_models import build

@@ -4,7 +4,7 @@ import pytest
 from tests.unit.replay.tables import table
 
 from marslora.cli import main
-from marslora.replay.bench import Bench
+from marslora.replay.result import BenchmarkResult
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_a_bench_prints_standings_and_writes_a_record_and_a_page(run):
     code, said, _, out = run("-s", "grid", "-s", "uniform:rank=8", "--cost", "2", "--cost", "9", "--seeds", "1")
     assert code == 0
     assert "At 2 full runs" in said and "At 9 full runs" in said and "uniform rank=8" in said
-    found = Bench.load(out / "bench.json")
+    found = BenchmarkResult.load(out / "bench.json")
     assert found.costs == (2.0, 9.0) and {score.seed for score in found.scores} == {1}
     assert {score.max_share for score in found.scores} == {1.0, 0.5, 0.25}
     assert set(found.families) == {"grid", "uniform rank=8", "successive halving, eta 4"}

@@ -4,7 +4,7 @@ import pytest
 
 from marslora.cli import _settings
 from marslora.core.errors import ConfigError
-from marslora.core.spec import KindSpec, SearchSpec
+from marslora.core.spec import PluginSpec, SearchSpec
 
 
 def test_ranks_for_all_parts_or_for_each():
@@ -63,5 +63,5 @@ def test_a_word_in_the_place_of_settings_is_the_name_of_a_kind():
     assert _settings.merge(file, given) == {"search": {"strategy": {"name": "mars"}}}
     given["search"]["strategy"]["options"]["sweep"] = 0.25
     merged = _settings.merge(file, given)
-    assert SearchSpec.parse(merged["search"]).strategy == KindSpec(name="mars", options={"sweep": 0.25})
-    assert SearchSpec.parse(file["search"]).strategy == KindSpec(name="mars")
+    assert SearchSpec.parse(merged["search"]).strategy == PluginSpec(name="mars", options={"sweep": 0.25})
+    assert SearchSpec.parse(file["search"]).strategy == PluginSpec(name="mars")

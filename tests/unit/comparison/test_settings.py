@@ -5,7 +5,7 @@ import pytest
 from marslora.comparison.settings import asked, method_of_words, rank_words
 from marslora.core.comparison import MethodSpec, Recipe, training_of
 from marslora.core.errors import ConfigError
-from marslora.models.embedded import embedded_folder
+from marslora.demo.model import embedded_folder
 
 
 def test_words_say_all_that_a_mapping_can():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 
 from marslora import gradients, optim
-from marslora.core import errors, kinds
+from marslora.core import errors, plugins
 from marslora.core.allocation import Allocation, Space
 from marslora.core.errors import ConfigError
 from marslora.core.parts import LinearInfo, ModelInfo, PartInfo
@@ -97,15 +97,15 @@ def test_errors_cross_processes():
 
 def test_an_unknown_kind_is_answered_with_the_known_ones():
     with pytest.raises(ConfigError, match=r"`adamww` is not in marslora's optim\. It must be one of \["):
-        kinds.load(optim, "adamww", object)
+        plugins.load(optim, "adamww", object)
     with pytest.raises(ConfigError, match="cannot be imported"):
-        kinds.load(optim, "nowhere:Thing", object)
+        plugins.load(optim, "nowhere:Thing", object)
 
 
 def test_kinds_are_listed_without_being_imported():
-    room = kinds.unloaded("gradients")
-    assert kinds.names(room) == kinds.names(gradients)
-    assert all(kinds.summary(room, name).endswith(".") for name in kinds.names(room))
+    room = plugins.unloaded("gradients")
+    assert plugins.names(room) == plugins.names(gradients)
+    assert all(plugins.summary(room, name).endswith(".") for name in plugins.names(room))
 
 
 def test_a_kind_is_made_with_its_own_options_alone():
@@ -113,11 +113,11 @@ def test_a_kind_is_made_with_its_own_options_alone():
         def __init__(self, *, size=1, share=0.5):
             self.size, self.share = size + 0, share
 
-    assert kinds.build("thing", "kind", Kind, {"size": 3}).size == 3
+    assert plugins.build("thing", "kind", Kind, {"size": 3}).size == 3
     with pytest.raises(ConfigError, match=r"kind has no option \['weight'\]; its options are \['size', 'share'\]"):
-        kinds.build("thing", "kind", Kind, {"weight": 1})
+        plugins.build("thing", "kind", Kind, {"weight": 1})
     with pytest.raises(ConfigError, match=r"`thing` kind cannot be made with the options {'size': 'big'}"):
-        kinds.build("thing", "kind", Kind, {"size": "big"})
+        plugins.build("thing", "kind", Kind, {"size": "big"})
 
 
 @pytest.mark.parametrize(

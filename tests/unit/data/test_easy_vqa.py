@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from marslora.core.spec import DataSpec
-from marslora.data.examples import load
+from marslora.data.splits import load
 from tests.unit.data.conftest import picture
 
 SCRIPT = Path(__file__).parents[3] / "examples" / "easy_vqa_to_jsonl.py"

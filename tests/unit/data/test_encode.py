@@ -13,7 +13,7 @@ from marslora.core.errors import DataError, ModelError
 from marslora.core.spec import DataSpec
 from marslora.data import _build
 from marslora.data.encode import encode
-from marslora.data.examples import hold_rows, load
+from marslora.data.splits import hold_rows, load
 from tests.helpers import tiny_processors as tiny
 from tests.helpers.tiny_models import build
 from tests.unit.data.conftest import picture, row

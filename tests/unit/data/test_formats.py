@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from marslora.core.errors import DataError
-from marslora.data._rows import to_example
+from marslora.data._example import to_example
 from marslora.data.pictures import Album
 from tests.unit.data.conftest import picture, tone
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from marslora.core.spec import DataSpec, TrainingSpec
 from marslora.data.encode import encode
-from marslora.data.examples import hold_rows, load
 from marslora.data.order import nested_order, pieces
 from marslora.data.rows import batches_by_length, load_rows, refused
+from marslora.data.splits import hold_rows, load
 from tests.helpers import tiny_processors as tiny
 from tests.unit.data.conftest import picture, row
 

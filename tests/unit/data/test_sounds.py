@@ -13,11 +13,11 @@ import transformers
 
 from marslora.core.errors import DataError
 from marslora.core.spec import DataSpec
-from marslora.data._rows import to_example
+from marslora.data._example import to_example
 from marslora.data.encode import IGNORED, encode
-from marslora.data.examples import load
 from marslora.data.pictures import Album
 from marslora.data.sounds import Sound
+from marslora.data.splits import load
 from tests.helpers import tiny_processors as tiny
 from tests.helpers._tiny_audio import WHISPER_TOWER
 from tests.helpers._tiny_vision import text

@@ -13,7 +13,7 @@ from marslora.core.errors import DataError
 from marslora.core.spec import DataSpec
 from marslora.data import _readers
 from marslora.data._readers import json_array
-from marslora.data.examples import load
+from marslora.data.splits import load
 from tests.unit.data.conftest import tone, write_lines
 
 SHAREGPT = {

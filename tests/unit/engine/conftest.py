@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from marslora.core.allocation import Allocation
-from marslora.core.runs import Advance, Failure, MemberResult, Observation, PackResult
+from marslora.core.runs import Failure, MemberResult, Observation, PackResult, ProgressEvent
 from marslora.core.spec import DataSpec, MemberSpec, ModelSpec, PackSpec, TrainingSpec
 from tests.unit.finetune.tiny import write_model, write_rows
 
@@ -18,7 +18,7 @@ class Seen:
 
     def __call__(self, event):
         self.events.append(event)
-        if self.die_after is not None and sum(isinstance(e, Advance) for e in self.events) >= self.die_after:
+        if self.die_after is not None and sum(isinstance(e, ProgressEvent) for e in self.events) >= self.die_after:
             raise SystemExit("dropped dead")
 
     def of(self, kind):

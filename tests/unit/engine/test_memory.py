@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from marslora.engine import memory
-from marslora.engine.levers import recomputed_layers
 from marslora.engine.loop import Segment, next_segment
 from marslora.engine.pack import Member
-from marslora.engine.progress import Progress
+from marslora.engine.run_state import RunState
+from marslora.engine.speedups import recomputed_layers
 from tests.twins.worlds import member, tiny_base
 from tests.unit.engine import conftest
 
@@ -36,7 +36,7 @@ def test_only_memory_errors_are_memory_errors():
 
 
 def at(examples, until, status="running"):
-    return Progress(Member(conftest.member("m", until=until, language=1)), examples=examples, status=status)
+    return RunState(Member(conftest.member("m", until=until, language=1)), examples=examples, status=status)
 
 
 @pytest.mark.parametrize(

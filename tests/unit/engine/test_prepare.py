@@ -3,11 +3,11 @@ import re
 import pytest
 
 from marslora.core.runs import Failure, Prepared
-from marslora.core.spec import DataSpec, KindSpec, ModelSpec, PrepareSpec
+from marslora.core.spec import DataSpec, ModelSpec, PluginSpec, PrepareSpec
 from marslora.engine.prepare import prepare
 
 
-def prepared(world, optimizer=KindSpec(name="adamw"), **data):
+def prepared(world, optimizer=PluginSpec(name="adamw"), **data):
     events = []
     data = {"train": (str(world / "train.jsonl"),), "validation": (str(world / "validation.jsonl"),), **data}
     asked = PrepareSpec(
@@ -46,7 +46,7 @@ def test_a_missing_file_is_a_failure(world):
     ],
 )
 def test_wrong_options_of_the_optimizer_are_said_first(world, options, message):
-    found = prepared(world, KindSpec(name="adamw", options=options), train=("nowhere.jsonl",))
+    found = prepared(world, PluginSpec(name="adamw", options=options), train=("nowhere.jsonl",))
     assert isinstance(found, Failure) and found.error == "ConfigError"
     assert re.search(message, found.message)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from marslora.core.runs import Advance
+from marslora.core.runs import ProgressEvent
 from marslora.core.schedule import evaluation_steps
-from marslora.core.spec import KindSpec
+from marslora.core.spec import PluginSpec
 from marslora.engine import loop
 from tests.unit.engine.conftest import go, member, tensors
 
@@ -57,7 +57,7 @@ def test_results_say_how_members_ended_and_what_it_cost(pack):
     assert seen.pack.cost.flops == pytest.approx(total.flops) and total.flops > 0
     assert seen.pack.cost.seconds == pytest.approx(total.seconds) and total.seconds > 0
     assert seen.pack.cost.peak_bytes > 0
-    assert seen.pack.cost.run_equivalents(full_examples=160) == 104 / 160
+    assert seen.pack.cost.full_runs(full_examples=160) == 104 / 160
 
 
 def test_what_is_tried_out_before_training_is_paid_for(pack, monkeypatch):
@@ -99,7 +99,7 @@ def test_killed_and_started_again_ends_bit_for_bit_the_same(pack, often, die_aft
     whole = go(kept := pack(*members, folder="kept"))
     go(killed := pack(*members, folder="killed"), die_after=die_after)
     again = go(killed)
-    assert len(again.of(Advance)) == len(whole.of(Advance)) - (die_after - 1)
+    assert len(again.of(ProgressEvent)) == len(whole.of(ProgressEvent)) - (die_after - 1)
     for name in "ab":
         assert same(tensors(killed, name), tensors(kept, name))
         assert same(tensors(killed, name, "optimizer"), tensors(kept, name, "optimizer"))
@@ -188,8 +188,8 @@ def test_unequal_learning_rates_of_parts(pack):
     [
         (member("a", language=4), {"part_learning_rates": {"voice": 1e-5}}, "ConfigError", "voice"),
         (member("a", voice=4), {}, "ConfigError", "voice"),
-        (member("a", language=4), {"optimizer": KindSpec(name="best")}, "ConfigError", "adamw"),
-        (member("a", language=4), {"adapter": KindSpec(name="best")}, "ConfigError", "lora"),
+        (member("a", language=4), {"optimizer": PluginSpec(name="best")}, "ConfigError", "adamw"),
+        (member("a", language=4), {"adapter": PluginSpec(name="best")}, "ConfigError", "lora"),
         (member("short", until=40, language=4), {}, "StudyError", "multiple of 8"),
     ],
 )

@@ -1,4 +1,4 @@
-from marslora.finetune._checkpoints import Progress, mark_complete, newest, remove_broken
+from marslora.finetune.checkpoints import Progress, mark_complete, newest, remove_broken
 
 PROGRESS = Progress(spec_digest="mine", started_at_examples=0, base_validation_loss=2.0, base_validation_accuracy=0.1)
 

@@ -6,24 +6,24 @@ from marslora.core.allocation import Allocation
 from marslora.core.comparison import MethodSpec, training_of
 from marslora.core.runs import Counted, Failure
 from marslora.core.spec import CountSpec, DataSpec, FinalSpec, ModelSpec
-from marslora.data import scenes
-from marslora.finetune import attempt
-from marslora.models.embedded import embedded_folder
+from marslora.demo import tasks
+from marslora.demo.model import embedded_folder
+from marslora.finetune import comparison_tasks
 from marslora.models.loading import describe
-from marslora.recipes._find import find
+from marslora.recipes import find_recipe
 
 MODEL = ModelSpec(path=str(embedded_folder()))
 SOME, OTHERS = ("asymlora", "adalora"), ("uniform", "dora", "hydralora", "lora_moe", "moka", "geolora", "eva", "pissa")
 
 
 def spec_of(recipe, folder, allocation, options=None):
-    paths = scenes.write_task("small", folder, num_train=16, num_validation=4, num_test=4)
+    paths = tasks.write_task("small", folder, num_train=16, num_validation=4, num_test=4)
     info = describe(MODEL)
     return FinalSpec(
         model=MODEL,
         data=DataSpec(train=(str(paths["train"]),), validation=(str(paths["validation"]),)),
         training=training_of(
-            find(recipe, options), MethodSpec(), {"batch_size": 4}, ("vision", "projector", "language")
+            find_recipe(recipe, options), MethodSpec(), {"batch_size": 4}, ("vision", "projector", "language")
         ),
         allocation=allocation,
         module_ranks=info.module_ranks(allocation),
@@ -38,8 +38,8 @@ def test_the_count_is_what_a_run_trains(recipe, tmp_path):
     allocation = Allocation.of(vision=4, projector=2, language=4)
     run, seen = spec_of(recipe, tmp_path, allocation), []
     asked = CountSpec(run=run, info=describe(MODEL), allocations=(allocation, Allocation.of(language=3)))
-    attempt.count_parameters(asked, seen.append)
-    attempt.weigh_row(run, seen.append)
+    comparison_tasks.count_parameters(asked, seen.append)
+    comparison_tasks.weigh_row(run, seen.append)
     counted, weighed = seen
     assert isinstance(weighed, Counted), weighed
     moved = 0.1 if recipe == "eva" else 0.0  # ranks go to other linears, wide ones or narrow ones
@@ -51,8 +51,8 @@ def test_the_count_is_what_a_run_trains(recipe, tmp_path):
 def test_what_cannot_be_done_is_a_failure_with_the_runs_id(tmp_path):
     allocation, seen = Allocation.of(language=4), []
     run = spec_of("asymlora", tmp_path, allocation, {"form": "task"})
-    attempt.count_parameters(CountSpec(run=run, info=describe(MODEL), allocations=(allocation,)), seen.append)
-    attempt.train(run, seen.append)
+    comparison_tasks.count_parameters(CountSpec(run=run, info=describe(MODEL), allocations=(allocation,)), seen.append)
+    comparison_tasks.train(run, seen.append)
     assert [type(event) for event in seen] == [Failure, Failure]
     assert {event.pack for event in seen} == {run.id}
     assert {event.error for event in seen} == {"DataError"}

@@ -5,7 +5,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.nn.functional import cross_entropy
 
-from marslora.finetune._loss import AnswerLoss, mean_of_step
+from marslora.finetune.loss import AnswerLoss, mean_of_step
 from tests.helpers import tiny_models
 
 CPU = torch.device("cpu")

@@ -9,14 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from marslora import adapters
+from marslora import methods
 from marslora.api import attach
-from marslora.core import kinds
+from marslora.core import plugins
 from marslora.core.errors import ConfigError, DataError
 from marslora.core.spec import DataSpec
-from marslora.finetune._labels import labelled
-from marslora.finetune._method_steps import MethodSteps
-from marslora.finetune._model import method_of
+from marslora.finetune.labels import labelled
+from marslora.finetune.method_steps import MethodSteps
+from marslora.finetune.model import method_of
 from marslora.models.loading import load
 from tests.unit.finetune.test_processes import ENVIRONMENT, command
 from tests.unit.finetune.tiny import run
@@ -207,7 +207,7 @@ def test_geolora_says_that_it_wants_one_process(spec_with):
 
 
 @slow
-@pytest.mark.parametrize("adapter", [name for name in kinds.names(adapters) if name != "lora"])
+@pytest.mark.parametrize("adapter", plugins.names(methods))
 def test_half_precision_trains_float32_beside_the_model(spec_with, adapter):
     spec = spec_with(adapter, adapter)
     spec = spec.model_copy(update={"model": spec.model.model_copy(update={"dtype": "bfloat16"})})

@@ -9,11 +9,11 @@ import torch
 
 from marslora.core.errors import ConfigError, TrainingError
 from marslora.core.runs import GRADIENTS, BlockGradient, FinalResult
-from marslora.core.spec import DataSpec, KindSpec, ObjectiveSpec, TrainingSpec
-from marslora.finetune import _separate_trainer
-from marslora.finetune._gradient_log import GradientLog
-from marslora.finetune._objectives import Objectives
-from marslora.finetune._separate_trainer import SeparateTrainer
+from marslora.core.spec import DataSpec, ObjectiveSpec, PluginSpec, TrainingSpec
+from marslora.finetune import separate_trainer
+from marslora.finetune.gradient_log import GradientLog
+from marslora.finetune.objectives import Objectives
+from marslora.finetune.separate_trainer import SeparateTrainer
 from marslora.models.answers import AnswerOutputs, Batch, token_nats
 from tests.unit.finetune.conftest import maker
 from tests.unit.finetune.test_processes import ENVIRONMENT, command
@@ -45,7 +45,7 @@ def specs(world, info, data, folder):
     final_spec = maker(world, info, folder)
 
     def make(name, objectives=(), kind="sum", options=None, **training):
-        gradients = KindSpec(name=kind, options=options or {})
+        gradients = PluginSpec(name=kind, options=options or {})
         settings = {"objectives": objectives, "gradients": gradients, "dropout": 0.0, **training}
         return final_spec(name, training=settings, data=data)
 
@@ -89,8 +89,8 @@ def test_a_step_of_plain_descent_is_the_ordinary_trainers(spec_with, monkeypatch
             parameter.grad = None  # nothing is learned: every step stands at the same point
         return norm
 
-    clip = _separate_trainer.FinalTrainer._clip_grad_norm
-    monkeypatch.setattr(_separate_trainer.FinalTrainer, "_clip_grad_norm", keep)
+    clip = separate_trainer.FinalTrainer._clip_grad_norm
+    monkeypatch.setattr(separate_trainer.FinalTrainer, "_clip_grad_norm", keep)
     for name, objectives in (("plain", ()), ("apart", BY_TASK)):
         run(spec_with(name, objectives, clip_norm=0.5))
     plain, apart = seen["FinalTrainer"], seen["SeparateTrainer"]

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marslora.core.errors import ConfigError
-from marslora.finetune._sampler import BlankingCollate, check_divisible, micro_batches
+from marslora.finetune.sampler import BlankingCollate, check_divisible, micro_batches
 
 
 @given(

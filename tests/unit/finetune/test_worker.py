@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForImageTextToText
 
 from marslora.core.errors import ConfigError, MissingDependencyError, TrainingError
-from marslora.core.runs import Advance, FinalResult, Observation
+from marslora.core.runs import FinalResult, Observation, ProgressEvent
 from marslora.core.schedule import rate_factor
 from marslora.data.rows import load_rows
 from marslora.finetune.worker import run_final
@@ -46,7 +46,7 @@ def test_a_run_learns_and_reports(final_spec):
         "validation_accuracy",
         "train_loss",
     }
-    assert [e.done for e in events if isinstance(e, Advance)][-1] == 40
+    assert [e.done for e in events if isinstance(e, ProgressEvent)][-1] == 40
     assert result.cost.examples == 40
     assert result.cost.flops > 6 * 40 * result.num_trainable
     assert result.num_trainable == sum(tensor.numel() for tensor in weights(spec).values())
@@ -238,7 +238,7 @@ def test_ctrl_c_leaves_a_checkpoint_of_the_step_it_came_in(final_spec, whole):
     stopped = final_spec("stopped")
 
     def emit(event):
-        if isinstance(event, Advance) and event.done == 24:
+        if isinstance(event, ProgressEvent) and event.done == 24:
             os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)

@@ -94,14 +94,14 @@ def write_rows(folder: Path, name: str, count: int, seed: int) -> str:
 
 def run(spec, until=None):
     """The events of a final run, dropped dead (by an exception from ``emit``) once ``until`` examples were seen."""
-    from marslora.core.runs import Advance
+    from marslora.core.runs import ProgressEvent
     from marslora.finetune.worker import run_final
 
     events = []
 
     def emit(event):
         events.append(event)
-        if until is not None and isinstance(event, Advance) and event.done >= until:
+        if until is not None and isinstance(event, ProgressEvent) and event.done >= until:
             raise SystemExit("dropped dead")
 
     with contextlib.suppress(SystemExit):

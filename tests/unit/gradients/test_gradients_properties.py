@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
 from marslora.core.errors import ConfigError
-from marslora.gradients._base import Block
+from marslora.gradients import Block
 from marslora.gradients._min_norm import _by_least_squares, min_norm_weights
 from marslora.gradients.cagrad import CAGrad, _worst
 from marslora.gradients.gradnorm import GradNorm

@@ -12,8 +12,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from marslora.core.errors import ConfigError
-from marslora.gradients import SeparateGradients
-from marslora.gradients._separate import refuse_reentrant
+from marslora.gradients import SeparateGradients, refuse_reentrant
 
 
 @pytest.fixture(scope="module")

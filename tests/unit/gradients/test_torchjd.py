@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from marslora.core.errors import ConfigError, MissingDependencyError
-from marslora.gradients._base import Block
+from marslora.gradients import Block
 from marslora.gradients.mgda import MGDA
 from marslora.gradients.torchjd import TorchJD
 

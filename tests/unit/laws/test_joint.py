@@ -30,11 +30,11 @@ def cells(curve, last, places=PLACES):
 
 
 def draws(curves, log_t, log_rows=20.0, num=2000, places=PLACES):
-    return _joint.fit(curves).draws(places, log_t, log_rows, num, np.random.default_rng(0), 0.5)
+    return _joint.fit_joint(curves).draws(places, log_t, log_rows, num, np.random.default_rng(0), 0.5)
 
 
 def test_delays_are_read_off_the_curves():
-    law = _joint.fit(cells(falling, 6.0))
+    law = _joint.fit_joint(cells(falling, 6.0))
     fastest = delay(PLACES).min()
     for x, expected in zip(PLACES, delay(PLACES) - fastest, strict=True):
         assert law.delays[tuple(x)].value == pytest.approx(expected, abs=0.08)
@@ -53,7 +53,7 @@ def test_runs_seen_beyond_the_time_asked_for_leave_no_doubt_of_the_best():
 
 def test_what_was_not_measured_is_predicted_from_the_others():
     measured = [n for n in range(9) if n != 5]
-    law = _joint.fit(cells(falling, 6.0, PLACES[measured]))
+    law = _joint.fit_joint(cells(falling, 6.0, PLACES[measured]))
     predicted = law.mean_Q @ _joint.features(PLACES[[5]])[0]
     assert predicted == pytest.approx(delay(PLACES)[5] - delay(PLACES).min(), abs=0.15)
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marslora import optim
-from marslora.core import kinds
+from marslora.core import plugins
 from marslora.core.errors import ConfigError
-from marslora.optim._base import AbstractOptimizer
+from marslora.optim import AbstractOptimizer
 from marslora.optim._matrices import newton_schulz, polar
 from marslora.optim.adamw import AdamW
 from marslora.optim.mars_adamw import MarsAdamW
@@ -24,7 +24,7 @@ ORTHOGONAL = ["mars_m", "mars_shampoo", "moonlight", "muon", "muon_nsr", "muon_v
 
 
 def named(name):
-    return kinds.load(optim, name, AbstractOptimizer)
+    return plugins.load(optim, name, AbstractOptimizer)
 
 
 def run(build, grads, start=None):
@@ -170,7 +170,7 @@ def test_factors_may_be_stored_transposed():
     torch.testing.assert_close(turned.T, usual)
 
 
-@pytest.mark.parametrize("name", kinds.names(optim))
+@pytest.mark.parametrize("name", plugins.names(optim))
 def test_loraplus_ratio_is_a_learning_rate_of_b(name):
     grads = [grad * torch.tensor(1.0) for grad in gradients((12, 4), count=1)]
 

@@ -5,9 +5,8 @@ import torch
 from transformers import Trainer, TrainingArguments, get_constant_schedule
 
 from marslora import optim
-from marslora.core import kinds
-from marslora.optim import peft_groups
-from marslora.optim._base import AbstractOptimizer
+from marslora.core import plugins
+from marslora.optim import AbstractOptimizer, peft_groups
 
 
 class Tiny(torch.nn.Module):
@@ -50,12 +49,12 @@ def train(kind, folder, accumulation, resume=None, steps=6):
     return [param.detach().clone() for param in model.parameters()]
 
 
-OTHERS = [name for name in kinds.names(optim) if name not in ("mars_m", "muon_mvr")]
+OTHERS = [name for name in plugins.names(optim) if name not in ("mars_m", "muon_mvr")]
 
 
 @pytest.mark.parametrize("name", ["mars_m", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_trainer(name, tmp_path):
-    kind = kinds.load(optim, name, AbstractOptimizer)
+    kind = plugins.load(optim, name, AbstractOptimizer)
     whole = train(kind, tmp_path / "whole", 1)
     pieces = train(kind, tmp_path / "pieces", 4)
     resumed = train(kind, tmp_path / "whole", 1, resume=str(tmp_path / "whole/checkpoint-3"))

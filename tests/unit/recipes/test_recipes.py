@@ -5,19 +5,19 @@ import inspect
 
 import pytest
 
-from marslora import adapters, gradients, optim, recipes
-from marslora.adapters._method import AbstractMethod
-from marslora.core import kinds
+from marslora import gradients, methods, optim, recipes
+from marslora.core import plugins
 from marslora.core.allocation import Allocation
 from marslora.core.comparison import MethodSpec, training_of
-from marslora.core.decision import Candidate, Decision
+from marslora.core.decision import Candidate, DecisionRecord
 from marslora.core.errors import ConfigError
-from marslora.gradients._base import AbstractCombiner
-from marslora.optim._base import AbstractOptimizer
-from marslora.recipes._find import find
+from marslora.gradients import AbstractCombiner
+from marslora.methods import AbstractMethod
+from marslora.optim import AbstractOptimizer
+from marslora.recipes import find_recipe
 
 PARTS = ("vision", "projector", "language")
-NAMES = kinds.names(recipes)
+NAMES = plugins.names(recipes)
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def decision(tmp_path):
     """A study's decision."""
     chosen = Allocation.of(vision=64, projector=4, language=16)
     candidate = Candidate(allocation=chosen, status="chosen", reason="a test")
-    found = Decision(strategy="mars", chosen=chosen, verdict="clear", summary="", candidates=(candidate,))
+    found = DecisionRecord(strategy="mars", chosen=chosen, verdict="clear", summary="", candidates=(candidate,))
     (tmp_path / "decision.json").write_text(found.to_json())
     return tmp_path
 
@@ -33,21 +33,21 @@ def decision(tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_is_made_of_kinds_that_exist(name, decision):
     options = {"decision": str(decision)} if name == "mars_ranks" else {}
-    recipe = find(name, options)
+    recipe = find_recipe(name, options)
     training = training_of(recipe, MethodSpec(recipe=name), {}, PARTS)
-    optimizer = kinds.load(optim, training.optimizer.name, AbstractOptimizer)
+    optimizer = plugins.load(optim, training.optimizer.name, AbstractOptimizer)
     inspect.signature(optimizer).bind([], **training.optimizer.options)
     if training.adapter.name != "lora":
-        kinds.load(adapters, training.adapter.name, AbstractMethod)(**training.adapter.options)
-    kinds.load(gradients, training.gradients.name, AbstractCombiner)(**training.gradients.options)
+        plugins.load(methods, training.adapter.name, AbstractMethod)(**training.adapter.options)
+    plugins.load(gradients, training.gradients.name, AbstractCombiner)(**training.gradients.options)
     assert recipe.source
-    assert kinds.summary(recipes, name).endswith(".")
+    assert plugins.summary(recipes, name).endswith(".")
     assert set(recipe.rate_factors) <= set(PARTS)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_recipe_can_have_learning_rates_by_part(name, decision):
-    recipe = find(name, {"decision": str(decision)} if name == "mars_ranks" else {})
+    recipe = find_recipe(name, {"decision": str(decision)} if name == "mars_ranks" else {})
     entry = MethodSpec(recipe=name, rate_factors={"vision": 3.0, "language": 0.5})
     training = training_of(recipe, entry, {"learning_rate": 1e-3}, PARTS)
     assert training.part_learning_rates == {"vision": pytest.approx(3e-3), "language": pytest.approx(5e-4)}
@@ -60,9 +60,13 @@ def test_a_file_holds_the_function_of_its_name():
 
 
 def test_ranks_come_from_a_decision(decision):
-    assert find("mars_ranks", {"decision": str(decision)}).ranks == {"vision": 64, "projector": 4, "language": 16}
-    assert find("mars_ranks", {"decision": str(decision / "decision.json")}).ranks["vision"] == 64
+    assert find_recipe("mars_ranks", {"decision": str(decision)}).ranks == {
+        "vision": 64,
+        "projector": 4,
+        "language": 16,
+    }
+    assert find_recipe("mars_ranks", {"decision": str(decision / "decision.json")}).ranks["vision"] == 64
     with pytest.raises(ConfigError, match=r"decision\.json"):
-        find("mars_ranks", {"decision": str(decision / "nowhere")})
+        find_recipe("mars_ranks", {"decision": str(decision / "nowhere")})
     with pytest.raises(ConfigError, match="lacks one"):
-        find("mars_ranks")
+        find_recipe("mars_ranks")

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marslora.core.allocation import Allocation
-from marslora.core.decision import Decision
+from marslora.core.decision import DecisionRecord
 from marslora.core.errors import ConfigError
-from marslora.replay.simulate import MissingRunError, World, loss_at, replay
-from marslora.strategies._base import AbstractStrategy
+from marslora.replay.simulate import MissingRunError, Simulation, loss_at, replay
+from marslora.strategies import AbstractStrategy
 from marslora.strategies.grid import GridStrategy
 from marslora.strategies.random_search import RandomStrategy
 from marslora.strategies.successive_halving import SuccessiveHalvingStrategy
@@ -20,47 +20,47 @@ from tests.unit.replay.tables import BEST, FULL, POINTS, ROWS, entry, loss, tabl
 CHEAP = Allocation.of(eye=2, bridge=4, tongue=4)
 
 
-def member(world, until, allocation=CHEAP, rows=ROWS, **more):
-    return world.problem.member(allocation, rows, until, "a test", **more)
+def member(instance, until, allocation=CHEAP, rows=ROWS, **more):
+    return instance.problem.member(allocation, rows, until, "a test", **more)
 
 
 def test_a_prefix_costs_its_share_and_shows_its_points():
-    world = World(table(), seed=1)
-    run = world.train(member(world, 256), None)
+    instance = Simulation(table(), seed=1)
+    run = instance.train(member(instance, 256), None)
     assert run.examples == (0, 16, 64, 256) and run.status == "complete"
     assert run.validation_loss == pytest.approx([loss(CHEAP, t, 1) for t in run.examples])
     assert (run.cost.examples, run.cost.seconds, run.cost.flops) == (256, pytest.approx(2.56), pytest.approx(256e6))
-    assert world.spent == run.cost
+    assert instance.spent == run.cost
 
 
 def test_going_on_pays_for_the_rest_alone():
-    world = World(table(), seed=0)
-    first = world.train(member(world, 256), None)
-    second = world.train(member(world, 640), first)
-    assert world.spent.examples == second.cost.examples == 640
+    instance = Simulation(table(), seed=0)
+    first = instance.train(member(instance, 256), None)
+    second = instance.train(member(instance, 640), first)
+    assert instance.spent.examples == second.cost.examples == 640
     assert second.cost.seconds == pytest.approx(6.4)
     assert second.examples == (0, 16, 64, 256, 640)
 
 
 def test_a_run_that_went_on_keeps_the_point_at_which_it_had_ended():
-    world = World(table(), seed=0)
-    first = world.train(member(world, 320), None)
+    instance = Simulation(table(), seed=0)
+    first = instance.train(member(instance, 320), None)
     assert first.examples[-1] == 320
-    assert 320 in world.train(member(world, 640), first).examples
+    assert 320 in instance.train(member(instance, 640), first).examples
 
 
 def test_what_is_there_already_costs_nothing_again():
-    world = World(table(), seed=0)
-    first = world.train(member(world, 640), None)
-    again = world.train(member(world, 256), first)
-    assert world.spent.examples == 640 and again.last_examples == 640
+    instance = Simulation(table(), seed=0)
+    first = instance.train(member(instance, 640), None)
+    again = instance.train(member(instance, 256), first)
+    assert instance.spent.examples == 640 and again.last_examples == 640
 
 
 def test_no_run_goes_further_than_it_was_measured():
-    world = World(table(has_arms=True), seed=0)
+    instance = Simulation(table(has_arms=True), seed=0)
     alone = Allocation.of(eye=16, bridge=0, tongue=0)
-    run = world.train(member(world, FULL, alone, rows=ROWS // 8), None)
-    assert run.last_examples == FULL // 2 and world.spent.examples == FULL // 2 and run.status == "complete"
+    run = instance.train(member(instance, FULL, alone, rows=ROWS // 8), None)
+    assert run.last_examples == FULL // 2 and instance.spent.examples == FULL // 2 and run.status == "complete"
 
 
 @given(examples=st.integers(1, FULL))
@@ -73,33 +73,33 @@ def test_between_two_points_the_loss_lies_between_theirs_on_a_line_in_logarithms
 
 
 def test_seeds_are_drawn_from_the_world_s_on():
-    world = World(table(seeds=(3, 5)), seed=5)
+    instance = Simulation(table(seeds=(3, 5)), seed=5)
     for repeat, seed in ((0, 5), (1, 3)):
-        run = world.train(member(world, FULL, repeat=repeat), None)
+        run = instance.train(member(instance, FULL, repeat=repeat), None)
         assert run.last_loss == pytest.approx(loss(CHEAP, FULL, seed))
 
 
 def test_a_missing_run_is_named():
-    world = World(table(), seed=0)
+    instance = Simulation(table(), seed=0)
     with pytest.raises(MissingRunError, match=r"table `toy` has no run of eye=2 bridge=4 tongue=4 on 7 rows"):
-        world.train(member(world, 16, rows=7), None)
+        instance.train(member(instance, 16, rows=7), None)
 
 
 def test_a_limit_leaves_out_the_large():
-    world = World(table(), seed=0, max_share=0.5)
+    instance = Simulation(table(), seed=0, max_share=0.5)
     largest = 100 * (16 + 4 + 16)
-    assert world.problem.max_parameters == largest // 2
-    assert 0 < len(world.problem.candidates()) < 16
-    assert set(world.truth.loss) == set(world.problem.candidates())
-    assert replay(UniformStrategy(UniformStrategy.Config(rank=16)), world).decision.chosen in world.truth.loss
+    assert instance.problem.max_parameters == largest // 2
+    assert 0 < len(instance.problem.candidates()) < 16
+    assert set(instance.truth.loss) == set(instance.problem.candidates())
+    assert replay(UniformStrategy(UniformStrategy.Config(rank=16)), instance).decision.chosen in instance.truth.loss
 
 
 def test_the_truth_is_the_mean_over_seeds():
-    truth = World(table(seeds=(0, 1, 2), luck=0.02), seed=0).truth
+    truth = Simulation(table(seeds=(0, 1, 2), luck=0.02), seed=0).truth
     assert truth.loss[CHEAP] == pytest.approx(sum(loss(CHEAP, FULL, s, 0.02) for s in (0, 1, 2)) / 3)
     assert truth.best.as_dict().items() >= BEST.items()
     assert truth.regret(truth.best) == 0 and truth.best in truth.ties()
-    assert len(World(table(luck=0.2), seed=0).truth.ties()) > len(truth.ties())
+    assert len(Simulation(table(luck=0.2), seed=0).truth.ties()) > len(truth.ties())
 
 
 @settings(max_examples=15, deadline=None)
@@ -108,31 +108,31 @@ def test_the_truth_is_the_mean_over_seeds():
 )
 def test_a_search_costs_its_new_examples_and_the_rest_of_the_final_run(eta, rung, seed, luck):
     strategy = Recording(SuccessiveHalvingStrategy.of({"eta": eta, "first_rung": rung}))
-    world = World(table(luck=luck), seed=seed)
-    outcome = replay(strategy, world)
+    instance = Simulation(table(luck=luck), seed=seed)
+    outcome = replay(strategy, instance)
     new = sum(max(lengths) for lengths in strategy.asked.values())
     chosen = strategy.asked[outcome.decision.continue_run]
     assert outcome.calibration == pytest.approx(new / FULL)
     assert outcome.cost == pytest.approx((new + FULL - max(chosen)) / FULL)
     assert outcome.seconds == pytest.approx((new + FULL - max(chosen)) / 100)
-    assert world.spent.examples == new
+    assert instance.spent.examples == new
 
 
 def test_nothing_measured_costs_one_run():
-    outcome = replay(UniformStrategy(), World(table(), seed=0))
+    outcome = replay(UniformStrategy(), Simulation(table(), seed=0))
     assert (outcome.cost, outcome.calibration, outcome.num_rounds) == (1.0, 0.0, 0)
 
 
 @given(seed=st.integers(0, 20), luck=st.floats(0, 0.2))
 @settings(max_examples=10, deadline=None)
 def test_a_grid_never_regrets_where_its_seed_is_the_only_one(seed, luck):
-    outcome = replay(GridStrategy(), World(table(seeds=(seed,), luck=luck), seed=seed))
+    outcome = replay(GridStrategy(), Simulation(table(seeds=(seed,), luck=luck), seed=seed))
     assert outcome.regret == 0 and outcome.cost == pytest.approx(16)
 
 
 def test_a_grid_can_be_wrong_about_other_seeds():
-    worlds = [World(table(seeds=(0, 1, 2), luck=0.2), seed=seed) for seed in (0, 1, 2)]
-    assert max(replay(GridStrategy(), world).regret for world in worlds) > 0
+    instances = [Simulation(table(seeds=(0, 1, 2), luck=0.2), seed=seed) for seed in (0, 1, 2)]
+    assert max(replay(GridStrategy(), instance).regret for instance in instances) > 0
 
 
 def test_a_strategy_that_never_ends_is_said():
@@ -141,7 +141,7 @@ def test_a_strategy_that_never_ends_is_said():
             return [problem.member(problem.candidates()[0], ROWS, 64, "again")]
 
     with pytest.raises(ConfigError, match="Restless asked for more than 200 rounds"):
-        replay(Restless(), World(table(), seed=0))
+        replay(Restless(), Simulation(table(), seed=0))
 
 
 class Recording(AbstractStrategy):
@@ -157,5 +157,5 @@ class Recording(AbstractStrategy):
             self.asked.setdefault(each.id, []).append(each.until_examples)
         return members
 
-    def decide(self, problem, runs) -> Decision:
+    def decide(self, problem, runs) -> DecisionRecord:
         return self.inner.decide(problem, runs)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marslora.core.errors import DataError
-from marslora.replay.bench import find_tables
+from marslora.replay.result import find_tables
 from marslora.replay.table import Table
 from tests.unit.replay.tables import RANKS, table
 

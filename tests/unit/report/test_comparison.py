@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from marslora.comparison.standings import summarised
+from marslora.comparison.summary import summarised
 from marslora.core.allocation import Allocation
 from marslora.core.comparison import Compared, Comparison, MethodRun
 from marslora.core.runs import Cost, FinalResult

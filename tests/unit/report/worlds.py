@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from marslora.core.allocation import Allocation, Space
-from marslora.core.decision import Candidate, ClosedForm, Decision, Interval
+from marslora.core.decision import Candidate, ClosedForm, DecisionRecord, Interval
 from marslora.core.runs import Cost, DataSummary, FinalResult
 from marslora.core.spec import StudySpec
 from marslora.laws.convergence import ConvergenceLaw, points_of
@@ -115,7 +115,7 @@ def world(ladders, searched, *, effect=1.0, width=0.07, verdict="clear", chosen=
         for each, p in zip(allocations, probability, strict=True)
     )
     runs = [*itertools.chain(*solo.values()), *joint]
-    decision = Decision(
+    decision = DecisionRecord(
         strategy="mars",
         chosen=best,
         verdict=verdict,
@@ -129,7 +129,7 @@ def world(ladders, searched, *, effect=1.0, width=0.07, verdict="clear", chosen=
         ),
         continue_run=next(each.member.id for each in joint if each.member.allocation == best),
         calibration=Cost(seconds=21.5, examples=6144, flops=3.1e12, peak_bytes=900 * 2**20),
-        calibration_run_equivalents=0.61,
+        calibration_full_runs=0.61,
         assumptions=(
             "The learning rate is right for every rank (alpha/r is constant).",
             "Noise is alike across ranks.",

@@ -11,7 +11,7 @@ import numpy as np
 from marslora.core.allocation import Allocation, Space
 from marslora.core.runs import Cost, Run
 from marslora.core.spec import MemberSpec
-from marslora.strategies._base import AbstractStrategy, Problem
+from marslora.strategies import AbstractStrategy, Problem
 
 
 @dataclass(frozen=True)

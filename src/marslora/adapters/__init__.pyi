@@ -1,0 +1,15 @@
+from ._base import AbstractAdapter as AbstractAdapter
+from ._base import Clock as Clock
+from ._base import Factor as Factor
+from ._base import Slot as Slot
+from ._base import factor_dtype as factor_dtype
+from ._base import stream as stream
+from ._checkpoint import PREFIX as PREFIX
+from ._checkpoint import WEIGHTS as WEIGHTS
+from ._checkpoint import Checkpoint as Checkpoint
+from ._checkpoint import read_checkpoint as read_checkpoint
+from ._checkpoint import recover_checkpoints as recover_checkpoints
+from ._checkpoint import write_checkpoints as write_checkpoints
+from ._dropout import SeededDropout as SeededDropout
+from ._experts import ExpertLora as ExpertLora
+from ._full import whole as whole

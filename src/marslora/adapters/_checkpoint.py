@@ -1,0 +1,118 @@
+"""A member's checkpoint: a plain PEFT adapter folder with the optimizer's state and `state.json` beside it.
+
+Several members are written as one: every folder is made beside its place, a list of them is written, then each is put
+in place. After a crash either all of them are the old ones or `recover` makes all of them the new ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from marslora.core.errors import StudyError
+
+PREFIX = "base_model.model."
+WEIGHTS, OPTIMIZER, STATE = "adapter_model.safetensors", "optimizer.safetensors", "state.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One member as it lies on disk. Tensors are on the CPU."""
+
+    weights: dict[str, Tensor]
+    """By module path and PEFT key, e.g. ``model.layers.0.q_proj.lora_A.weight``."""
+    moments: dict[str, Tensor]
+    """By module path, factor and state, e.g. ``model.layers.0.q_proj.lora_A.exp_avg``."""
+    state: dict[str, Any]
+    """JSON: ``examples``, ``step``, ``status``, ``seed`` and what the engine adds."""
+
+
+def write_checkpoints(root: Path, checkpoints: Mapping[str, tuple[Checkpoint, dict[str, Any]]]) -> None:
+    """Write ``{member: (checkpoint, LoraConfig keywords)}`` to ``root/<member>``: after a crash, all or none."""
+    root.mkdir(parents=True, exist_ok=True)
+    for member, (checkpoint, config) in checkpoints.items():
+        _write_folder(_beside(root, member), checkpoint, config)
+    _sync(root)
+    marker = root / f".commit-{hashlib.sha256('/'.join(checkpoints).encode()).hexdigest()[:16]}"
+    unfinished = marker.with_name(marker.name + ".part")
+    unfinished.write_text(json.dumps(list(checkpoints)))
+    _sync(unfinished)
+    unfinished.replace(marker)
+    _sync(root)
+    _put_in_place(root, checkpoints)
+    marker.unlink()
+
+
+def recover_checkpoints(root: Path, members: Iterable[str]) -> None:
+    """Finish a write of these members that was cut short, or forget it if it had not been complete."""
+    mine = set(members)
+    for marker in root.glob(".commit-*"):
+        if marker.suffix != ".part" and mine & set(listed := json.loads(marker.read_text())):
+            _put_in_place(root, listed)
+            marker.unlink()
+    for member in mine:
+        shutil.rmtree(_beside(root, member), ignore_errors=True)
+
+
+def read_checkpoint(folder: Path) -> Checkpoint | None:
+    """The checkpoint in ``folder``, None where there is none; `StudyError` for a damaged one."""
+    if not (folder / STATE).exists():
+        return None
+    try:
+        weights = load_file(folder / WEIGHTS)
+        return Checkpoint(
+            weights={key.removeprefix(PREFIX): tensor for key, tensor in weights.items()},
+            moments=load_file(folder / OPTIMIZER),
+            state=json.loads((folder / STATE).read_text()),
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise StudyError(
+            f"The checkpoint in {folder} cannot be read ({error}). Remove the folder to train this member again."
+        ) from None
+
+
+def _write_folder(folder: Path, checkpoint: Checkpoint, config: dict[str, Any]) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    weights = {PREFIX + key: tensor.contiguous() for key, tensor in checkpoint.weights.items()}
+    moments = {key: tensor.contiguous() for key, tensor in checkpoint.moments.items()}
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(moments, folder / OPTIMIZER, metadata={"format": "pt"})
+    LoraConfig(**config, inference_mode=True).save_pretrained(str(folder))
+    (folder / STATE).write_text(json.dumps(checkpoint.state, indent=1))
+    for path in folder.iterdir():
+        _sync(path)
+    _sync(folder)
+
+
+def _put_in_place(root: Path, members: Iterable[str]) -> None:
+    for member in members:
+        beside = _beside(root, member)
+        if beside.exists():
+            shutil.rmtree(root / member, ignore_errors=True)
+            beside.rename(root / member)
+    _sync(root)
+
+
+def _beside(root: Path, member: str) -> Path:
+    return root / f".next-{member}"
+
+
+def _sync(path: Path) -> None:
+    """Force a file or a folder's listing to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

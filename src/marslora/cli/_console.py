@@ -1,0 +1,69 @@
+"""What a person sees while a study works: stages, a bar with the time left, notes."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from marslora.core.runs import ProgressEvent
+
+LINE_EVERY_SECONDS = 10.0
+
+
+class Live:
+    """A listener that draws bars on a terminal and prints plain lines elsewhere. Use as a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._started = time.monotonic()
+        self._last_line = self._started
+        self._bars: dict[str, int] = {}
+        self._progress = Progress(
+            TextColumn("  {task.description:<24}"),
+            BarColumn(bar_width=32),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> Live:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def stage(self, title: str) -> None:
+        """Print the stage's title with the time since the start."""
+        for bar in self._bars.values():
+            self._progress.remove_task(bar)  # type: ignore[arg-type]
+        self._bars.clear()
+        self._last_line = time.monotonic()
+        self.console.print(f"[dim]{self._clock()}[/dim] [bold]{title}[/bold]")
+
+    def advance(self, step: ProgressEvent) -> None:
+        """Move a bar; off a terminal, print a line every few seconds."""
+        if step.task not in self._bars:
+            self._bars[step.task] = self._progress.add_task(step.task, total=step.total)
+        self._progress.update(self._bars[step.task], completed=step.done, total=step.total)  # type: ignore[arg-type]
+        now = time.monotonic()
+        if not self.console.is_terminal and now - self._last_line >= LINE_EVERY_SECONDS:
+            self._last_line = now
+            self.console.print(f"{self._clock()}   {step.task}: {step.done / max(step.total, 1e-9):.0%}")
+
+    def note(self, text: str) -> None:
+        """Print a line above the bars."""
+        self.console.print(f"[dim]{self._clock()}[/dim]   {text}")
+
+    def _clock(self) -> str:
+        seconds = int(time.monotonic() - self._started)
+        return f"{seconds // 60}:{seconds % 60:02d}"

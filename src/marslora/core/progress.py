@@ -1,0 +1,34 @@
+"""Several packs as one progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from marslora.core.runs import ProgressEvent
+from marslora.core.spec import PackSpec
+
+
+@dataclass
+class ProgressBar:
+    """Training examples of a calibration round, over all its packs, as one bar."""
+
+    totals: dict[str, int]
+    done: dict[str, float] = field(default_factory=dict)
+    task: str = "calibration"
+
+    @classmethod
+    def of(cls, packs: Sequence[PackSpec]) -> ProgressBar:
+        """A meter at zero."""
+        return cls({pack.id: sum(member.until_examples for member in pack.members) for pack in packs})
+
+    def advance(self, step: ProgressEvent) -> ProgressEvent:
+        """The bar after a pack (``step.task`` is its id) has got further."""
+        if step.task not in self.totals:
+            return step
+        self.done[step.task] = step.done
+        return ProgressEvent(task=self.task, done=sum(self.done.values()), total=sum(self.totals.values()))
+
+    def finish(self, pack: str) -> ProgressEvent:
+        """The bar after a pack has ended, whether or not all its members got to their ends."""
+        return self.advance(ProgressEvent(task=pack, done=self.totals[pack], total=self.totals[pack]))

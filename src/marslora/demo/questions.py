@@ -1,0 +1,97 @@
+"""What is asked and answered about the scenes of the embedded tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from marslora.demo.drawing import BACKGROUNDS, DIGITS, EMPTY, PLACES, things
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a question needs to know of one scene."""
+
+    cells: tuple[int, ...]
+    background: str
+    names: Sequence[str]
+    """The name of every thing, in the language of the answers."""
+    rng: np.random.Generator
+
+    def present(self) -> list[int]:
+        """The cells that are not empty."""
+        return [cell for cell, thing in enumerate(self.cells) if thing != EMPTY]
+
+    def name(self, cell: int) -> str:
+        """The name of what stands in a cell, or ``nothing``."""
+        return "nothing" if self.cells[cell] == EMPTY else self.names[self.cells[cell]]
+
+
+Turn = tuple[str, str]
+"""A question and its answer."""
+
+
+def ask_place(scene: Scene) -> Turn:
+    """What stands in one cell."""
+    cell = int(scene.rng.integers(4))
+    return f"what is at the {PLACES[cell]}?", scene.name(cell)
+
+
+def ask_list(scene: Scene) -> Turn:
+    """What stands in every cell, row by row."""
+    return "list the objects.", ", ".join(scene.name(cell) for cell in range(4))
+
+
+def ask_where(scene: Scene) -> Turn:
+    """The first cell in which a thing stands."""
+    cell = int(scene.rng.choice(scene.present()))
+    cell = scene.cells.index(scene.cells[cell])
+    return f"where is the {things()[scene.cells[cell]]}?", PLACES[cell]
+
+
+def ask_presence(scene: Scene) -> Turn:
+    """Whether a thing is there; half of the answers are yes."""
+    wanted = scene.cells[int(scene.rng.choice(scene.present()))]
+    if scene.rng.random() < 0.5:
+        wanted = int(scene.rng.integers(len(things())))
+    return f"is there a {things()[wanted]} in the image?", "yes" if wanted in scene.cells else "no"
+
+
+def ask_count(scene: Scene) -> Turn:
+    """How many cells are not empty."""
+    return "how many objects are there?", DIGITS[len(scene.present())]
+
+
+def ask_background(scene: Scene) -> Turn:
+    """The colour of the background."""
+    return "what color is the background?", scene.background
+
+
+def ask_rain(scene: Scene) -> Turn:
+    """What nobody can know from the picture: its loss has a floor of ln 2, whatever the rank."""
+    return "will it rain tomorrow?", str(scene.rng.choice(["yes", "no"]))
+
+
+def repeat(scene: Scene, vocabulary: Sequence[str]) -> Turn:
+    """A word to say again: how the language model meets words that no picture shows."""
+    word = " ".join(scene.rng.choice(np.array(vocabulary), int(scene.rng.integers(1, 4))))
+    return f'repeat "{word}"', word
+
+
+QUESTIONS: dict[str, Callable[[Scene], Turn]] = {
+    "place": ask_place,
+    "list": ask_list,
+    "where": ask_where,
+    "presence": ask_presence,
+    "count": ask_count,
+    "background": ask_background,
+    "rain": ask_rain,
+}
+"""Every kind of question, by name."""
+
+
+def background_name(index: int) -> str:
+    """The name of a background colour."""
+    return tuple(BACKGROUNDS)[index]

@@ -1,0 +1,119 @@
+"""What makes a pack fast without changing its numbers: frozen towers run once, layers recomputed, work counted."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from marslora.engine.cost import CostMeter
+from marslora.engine.flops import counted
+from marslora.engine.pack import Base
+from marslora.engine.towers import FrozenTower
+from marslora.models.answers import Batch, answer_logits, token_sums
+
+T = TypeVar("T")
+LAST_PART, AFTER_ENCODERS = "language", "projector"
+"""Parts by where they stand: everything else reads the inputs."""
+_towers: WeakKeyDictionary[nn.Module, FrozenTower] = WeakKeyDictionary()
+"""Features belong to a module's weights, which are frozen: packs of one process share them."""
+
+
+@dataclass
+class Speedups:
+    """The levers in use, for all packs of a run."""
+
+    towers: dict[str, FrozenTower] = field(default_factory=dict)
+    """By module path: those that may be frozen; none of them is an adapter's."""
+    encoders: set[str] = field(default_factory=set)
+    """Those of the towers that read the inputs themselves."""
+    recompute: bool = False
+    """Gradient checkpointing: layers keep their inputs alone and run again for the backward."""
+    _flops_of: dict[tuple[object, ...], float] = field(default_factory=dict)
+    """Operations a token, by kind of work."""
+
+    @classmethod
+    def of(cls, base: Base, max_tower_bytes: int) -> Speedups:
+        """Every lever for a model."""
+        paths = {path: part.name for part in base.info.parts if part.name != LAST_PART for path in part.paths}
+        towers = {}
+        for path in paths:
+            module = base.model.get_submodule(path)
+            if path and not any(inside(path, other) for other in paths if other != path):
+                towers[path] = _towers.setdefault(module, FrozenTower(max_tower_bytes))
+        encoders = {path for path in towers if paths[path] != AFTER_ENCODERS}
+        return cls(towers, encoders, base.training.gradient_checkpointing)
+
+    @contextlib.contextmanager
+    def standing_for(self, base: Base, members: int, adapted: Iterable[str]) -> Iterator[None]:
+        """Within it, towers with nothing adapted in or before them run once for all members; layers are recomputed
+        if asked. A projector reads what the encoders give, so it counts as after all of them."""
+        paths = tuple(adapted)
+        changed = {path for path in self.towers if any(inside(name, path) for name in paths)}
+        with contextlib.ExitStack() as stack:
+            for path, tower in self.towers.items():
+                if path not in changed and (path in self.encoders or not changed):
+                    stack.enter_context(tower.standing_for(base.model.get_submodule(path), members))
+            if self.recompute:
+                stack.enter_context(recomputed_layers(base.model))
+            yield
+
+    def learn(self, base: Base, batch: Batch) -> None:
+        """Find out on one batch which of the towers' outputs are read, so that only these are remembered."""
+
+        def loss() -> Tensor:
+            with base.mixed_precision():
+                logits_KNV = answer_logits(base.model, base.head, batch, 1)
+            return token_sums(logits_KNV, batch.answers()[2]).nats_K.sum()
+
+        for path, tower in self.towers.items():
+            behind = [other for other in self.towers if path in self.encoders and other not in self.encoders]
+            with self.standing_for(base, 1, behind):  # a frozen projector would stop the encoder's gradient
+                tower.learn_use(loss)
+
+    def metered(self, work: Callable[[], T], meter: CostMeter, *, kind: tuple[object, ...], tokens: int) -> T:
+        """What ``work`` returns; its operations are added to ``meter``.
+
+        They are counted at the first call of a ``kind`` and multiplied by tokens after that, since counting is slow;
+        what towers spend on pictures they do not remember is added as it happens.
+        """
+        before = self._tower_flops()
+        if kind in self._flops_of:
+            result = work()
+        else:
+            result, flops = counted(work)
+            self._flops_of[kind] = max(0.0, flops - (self._tower_flops() - before)) / max(tokens, 1)
+        meter.add_flops(self._flops_of[kind] * tokens + self._tower_flops() - before)
+        return result
+
+    def _tower_flops(self) -> float:
+        return sum(tower.flops for tower in self.towers.values())
+
+
+def inside(name: str, path: str) -> bool:
+    """Whether a module path lies in another, or is it."""
+    return name == path or name.startswith(f"{path}.")
+
+
+@contextlib.contextmanager
+def recomputed_layers(model: nn.Module) -> Iterator[None]:
+    """Within it every layer that `transformers` can checkpoint does so, without reentering autograd.
+
+    The model stays in evaluation mode: turning on `transformers`' own switch would need training mode, and with it
+    the base's dropout. Random masks of adapters do not depend on when they are drawn, so no state is kept for them.
+    """
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    for layer in layers:
+        layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward

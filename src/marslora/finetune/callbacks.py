@@ -1,0 +1,147 @@
+"""What happens between optimizer steps: validation, news for whoever listens, whole checkpoints, a clean stop."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from marslora.core.runs import Event, Observation, ProgressEvent
+from marslora.finetune.best_point import Best
+from marslora.finetune.checkpoints import FinalRunState, mark_complete
+from marslora.finetune.evaluate import SplitScore, world
+
+MEMBER = "final"
+Emit = Callable[[Event], None]
+
+
+class Watch(TrainerCallback):  # type: ignore[misc]
+    """Validates at the given steps, emits what is seen, and keeps the run's progress beside each checkpoint."""
+
+    def __init__(
+        self,
+        progress: FinalRunState,
+        *,
+        emit: Emit,
+        log: Callable[[dict[str, float]], None],
+        validate: Callable[[], SplitScore],
+        validate_after: frozenset[int],
+        examples_at: Callable[[int], int],
+        best: Best | None,
+    ):
+        self.progress = progress
+        self.best = best
+        self.emit = emit
+        self.log = log
+        self.validate = validate
+        self.validate_after = validate_after
+        self.examples_at = examples_at
+        self.before = progress.seconds
+        self.began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the run, earlier starts included."""
+        return self.before + time.monotonic() - self.began
+
+    def first_point(self, examples: int) -> None:
+        """The point before the first step: of a fresh adapter, which changes nothing, it is the base model's."""
+        if examples:
+            self.measure(examples)
+        else:
+            self._record(0, SplitScore(self.progress.base_validation_loss, self.progress.base_validation_accuracy))
+
+    def measure(self, examples: int) -> SplitScore:
+        """Validate now and remember the point."""
+        return self._record(examples, self.validate())
+
+    def _record(self, examples: int, score: SplitScore) -> SplitScore:
+        self.observe(examples, "validation_loss", score.loss)
+        self.observe(examples, "validation_accuracy", score.accuracy)
+        self.progress = self.progress.seen(examples, score.loss)
+        if self.best is not None and self.progress.best == len(self.progress.examples) - 1:
+            self.best.take()
+        return score
+
+    def observe(self, examples: int, metric: str, value: float) -> None:
+        """Emit one number."""
+        self.emit(Observation(member=MEMBER, examples=examples, metric=metric, value=value))
+
+    def on_step_end(self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Validate where it is due; say how far the run is."""
+        step, examples = state.global_step, self.examples_at(state.global_step)
+        self.emit(ProgressEvent(task=MEMBER, done=examples, total=self.examples_at(state.max_steps)))
+        if step in self.validate_after:
+            score, is_log_due = self.measure(examples), control.should_log
+            self.log({"eval_loss": score.loss, "eval_accuracy": score.accuracy})
+            control.should_log = is_log_due  # Trainer takes any log for the one that is due
+
+    def on_log(
+        self,
+        _args: TrainingArguments,
+        state: TrainerState,
+        _control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Pass the training loss on."""
+        if logs and "loss" in logs:
+            self.observe(self.examples_at(state.global_step), "train_loss", logs["loss"])
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
+        """Declare the checkpoint whole once every process has written its share."""
+        if world()[1] > 1:
+            distributed.barrier()
+        if state.is_world_process_zero:
+            progress = self.progress.model_copy(update={"seconds": self.seconds})
+            checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            if self.best is not None:
+                self.best.save(checkpoint)
+            mark_complete(checkpoint, progress)
+
+
+class StopWhenAsked(TrainerCallback):  # type: ignore[misc]
+    """Ends training with a checkpoint at the step after a signal; all processes at the same step."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def on_step_end(self, args: TrainingArguments, _state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Stop and save, if any process was asked to."""
+        if self._any_asked(args.device):
+            self.asked = control.should_save = control.should_training_stop = True
+
+    def _any_asked(self, device: torch.device) -> bool:
+        if world()[1] == 1:
+            return self.asked
+        flag = torch.tensor(float(self.asked), device=device)
+        distributed.all_reduce(flag, distributed.ReduceOp.MAX)
+        return bool(flag.item())
+
+
+@contextlib.contextmanager
+def listening_for_signals(stop: StopWhenAsked) -> Iterator[None]:
+    """Ctrl-C and termination ask ``stop``; a second one interrupts at once. Signals reach the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(*_: object) -> None:
+        if stop.asked:
+            raise KeyboardInterrupt
+        stop.asked = True
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

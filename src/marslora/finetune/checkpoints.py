@@ -1,0 +1,76 @@
+"""Trainer's checkpoints, each whole only once the run's own `progress.json` lies in it."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from marslora.core.errors import MarsloraError
+from marslora.core.record import Record
+from marslora.finetune.files import write_atomically
+
+MARKER = "progress.json"
+
+
+class FinalRunState(Record):
+    """What a continued run must know and Trainer does not keep."""
+
+    spec_digest: str
+    started_at_examples: int
+    base_validation_loss: float
+    base_validation_accuracy: float
+    examples: tuple[int, ...] = ()
+    validation_curve: tuple[float, ...] = ()
+    seconds: float = 0.0
+    """Wall time spent so far, earlier starts included."""
+
+    @property
+    def best(self) -> int | None:
+        """Which validation point since training began is the lowest; None where there is none."""
+        trained = [point for point, examples in enumerate(self.examples) if examples]
+        points = [point for point in trained if math.isfinite(self.validation_curve[point])]
+        return min(points, key=self.validation_curve.__getitem__, default=None)
+
+    def seen(self, examples: int, loss: float) -> FinalRunState:
+        """The progress after another validation point."""
+        return self.model_copy(
+            update={
+                "examples": (*self.examples, examples),
+                "validation_curve": (*self.validation_curve, loss),
+            }
+        )
+
+
+def mark_complete(checkpoint: Path, progress: FinalRunState) -> None:
+    """Declare ``checkpoint`` whole: everything else in it has been written."""
+    write_atomically(checkpoint / MARKER, progress.to_json())
+
+
+def newest(folder: Path, spec_digest: str) -> tuple[Path, FinalRunState] | None:
+    """The last whole checkpoint of this spec in ``folder``, or None."""
+    return max(_whole(folder, spec_digest), key=lambda found: _step(found[0]), default=None)
+
+
+def remove_broken(folder: Path, spec_digest: str) -> None:
+    """Delete half-written checkpoints and those of other specs, so that they do not crowd out whole ones."""
+    keep = {path for path, _ in _whole(folder, spec_digest)}
+    for path in folder.glob("checkpoint-*"):
+        if path not in keep:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _whole(folder: Path, spec_digest: str) -> Iterator[tuple[Path, FinalRunState]]:
+    for path in folder.glob("checkpoint-*"):
+        try:
+            progress = FinalRunState.load(path / MARKER)
+        except (OSError, json.JSONDecodeError, MarsloraError):
+            continue
+        if progress.spec_digest == spec_digest:
+            yield path, progress
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])

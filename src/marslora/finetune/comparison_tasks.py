@@ -1,0 +1,41 @@
+"""Work that may fail without stopping what else is to be done: an error becomes a `Failure` with the run's id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from marslora.core.record import Record
+from marslora.core.runs import Event, Failure, ProgressEvent
+from marslora.core.spec import CountSpec, FinalSpec
+from marslora.finetune import worker
+from marslora.finetune.count import count
+
+Emit = Callable[[Event], None]
+S = TypeVar("S", bound=Record)
+
+
+def count_parameters(spec: CountSpec, emit: Emit) -> None:
+    """`marslora.finetune.count.count`."""
+    _attempt(count, spec, spec.id, emit)
+
+
+def weigh_row(spec: FinalSpec, emit: Emit) -> None:
+    """`marslora.finetune.worker.weigh_final`."""
+    _attempt(worker.weigh_final, spec, spec.id, emit)
+
+
+def train(spec: FinalSpec, emit: Emit) -> None:
+    """`marslora.finetune.worker.run_final`; its progress is told under the run's id."""
+
+    def named(event: Event) -> None:
+        emit(event.model_copy(update={"task": spec.id}) if isinstance(event, ProgressEvent) else event)
+
+    _attempt(worker.run_final, spec, spec.id, named)
+
+
+def _attempt(work: Callable[[S, Emit], None], spec: S, name: str, emit: Emit) -> None:
+    try:
+        work(spec, emit)
+    except Exception as error:  # whatever a method does wrong, the others go on
+        emit(Failure(pack=name, error=type(error).__name__, message=str(error)))

@@ -1,0 +1,101 @@
+"""Rows with the labels that some adapters ask for: the task of a row, the task of a picture, what a user wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from marslora.core.errors import DataError
+from marslora.core.spec import DataSpec
+from marslora.data import splits
+from marslora.data.columns import column
+from marslora.data.encode import EncodedSet
+from marslora.data.rows import SPLITS, Rows, RowSet, Split
+from marslora.methods import QUESTION, TASK, UNIT_TASK, AbstractMethod
+from marslora.models.answers import IGNORED
+
+_PICTURES = ("pixel_values", "flattened_patches", "input_features", "input_values")
+"""Keys of a batch whose first axis a tower's does not outnumber."""
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """An `EncodedSet` whose batches say more."""
+
+    encoded: EncodedSet
+    task_N: NDArray[np.int64] | None
+    """The place of every row's task."""
+    wants_questions: bool
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Row -> index of its example."""
+        return self.encoded.rows
+
+    def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> dict[str, Any]:
+        """The encoded set's batch, with the labels."""
+        batch: dict[str, Any] = self.encoded.batch(indices)
+        if self.wants_questions:
+            batch[QUESTION] = (batch["labels"] == IGNORED) & batch["attention_mask"].bool()
+        if self.task_N is not None:
+            task_B = self.task_N[np.asarray(indices)]
+            batch[TASK] = torch.from_numpy(task_B)
+            counts_B = self._num_units(np.asarray(indices))
+            if counts_B is not None:
+                batch[UNIT_TASK] = torch.from_numpy(np.repeat(task_B, counts_B))
+        return batch
+
+    def _num_units(self, indices: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """How many entries of the first axis of the pictures belong to each row; None where there are no pictures."""
+        place_B = self.encoded.picture_of[indices]
+        for name, pictures in self.encoded.pictures.items():
+            if name.startswith(_PICTURES):
+                lengths = pictures.lengths[place_B]
+                return np.where(place_B < 0, int(name in self.encoded.by_row), lengths)
+        return None
+
+
+def labelled(rows: Rows[EncodedSet], data: DataSpec, method: AbstractMethod) -> Rows[RowSet]:
+    """``rows`` with the labels that ``method`` wants; `DataError` where a row names no task, or one to be tested names
+    a task that no training row has."""
+    tasks: tuple[str, ...] = ()
+    found: dict[Split, list[str]] = {}
+    if method.column is not None:
+        for split in SPLITS:
+            found[split] = _tasks(rows, data, split, method.column)
+        tasks = tuple(sorted(set(found["train"])))
+    if tasks or method.wants_questions:
+        sets = {split: _labelled(rows, split, found.get(split), tasks, method) for split in SPLITS}
+        return Rows(sets["train"], sets["validation"], sets["test"], rows.report, rows.seed, tasks)
+    return rows
+
+
+def _tasks(rows: Rows[EncodedSet], data: DataSpec, split: Split, name: str) -> list[str]:
+    encoded = rows.split(split)
+    all_examples = getattr(splits.load(data), split)
+    chosen = [all_examples[index] for index in encoded.rows]
+    tasks = column(data, chosen, name, split)
+    missing = [example.where for example, task in zip(chosen, tasks, strict=True) if task is None]
+    if missing:
+        raise DataError(
+            f"{len(missing)} rows have no column `{name}`, e.g. {missing[0]}: the adapter has a head for each task. "
+            "Name every row's task there, or choose the column with the adapter's option `column`."
+        )
+    return [str(task) for task in tasks]
+
+
+def _labelled(
+    rows: Rows[EncodedSet], split: Split, found: list[str] | None, tasks: tuple[str, ...], method: AbstractMethod
+) -> LabelledSet:
+    if found is not None and (unknown := sorted(set(found) - set(tasks))):
+        raise DataError(f"The {split} rows have tasks that no training row has: {unknown}; those are {list(tasks)}.")
+    task_N = None if found is None else np.array([tasks.index(task) for task in found], dtype=np.int64)
+    return LabelledSet(rows.split(split), task_N, method.wants_questions)

@@ -1,0 +1,168 @@
+"""The losses of a run with several objectives: answers of some rows, outputs of the model, functions of a user's."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from marslora.core.errors import ConfigError, TrainingError
+from marslora.core.spec import DataSpec, ObjectiveSpec
+from marslora.data import splits
+from marslora.data.columns import column
+from marslora.data.rows import RowSet
+from marslora.finetune.evaluate import Collate
+from marslora.finetune.loss import mean_of_step
+from marslora.models.answers import AnswerOutputs, Batch, token_nats
+
+GROUPS = "objective_of_row"
+"""Key of a batch: for every row, the place of its objective among those of rows; -1: of none."""
+
+
+class Objectives:
+    """Named losses of a batch. Those of rows add up to the ordinary loss of the step; the others are means."""
+
+    def __init__(self, specs: Sequence[ObjectiveSpec]):
+        self.specs = tuple(specs)
+        self.of_rows = tuple(spec for spec in specs if spec.rows is not None)
+        self.are_of_rows = len(self.of_rows) == len(self.specs)
+        """Whether the answers are all that is looked at."""
+        self.need_labels = any(spec.output is not None for spec in specs)
+        """Whether the model itself must see the labels, to compute losses of its own."""
+        self._functions = {spec.name: _function(spec) for spec in specs if spec.function is not None}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """In the order in which they were given."""
+        return tuple(spec.name for spec in self.specs)
+
+    def losses(
+        self, seen: AnswerOutputs, batch: Batch, group_B: Tensor, num_items: Tensor | float | None, pieces: int
+    ) -> dict[str, Tensor]:
+        """Every objective's share of its loss over the whole optimizer step; those absent from the batch are left out.
+
+        Args:
+            seen: What the model gave for the batch; with all logits where a loss is not of rows.
+            batch: On the model's device.
+            group_B: See `GROUPS`.
+            num_items: Answer tokens of the step, over which the losses of rows are taken.
+            pieces: Micro-batches of the step, over which the others' means are taken.
+        """
+        rows = self._losses_of_rows(seen.logits_KNV, batch, group_B, num_items) if self.of_rows else {}
+        found = {
+            spec.name: rows.get(spec.name, _mean(self._other(spec, seen.outputs, batch), pieces)) for spec in self.specs
+        }
+        return {spec.name: spec.weight * loss for spec in self.specs if (loss := found[spec.name]) is not None}
+
+    def _losses_of_rows(
+        self, logits_KNV: Tensor, batch: Batch, group_B: Tensor, num_items: Tensor | float | None
+    ) -> dict[str, Tensor]:
+        rows_N, _, tokens_N = batch.answers()
+        nats_N = token_nats(logits_KNV, tokens_N).squeeze(0)
+        group_N = group_B[rows_N]
+        total = len(nats_N) if num_items is None else num_items
+        present = set(torch.unique(group_N).tolist())
+        return {
+            spec.name: mean_of_step(nats_N[group_N == place], total)
+            for place, spec in enumerate(self.of_rows)
+            if place in present
+        }
+
+    def _other(self, spec: ObjectiveSpec, outputs: Any, batch: Batch) -> Tensor | None:
+        if spec.rows is not None:
+            return None
+        if spec.function is not None:
+            return _scalar(self._functions[spec.name](outputs, {**batch.inputs, "labels": batch.labels_BT}), spec)
+        return _scalar(_output(spec, outputs), spec)
+
+
+class GroupingCollate:
+    """A collate function that also says which objective every row belongs to."""
+
+    def __init__(self, collate: Collate, group_of_row: Sequence[int]):
+        self.collate = collate
+        self.group_N = torch.tensor(group_of_row)
+
+    def __call__(self, rows: Sequence[int]) -> dict[str, Any]:
+        """The batch of ``rows``; a blank row (``-1 - row``) has the objective of the row behind it."""
+        places = [-1 - row if row < 0 else row for row in rows]
+        return {**self.collate(rows), GROUPS: self.group_N[places]}
+
+
+def group_rows(objectives: Objectives, encoded: RowSet, data: DataSpec) -> list[int]:
+    """For every encoded training row the place of its objective among those of rows; -1 where there are none such.
+
+    `ConfigError` where an objective has no row, or a row has no objective or two.
+    """
+    if not objectives.of_rows:
+        return [-1] * len(encoded)
+    members = [_members(spec, encoded, data) for spec in objectives.of_rows]
+    for spec, chosen in zip(objectives.of_rows, members, strict=True):
+        if not any(chosen):
+            raise ConfigError(f"Objective `{spec.name}` has no row: no training row is `{spec.rows}`. {_SELECTORS}")
+    groups = []
+    for row, each in enumerate(zip(*members, strict=True)):
+        if sum(each) != 1:
+            names = [spec.name for spec, chosen in zip(objectives.of_rows, each, strict=True) if chosen]
+            raise ConfigError(
+                f"Every training row must belong to one objective; row {row} belongs to {names or 'none'}. {_SELECTORS}"
+            )
+        groups.append(each.index(True))
+    return groups
+
+
+_SELECTORS = "`rows` is all, text (rows without pictures and sounds), pictures, sounds, or COLUMN=VALUE."
+
+
+def _members(spec: ObjectiveSpec, encoded: RowSet, data: DataSpec) -> list[bool]:
+    """Which encoded rows a selector means."""
+    if spec.rows == "all":
+        return [True] * len(encoded)
+    train = splits.load(data).train
+    chosen = [train[index] for index in encoded.rows]
+    if spec.rows == "text":
+        return [not example.media for example in chosen]
+    if spec.rows in ("pictures", "sounds"):
+        return [bool(example.images if spec.rows == "pictures" else example.sounds) for example in chosen]
+    name, equals, wanted = str(spec.rows).partition("=")
+    if not equals:
+        raise ConfigError(f"Objective `{spec.name}` has `rows` {spec.rows!r}. {_SELECTORS}")
+    return [value == wanted for value in column(data, chosen, name)]
+
+
+def _function(spec: ObjectiveSpec) -> Callable[[Any, Mapping[str, Any]], Any]:
+    module, _, name = str(spec.function).partition(":")
+    try:
+        found: Callable[[Any, Mapping[str, Any]], Any] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"Objective `{spec.name}`: `{spec.function}` cannot be imported ({error}). Write `package.module:name`."
+        ) from None
+    return found
+
+
+def _output(spec: ObjectiveSpec, outputs: Any) -> Any:
+    """The named output. A `ModelOutput` lists no field that is None, but has it."""
+    name = str(spec.output)
+    if name in outputs:
+        return outputs[name]
+    if name not in getattr(outputs, "__dataclass_fields__", {}):
+        raise TrainingError(
+            f"Objective `{spec.name}` reads the model's output `{name}`; it has {sorted(outputs)}. "
+            "A loss that is absent from a batch must be None."
+        )
+    return None
+
+
+def _scalar(loss: Any, spec: ObjectiveSpec) -> Tensor | None:
+    if loss is None or (isinstance(loss, Tensor) and loss.ndim == 0):
+        return loss
+    found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+    raise TrainingError(f"The loss of objective `{spec.name}` must be a scalar tensor or None, found {found}.")
+
+
+def _mean(loss: Tensor | None, pieces: int) -> Tensor | None:
+    return None if loss is None else loss / pieces

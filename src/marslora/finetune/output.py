@@ -1,0 +1,55 @@
+"""The output folder of a final run: which spec it belongs to, its adapter, its result."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from marslora.core.errors import MarsloraError
+from marslora.core.runs import FinalResult
+from marslora.core.spec import FinalSpec
+from marslora.finetune.checkpoints import remove_broken
+from marslora.finetune.files import replace_folder, write_atomically
+from marslora.methods import AbstractChange
+
+RESULT, DIGEST = "final.json", "spec_digest"
+
+
+def run_digest(spec: FinalSpec) -> str:
+    """Changes with everything that the trained adapter depends on, not with where things are kept or reported."""
+    elsewhere = {"output_folder": "", "cache_folder": "", "report_to": ()}
+    return spec.model_copy(update=elsewhere).digest()
+
+
+def adapter_folder(spec: FinalSpec) -> Path:
+    """Where the trained adapter goes."""
+    return Path(spec.output_folder) / "adapter"
+
+
+def finished(spec: FinalSpec) -> FinalResult | None:
+    """The result of an earlier run of the same spec, if there is one."""
+    folder = Path(spec.output_folder)
+    try:
+        if (folder / DIGEST).read_text() != run_digest(spec) or not adapter_folder(spec).is_dir():
+            return None
+        return FinalResult.load(folder / RESULT)
+    except (OSError, ValueError, MarsloraError):
+        return None
+
+
+def begin(spec: FinalSpec) -> None:
+    """Claim the folder for ``spec``: results and checkpoints of another spec, and half-written ones, go."""
+    folder, digest = Path(spec.output_folder), run_digest(spec)
+    (folder / RESULT).unlink(missing_ok=True)
+    remove_broken(folder / "checkpoints", digest)
+    write_atomically(folder / DIGEST, digest)
+
+
+def save(spec: FinalSpec, change: AbstractChange, result: FinalResult) -> None:
+    """Write the adapter, then the result, which says that the adapter is whole."""
+    folder = Path(spec.output_folder)
+    beside = folder / ".adapter"
+    shutil.rmtree(beside, ignore_errors=True)
+    change.save(beside)
+    replace_folder(beside, adapter_folder(spec))
+    write_atomically(folder / RESULT, result.to_json())

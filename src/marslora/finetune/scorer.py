@@ -1,0 +1,69 @@
+"""Scores of a model on the run's splits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from marslora.core.spec import TrainingSpec
+from marslora.data.rows import Rows, RowSet
+from marslora.finetune.cost import FlopsPerRow, count_flops
+from marslora.finetune.evaluate import SplitScore, evaluate, mixed_precision, to_device
+from marslora.finetune.loss import AnswerLoss
+from marslora.methods import AbstractChange
+
+HALF = (torch.bfloat16, torch.float16)
+
+
+class Scorer:
+    """Measures one model on one run's rows."""
+
+    def __init__(
+        self,
+        change: AbstractChange,
+        answers: AnswerLoss,
+        rows: Rows[RowSet],
+        training: TrainingSpec,
+        dtype: torch.dtype,
+    ):
+        self.change = change
+        self.model = change.model
+        self.answers = answers
+        self.rows = rows
+        self.batch_size = max(1, training.batch_size // training.accumulation)
+        self.autocast = dtype if dtype in HALF else None
+        self.num_scored = 0
+        """Rows scored by this start of the run."""
+
+    def score(self, split: Literal["validation", "test"]) -> SplitScore:
+        """The adapted model's score."""
+        rows = self.rows.split(split)
+        self.num_scored += len(rows)
+        return evaluate(self.model, self.answers, rows.batch, len(rows), self.batch_size, self.autocast)
+
+    def base_score(self, split: Literal["validation", "test"]) -> SplitScore:
+        """The score of the model without its adapter."""
+        with self.change.disabled():
+            return self.score(split)
+
+    def flops_per_row(
+        self, loss: Callable[[dict[str, Any]], Tensor], num_backwards: int, num_passes: int
+    ) -> FlopsPerRow:
+        """What a row costs in training and in scoring, counted on the first training rows; ``loss`` is training's."""
+        device = next(self.model.parameters()).device
+        num_rows = min(self.batch_size, len(self.rows.train))
+        batch = self.rows.train.batch(range(num_rows))
+
+        def train() -> None:
+            with mixed_precision(device, self.autocast):
+                total = loss(to_device(batch, device))
+            for more in reversed(range(num_backwards)):
+                total.backward(retain_graph=more > 0)  # type: ignore[no-untyped-call]
+
+        trained = count_flops(train)
+        self.model.zero_grad()
+        scored = count_flops(lambda: evaluate(self.model, self.answers, lambda _: batch, 1, 1, self.autocast))
+        return FlopsPerRow(num_passes * trained / num_rows, scored / num_rows)

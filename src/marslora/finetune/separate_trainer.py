@@ -1,0 +1,90 @@
+"""The final run's Trainer for several objectives: a gradient for each, combined once per optimizer step."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from marslora.core.spec import PluginSpec
+from marslora.finetune.files import write_atomically
+from marslora.finetune.gradient_log import GradientLog
+from marslora.finetune.objectives import GROUPS, Objectives
+from marslora.finetune.trainer import FinalTrainer
+from marslora.gradients import SeparateGradients, refuse_reentrant
+
+STATE = "gradients.json"
+"""In a Trainer checkpoint: the combiner's state."""
+
+
+class SeparateTrainer(FinalTrainer):
+    """Trains on the combined gradient. Trainer clips it and steps, as it would with the gradient of one loss."""
+
+    def __init__(self, *args: Any, objectives: Objectives, gradients: PluginSpec, log_file: Path, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        refuse_reentrant(self.model)
+        self.objectives = objectives
+        self.num_backwards = len(objectives.specs)
+        self.separate = SeparateGradients(self.model.named_parameters(), gradients, objectives.names)
+        self.gradient_log = GradientLog(log_file, self.args.process_index == 0)
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Forward once, backward once for every objective; after the last micro-batch of a step, combine.
+
+        The combination is no linear function of the processes' gradients, so DistributedDataParallel must not
+        average them: every objective's gradient is averaged before it is combined.
+        """
+        apart = model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()
+        with apart:
+            with self.compute_loss_context_manager():
+                losses = self._losses(model, self._prepare_inputs(inputs), num_items_in_batch)
+            self.separate.backward(losses, self.accelerator.backward)
+        total = torch.zeros((), device=self.args.device)
+        for loss in losses.values():
+            total += loss.detach()
+        self.checked(total)
+        if self.accelerator.sync_gradients:
+            scaler = self.accelerator.scaler
+            notes = self.separate.combine(scaler.get_scale() if scaler is not None else 1.0)
+            self.gradient_log.add(self.state.global_step, notes)
+        return total
+
+    def _losses(self, model: nn.Module, inputs: dict[str, Any], num_items: Tensor | int | None) -> dict[str, Tensor]:
+        """The objectives' losses of a micro-batch, such that their mean over the processes is that of the step."""
+        group_B = inputs[GROUPS]
+        batch = self.answers.batch({k: v for k, v in inputs.items() if k != GROUPS}, self.args.device)
+        self.quiet(model)
+        if self.objectives.are_of_rows:
+            seen = self.answers.at_answers(model, batch)
+        else:
+            seen = self.answers.everywhere(model, batch, with_labels=self.objectives.need_labels)
+        losses = self.objectives.losses(
+            seen, batch, group_B, self.items_of_process(num_items), self.current_gradient_accumulation_steps
+        )
+        extra = self.change.extra_loss()
+        if extra is not None:  # every objective has its share, so that their sum has it once
+            share = extra / (self.args.gradient_accumulation_steps * max(1, len(losses)))
+            losses = {name: loss + share for name, loss in losses.items()}
+        return losses
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Trainer's, with what was seen of the gradients since it logged a loss last."""
+        super().log({**logs, **self.gradient_log.summary()} if "loss" in logs else logs, *args, **kwargs)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        super()._save_checkpoint(*args, **kwargs)
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        if self.args.process_index == 0:
+            write_atomically(folder / STATE, json.dumps(self.separate.combiner.state_dict()))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self.separate.combiner.load_state_dict(json.loads((Path(checkpoint) / STATE).read_text()))

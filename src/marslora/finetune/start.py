@@ -1,0 +1,91 @@
+"""Continuing a calibration run: its adapter, its optimizer's moments, and how many examples it has seen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from peft.utils import set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from marslora.adapters.lora import MAGNITUDE
+from marslora.core.errors import StudyError
+from marslora.methods import AbstractChange
+from marslora.optim import AbstractOptimizer
+
+WEIGHTS, OPTIMIZER, STATE = "adapter_model.safetensors", "optimizer.safetensors", "state.json"
+
+
+class Start(NamedTuple):
+    """Where a run begins."""
+
+    examples: int = 0
+    step: int = 0
+
+
+def read_start(folder: Path | None) -> Start:
+    """How far the run in ``folder`` had got; `StudyError` where it is no checkpoint."""
+    if folder is None:
+        return Start()
+    try:
+        state = json.loads((folder / STATE).read_text())
+        return Start(int(state["examples"]), int(state["step"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StudyError(f"`start_folder` {folder} holds no checkpoint: {STATE} {_why(error)}.") from None
+
+
+def load_weights(change: AbstractChange, folder: Path) -> None:
+    """Give ``change``, PEFT's LoRA, the adapter in ``folder``; `StudyError` where its ranks or modules are others."""
+    weights = _load(folder / WEIGHTS)
+    try:
+        result = set_peft_model_state_dict(change.model, weights)
+    except RuntimeError as error:
+        raise StudyError(
+            f"The adapter in {folder} has other ranks than this run: {str(error).splitlines()[-1].strip()}"
+        ) from None
+    if result.unexpected_keys:
+        raise StudyError(
+            f"The adapter in {folder} has weights that this run does not train: {result.unexpected_keys[0]}."
+        )
+    known = {
+        name.replace(f"{MAGNITUDE}.default.weight", MAGNITUDE).replace(".default", "")
+        for name, parameter in change.model.named_parameters()
+        if parameter.requires_grad
+    }
+    absent = {name.replace(".modules_to_save", "") for name in known} - set(weights)
+    if absent:
+        raise StudyError(f"The adapter in {folder} lacks {len(absent)} weights, e.g. {min(absent)}.")
+
+
+def load_moments(optimizer: AbstractOptimizer, change: AbstractChange, folder: Path, step: int) -> None:
+    """Give ``optimizer`` the moments in ``folder``, made after ``step`` updates."""
+    found = _load(folder / OPTIMIZER)
+    for trainable in change.trainables():
+        state = {
+            name: _moment(found, f"{trainable.name}.{name}", folder) for name in optimizer.buffers(trainable.parameter)
+        }
+        own_step = found.get(f"{trainable.name}.step", torch.tensor(float(step)))
+        optimizer.load_member_state(trainable.parameter, 0, {**state, "step": own_step})
+
+
+def _moment(found: dict[str, Tensor], key: str, folder: Path) -> Tensor:
+    if key not in found:
+        raise StudyError(f"{folder / OPTIMIZER} lacks `{key}`: it was written by another optimizer or for other ranks.")
+    return found[key]
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise StudyError(
+            f"`start_folder` {path.parent} holds no usable checkpoint: {path.name} {_why(error)}."
+        ) from None
+
+
+def _why(error: Exception) -> str:
+    return "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"

@@ -1,0 +1,160 @@
+"""`transformers.Trainer` with the project's data order, loss and checks; everything else is Trainer's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainingArguments
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from marslora.core.errors import TrainingError
+from marslora.core.spec import FinalSpec, ModelSpec
+from marslora.finetune.loss import AnswerLoss, mean_of_step
+from marslora.methods import AbstractChange
+from marslora.models.loading import LoadedModel, device_of
+
+NUM_LOGS, NUM_CHECKPOINTS = 50, 20
+STATE = "adapter_state.safetensors"
+"""In a Trainer checkpoint: everything that is trained."""
+
+
+class FinalTrainer(Trainer):  # type: ignore[misc]
+    """Trains on given micro-batches, in order, and stops at the first loss that is no number."""
+
+    num_passes = 1
+    """How often a micro-batch runs through the model, forward and backward."""
+
+    def __init__(
+        self,
+        change: AbstractChange,
+        answers: AnswerLoss,
+        *,
+        micro_batches: list[list[int]],
+        collate: Callable[..., Any],
+        **kwargs: Any,
+    ):
+        # With a loss function of ours Trainer counts a step's answers, and leaves it to us to divide by them.
+        super().__init__(change.model, compute_loss_func=mean_of_step, **kwargs)
+        self.change, self.answers = change, answers
+        self.micro_batches = micro_batches
+        self.num_backwards = 1
+        """Backward passes of a micro-batch."""
+        self.collate = collate
+        self.loud = [module for name, module in self.model.named_modules() if _stays_loud(name, module)]
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """This process's micro-batches of the whole run: one epoch, so that Trainer skips exactly what was seen."""
+        rows: Any = RowNumbers()
+        sampler: Any = self.micro_batches
+        return DataLoader(rows, batch_sampler=sampler, collate_fn=self.collate)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Any, *_: Any, num_items_in_batch: Tensor | int | None = None, **__: Any
+    ) -> Any:
+        """The mean over the step's answers, with the frozen base in evaluation mode, as it was while the ranks were
+        compared."""
+        self.quiet(model)
+        nats_N = self.answers.nats(model, self.answers.batch(inputs, self.args.device))
+        loss = mean_of_step(nats_N, self.items_of_process(num_items_in_batch))
+        extra = self.change.extra_loss()
+        return loss if extra is None else loss + extra / self.args.gradient_accumulation_steps
+
+    def items_of_process(self, num_items: Tensor | int | None) -> Tensor | float | None:
+        """Answer tokens of the step a process, such that the mean of the processes' losses is that of the step."""
+        return None if num_items is None else num_items / self.accelerator.num_processes
+
+    def quiet(self, model: nn.Module) -> None:
+        """Put everything but `_stays_loud` in evaluation mode."""
+        model.eval()
+        for module in self.loud:
+            module.training = True
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Trainer's, checked."""
+        loss: Tensor = super().training_step(*args, **kwargs)
+        return self.checked(loss)
+
+    def checked(self, loss: Tensor) -> Tensor:
+        """The loss; `TrainingError` where it is no number."""
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"The training loss became {loss.item()} at step {self.state.global_step + 1} of the final run. "
+                "Lower `learning_rate`, lengthen `warmup`, or set `clip_norm` to 1."
+            )
+        return loss
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        """What is trained, and nothing of the base."""
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.args.should_save:
+            save_file(self.change.state(), folder / STATE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:  # noqa: ARG002
+        self.change.load_state(load_file(Path(resume_from_checkpoint) / STATE))
+
+
+class RowNumbers:
+    """A data set whose rows are their own numbers: the collate function looks them up."""
+
+    def __getitem__(self, row: int) -> int:
+        return row
+
+
+def _stays_loud(name: str, module: nn.Module) -> bool:
+    """True for LoRA's layers (DoRA asks them whether to drop) and dropout, but not for the linears in them; and for
+    layers that recompute their activations, which they do in training mode only."""
+    recomputes = isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
+    return recomputes or isinstance(module, LoraLayer) or "lora_dropout" in name
+
+
+def training_arguments(spec: FinalSpec, loaded: LoadedModel, num_steps: int, num_processes: int) -> TrainingArguments:
+    """Trainer's settings for ``num_steps`` optimizer steps of ``loaded``, in the precision it was loaded in."""
+    training, on_cpu = spec.training, loaded.device.type == "cpu"
+    arguments = TrainingArguments(
+        output_dir=str(Path(spec.output_folder) / "checkpoints"),
+        max_steps=num_steps,
+        per_device_train_batch_size=max(1, training.batch_size // (training.accumulation * num_processes)),
+        gradient_accumulation_steps=training.accumulation,
+        max_grad_norm=training.clip_norm,
+        logging_steps=max(1, num_steps // NUM_LOGS),
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=max(1, num_steps // NUM_CHECKPOINTS),
+        save_total_limit=2,
+        report_to=list(spec.report_to),
+        seed=spec.seed,
+        bf16=loaded.dtype is torch.bfloat16,
+        fp16=loaded.dtype is torch.float16,
+        use_cpu=on_cpu,
+        ddp_backend="gloo" if on_cpu and num_processes > 1 else None,
+        ddp_find_unused_parameters=False,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        log_level="error",
+        dataloader_pin_memory=not on_cpu,
+    )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs are for torchrun, never for DataParallel
+    return arguments
+
+
+def launched_processes() -> tuple[int, int]:
+    """(local rank, number of processes) as torchrun says it; (0, 1) without it."""
+    return int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_model(model: ModelSpec) -> ModelSpec:
+    """The model spec for this process: under torchrun, with CUDA, on the process's own device."""
+    local_rank, num_processes = launched_processes()
+    device = device_of(model.device)
+    if num_processes == 1 or device.type != "cuda":
+        return model
+    return model.model_copy(update={"device": f"cuda:{local_rank}"})

@@ -1,0 +1,12 @@
+from ._base import QUESTION as QUESTION
+from ._base import TASK as TASK
+from ._base import UNIT_TASK as UNIT_TASK
+from ._base import AbstractChange as AbstractChange
+from ._base import AbstractMethod as AbstractMethod
+from ._base import AdapterPlan as AdapterPlan
+from ._base import LowRank as LowRank
+from ._base import StepInfo as StepInfo
+from ._base import Trainable as Trainable
+from ._context import BatchContext as BatchContext
+from ._own_folder import attach as attach
+from ._peft_change import PeftChange as PeftChange

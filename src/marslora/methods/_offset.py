@@ -1,0 +1,107 @@
+"""LoRA that begins at given factors, and adds only what training makes of them."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from peft.tuners.lora.layer import Linear
+from torch import Tensor, nn
+from torch.nn.functional import linear
+from transformers.pytorch_utils import Conv1D
+
+from marslora.core.seeds import derive
+from marslora.methods._base import AdapterPlan, LowRank
+from marslora.methods._context import BatchContext
+from marslora.methods._layers import AdaptedModel
+from marslora.methods._mixture import MixtureLinear, cast_like
+
+
+class OffsetLinear(MixtureLinear):
+    """``y = W x + s (B A x - B_0 A_0 x)``, where A and B begin at A_0 and B_0.
+
+    Methods that begin at other factors than B = 0 subtract ``s B_0 A_0`` from W. Here it stands beside W, which is
+    neither changed (others may hold the model) nor rounded once more.
+    """
+
+    def __init__(
+        self, base: nn.Module, path: str, context: BatchContext, plan: AdapterPlan, start: tuple[Tensor, Tensor] | None
+    ):
+        super().__init__(base, path, context, plan)
+        A_RI, B_OR = self.lora_A[0], self.lora_B[0]
+        if start is not None:
+            A_RI.data.copy_(start[0])
+            B_OR.data.copy_(start[1])
+        self.register_buffer("A_start_RI", A_RI.detach().clone())
+        self.register_buffer("B_start_OR", B_OR.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The linear's output and what training has changed."""
+        y = super().forward(x)
+        if not self.context.enabled:
+            return y
+        A_RI, B_OR = self.get_buffer("A_start_RI"), self.get_buffer("B_start_OR")
+        return y - (self.scale * linear(linear(cast_like(x, A_RI), A_RI), B_OR)).to(y.dtype)
+
+    def low_rank(self, task: str | None = None) -> LowRank:
+        """Of twice the rank: the trained factors, and the first ones with the other sign."""
+        now = super().low_rank(task)
+        A_RI, B_OR = self.get_buffer("A_start_RI"), self.get_buffer("B_start_OR")
+        return LowRank(torch.cat([now.A_RI, A_RI]), torch.cat([now.B_OR, -B_OR], dim=1), now.scale)
+
+
+class OffsetModel(AdaptedModel):
+    """A model with `OffsetLinear`s."""
+
+    def save(self, folder: Path) -> None:
+        """A plain LoRA folder of PEFT's, of twice the rank."""
+        self.save_plain(folder)
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """The factors that training began at."""
+        return {
+            f"{path}.{name}": graft.get_buffer(name)
+            for path, graft in self.grafts.items()
+            if isinstance(graft, OffsetLinear)
+            for name in ("A_start_RI", "B_start_OR")
+        }
+
+    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from `extra_state`."""
+        for key, mine in self.extra_state().items():
+            mine.copy_(state[key])
+
+
+def grafted(
+    model: nn.Module, plan: AdapterPlan, settings: Mapping[str, Any], without_start: frozenset[str] = frozenset()
+) -> OffsetModel:
+    """``model`` with every linear of the plan begun as PEFT does with these settings of `LoraConfig`; those named in
+    ``without_start`` begin as plain LoRA."""
+    change = OffsetModel(model, plan, BatchContext(model))
+    for path in plan.ranks:
+        start = None if path in without_start else _start(model.get_submodule(path), path, plan, settings)
+        change.graft(path, functools.partial(OffsetLinear, plan=plan, start=start))
+    change.inject_whole_modules()
+    return change
+
+
+def _start(base: nn.Module, path: str, plan: AdapterPlan, settings: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """(A, B) of PEFT's own initialisation, on a copy of one linear."""
+    rank, is_conv = plan.ranks[path], isinstance(base, Conv1D)
+    config = LoraConfig(r=rank, lora_alpha=plan.scale * rank, fan_in_fan_out=is_conv, **settings)
+    with torch.random.fork_rng():
+        torch.manual_seed(derive(plan.seed, path, "start"))
+        layer = Linear(
+            copy.deepcopy(base),
+            "default",
+            config,
+            r=rank,
+            lora_alpha=plan.scale * rank,
+            is_target_conv_1d_layer=is_conv,
+        )
+    return layer.lora_A["default"].weight.detach(), layer.lora_B["default"].weight.detach()

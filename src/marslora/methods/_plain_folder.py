@@ -1,0 +1,46 @@
+"""Low-rank changes as a plain LoRA folder of PEFT's, which every tool that knows LoRA can load."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from peft import LoraConfig
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from marslora.adapters import PREFIX, WEIGHTS
+from marslora.core.patterns import lora_config_dict
+from marslora.methods._base import AdapterPlan, LowRank
+
+
+def write(
+    folder: Path, changes: Mapping[str, LowRank], plan: AdapterPlan, whole: Mapping[str, Tensor], base: nn.Module
+) -> None:
+    """Write ``changes`` by module path, and the parameters trained ``whole`` by their paths, to ``folder``.
+
+    All have the plan's scale there; another one goes into B. Changes of rank 0 are left out.
+    """
+    changes = {path: low for path, low in changes.items() if low.A_RI.shape[0]}
+    config = LoraConfig(
+        **lora_config_dict(
+            {path: low.A_RI.shape[0] for path, low in changes.items()}, plan.scale, plan.full_modules, plan.dropout
+        ),
+        inference_mode=True,
+        base_model_name_or_path=getattr(getattr(base, "config", None), "_name_or_path", None),
+    )
+    tensors = dict(whole)
+    for path, low in changes.items():
+        tensors[f"{path}.lora_A.weight"] = low.A_RI
+        tensors[f"{path}.lora_B.weight"] = low.B_OR if low.scale == plan.scale else low.B_OR * (low.scale / plan.scale)
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(str(folder))
+    found = {PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(found, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def folder_name(task: str, place: int) -> str:
+    """A task's name as the name of a folder; its place stands before it where it had to be changed."""
+    plain = re.sub(r"[^\w.-]+", "_", task).strip("._")
+    return task if plain == task else f"{place}-{plain}"

@@ -1,0 +1,140 @@
+"""LoRA whose A are principal directions of each layer's inputs, and whose ranks follow their variance (EVA)."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import EvaConfig, LoraConfig
+from peft.tuners.lora.eva import HashHook, SVDHook, get_eva_state_dict
+from torch import Tensor, nn
+
+from marslora.core.errors import ConfigError
+from marslora.core.patterns import lora_config_dict
+from marslora.methods._base import AbstractMethod, AdapterPlan, Batch
+from marslora.methods._context import BatchContext
+from marslora.methods._layers import AdaptedModel, sizes
+from marslora.methods._mixture import MixtureLinear
+
+_IGNORED = -100
+
+
+class Eva(AbstractMethod):
+    """EVA (Paischer et al. 2024, arXiv 2410.07170), by PEFT's incremental decomposition of the first batches.
+
+    ``rho``: no linear gets more than so many times its rank; the sum of ranks stays, 1 keeps every rank. ``tau``: the
+    cosine between successive estimates of a direction from which on it counts as found. In the language model only
+    tokens that the loss counts are looked at (``use_label_mask``), in towers and projectors all inputs are.
+    """
+
+    merges = "yes"
+    serves = "any server of LoRA (vLLM up to rank 512); merged, any server"
+
+    def __init__(self, *, rho: float = 2.0, tau: float = 0.99, use_label_mask: bool = True, num_batches: int = 16):
+        if not (rho >= 1 and 0 < tau <= 1 and isinstance(num_batches, int) and num_batches > 0):
+            raise ConfigError(
+                "The adapter's `rho` must be at least 1, `tau` in (0, 1], `num_batches` a whole number from 1; found "
+                f"{rho}, {tau}, {num_batches}."
+            )
+        self.num_batches = num_batches
+        self.options: dict[str, Any] = {
+            "rho": rho, "tau": tau, "use_label_mask": bool(use_label_mask), "num_batches": num_batches
+        }  # fmt: skip
+
+    def apply(self, model: nn.Module, plan: AdapterPlan, batches: Sequence[Batch] = ()) -> EvaModel:
+        """Linears whose inputs vary little may end with rank 0: they are left alone."""
+        found = self._components(model, plan, batches)
+        plan = plan.model_copy(update={"ranks": {path: len(found[path]) for path in plan.ranks if len(found[path])}})
+        change = EvaModel(model, plan, BatchContext(model))
+        for path in plan.ranks:
+            change.graft(path, lambda base, at, context: MixtureLinear(base, at, context, plan))
+            graft = change.grafts[path]
+            assert isinstance(graft, MixtureLinear)
+            graft.lora_A[0].data.copy_(found[path])
+        change.inject_whole_modules()
+        return change
+
+    def count(self, sizes: Mapping[str, tuple[int, int]], plan: AdapterPlan) -> int:
+        """``r (I + O)`` a linear, of the ranks in the change's own plan."""
+        return sum(rank * sum(sizes[path]) for path, rank in plan.ranks.items())
+
+    def _components(self, model: nn.Module, plan: AdapterPlan, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """(rank, I) directions by path."""
+        rho = self.options["rho"]
+        for path, rank in plan.ranks.items():
+            if round(rho * rank) > (inputs := sizes(model.get_submodule(path))[0]):
+                raise ConfigError(
+                    f"EVA cannot find rho x rank = {round(rho * rank)} directions in the {inputs} inputs of `{path}`. "
+                    "Lower the rank of its part, or `rho`."
+                )
+        config = LoraConfig(
+            **lora_config_dict(plan.ranks, plan.scale),
+            init_lora_weights="eva",
+            eva_config=EvaConfig(rho=rho, tau=self.options["tau"]),
+        )
+        limit, forwards = 50 * len(batches), 0
+
+        def forward(module: nn.Module, batch: Batch) -> None:
+            nonlocal forwards
+            forwards += 1
+            if forwards > limit:
+                raise ConfigError(
+                    f"EVA found no stable directions in {limit} forwards of {len(batches)} batches: some linear reads "
+                    "fewer inputs in a batch than `rho` times its rank, or `tau` is too near 1. Raise `batch_size` or "
+                    "`num_batches`, or lower `rho`, `tau` or the ranks."
+                )
+            module(**batch)
+
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # PEFT prints a line for every batch too short for a linear
+                found: dict[str, Tensor] = get_eva_state_dict(
+                    model,
+                    list(batches),
+                    config,
+                    forward_fn=forward,
+                    prepare_model_inputs_fn=self._mask,
+                    prepare_layer_inputs_fn=_inputs,
+                    show_progress_bar=False,
+                )
+        except IndexError:
+            raise ConfigError(
+                "EVA needs to see the inputs of every adapted linear in the first batch, and some were not used. Give "
+                "the part that rows without pictures do not use rank 0, or begin with rows that use it."
+            ) from None
+        finally:
+            _unhook(model)
+        return found
+
+    def _mask(self, batch: Batch, _: LoraConfig) -> Tensor:
+        """(B, T): which tokens of a batch are looked at."""
+        mask_BT: Tensor = batch["attention_mask"].bool()
+        labels = batch["labels"]  # of an encoder-decoder model, labels are not the tokens that are masked
+        wanted = self.options["use_label_mask"] and labels.shape == mask_BT.shape
+        return mask_BT & (labels != _IGNORED) if wanted else mask_BT
+
+
+class EvaModel(AdaptedModel):
+    """A model of plain LoRA."""
+
+    def save(self, folder: Path) -> None:
+        """A plain LoRA folder of PEFT's."""
+        self.save_plain(folder)
+
+
+def _unhook(model: nn.Module) -> None:
+    """Take off what PEFT leaves on a model where it does not get to its end."""
+    for module in model.modules():
+        for key, hook in list(module._forward_hooks.items()):
+            if isinstance(hook, HashHook | SVDHook):
+                del module._forward_hooks[key]
+
+
+def _inputs(inputs: Any, mask_BT: Tensor, _: str) -> Tensor:
+    """(N, I): what a linear read. PEFT's own choice applies the text's mask to towers too, where it means nothing."""
+    x = inputs if isinstance(inputs, Tensor) else inputs[0]
+    chosen = x[mask_BT] if x.shape[:-1] == mask_BT.shape else x.flatten(0, -2)
+    return torch.as_tensor(chosen)

@@ -1,0 +1,51 @@
+"""LoRA as U S V^T whose directions turn and whose rank grows and shrinks along the gradient flow (GeoLoRA)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import distributed, nn
+
+from marslora.core.errors import ConfigError
+from marslora.methods._base import AbstractMethod, AdapterPlan, Batch
+from marslora.methods._geo_linear import GeoModel, Rounds
+
+
+class GeoLora(AbstractMethod):
+    """GeoLoRA (Schotthoefer et al. 2025, arXiv 2410.18720), derived anew (see `marslora.methods._geometry`).
+
+    Training goes in ``cycles`` rounds: at the first step of each the directions turn and the rank grows to at most
+    ``room`` times the allocation's, by a plain gradient step of the learning rate's length; then the optimizer moves S
+    alone, which needs less memory than LoRA; after three quarters what is below ``tau`` of each matrix is cut. In the
+    last round nothing grows. ``keep_budget`` also cuts the smallest values of all matrices, so that the ranks add up to
+    no more than the allocation's.
+    """
+
+    merges = "yes"
+    serves = "any server of LoRA (vLLM up to rank 512); merged, any server"
+
+    def __init__(
+        self,
+        *,
+        tau: float = 0.15,
+        room: float = 2.0,
+        cycles: int = 10,
+        smallest: int = 2,
+        keep_budget: bool = True,
+    ):
+        if not (0 <= tau < 1 and room >= 1 and cycles > 1 and smallest > 0):
+            raise ConfigError(
+                "The adapter's `tau` must be in [0, 1), `room` at least 1, `cycles` above 1 and `smallest` above 0; "
+                f"found {tau}, {room}, {cycles}, {smallest}."
+            )
+        self.settings = Rounds(tau, room, cycles, smallest, bool(keep_budget))
+
+    def apply(self, model: nn.Module, plan: AdapterPlan, batches: Sequence[Batch] = ()) -> GeoModel:  # noqa: ARG002
+        """Random orthonormal directions; S is zero."""
+        if distributed.is_initialized() and distributed.get_world_size() > 1:
+            raise ConfigError("`geolora` trains in one process: which gradients it needs changes with the step.")
+        return GeoModel(model, plan, self.settings)
+
+    def count(self, sizes: Mapping[str, tuple[int, int]], plan: AdapterPlan) -> int:
+        """``r (I + O + r)`` a linear."""
+        return sum(rank * (sum(sizes[path]) + rank) for path, rank in plan.ranks.items())

@@ -1,0 +1,63 @@
+"""LoRA that begins along the gradient of the first batches (LoRA-GA); the saved adapter has twice the rank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from peft import LoraConfig, LoraGAConfig
+from peft.tuners.lora.loraga import preprocess_loraga
+from torch import nn
+
+from marslora.core.errors import ConfigError
+from marslora.core.patterns import exact_regex
+from marslora.methods import _offset
+from marslora.methods._base import AbstractMethod, AdapterPlan, Batch
+
+DIRECTIONS, SCALES = ("ArBr", "A2rBr", "ArB2r", "random"), ("stable", "weight_svd", "gd_scale", "unit")
+"""As `peft.LoraGAConfig` explains them."""
+_GRADIENT = "_peft_loraga_grad"
+"""Where PEFT leaves the gradient on a linear."""
+
+
+class LoraGa(AbstractMethod):
+    """LoRA-GA (Wang et al. 2024, arXiv 2407.05000), begun by PEFT from the gradient of ``num_batches`` batches.
+
+    While it begins, it needs room for the gradients of all adapted weights.
+    """
+
+    merges = "yes"
+    serves = "any server of LoRA, at twice the trained rank; merged, any server"
+
+    def __init__(
+        self, *, num_batches: int = 8, direction: str = "ArB2r", scale: str = "stable", stable_gamma: int = 16
+    ):
+        if not isinstance(num_batches, int) or num_batches < 1:
+            raise ConfigError(f"The adapter's `num_batches` must be a whole number from 1, found {num_batches!r}.")
+        self.num_batches = num_batches
+        for option, found, known in (("direction", direction, DIRECTIONS), ("scale", scale, SCALES)):
+            if found not in known:
+                raise ConfigError(f"The adapter's `{option}` must be one of {list(known)}, found {found!r}.")
+        own = {"direction": direction, "scale": scale, "stable_gamma": stable_gamma}
+        self.options = {"num_batches": num_batches, **own}
+        self.config = LoraGAConfig(**own)
+
+    def apply(self, model: nn.Module, plan: AdapterPlan, batches: Sequence[Batch] = ()) -> _offset.OffsetModel:
+        """Factors begun at the gradient's decomposition; linears that no gradient reaches begin as plain LoRA."""
+
+        def train_step() -> None:
+            model.eval()  # PEFT has put the frozen model, its dropout included, in training mode
+            for batch in batches:
+                model(**batch).loss.backward()
+
+        settings = {"init_lora_weights": "lora_ga", "lora_ga_config": self.config}
+        preprocess_loraga(model, LoraConfig(target_modules=exact_regex(plan.ranks), **settings), train_step)
+        linears = {path: model.get_submodule(path) for path in plan.ranks}
+        unreached = frozenset(path for path, one in linears.items() if _GRADIENT not in vars(one))
+        change = _offset.grafted(model, plan, settings, unreached)
+        for one in linears.values():
+            vars(one).pop(_GRADIENT, None)
+        return change
+
+    def count(self, sizes: Mapping[str, tuple[int, int]], plan: AdapterPlan) -> int:
+        """``r (I + O)`` a linear."""
+        return sum(rank * sum(sizes[path]) for path, rank in plan.ranks.items())

@@ -1,0 +1,11 @@
+"""Experts of LoRA with an A and a B of their own in feed-forward linears, all weighed by a router (LoRAMoE)."""
+
+from __future__ import annotations
+
+from marslora.methods._mixture_method import FEED_FORWARD, MixtureMethod
+
+
+class LoraMoe(MixtureMethod):
+    """LoRAMoE (Dou et al. 2024, arXiv 2312.09979) without its localized balance, which needs rows sorted by kind."""
+
+    defaults = {"routing": "learned", "heads": 6, "heads_in": FEED_FORWARD, "shared_a": False}

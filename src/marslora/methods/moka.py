@@ -1,0 +1,133 @@
+"""An A for every kind of token, one shared B, and pictures that look at the question in rank space (MokA)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
+from torch.nn.functional import linear, scaled_dot_product_attention
+
+from marslora.adapters import factor_dtype
+from marslora.core.errors import ConfigError
+from marslora.methods import _own_folder
+from marslora.methods._base import AbstractMethod, AdapterPlan, Batch, LowRank
+from marslora.methods._context import BatchContext
+from marslora.methods._layers import AbstractAdapterLayer, AdaptedModel, sizes
+from marslora.methods._mixture import cast_like, draw_a
+
+
+class Moka(AbstractMethod):
+    """MokA (Wei et al. 2025, arXiv 2506.05191): ``h = W x + s B (A_m x + lam Att(A_m x, A_t q, A_t q))``.
+
+    The attention, of one head and without parameters, is only for tokens that are no text; q are the text tokens that a
+    user wrote, so answers are never looked at. Picture tokens look at words that come after them: a prefix of pictures
+    cannot be cached for other questions. ``lam`` is the visual-text release's; the audio-visual one has 1.
+    """
+
+    merges = "no"
+    serves = "Python with marslora: what is added depends on the whole prompt"
+    wants_questions = True
+
+    def __init__(self, *, lam: float = 0.05):
+        if not lam >= 0:
+            raise ConfigError(f"The adapter's `lam` must be at least 0, found {lam!r}.")
+        self.lam = float(lam)
+        self.options = {"lam": self.lam}
+
+    def apply(self, model: nn.Module, plan: AdapterPlan, batches: Sequence[Batch] = ()) -> MokaModel:  # noqa: ARG002
+        """Several A in the language model's linears; plain LoRA elsewhere, where there is one kind of token."""
+        context = BatchContext(model)
+        if not context.tokens:
+            raise ConfigError(
+                f"{type(model).__name__} does not say which tokens stand for pictures or sound. Choose another adapter."
+            )
+        plan = plan.model_copy(update={"modalities": context.modalities})
+        change = MokaModel(model, plan, context)
+        change.method = self
+        for path in plan.ranks:
+            change.graft(path, lambda base, at, context: MokaLinear(base, at, context, plan, self.lam))
+        change.inject_whole_modules()
+        return change
+
+    def count(self, sizes: Mapping[str, tuple[int, int]], plan: AdapterPlan) -> int:
+        """``M r I + r O`` a linear of the language model, ``r (I + O)`` elsewhere."""
+        return sum(
+            rank * (num_kinds(plan, path) * sizes[path][0] + sizes[path][1]) for path, rank in plan.ranks.items()
+        )
+
+
+class MokaModel(AdaptedModel):
+    """A model with MokA's linears."""
+
+    method: Moka
+
+    def save(self, folder: Path) -> None:
+        """A folder for `marslora.methods._own_folder.attach`."""
+        _own_folder.write(folder, self, self.method)
+
+
+class MokaLinear(AbstractAdapterLayer):
+    """One linear. Parameters: ``lora_A.m`` (R, I) for every kind of token, ``lora_B`` (O, R)."""
+
+    def __init__(self, base: nn.Module, path: str, context: BatchContext, plan: AdapterPlan, lam: float):
+        super().__init__(base, path, context)
+        inputs, outputs = sizes(base)
+        rank, device, dtype = plan.ranks[path], next(base.parameters()).device, factor_dtype(base)
+        self.rank, self.scale, self.lam = rank, plan.scale, lam
+        names = ["lora_A", *(f"lora_A.{m}" for m in range(1, num_kinds(plan, path)))]
+        self.lora_A = nn.ParameterList(
+            Parameter(draw_a(rank, inputs, plan.seed, path, name).to(device, dtype)) for name in names
+        )
+        self.lora_B = Parameter(torch.zeros(outputs, rank, device=device, dtype=dtype))
+        self.lora_dropout = nn.Dropout(plan.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The linear's output and the change of each token's kind."""
+        y: Tensor = self.base(x)
+        if not self.context.enabled:
+            return y
+        A_SI = torch.cat(list(self.lora_A))
+        h = linear(self.lora_dropout(cast_like(x, A_SI)), A_SI)
+        h = h.view(*h.shape[:-1], len(self.lora_A), self.rank)
+        if len(self.lora_A) == 1:
+            h = h.squeeze(-2)
+        else:
+            place_BT = self.context.kind_places(x)
+            h = h.gather(-2, place_BT[..., None, None].expand(*place_BT.shape, 1, self.rank)).squeeze(-2)
+            if self.lam:
+                h = h + self.lam * self._attention(h, place_BT)
+        return y + (self.scale * linear(h, self.lora_B)).to(y.dtype)
+
+    def _attention(self, h_BTR: Tensor, place_BT: Tensor) -> Tensor:
+        """What tokens that are no text take from the question; 0 for text, and where no question is asked."""
+        is_question_BT = self.context.questions(place_BT == 0)
+        longest = int(is_question_BT.sum(-1).max())
+        if longest == 0 or not bool((place_BT > 0).any()):
+            return torch.zeros_like(h_BTR)
+        first_BQ = is_question_BT.int().argsort(dim=-1, descending=True, stable=True)[:, :longest]
+        q_BQR = h_BTR.gather(1, first_BQ[..., None].expand(-1, -1, h_BTR.shape[-1]))
+        asked_BQ = is_question_BT.gather(1, first_BQ)
+        any_B = asked_BQ.any(-1)
+        mask_B1Q = (asked_BQ | ~any_B[:, None])[:, None]
+        looked_BTR = scaled_dot_product_attention(h_BTR, q_BQR, q_BQR, mask_B1Q, scale=1 / math.sqrt(self.rank))
+        return looked_BTR * ((place_BT > 0) & any_B[:, None])[..., None]
+
+    def roles(self) -> Iterator[tuple[str, str, Parameter]]:
+        """Every A, and B."""
+        yield from (("lora_A" if m == 0 else f"lora_A.{m}", "A", one) for m, one in enumerate(self.lora_A))
+        yield "lora_B", "B", self.lora_B
+
+    def low_rank(self, task: str | None = None) -> LowRank:  # noqa: ARG002
+        """Outside the language model."""
+        if len(self.lora_A) > 1:
+            raise ConfigError(f"What MokA adds to `{self.path}` depends on the prompt: it cannot be merged.")
+        return LowRank(self.lora_A[0].detach(), self.lora_B.detach(), self.scale)
+
+
+def num_kinds(plan: AdapterPlan, path: str) -> int:
+    """Kinds of tokens that a linear reads."""
+    return len(plan.modalities) if plan.parts[path] == "language" else 1

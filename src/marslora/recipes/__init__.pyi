@@ -1,0 +1,1 @@
+from ._find import find_recipe as find_recipe

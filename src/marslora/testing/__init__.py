@@ -1,0 +1,1 @@
+"""Reference implementations and contract tests for plugins written outside this package."""

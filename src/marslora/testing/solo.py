@@ -1,0 +1,171 @@
+"""The slow twin of the packed engine: one member, PEFT's own layers, a plain loop, no tricks.
+
+What a pack trains must equal what this trains, member by member.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora.layer import ParamWrapper
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from marslora import optim
+from marslora.adapters import Clock, SeededDropout, stream
+from marslora.adapters.lora import MAGNITUDE
+from marslora.core import plugins
+from marslora.core.schedule import rate_factor
+from marslora.core.spec import MemberSpec
+from marslora.engine.pack import Base
+from marslora.models.answers import IGNORED, at_least_float32
+from marslora.optim import AbstractOptimizer, looking_back
+
+ADAPTER = "default"
+"""The name PEFT gives a model's only adapter."""
+
+
+@dataclass
+class Solo:
+    """One member on PEFT."""
+
+    base: Base
+    spec: MemberSpec
+    model: PeftModel
+    clock: Clock
+    optimizer: AbstractOptimizer
+    losses: list[float]
+    """Mean nats per answer token of every step's batch."""
+
+    def train(self, steps: Iterable[Sequence[dict[str, Any]]], total_steps: int) -> None:
+        """Take an optimizer step for every list of collated micro-batches."""
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        for step, batches in enumerate(steps):
+            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * rate_factor(step, total_steps, self.base.training, decays=self.spec.decays)
+            self.losses.append(self._step(step, batches))
+
+    def weights(self) -> dict[str, Tensor]:
+        """The trained tensors by module path and PEFT key."""
+        return {key: parameter.detach().clone() for key, _, parameter in self.trained()}
+
+    def trained(self) -> Iterator[tuple[str, str, nn.Parameter]]:
+        """(module path and PEFT key, role, parameter) of every trained tensor."""
+        return _trained(self.model)
+
+    def loss(self, batch: dict[str, Any]) -> Tensor:
+        """Nats summed over the answer tokens of a collated batch."""
+        shift = 0 if self.base.model.config.is_encoder_decoder else 1
+        inputs = {name: value for name, value in batch.items() if name != "labels" or not shift}
+        logits_BTV = self.model(**inputs).logits
+        labels_BT = batch["labels"][:, shift:]
+        wanted_BTV = logits_BTV[:, : labels_BT.shape[1]] if shift else logits_BTV
+        return cross_entropy(
+            at_least_float32(wanted_BTV.flatten(0, 1)), labels_BT.flatten(), ignore_index=IGNORED, reduction="sum"
+        )
+
+    def _step(self, step: int, batches: Sequence[dict[str, Any]]) -> float:
+        look = looking_back(self.optimizer)
+        self.clock.step = step
+        if look is not None:
+            with look.previous_point():
+                self._backward(batches)
+        total = self._backward(batches)
+        limit = self.base.training.clip_norm
+        if limit:
+            norm = nn.utils.clip_grad_norm_([p for _, _, p in self.trained()], limit)
+            for _, last in look.last_gradients() if look is not None else ():
+                last *= min(1.0, limit / (float(norm) + 1e-6))
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return total
+
+    def _backward(self, batches: Sequence[dict[str, Any]]) -> float:
+        shift = 0 if self.base.model.config.is_encoder_decoder else 1
+        num_tokens = sum(int((batch["labels"][:, shift:] != IGNORED).sum()) for batch in batches)
+        total = 0.0
+        self.clock.training = True
+        for micro_step, batch in enumerate(batches):
+            self.clock.micro_step = micro_step
+            loss = self.loss(batch) / num_tokens
+            torch.autograd.backward(loss)
+            total += float(loss.detach())
+        self.clock.training = False
+        return total
+
+
+@contextlib.contextmanager
+def on_peft(base: Base, spec: MemberSpec) -> Iterator[Solo]:
+    """The member with PEFT's layers in the base, which afterwards is what it was."""
+    training = base.training
+    parts = base.modules([spec])
+    whole = [path for path, part in parts.items() if part in training.full]
+    before = {path: base.model.get_submodule(path) for path in whole}
+    model = get_peft_model(base.model, LoraConfig(**base.lora_settings(spec)))
+    model.eval()
+    clock = Clock()
+    _initialise(model, base, spec, clock, parts)
+    rate = (spec.learning_rate or training.learning_rate) / training.learning_rate
+    kind = plugins.load(optim, training.optimizer.name, AbstractOptimizer)
+    trained: dict[tuple[str, str], list[nn.Parameter]] = defaultdict(list)
+    for key, role, parameter in _trained(model):
+        trained[_part_of(key, parts), role].append(parameter)
+    groups = [
+        {
+            "params": parameters,
+            "role": role,
+            "part": part,
+            "lr": rate * training.part_learning_rates.get(part, training.learning_rate),
+        }
+        for (part, role), parameters in trained.items()
+    ]
+    optimizer = kind(groups, **{"weight_decay": training.weight_decay, **training.optimizer.options})
+    try:
+        yield Solo(base, spec, model, clock, optimizer, [])
+    finally:
+        model.unload()
+        for path, module in before.items():
+            base.model.set_submodule(path, module)
+        base.model.requires_grad_(False).eval()
+
+
+def _initialise(model: PeftModel, base: Base, spec: MemberSpec, clock: Clock, parts: dict[str, str]) -> None:
+    """Draw A from the member's streams, and dropout masks from its counters."""
+    inner = model.get_base_model()
+    for key, role, parameter in list(_trained(model)):
+        if role == "full":
+            parameter.data = parameter.data.to(torch.promote_types(torch.float32, parameter.dtype))
+        if role != "A":
+            continue
+        path = key.removesuffix(".lora_A.weight")
+        fresh = torch.empty(parameter.shape)
+        nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=stream(spec.seed, path, "lora_A"))
+        parameter.data.copy_(fresh)
+        layer = inner.get_submodule(path)
+        if not isinstance(layer, ParamWrapper):  # PEFT has no dropout for experts
+            layer.lora_dropout[ADAPTER] = SeededDropout(base.slot(spec, parts[path]), path, clock)
+            layer.training = True  # DoRA asks the layer, not its dropout, whether to drop; the base below stays quiet
+
+
+def _trained(model: PeftModel) -> Iterator[tuple[str, str, nn.Parameter]]:
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            key = name.removeprefix("base_model.model.")
+            if f".modules_to_save.{ADAPTER}." in key:
+                yield key.replace(f".modules_to_save.{ADAPTER}.", "."), "full", parameter
+            elif f".{MAGNITUDE}." in key:
+                yield key.removesuffix(f".{ADAPTER}.weight"), "magnitude", parameter
+            else:
+                yield key.replace(f".{ADAPTER}.", "."), key.split(".lora_")[1][0], parameter
+
+
+def _part_of(key: str, parts: dict[str, str]) -> str:
+    """The part of a trained tensor, from the module that its key begins with."""
+    return next(part for path, part in parts.items() if key.startswith(f"{path}."))

@@ -1,0 +1,61 @@
+"""The final run hands back its best point."""
+
+import pytest
+from peft import PeftModel
+from transformers import AutoModelForImageTextToText
+
+from marslora.data.rows import load_rows
+from marslora.finetune.checkpoints import Progress
+from marslora.models.loading import load
+from tests.unit.finetune.tiny import distance, run, weights
+
+
+def with_keep(final_spec, name, keep):
+    """So fast, on so few rows, that the loss turns upwards."""
+    training = {"learning_rate": 0.04, "evaluations": 9, "dropout": 0.0, "keep": keep}
+    spec = final_spec(name, full_examples=160, training=training)
+    return spec.model_copy(update={"data": spec.data.model_copy(update={"max_examples": 8})})
+
+
+@pytest.fixture
+def kept(final_spec):
+    spec = with_keep(final_spec, "best", "best")
+    return spec, run(spec)[-1]
+
+
+def test_the_adapter_is_the_one_of_the_lowest_validation_loss(kept):
+    spec, result = kept
+    lowest = min(result.validation_curve[1:])
+    assert lowest < result.validation_curve[-1] - 0.005, "the run was meant to overfit"
+    assert result.kept_examples == result.examples[result.validation_curve.index(lowest)]
+    assert result.validation_loss == pytest.approx(lowest, abs=1e-6)
+    base = AutoModelForImageTextToText.from_pretrained(spec.model.path)
+    model = PeftModel.from_pretrained(base, result.adapter_folder).eval()
+    rows = load_rows(spec.data, load(spec.model).processor, spec.cache_folder).validation
+    assert float(model(**rows.batch(range(len(rows)))).loss) == pytest.approx(lowest, abs=1e-5)
+
+
+def test_asked_for_the_last_it_keeps_the_last(final_spec, kept):
+    last = with_keep(final_spec, "last", "last")
+    result = run(last)[-1]
+    assert result.validation_curve == kept[1].validation_curve
+    assert result.kept_examples is None
+    assert result.validation_loss == pytest.approx(result.validation_curve[-1], abs=1e-6)
+
+
+def test_a_run_killed_after_its_best_point_still_keeps_it(final_spec, kept):
+    spec, expected = kept
+    killed = with_keep(final_spec, "killed", "best")
+    run(killed, until=(expected.kept_examples + 160) // 16 * 8)
+    result = run(killed)[-1]
+    assert (result.kept_examples, result.validation_loss) == (expected.kept_examples, expected.validation_loss)
+    assert distance(weights(spec), weights(killed)) == 0
+
+
+def test_the_model_as_it_came_is_no_point_of_the_run():
+    progress = Progress(spec_digest="", started_at_examples=0, base_validation_loss=1.0, base_validation_accuracy=0.0)
+    assert progress.best is None
+    assert progress.seen(0, 1.0).best is None
+    assert progress.seen(0, 1.0).seen(8, 2.0).seen(16, 1.5).seen(24, 1.7).best == 2
+    assert progress.seen(8, float("nan")).best is None
+    assert progress.seen(8, float("nan")).seen(16, 1.5).seen(24, float("inf")).best == 1

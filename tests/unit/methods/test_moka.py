@@ -1,0 +1,88 @@
+import pytest
+import torch
+
+from marslora.core.errors import ConfigError
+from marslora.methods.modality_lora import ModalityLora
+from marslora.methods.moka import Moka
+from tests.unit.adapters.worlds import logits, randomise, world
+
+AT = "model.language_model.layers.0.self_attn.q_proj"
+
+
+@pytest.fixture
+def moka():
+    def make(lam):
+        model, batch, plan, _ = world(language=4)
+        change = Moka(lam=lam).apply(model, plan)
+        randomise(change)
+        return model, batch, plan, change
+
+    return make
+
+
+def test_without_attention_and_with_equal_a_it_is_lora(moka):
+    model, batch, plan, change = moka(0.0)
+    for graft in change.grafts.values():
+        graft.lora_A[1].data.copy_(graft.lora_A[0].data)
+    found = logits(change, batch)
+    factors = {path: (graft.lora_A[0].data, graft.lora_B.data) for path, graft in change.grafts.items()}
+    change.remove()
+    lora = ModalityLora(heads_in="^$").apply(model, plan)
+    for path, (A, B) in factors.items():
+        lora.mixture(path).lora_A[0].data.copy_(A)
+        lora.mixture(path).lora_B[0].data.copy_(B)
+    torch.testing.assert_close(found, logits(lora, batch))
+    lora.remove()
+
+
+def test_one_linear_is_the_equation(moka):
+    model, batch, _, change = moka(0.7)
+    graft, ids = change.grafts[AT], batch["input_ids"]
+    asked = torch.zeros_like(ids)
+    asked[0, -3:], asked[1, -2:] = 1, 1
+    change.context.read({**batch, "question_tokens": asked})
+    x = torch.randn(*ids.shape, 64)
+    expected = graft.base(x)
+    for b in range(2):
+        is_image = ids[b] == model.config.image_token_id
+        h = torch.where(is_image[:, None], x[b] @ graft.lora_A[1].T, x[b] @ graft.lora_A[0].T)
+        q = h[asked[b].bool() & ~is_image]
+        attended = (h @ q.T / 4**0.5).softmax(-1) @ q
+        h = h + 0.7 * attended * is_image[:, None]
+        expected[b] += graft.scale * h @ graft.lora_B.T
+    torch.testing.assert_close(graft(x), expected)
+    change.remove()
+
+
+def test_answers_are_never_looked_at(moka):
+    _, batch, _, change = moka(1.0)
+    graft, ids = change.grafts[AT], batch["input_ids"]
+    asked = torch.zeros_like(ids)
+    asked[:, -3:-1] = 1
+    change.context.read({**batch, "question_tokens": asked})
+    x = torch.randn(*ids.shape, 64)
+    other = x.clone()
+    other[:, -1] += 1.0
+    assert torch.equal(graft(x)[:, :-1], graft(other)[:, :-1])
+    change.context.read({**batch, "question_tokens": torch.zeros_like(ids)})
+    assert torch.isfinite(graft(x)).all()
+    change.remove()
+
+
+def test_a_decoding_step_is_text(moka):
+    _, _, _, change = moka(1.0)
+    graft = change.grafts[AT]
+    change.context.read({"input_ids": torch.tensor([[5], [7]])})
+    x = torch.randn(2, 1, 64)
+    expected = graft.base(x) + graft.scale * x @ graft.lora_A[0].T @ graft.lora_B.T
+    torch.testing.assert_close(graft(x), expected)
+    change.remove()
+
+
+def test_it_cannot_be_merged(moka):
+    change = moka(0.05)[-1]
+    with pytest.raises(ConfigError, match="cannot be merged"):
+        change.low_ranks()
+    change.remove()
+    with pytest.raises(ConfigError, match="`lam`"):
+        Moka(lam=-1)

@@ -1,0 +1,87 @@
+"""Entrants as words, and all of them on all worlds."""
+
+import pytest
+
+from marslora.core.errors import ConfigError
+from marslora.replay.benchmark import REFERENCE, Searcher, hold, standard_searchers
+from marslora.replay.ranking import curves
+from marslora.replay.result import BenchmarkResult, bench
+from marslora.replay.searchers import parse_searchers, with_reference
+from tests.unit.replay.tables import table
+
+HALVING = parse_searchers("successive_halving:eta=4,first_rung=0.05/0.2")
+PAPER = Searcher("paper", "mars_paper", budget=0.5)
+
+
+def test_a_word_is_a_family():
+    assert [entrant.setting for entrant in HALVING] == ["eta=4, first_rung=0.05", "eta=4, first_rung=0.2"]
+    assert {entrant.family for entrant in HALVING} == {"successive_halving eta=4"}
+    assert [entrant.budget for entrant in parse_searchers("mars@0.1/2")] == [0.1, 2.0]
+    (found,) = parse_searchers("mars:fit_laws=false,num_leaders=[3,2],sure=9e-1@0.4")
+    assert found.options == {"fit_laws": False, "num_leaders": [3, 2], "sure": 0.9}
+    assert found.make().config.num_leaders == (3, 2)
+    (outside,) = parse_searchers("marslora.strategies.asha:AshaStrategy:eta=2@0.3")
+    assert (outside.strategy, outside.options) == ("marslora.strategies.asha:AshaStrategy", {"eta": 2})
+    assert parse_searchers("marslora.strategies.asha:AshaStrategy")[0].options == {}
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("nonsense", "`nonsense` is not in marslora's strategies"),
+        ("mars:colour=3", "`colour` is no option"),
+        ("mars@much", "a budget must be a number of full runs above 0, found 'much'"),
+        ("mars@-1", "found '-1'"),
+        ("successive_halving:eta=4,first_rung", "must look like STRATEGY"),
+        ("mars:cost=[", r"`--strategy mars:cost=\[`: a value is no YAML, found '\['"),
+        ("mars:cost=few", "`cost` of MarsStrategy must be of the kind of 0.25, found 'few'"),
+    ],
+)
+def test_what_is_wrong_with_a_word_is_said(word, said):
+    with pytest.raises(ConfigError, match=said):
+        parse_searchers(word)
+
+
+def test_the_reference_is_added_where_it_is_missing():
+    standard = standard_searchers()
+    assert any(entrant.family == REFERENCE for entrant in standard)
+    added = with_reference(HALVING, REFERENCE, standard)
+    assert added[:2] == HALVING and {entrant.family for entrant in added[2:]} == {REFERENCE}
+    assert with_reference(HALVING, "successive_halving eta=4", standard) == HALVING
+    with pytest.raises(ConfigError, match=r"`--reference` must be one of .*found 'luck'"):
+        with_reference(HALVING, "luck", standard)
+
+
+def test_settings_tell_the_standard_entrants_apart():
+    standard = standard_searchers()
+    assert len({(entrant.family, entrant.setting) for entrant in standard}) == len(standard)
+
+
+def test_every_entrant_meets_every_world():
+    told = []
+    tables = [table("a"), table("b", seeds=(1, 2))]
+    scores = hold(tables, HALVING, (1.0, 0.5), lambda *step: told.append(step), seeds=(1,))
+    assert [score.instance for score in scores[::2]] == [("a", 1, 1.0), ("a", 1, 0.5), ("b", 1, 1.0), ("b", 1, 0.5)]
+    assert told == [(2, 8), (4, 8), (6, 8), (8, 8)]
+    assert all(score.regret == 0 for score in scores if score.is_best and score.max_share == 0.5)
+    with pytest.raises(ConfigError, match=r"no table has a run of the seeds \[7\]; theirs are \[0, 1, 2\]"):
+        hold(tables, HALVING, seeds=(7,))
+
+
+def test_who_asks_for_what_a_table_lacks_is_left_out_there_and_noted():
+    ranks = (2, 16)
+    tables = [table("whole", has_arms=True, seeds=(0,), ranks=ranks), table("bare", seeds=(0,), ranks=ranks)]
+    found = bench(tables, (*HALVING, PAPER), "successive_halving eta=4", max_shares=(0.3,))
+    assert {score.table for score in found.scores if score.family == "paper"} == {"whole"}
+    assert curves(found.scores)["paper"].instances == (("whole", 0, 0.3),)
+    (note,) = found.notes()
+    assert note.startswith("paper was left out on bare: table `bare` has no run of eye=2 bridge=0 tongue=0 on 25 rows")
+    assert BenchmarkResult.model_validate_json(found.to_json()) == found
+    with pytest.raises(ConfigError, match="has no run"):
+        hold(tables[1:], (PAPER,))
+
+
+@pytest.mark.slow
+def test_processes_find_what_one_finds():
+    tables = [table("a"), table("b")]
+    assert hold(tables, HALVING, workers=2) == hold(tables, HALVING)
