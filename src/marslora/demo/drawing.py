@@ -48,7 +48,7 @@ class Scenes:
 @cache
 def words() -> dict[str, tuple[str, ...]]:
     """The names of all things by language (english, french, german, spanish); the digits' come last and are English."""
-    text = (files("marslora") / "assets" / "words.tsv").read_text(encoding="utf-8")
+    text = (files("marslora.demo") / "assets" / "words.tsv").read_text(encoding="utf-8")
     head, *rows = (line.split("\t") for line in text.splitlines())
     return {
         language: (*column, *DIGITS)
@@ -64,7 +64,7 @@ def things() -> tuple[str, ...]:
 @cache
 def _sprites() -> tuple[NDArray[np.float32], tuple[NDArray[np.float32], ...]]:
     """Emoji as (N, 20, 20, 4) in [0, 1], and per digit its handwritten instances as (n, 20, 20) ink shares."""
-    with (files("marslora") / "assets" / "sprites.npz").open("rb") as file, np.load(file) as arrays:
+    with (files("marslora.demo") / "assets" / "sprites.npz").open("rb") as file, np.load(file) as arrays:
         emoji_NHWC = arrays["emoji"].astype(np.float32) / 255
         ink_NHW, labels_N = arrays["digit_images"].astype(np.float32) / 16, arrays["digit_labels"]
     at = np.clip((np.arange(SPRITE_PIXELS) + 0.5) * 8 / SPRITE_PIXELS - 0.5, 0, 7)

@@ -33,7 +33,7 @@ System messages are read like a user's: the model has seen none."""
 
 def embedded_folder() -> Path:
     """The folder of the embedded model: `AutoModelForImageTextToText` and `AutoProcessor` load it like any other."""
-    return Path(str(files("marslora") / "assets" / "embedded"))
+    return Path(str(files("marslora.demo") / "assets" / "embedded"))
 
 
 def new_processor(texts: Iterable[str], num_tokens: int) -> Any:
