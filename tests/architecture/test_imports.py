@@ -1,4 +1,4 @@
-"""The import rules of the project, as data. Change the table and the layout changes."""
+"""The sources keep to the import table, and to the limits on the sizes of files and functions."""
 
 import ast
 import resource
@@ -9,40 +9,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = "marslora"
+from tests.architecture.import_table import MAY_IMPORT, PACKAGE, find_imports, is_private
+
 ROOT = Path(__file__).parents[2] / "src" / PACKAGE
-MAY_IMPORT: dict[str, set[str]] = {
-    "core": set(),
-    "store": {"core"},
-    "laws": {"core"},
-    "strategies": {"core", "laws"},
-    "executors": {"core"},
-    "exporters": {"core"},
-    "replay": {"core", "strategies"},
-    "optuna": {"core", "strategies"},
-    "report": {"core", "store", "laws", "strategies", "replay"},
-    "adapters": {"core"},
-    "gradients": {"core"},
-    "optim": {"core"},
-    "models": {"core"},
-    "data": {"core"},
-    "demo": {"core"},
-    "methods": {"core", "adapters"},
-    "engine": {"core", "adapters", "gradients", "optim", "models", "data"},
-    "finetune": {"core", "adapters", "methods", "gradients", "optim", "models", "data"},
-    "testing": {"core", "adapters", "optim", "models", "data", "engine"},
-    "recipes": {"core"},
-    "settings": {"core", "models"},
-    "pipeline": {"core", "store", "strategies", "executors", "exporters", "adapters", "methods", "optim"},
-    "comparison": {"core", "store", "executors", "report", "adapters", "methods", "gradients", "optim"}
-    | {"recipes", "settings", "demo", "pipeline"},
-    "api": {"core", "store", "executors", "report", "methods", "models", "data", "engine", "demo"}
-    | {"settings", "pipeline", "comparison"},
-    "cli": {"core", "store", "executors", "exporters", "replay", "report", "models", "data", "demo"}
-    | {"settings", "pipeline", "comparison", "api"},
-    "__init__": {"api"},
-    "__main__": {"cli"},
-}
 TORCH_FREE = {"core", "store", "laws", "strategies", "replay", "optuna", "executors", "exporters", "report"}
 HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets"}
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 80
@@ -51,21 +20,6 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 80
 def rooms() -> set[str]:
     """Folders of the package that hold Python files."""
     return {path.name for path in ROOT.iterdir() if path.is_dir() and any(path.rglob("*.py"))}
-
-
-def imports(tree: ast.AST, parts: tuple[str, ...]) -> Iterator[tuple[int, str]]:
-    """(line, dotted name) of everything a module imports, wherever the import stands (also inside functions)."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = (PACKAGE, *parts[:-1])[: len(parts) + 1 - node.level] if node.level else ()
-            yield from ((node.lineno, ".".join(filter(None, (*base, node.module, alias.name)))) for alias in node.names)
-
-
-def is_private(name: str) -> bool:
-    """Whether a module or a name of one is for its own package alone."""
-    return name.startswith("_") and not name.startswith("__")
 
 
 def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -87,7 +41,7 @@ def offences() -> Iterator[str]:
                 yield f"{path}:{node.lineno}: {node.name} has {code_lines(node)} lines of code"
         if room not in MAY_IMPORT:
             yield f"{path}: `{room}` is not in the table"
-        for line, name in imports(tree, parts):
+        for line, name in find_imports(tree, parts):
             head, *rest = name.split(".")
             if room in TORCH_FREE and head in HEAVY:
                 yield f"{path}:{line}: {room} may not import {head}: it belongs to the thinking wing"

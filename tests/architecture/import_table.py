@@ -1,0 +1,53 @@
+"""Which package may import which, as data. Change the table and the layout changes."""
+
+import ast
+from collections.abc import Iterator
+
+PACKAGE = "marslora"
+MAY_IMPORT: dict[str, set[str]] = {
+    "core": set(),
+    "store": {"core"},
+    "laws": {"core"},
+    "strategies": {"core", "laws"},
+    "executors": {"core"},
+    "exporters": {"core"},
+    "replay": {"core", "strategies"},
+    "optuna": {"core", "strategies"},
+    "report": {"core", "store", "laws", "strategies", "replay"},
+    "adapters": {"core"},
+    "gradients": {"core"},
+    "optim": {"core"},
+    "models": {"core"},
+    "data": {"core"},
+    "demo": {"core"},
+    "methods": {"core", "adapters"},
+    "engine": {"core", "adapters", "gradients", "optim", "models", "data"},
+    "finetune": {"core", "adapters", "methods", "gradients", "optim", "models", "data"},
+    "testing": {"core", "adapters", "optim", "models", "data", "engine"},
+    "recipes": {"core"},
+    "settings": {"core", "models"},
+    "pipeline": {"core", "store", "strategies", "executors", "exporters", "adapters", "methods", "optim"},
+    "comparison": {"core", "store", "executors", "report", "adapters", "methods", "gradients", "optim"}
+    | {"recipes", "settings", "demo", "pipeline"},
+    "api": {"core", "store", "executors", "report", "methods", "models", "data", "engine", "demo"}
+    | {"settings", "pipeline", "comparison"},
+    "cli": {"core", "store", "executors", "exporters", "replay", "report", "models", "data", "demo"}
+    | {"settings", "pipeline", "comparison", "api"},
+    "__init__": {"api"},
+    "__main__": {"cli"},
+}
+
+
+def find_imports(tree: ast.AST, parts: tuple[str, ...]) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of everything a module imports, wherever the import stands (also inside functions)."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = (PACKAGE, *parts[:-1])[: len(parts) + 1 - node.level] if node.level else ()
+            yield from ((node.lineno, ".".join(filter(None, (*base, node.module, alias.name)))) for alias in node.names)
+
+
+def is_private(name: str) -> bool:
+    """Whether a module or a name of one is for its own package alone."""
+    return name.startswith("_") and not name.startswith("__")
