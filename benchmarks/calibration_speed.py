@@ -32,7 +32,7 @@ from marslora.core.schedule import evaluation_steps, num_steps
 from marslora.core.spec import MemberSpec, PackSpec
 from marslora.data.rows import load_rows
 from marslora.engine.pack import Base
-from marslora.engine.prepare import parts_of
+from marslora.engine.prepare import probe_parts
 from marslora.engine.worker import run_pack
 from marslora.models import loading
 from marslora.testing.solo import on_peft
@@ -67,7 +67,7 @@ def read(folder):
     first = packs[0]
     loaded = loading.load(first.model)
     rows = load_rows(first.data, loaded.processor, first.cache_folder, splits=("train", "validation"))
-    info = parts_of(first.model, loaded, rows, first.cache_folder)
+    info = probe_parts(first.model, loaded, rows, first.cache_folder)
     base = Base(loaded.model, info, first.training, loaded.device, loaded.dtype)
     train, validation = (table(files) for files in (first.data.train, first.data.validation))
     return Study(packs, members, loaded, base, rows, train, validation.select(range(len(rows.validation))))

@@ -141,7 +141,7 @@ def planted(steps: int, batch: int = 32) -> Trial:
             at_previous = (
                 torch.stack([w["order"][step - 1] for w in instances]) if method is METHODS[WRONG] else rows_KB
             )
-            batches = iter([at_previous, rows_KB] if optimizer.looks_back else [rows_KB])
+            batches = iter([at_previous, rows_KB] if optimizer.needs_two_points else [rows_KB])
 
             def closure(batches=batches):
                 optimizer.zero_grad()

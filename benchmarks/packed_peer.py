@@ -81,10 +81,10 @@ def sequential(base, specs, steps):
     return wall, cpu, losses
 
 
-def packed(base, specs, steps, levers):
+def packed(base, specs, steps, speedups):
     """The same of a pack."""
     alive, losses, ends = torch.ones(len(specs), dtype=torch.bool), [], []
-    with Pack(base, [Member(spec) for spec in specs]) as pack, levers.standing_for(base, len(specs), pack.parts):
+    with Pack(base, [Member(spec) for spec in specs]) as pack, speedups.apply(base, len(specs), pack.parts):
         for step, batches in enumerate(steps):
             pack.clock.step = step
             pack.set_rates(step, 1000)
@@ -116,8 +116,8 @@ class Peer:
 
 def write_case(base, specs, tokens, path):
     """What mLoRA starts from: the tokens, and every member's first weights under PEFT's names."""
-    stored = Pack(base, [Member(spec) for spec in specs]).stored(0)
-    weights = [{f"base_model.model.{key}": value for key, value in each.weights.items()} for each in stored]
+    members = Pack(base, [Member(spec) for spec in specs]).copy_members(0)
+    weights = [{f"base_model.model.{key}": value for key, value in each.weights.items()} for each in members]
     torch.save({"tokens": tokens, "weights": weights}, path)
 
 

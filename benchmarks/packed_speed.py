@@ -77,7 +77,7 @@ def setup(task_folder, batch_size, num_steps, num_rows, scale):
     from marslora.data.rows import load_rows
     from marslora.demo import tasks
     from marslora.engine.pack import Base
-    from marslora.engine.prepare import parts_of
+    from marslora.engine.prepare import probe_parts
     from marslora.models import loading
 
     torch.set_num_threads(1)
@@ -88,7 +88,7 @@ def setup(task_folder, batch_size, num_steps, num_rows, scale):
     data = DataSpec(train=(str(paths["train"]),), validation=(str(paths["validation"]),))
     rows = load_rows(data, loaded.processor, cache)
     training = TrainingSpec(batch_size=batch_size, learning_rate=1e-3, warmup=0.0)
-    info = parts_of(model, loaded, rows, cache)
+    info = probe_parts(model, loaded, rows, cache)
     base = Base(loaded.model, info, training, loaded.device, loaded.dtype)
     steps = list(rows.micro_batches(training, 0, 0, batch_size * (num_steps + 1), num_rows))
     return base, steps
@@ -123,14 +123,14 @@ def packed(base, specs, steps, way):
     _products.PADDING_WORTH_AVOIDING = 0.0 if way == "packed" else WORTH_AVOIDING
     _towers.clear()
     base.head = AnswerHead(base.model) if way in ("answers", "once", "cached") else None
-    levers = Speedups.of(base, 1 << 30) if way in ("once", "cached") else Speedups()
-    for tower in levers.towers.values():
+    speedups = Speedups.of(base, 1 << 30) if way in ("once", "cached") else Speedups()
+    for tower in speedups.towers.values():
         tower.plan = "once" if way == "once" else None
     if way == "cached":
-        levers.learn(base, base.batch(steps[0][0]))
+        speedups.find_used_outputs(base, base.batch(steps[0][0]))
     alive = torch.ones(len(specs), dtype=torch.bool)
     started = started_cpu = 0.0
-    with Pack(base, [Member(spec) for spec in specs]) as pack, levers.standing_for(base, len(specs), pack.parts):
+    with Pack(base, [Member(spec) for spec in specs]) as pack, speedups.apply(base, len(specs), pack.parts):
         for step, batches in enumerate(steps):
             if step == 1:
                 started, started_cpu = time.perf_counter(), time.process_time()

@@ -139,7 +139,7 @@ def search(
     """
     asked = Budget.of(budget)
     settings: dict[str, Any] = {
-        "model": {"path": _held_model(model, processor)},
+        "model": {"path": _register_model(model, processor)},
         "data": {
             **(data or {}),
             "train": _held_rows("train", train),
@@ -220,7 +220,10 @@ def compare(
         out = out or f"comparisons/demo-{demo}"
     else:
         rows = {"train": _held_rows("train", train), "validation": _held_rows("eval", eval)}
-        base = {"model": {"path": _held_model(model, processor)}, "data": {**rows, "test": _held_rows("test", test)}}
+        base = {
+            "model": {"path": _register_model(model, processor)},
+            "data": {**rows, "test": _held_rows("test", test)},
+        }
     settings = {
         "model": base["model"],
         "data": {**base["data"], **(data or {})},
@@ -272,15 +275,15 @@ def inspect(
     """
     import tempfile
 
-    spec = ModelSpec(path=_held_model(model, processor), targets=targets, experts=experts)
+    spec = ModelSpec(path=_register_model(model, processor), targets=targets, experts=experts)
     if train is None and not probe:
         return describe_model(spec)
-    from marslora.engine.inspect import examine
+    from marslora.engine.inspect import inspect_model
 
     with tempfile.TemporaryDirectory() as folder:
         rows = _embedded_rows(spec, folder) if train is None else _held_rows("train", train)
         data = DataSpec(train=rows, max_examples=64, max_validation=8)
-        return examine(spec, data, str(Path(folder, "cache")), rank)
+        return inspect_model(spec, data, str(Path(folder, "cache")), rank)
 
 
 def _embedded_rows(spec: ModelSpec, folder: str) -> tuple[str, ...]:
@@ -326,14 +329,14 @@ def run_study(
         )
 
 
-def _held_model(model: Any, processor: Any) -> str:
+def _register_model(model: Any, processor: Any) -> str:
     if isinstance(model, str | Path):
         return str(model)
-    from marslora.models.loading import fingerprint, hold
+    from marslora.models.loading import fingerprint_model, register_model
 
     if processor is None:
         raise ConfigError("`processor` is needed beside a model in memory. Give `AutoProcessor.from_pretrained(...)`.")
-    return hold(f"{type(model).__name__}-{fingerprint(model)}", model, processor)
+    return register_model(f"{type(model).__name__}-{fingerprint_model(model)}", model, processor)
 
 
 def _held_rows(name: str, rows: Any) -> tuple[str, ...]:

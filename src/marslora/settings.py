@@ -28,9 +28,9 @@ def spec_from(settings: Mapping[str, Any], source: str = "the study's settings")
 
 def describe_model(spec: ModelSpec) -> ModelInfo:
     """Describe the parts of a model; a missing model is reported before torch is imported. Raises `ModelError`."""
-    from marslora.models.folders import check_place
+    from marslora.models.folders import check_model_path
 
-    check_place(spec.path)
+    check_model_path(spec.path)
     from marslora.models.loading import describe
 
     return describe(spec)

@@ -229,7 +229,7 @@ def test_gradients_are_read_only_and_may_be_zeroed_either_way(kind, set_to_none)
                 optimizer.zero_grad(set_to_none=how)
                 problem.loss_K(t).sum().backward()
 
-            if optimizer.looks_back:
+            if optimizer.needs_two_points:
                 optimizer.step(closure)
                 continue
             closure()

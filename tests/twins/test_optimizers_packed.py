@@ -5,7 +5,7 @@ import torch
 
 from marslora import optim
 from marslora.core import plugins
-from marslora.engine.flops import counted
+from marslora.engine.flops import count_flops
 from marslora.engine.pack import Member, Pack
 from marslora.engine.step import train_step
 from tests.twins.worlds import distance, member, tiny_base, train_alone, train_packed, varied
@@ -92,7 +92,7 @@ def test_exact_steps_go_on_from_a_checkpoint():
             for pack.clock.step in half:
                 pack.set_rates(pack.clock.step, 100)
                 train_step(pack, [base.batch(one) for one in steps[pack.clock.step]], torch.ones(2, dtype=torch.bool))
-            members = pack.stored(half.stop)
+            members = pack.copy_members(half.stop)
     straight, _ = train_packed(base, specs, steps)
     for found, weights in zip(members, straight, strict=True):
         assert distance(found.weights, weights) < 1e-9
@@ -101,6 +101,6 @@ def test_exact_steps_go_on_from_a_checkpoint():
 def test_exact_steps_cost_two_passes():
     def flops(exact):
         base, specs, batch = exact_world(exact=exact, precondition="polar")
-        return counted(lambda: train_packed(base, specs, varied(batch, 2, accumulation=2)))[1]
+        return count_flops(lambda: train_packed(base, specs, varied(batch, 2, accumulation=2)))[1]
 
     assert 1.9 < flops(exact=True) / flops(exact=False) <= 2.0

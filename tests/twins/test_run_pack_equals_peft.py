@@ -11,7 +11,7 @@ from marslora.core.parts import ModelInfo
 from marslora.core.schedule import num_steps
 from marslora.data.rows import load_rows
 from marslora.engine.pack import Base
-from marslora.engine.prepare import parts_of
+from marslora.engine.prepare import probe_parts
 from marslora.models import loading
 from marslora.testing.solo import on_peft
 from tests.twins.worlds import distance
@@ -22,7 +22,7 @@ def peft_alone(spec, name):
     """The member's weights and validation loss when PEFT trains it on the same rows."""
     loaded = loading.load(spec.model)
     rows = load_rows(spec.data, loaded.processor, spec.cache_folder)
-    info: ModelInfo = parts_of(spec.model, loaded, rows, spec.cache_folder)
+    info: ModelInfo = probe_parts(spec.model, loaded, rows, spec.cache_folder)
     base = Base(loaded.model, info, spec.training, loaded.device, loaded.dtype)
     wanted = next(found for found in spec.members if found.id == name)
     steps = rows.micro_batches(spec.training, wanted.order_seed, 0, wanted.until_examples, wanted.data_examples)

@@ -70,7 +70,7 @@ def train_packed(base, specs, steps, total=100, pack_hook=None):
             result = train_step(pack, [base.batch(batch) for batch in batches], alive)
             alive &= result.is_finite_K
             losses.append(result.loss_K)
-        return [found.weights for found in pack.stored(len(steps))], torch.stack(losses)
+        return [found.weights for found in pack.copy_members(len(steps))], torch.stack(losses)
 
 
 def train_alone(base, spec, steps, total=100):
@@ -88,7 +88,7 @@ def packed_gradients(base, specs, *batches):
                 view = adapter.member_view(factor, index)
                 noise = torch.randn(view.shape, generator=torch.Generator().manual_seed(spec.seed))
                 view.add_(0.2 * noise / max(1, view.shape[-1]) ** 0.5)
-        weights = [found.weights for found in pack.stored(0)]
+        weights = [found.weights for found in pack.copy_members(0)]
         pack.clock.training = True
         for pack.clock.micro_step, batch in enumerate(batches):
             pack.token_sums(base.batch(batch)).nats_K.sum().backward()

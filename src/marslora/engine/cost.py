@@ -35,7 +35,7 @@ class CostMeter:
         return cost
 
 
-def share(cost: Cost, members: int) -> Cost:
+def split_cost(cost: Cost, members: int) -> Cost:
     """An equal share of a cost; the peak is everybody's."""
     return Cost(seconds=cost.seconds / members, flops=cost.flops / members, peak_bytes=cost.peak_bytes)
 

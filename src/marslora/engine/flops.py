@@ -31,7 +31,7 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-def counted(work: Callable[[], T]) -> tuple[T, float]:
+def count_flops(work: Callable[[], T]) -> tuple[T, float]:
     """What ``work`` returns and the operations it took."""
     with FlopCounter() as counter:
         result = work()

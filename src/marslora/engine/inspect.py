@@ -19,7 +19,9 @@ from marslora.models.answers import AnswerHead
 Emit = Callable[[Event], None]
 
 
-def examine(model: ModelSpec, data: DataSpec, cache_folder: str, rank: int, emit: Emit = lambda _: None) -> ModelInfo:
+def inspect_model(
+    model: ModelSpec, data: DataSpec, cache_folder: str, rank: int, emit: Emit = lambda _: None
+) -> ModelInfo:
     """The model's parts after one forward and backward on the first training rows, with memory at this ``rank``.
 
     Parts have ``gradient_norm``, ``frozen`` and ``member_bytes``, linears ``dead``, the model ``warnings``.

@@ -17,7 +17,7 @@ from marslora.core.spec import PackSpec
 from marslora.data.encode import EncodedSet
 from marslora.data.rows import Rows, batches_by_length
 from marslora.engine import memory, run_state
-from marslora.engine.cost import CostMeter, share
+from marslora.engine.cost import CostMeter, split_cost
 from marslora.engine.evaluate import Scores, evaluate
 from marslora.engine.pack import Base, Pack
 from marslora.engine.run_state import RunState
@@ -25,7 +25,7 @@ from marslora.engine.speedups import Speedups
 from marslora.engine.step import StepResult, train_step
 
 CHECKPOINT_SECONDS = 20.0
-ADVANCE_SECONDS = 0.5
+PROGRESS_SECONDS = 0.5
 Emit = Callable[[Event], None]
 
 
@@ -73,13 +73,13 @@ class PackLoop:
     spec: PackSpec
     base: Base
     rows: Rows[EncodedSet]
-    levers: Speedups
+    speedups: Speedups
     emit: Emit
     members: list[RunState]
     largest_pack: int
     meter: CostMeter = field(default_factory=CostMeter)
     cost: Cost = field(default_factory=Cost)
-    _advanced: float = 0.0
+    _reported_at: float = 0.0
 
     @property
     def root(self) -> Path:
@@ -107,7 +107,7 @@ class PackLoop:
         if not fresh:
             return
         scores = self.validate(None)
-        cost = share(self.meter.take(), len(fresh))
+        cost = split_cost(self.meter.take(), len(fresh))
         self.cost += Cost(seconds=cost.seconds * len(fresh), flops=cost.flops * len(fresh), peak_bytes=cost.peak_bytes)
         for index in fresh:
             member = replace(self.members[index], cost=self.members[index].cost + cost)
@@ -118,8 +118,10 @@ class PackLoop:
         batches = batches_by_length(self.rows.validation, self.batch_size_of_validation)
         kind = ("validation", pack.signature if pack else None)
         tokens = int(self.rows.validation.num_tokens.sum())
-        with contextlib.nullcontext() if pack else self.levers.standing_for(self.base, 1, ()):
-            return self.levers.metered(lambda: evaluate(self.base, batches, pack), self.meter, kind=kind, tokens=tokens)
+        with contextlib.nullcontext() if pack else self.speedups.apply(self.base, 1, ()):
+            return self.speedups.run_metered(
+                lambda: evaluate(self.base, batches, pack), self.meter, kind=kind, tokens=tokens
+            )
 
     @property
     def batch_size_of_validation(self) -> int:
@@ -134,10 +136,10 @@ class PackLoop:
             self.emit(observation)
         return member
 
-    def advance(self, done: int) -> None:
+    def report_progress(self, done: int) -> None:
         """Say how far the pack is, twice a second at most."""
-        if time.monotonic() - self._advanced >= ADVANCE_SECONDS:
-            self._advanced = time.monotonic()
+        if time.monotonic() - self._reported_at >= PROGRESS_SECONDS:
+            self._reported_at = time.monotonic()
             total = sum(member.spec.until_examples for member in self.members)
             self.emit(ProgressEvent(task=self.spec.id, done=done, total=total))
 
@@ -159,13 +161,13 @@ class SegmentRun:
         loop, base = self.loop, self.loop.base
         members = [member.member for member in self.now]
         saved = time.monotonic()
-        with Pack(base, members) as pack, loop.levers.standing_for(base, len(members), pack.parts):
+        with Pack(base, members) as pack, loop.speedups.apply(base, len(members), pack.parts):
             for examples, step, batches in self._steps():
                 measure = self._is_due(examples, step + 1)
                 self._after(examples, self._step(pack, step, batches, measure))
                 if any(self._due(examples, step + 1)):
                     self._validate(pack, examples, step + 1)
-                loop.advance(self._seen_by_all())
+                loop.report_progress(self._seen_by_all())
                 if time.monotonic() - saved >= CHECKPOINT_SECONDS and examples < self.segment.stop:
                     self._save(pack, step + 1)
                     saved = time.monotonic()
@@ -194,7 +196,7 @@ class SegmentRun:
         pack.clock.step = step
         pack.set_rates(step, self.total_steps)
         moved = [self.loop.base.batch(batch) for batch in batches]
-        return self.loop.levers.metered(
+        return self.loop.speedups.run_metered(
             lambda: train_step(pack, moved, self.is_alive_K, measure_updates=measure),
             self.loop.meter,
             kind=("training", pack.signature),
@@ -259,11 +261,11 @@ class SegmentRun:
         spent = loop.meter.take()
         seen = sum(m.examples - loop.members[i].examples for m, i in zip(self.now, self.segment.indices, strict=True))
         loop.cost += spent + Cost(examples=seen)
-        for k, (index, stored) in enumerate(zip(self.segment.indices, pack.stored(step), strict=True)):
-            own = share(spent, len(self.now)) + Cost(examples=self.now[k].examples - loop.members[index].examples)
-            self.now[k] = replace(self.now[k], member=stored, cost=self.now[k].cost + own)
+        for k, (index, copy_members) in enumerate(zip(self.segment.indices, pack.copy_members(step), strict=True)):
+            own = split_cost(spent, len(self.now)) + Cost(examples=self.now[k].examples - loop.members[index].examples)
+            self.now[k] = replace(self.now[k], member=copy_members, cost=self.now[k].cost + own)
             loop.members[index] = self.now[k]
-        run_state.write(loop.root, loop.base, self.now)
+        run_state.write_states(loop.root, loop.base, self.now)
 
 
 def _score_points(scores: Scores, member: int) -> list[tuple[str, float]]:

@@ -61,7 +61,7 @@ def member_bytes(base: Base, member: MemberSpec, batch: Batch) -> int:
 def _trained_bytes(pack: Pack, parameter: Tensor) -> int:
     """A trained tensor with its gradient, its optimizer state, and its place while the optimizer looks back."""
     assert pack.optimizer is not None
-    return parameter.nbytes * (2 + pack.optimizer.looks_back + len(pack.optimizer.buffers(parameter)))
+    return parameter.nbytes * (2 + pack.optimizer.needs_two_points + len(pack.optimizer.buffers(parameter)))
 
 
 def free_bytes(device: torch.device) -> int:

@@ -19,7 +19,7 @@ from marslora.core.parts import ModelInfo
 from marslora.core.schedule import rate_factor
 from marslora.core.spec import PACKED_ADAPTERS, MemberSpec, TrainingSpec
 from marslora.models.answers import AnswerHead, Batch, TokenSums, answer_logits, token_sums
-from marslora.optim import AbstractOptimizer, AbstractRecursion, looking_back
+from marslora.optim import AbstractOptimizer, AbstractRecursion, as_two_point
 
 
 @dataclass
@@ -134,9 +134,9 @@ class Pack:
         return len(self.members)
 
     @property
-    def looking_back(self) -> AbstractRecursion | None:
+    def two_point_optimizer(self) -> AbstractRecursion | None:
         """The optimizer, where every step of it needs the gradients at the previous point too."""
-        return looking_back(self.optimizer)
+        return as_two_point(self.optimizer)
 
     @property
     def signature(self) -> tuple[object, ...]:
@@ -169,7 +169,7 @@ class Pack:
             for group in self.optimizer.param_groups:
                 group["lr"] = self._rates(group["part"]) * torch.tensor(factor_K, dtype=torch.float64)
 
-    def stored(self, step: int) -> list[Member]:
+    def copy_members(self, step: int) -> list[Member]:
         """The members as they stand after ``step`` optimizer steps, copied to the CPU."""
         return [
             Member(member.spec, self._weights(index), self._moments(index), step)
@@ -250,7 +250,7 @@ class Pack:
 
     def _weights(self, index: int) -> dict[str, Tensor]:
         return {
-            f"{adapter.path}.{factor.key}": _copied(adapter.to_peft(factor, adapter.member_view(factor, index)))
+            f"{adapter.path}.{factor.key}": _copy_to_cpu(adapter.to_peft(factor, adapter.member_view(factor, index)))
             for _, adapter, factor in self._owned(index)
         }
 
@@ -266,9 +266,9 @@ class Pack:
                 }
             for name, tensor in state.items():
                 shaped = tensor if name == "step" else adapter.to_peft(factor, tensor)
-                found[f"{adapter.path}.{factor.name}.{name}"] = _copied(shaped)
+                found[f"{adapter.path}.{factor.name}.{name}"] = _copy_to_cpu(shaped)
         return found
 
 
-def _copied(tensor: Tensor) -> Tensor:
+def _copy_to_cpu(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True)

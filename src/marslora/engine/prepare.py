@@ -21,7 +21,7 @@ from marslora.data import rows as data_rows
 from marslora.data.encode import EncodedSet
 from marslora.data.rows import Rows, Split, load_rows
 from marslora.engine.cost import CostMeter
-from marslora.engine.flops import counted
+from marslora.engine.flops import count_flops
 from marslora.models import loading
 from marslora.models.discovery import discover
 from marslora.models.loading import LoadedModel
@@ -49,7 +49,7 @@ def _prepare(spec: PrepareSpec, emit: Emit) -> Prepared:
         emit(ProgressEvent(task=f"{'training' if split == 'train' else split} rows", done=done, total=total))
 
     rows = load_rows(spec.data, loaded.processor, spec.cache_folder, progress=advance)
-    info, flops = counted(lambda: parts_of(spec.model, loaded, rows, spec.cache_folder))
+    info, flops = count_flops(lambda: probe_parts(spec.model, loaded, rows, spec.cache_folder))
     meter.add_flops(flops)
     return Prepared(
         info=info.model_copy(update={"warnings": (*info.warnings, *rows.report.warnings)}),
@@ -90,7 +90,7 @@ def _summary(rows: Rows[EncodedSet]) -> DataSummary:
     )
 
 
-def parts_of(model: ModelSpec, loaded: LoadedModel, rows: Rows[EncodedSet], cache_folder: str) -> ModelInfo:
+def probe_parts(model: ModelSpec, loaded: LoadedModel, rows: Rows[EncodedSet], cache_folder: str) -> ModelInfo:
     """The model's parts with the layers marked that no gradient reaches on the first rows.
 
     The same for everyone who works on a study: it is kept in ``cache_folder``.

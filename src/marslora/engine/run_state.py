@@ -55,7 +55,7 @@ class RunState:
         )
 
 
-def read(root: Path, spec: MemberSpec) -> RunState:
+def read_state(root: Path, spec: MemberSpec) -> RunState:
     """The progress in ``root/<member id>``, or a fresh start; `StudyError` for the checkpoint of another run."""
     found = read_checkpoint(root / spec.id)
     if found is None:
@@ -81,7 +81,7 @@ def read(root: Path, spec: MemberSpec) -> RunState:
     return _finished_if_there(progress)
 
 
-def write(root: Path, base: Base, members: list[RunState]) -> None:
+def write_states(root: Path, base: Base, members: list[RunState]) -> None:
     """Write the members' checkpoints; after a crash either all of these are there or all of the ones before."""
     write_checkpoints(
         root, {progress.spec.id: (_checkpoint(progress), base.lora_settings(progress.spec)) for progress in members}

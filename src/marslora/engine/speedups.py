@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from marslora.engine.cost import CostMeter
-from marslora.engine.flops import counted
+from marslora.engine.flops import count_flops
 from marslora.engine.pack import Base
 from marslora.engine.towers import FrozenTower
 from marslora.models.answers import Batch, answer_logits, token_sums
@@ -46,26 +46,26 @@ class Speedups:
         towers = {}
         for path in paths:
             module = base.model.get_submodule(path)
-            if path and not any(inside(path, other) for other in paths if other != path):
+            if path and not any(is_within(path, other) for other in paths if other != path):
                 towers[path] = _towers.setdefault(module, FrozenTower(max_tower_bytes))
         encoders = {path for path in towers if paths[path] != AFTER_ENCODERS}
         return cls(towers, encoders, base.training.gradient_checkpointing)
 
     @contextlib.contextmanager
-    def standing_for(self, base: Base, members: int, adapted: Iterable[str]) -> Iterator[None]:
+    def apply(self, base: Base, members: int, adapted: Iterable[str]) -> Iterator[None]:
         """Within it, towers with nothing adapted in or before them run once for all members; layers are recomputed
         if asked. A projector reads what the encoders give, so it counts as after all of them."""
         paths = tuple(adapted)
-        changed = {path for path in self.towers if any(inside(name, path) for name in paths)}
+        changed = {path for path in self.towers if any(is_within(name, path) for name in paths)}
         with contextlib.ExitStack() as stack:
             for path, tower in self.towers.items():
                 if path not in changed and (path in self.encoders or not changed):
-                    stack.enter_context(tower.standing_for(base.model.get_submodule(path), members))
+                    stack.enter_context(tower.replace_forward(base.model.get_submodule(path), members))
             if self.recompute:
                 stack.enter_context(recomputed_layers(base.model))
             yield
 
-    def learn(self, base: Base, batch: Batch) -> None:
+    def find_used_outputs(self, base: Base, batch: Batch) -> None:
         """Find out on one batch which of the towers' outputs are read, so that only these are remembered."""
 
         def loss() -> Tensor:
@@ -75,10 +75,10 @@ class Speedups:
 
         for path, tower in self.towers.items():
             behind = [other for other in self.towers if path in self.encoders and other not in self.encoders]
-            with self.standing_for(base, 1, behind):  # a frozen projector would stop the encoder's gradient
-                tower.learn_use(loss)
+            with self.apply(base, 1, behind):  # a frozen projector would stop the encoder's gradient
+                tower.find_used_outputs(loss)
 
-    def metered(self, work: Callable[[], T], meter: CostMeter, *, kind: tuple[object, ...], tokens: int) -> T:
+    def run_metered(self, work: Callable[[], T], meter: CostMeter, *, kind: tuple[object, ...], tokens: int) -> T:
         """What ``work`` returns; its operations are added to ``meter``.
 
         They are counted at the first call of a ``kind`` and multiplied by tokens after that, since counting is slow;
@@ -88,7 +88,7 @@ class Speedups:
         if kind in self._flops_of:
             result = work()
         else:
-            result, flops = counted(work)
+            result, flops = count_flops(work)
             self._flops_of[kind] = max(0.0, flops - (self._tower_flops() - before)) / max(tokens, 1)
         meter.add_flops(self._flops_of[kind] * tokens + self._tower_flops() - before)
         return result
@@ -97,7 +97,7 @@ class Speedups:
         return sum(tower.flops for tower in self.towers.values())
 
 
-def inside(name: str, path: str) -> bool:
+def is_within(name: str, path: str) -> bool:
     """Whether a module path lies in another, or is it."""
     return name == path or name.startswith(f"{path}.")
 

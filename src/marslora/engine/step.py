@@ -33,7 +33,7 @@ def train_step(
     Learning rates are those set with `Pack.set_rates`; ``pack.clock.step`` names the dropout masks. An optimizer that
     looks back has the same micro-batches at its previous point first, under the same masks.
     """
-    look = pack.looking_back
+    look = pack.two_point_optimizer
     if look is not None:
         look.set_active(is_active_K)
         with look.previous_point():
@@ -93,8 +93,8 @@ def clip_gradients(pack: Pack, norms_K: Tensor) -> None:
         return
     share_K = (limit / (norms_K + 1e-6)).clamp(max=1.0)
     gradients = [f.parameter.grad for _, _, f in pack.factors() if f.parameter.grad is not None]
-    if pack.looking_back is not None:
-        gradients += [last for _, last in pack.looking_back.last_gradients()]
+    if pack.two_point_optimizer is not None:
+        gradients += [last for _, last in pack.two_point_optimizer.last_gradients()]
     for gradient in gradients:
         gradient.mul_(share_K.view(-1, *(1,) * (gradient.ndim - 1)))
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from marslora.engine.flops import counted
+from marslora.engine.flops import count_flops
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-7}
 HALF_TOLERANCE = 5e-2
@@ -29,7 +29,7 @@ _DOES_NOT_FIT = (RuntimeError, ValueError, IndexError, TypeError)
 
 @dataclass
 class FrozenTower:
-    """What is remembered of one frozen module. Within `standing_for` its calls come here."""
+    """What is remembered of one frozen module. Within `replace_forward` its calls come here."""
 
     max_bytes: int
     """Features beyond this are computed each time they are needed."""
@@ -45,7 +45,7 @@ class FrozenTower:
     _item_flops: dict[Any, float] = field(default_factory=dict)
 
     @contextlib.contextmanager
-    def standing_for(self, module: nn.Module, members: int) -> Iterator[None]:
+    def replace_forward(self, module: nn.Module, members: int) -> Iterator[None]:
         """Within it, calls of ``module`` with a batch of ``members`` equal chunks are answered here."""
         original = module.forward
 
@@ -63,7 +63,7 @@ class FrozenTower:
         finally:
             del module.forward
 
-    def learn_use(self, loss: Callable[[], Tensor]) -> None:
+    def find_used_outputs(self, loss: Callable[[], Tensor]) -> None:
         """Find out which outputs ``loss``, that runs the model, depends on; only these are remembered."""
         if self._used is not None:
             return
@@ -96,10 +96,10 @@ class FrozenTower:
             return self._try_plans(run, flat, once, members)
         if self.plan == "once":
             leaves, spec = run(once)
-            return _repeated(leaves, members), spec
+            return _repeat(leaves, members), spec
         if self.plan == "items":
             with contextlib.suppress(*_DOES_NOT_FIT):
-                return self._from_items(run, once, members)
+                return self._run_items(run, once, members)
         return run(flat)
 
     def _try_plans(self, run: Callable[[Leaves], Output], flat: Leaves, once: Leaves, members: int) -> Output:
@@ -108,26 +108,26 @@ class FrozenTower:
         Whether once is enough for all members shows only where there are several.
         """
         plain = run(flat)
-        if len(_items(once)) > 1 and self._gives(plain, lambda: self._from_items(run, once, members)):
+        if len(_split_items(once)) > 1 and self._agrees(plain, lambda: self._run_items(run, once, members)):
             self.plan = "items"
             return plain
         self._forget()
         if members > 1:
-            same = self._gives(plain, lambda: (_repeated(run(once)[0], members), plain[1]))
+            same = self._agrees(plain, lambda: (_repeat(run(once)[0], members), plain[1]))
             self.plan = "once" if same else "plain"
         return plain
 
-    def _gives(self, plain: Output, attempt: Callable[[], Output]) -> bool:
+    def _agrees(self, plain: Output, attempt: Callable[[], Output]) -> bool:
         with contextlib.suppress(*_DOES_NOT_FIT):
-            return _equal(attempt()[0], plain[0], self._used)
+            return _outputs_agree(attempt()[0], plain[0], self._used)
         return False
 
-    def _from_items(self, run: Callable[[Leaves], Output], once: Leaves, members: int) -> Output:
-        found = [self._item(run, item) for item in _items(once)]
+    def _run_items(self, run: Callable[[Leaves], Output], once: Leaves, members: int) -> Output:
+        found = [self._run_item(run, item) for item in _split_items(once)]
         columns = zip(*(leaves for leaves, _ in found), strict=True)
-        return [self._joined(list(column), index, members) for index, column in enumerate(columns)], found[0][1]
+        return [self._join_outputs(list(column), index, members) for index, column in enumerate(columns)], found[0][1]
 
-    def _item(self, run: Callable[[Leaves], Output], item: Leaves) -> Output:
+    def _run_item(self, run: Callable[[Leaves], Output], item: Leaves) -> Output:
         key = _key(item)
         if key in self._features:
             return self._features[key]
@@ -135,16 +135,16 @@ class FrozenTower:
         if shapes in self._item_flops:
             leaves, spec = run(item)
         else:
-            (leaves, spec), self._item_flops[shapes] = counted(lambda: run(item))
+            (leaves, spec), self._item_flops[shapes] = count_flops(lambda: run(item))
         self.flops += self._item_flops[shapes]
-        kept = [self._kept(leaf, index) for index, leaf in enumerate(leaves)]
+        kept = [self._keep_output(leaf, index) for index, leaf in enumerate(leaves)]
         size = sum(leaf.untyped_storage().nbytes() for leaf in kept if isinstance(leaf, Tensor))
         if self.num_bytes + size <= self.max_bytes:
             self._features[key] = kept, spec
             self.num_bytes += size
         return kept, spec
 
-    def _kept(self, leaf: Any, index: int) -> Any:
+    def _keep_output(self, leaf: Any, index: int) -> Any:
         """An output as it is remembered: one that the model does not read keeps its shape alone."""
         if not isinstance(leaf, Tensor):
             return leaf
@@ -152,7 +152,7 @@ class FrozenTower:
             return leaf.clone()
         return leaf.new_zeros(()).expand(leaf.shape)
 
-    def _joined(self, column: Leaves, index: int, members: int) -> Any:
+    def _join_outputs(self, column: Leaves, index: int, members: int) -> Any:
         first = column[0]
         if not isinstance(first, Tensor) or first.ndim == 0:
             return first
@@ -173,11 +173,11 @@ def _first_chunk(leaf: Any, members: int) -> Any:
     return leaf
 
 
-def _repeated(leaves: Leaves, members: int) -> Leaves:
+def _repeat(leaves: Leaves, members: int) -> Leaves:
     return [torch.cat([leaf] * members) if isinstance(leaf, Tensor) and leaf.ndim else leaf for leaf in leaves]
 
 
-def _items(once: Leaves) -> list[Leaves]:
+def _split_items(once: Leaves) -> list[Leaves]:
     """The arguments of each row alone; of each image alone where patches of all images are laid end to end."""
     tensors = [leaf for leaf in once if isinstance(leaf, Tensor) and leaf.ndim]
     if not tensors:
@@ -186,10 +186,10 @@ def _items(once: Leaves) -> list[Leaves]:
     rows = main.shape[0]
     grid = next((t for t in tensors if _is_grid(t, rows)), None) if main.ndim == 2 else None
     if grid is None:
-        return [[_cut(leaf, rows, slice(row, row + 1)) for leaf in once] for row in range(rows)]
+        return [[_slice_rows(leaf, rows, slice(row, row + 1)) for leaf in once] for row in range(rows)]
     bounds = [0, *grid.prod(-1).cumsum(0).tolist()]
     return [
-        [_cut(_cut(leaf, rows, slice(low, high)), len(grid), slice(image, image + 1)) for leaf in once]
+        [_slice_rows(_slice_rows(leaf, rows, slice(low, high)), len(grid), slice(image, image + 1)) for leaf in once]
         for image, (low, high) in enumerate(itertools.pairwise(bounds))
     ]
 
@@ -199,7 +199,7 @@ def _is_grid(tensor: Tensor, rows: int) -> bool:
     return not tensor.is_floating_point() and tensor.ndim == 2 and int(tensor.prod(-1).sum()) == rows
 
 
-def _cut(leaf: Any, rows: int, part: slice) -> Any:
+def _slice_rows(leaf: Any, rows: int, part: slice) -> Any:
     return leaf[part] if isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] == rows else leaf
 
 
@@ -214,14 +214,14 @@ def _key(item: Leaves) -> bytes:
     return hashed.digest()
 
 
-def _equal(ours: Leaves, plain: Leaves, used: tuple[bool, ...] | None) -> bool:
+def _outputs_agree(ours: Leaves, plain: Leaves, used: tuple[bool, ...] | None) -> bool:
     """Whether two runs gave the same up to rounding, in the outputs that are read."""
     used = used or (True,) * len(plain)
     pairs = zip(ours, plain, used, strict=True)
-    return all(_equal_leaf(a, b) for a, b, is_used in pairs if is_used)
+    return all(_leaves_agree(a, b) for a, b, is_used in pairs if is_used)
 
 
-def _equal_leaf(a: Any, b: Any) -> bool:
+def _leaves_agree(a: Any, b: Any) -> bool:
     if not isinstance(a, Tensor) or not isinstance(b, Tensor):
         return type(a) is type(b)
     if a.shape != b.shape:

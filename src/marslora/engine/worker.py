@@ -16,10 +16,10 @@ from marslora.data.rows import Rows, load_rows
 from marslora.engine import memory, run_state
 from marslora.engine.check import keeps_members_apart
 from marslora.engine.cost import CostMeter
-from marslora.engine.flops import counted
+from marslora.engine.flops import count_flops
 from marslora.engine.loop import PackLoop
 from marslora.engine.pack import Base
-from marslora.engine.prepare import parts_of
+from marslora.engine.prepare import probe_parts
 from marslora.engine.run_state import RunState
 from marslora.engine.speedups import Speedups
 from marslora.models import loading
@@ -48,7 +48,7 @@ def _run(spec: PackSpec, emit: Emit) -> None:
     meter = CostMeter()
     root = Path(spec.checkpoint_folder)
     recover_checkpoints(root, [member.id for member in spec.members])
-    members = [run_state.read(root, member) for member in spec.members]
+    members = [run_state.read_state(root, member) for member in spec.members]
     for member in members:
         _check_continues(member, spec.training.batch_size)
     for member in members:
@@ -78,27 +78,27 @@ def _loop(
     spec: PackSpec, loaded: loading.LoadedModel, members: list[RunState], emit: Emit, meter: CostMeter
 ) -> PackLoop:
     rows = load_rows(spec.data, loaded.processor, spec.cache_folder, splits=("train", "validation"))
-    info = parts_of(spec.model, loaded, rows, spec.cache_folder)
+    info = probe_parts(spec.model, loaded, rows, spec.cache_folder)
     for part in {part for member in spec.members for part in member.allocation.active}:
         info.part(part)
     base = Base(loaded.model, info, spec.training, loaded.device, loaded.dtype, AnswerHead(loaded.model))
-    levers = Speedups.of(base, int(TOWER_SHARE * memory.free_bytes(base.device)))
+    speedups = Speedups.of(base, int(TOWER_SHARE * memory.free_bytes(base.device)))
     first = base.batch(_first_batch(spec, rows))
     running = tuple(member.spec for member in members if member.is_running)
 
     def try_out() -> int:
-        levers.learn(base, first)
-        return _largest_pack(spec, base, levers, running, first)
+        speedups.find_used_outputs(base, first)
+        return _largest_pack(spec, base, speedups, running, first)
 
-    largest, flops = counted(try_out)
+    largest, flops = count_flops(try_out)
     meter.add_flops(flops)
-    return PackLoop(spec, base, rows, levers, emit, members, largest, meter)
+    return PackLoop(spec, base, rows, speedups, emit, members, largest, meter)
 
 
-def _largest_pack(spec: PackSpec, base: Base, levers: Speedups, running: tuple[MemberSpec, ...], first: Batch) -> int:
+def _largest_pack(spec: PackSpec, base: Base, speedups: Speedups, running: tuple[MemberSpec, ...], first: Batch) -> int:
     if len(running) == 1 or not keeps_members_apart(base, running, first):
         return 1
-    with levers.standing_for(base, 1, base.modules(running)):
+    with speedups.apply(base, 1, base.modules(running)):
         return memory.largest_pack(base, running, first, spec.max_bytes)
 
 

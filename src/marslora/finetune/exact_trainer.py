@@ -12,7 +12,7 @@ from transformers import Trainer
 
 from marslora.core.errors import ConfigError
 from marslora.finetune.trainer import FinalTrainer
-from marslora.optim import AbstractRecursion, looking_back
+from marslora.optim import AbstractRecursion, as_two_point
 
 
 class TwoPoints(Trainer):  # type: ignore[misc]
@@ -31,7 +31,7 @@ class TwoPoints(Trainer):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        look = looking_back(self.optimizer)
+        look = as_two_point(self.optimizer)
         if look is None:
             raise ConfigError(
                 "TwoPoints needs `optimizers=(optimizer, schedule)` with an optimizer of `marslora.optim` that is "

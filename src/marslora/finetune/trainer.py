@@ -19,7 +19,7 @@ from marslora.core.errors import TrainingError
 from marslora.core.spec import FinalSpec, ModelSpec
 from marslora.finetune.loss import AnswerLoss, mean_of_step
 from marslora.methods import AbstractChange
-from marslora.models.loading import LoadedModel, device_of
+from marslora.models.loading import LoadedModel, resolve_device
 
 NUM_LOGS, NUM_CHECKPOINTS = 50, 20
 STATE = "adapter_state.safetensors"
@@ -154,7 +154,7 @@ def launched_processes() -> tuple[int, int]:
 def local_model(model: ModelSpec) -> ModelSpec:
     """The model spec for this process: under torchrun, with CUDA, on the process's own device."""
     local_rank, num_processes = launched_processes()
-    device = device_of(model.device)
+    device = resolve_device(model.device)
     if num_processes == 1 or device.type != "cuda":
         return model
     return model.model_copy(update={"device": f"cuda:{local_rank}"})

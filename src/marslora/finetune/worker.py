@@ -33,7 +33,7 @@ from marslora.finetune.trackers import check_trackers
 from marslora.finetune.trainer import FinalTrainer, launched_processes, local_model, training_arguments
 from marslora.methods import AbstractChange
 from marslora.models.loading import LoadedModel, load
-from marslora.optim import AbstractOptimizer, looking_back
+from marslora.optim import AbstractOptimizer, as_two_point
 
 Emit = Callable[[Event], None]
 
@@ -161,7 +161,7 @@ class _FinalRun:
                 log_file=Path(spec.output_folder) / GRADIENTS,
             )
         else:
-            kind = FinalTrainer if looking_back(self.optimizer) is None else ExactTrainer
+            kind = FinalTrainer if as_two_point(self.optimizer) is None else ExactTrainer
             trainer = kind(**common, collate=collate)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(MethodSteps(self.change, self.optimizer))
@@ -242,7 +242,7 @@ class _FinalRun:
 
 def _check_two_points(spec: FinalSpec, change: AbstractChange, optimizer: AbstractOptimizer) -> None:
     """`ConfigError` where exact steps meet a run whose gradient is no gradient of one function of the parameters."""
-    if looking_back(optimizer) is None:
+    if as_two_point(optimizer) is None:
         return
     found = f"{len(spec.training.objectives)} objectives" if spec.training.objectives else ""
     if type(change).before_step is not AbstractChange.before_step:

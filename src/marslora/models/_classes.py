@@ -12,13 +12,13 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from marslora.core.errors import ModelError
-from marslora.models.folders import folder_of
+from marslora.models.folders import resolve_path
 
 
-def config_of(path: str, trust_remote_code: bool = False) -> PreTrainedConfig:
+def read_config(path: str, trust_remote_code: bool = False) -> PreTrainedConfig:
     """The configuration in ``path``; `ModelError` where there is none that `transformers` knows."""
     try:
-        return AutoConfig.from_pretrained(folder_of(path), trust_remote_code=trust_remote_code)
+        return AutoConfig.from_pretrained(resolve_path(path), trust_remote_code=trust_remote_code)
     except ModelError:
         raise
     except Exception as error:  # a wrong field raises what its own validator chose
@@ -28,10 +28,10 @@ def config_of(path: str, trust_remote_code: bool = False) -> PreTrainedConfig:
         ) from None
 
 
-def class_of(config: PreTrainedConfig, path: str) -> type[PreTrainedModel]:
+def find_model_class(config: PreTrainedConfig, path: str) -> type[PreTrainedModel]:
     """The multimodal class of a configuration; `ModelError` for one that only reads text."""
     found = _mapped_class(config) or _named_class(config)
-    if found is None or modalities_of(found) <= {"text"}:
+    if found is None or list_modalities(found) <= {"text"}:
         raise ModelError(
             f"`{path}` ({config.model_type}) is not multimodal: its model reads text only. "
             "Name a model that takes pictures or sound, e.g. a LLaVA, Qwen-VL or Qwen-Audio model."
@@ -39,7 +39,7 @@ def class_of(config: PreTrainedConfig, path: str) -> type[PreTrainedModel]:
     return found
 
 
-def modalities_of(model: Any) -> set[str]:
+def list_modalities(model: Any) -> set[str]:
     """What a model (or its class) declares to read, e.g. ``{"image", "text"}``."""
     declared = model.input_modalities
     return {declared} if isinstance(declared, str) else set(declared or ())

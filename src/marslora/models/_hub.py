@@ -18,7 +18,7 @@ _checked: dict[str, tuple[float, str]] = {}
 """By address of a hub: when it was asked last, and why it could not be reached (empty: it could)."""
 
 
-def hub_name(name: str) -> str:
+def resolve_hub_name(name: str) -> str:
     """What `from_pretrained` takes for a name: the name itself, or its folder in the cache where there is no network.
 
     Raises `ModelError` for what cannot be a name, and for one that is not in the cache while the hub cannot be reached:

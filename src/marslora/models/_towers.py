@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from marslora.models import overrides
-from marslora.models._classes import modalities_of
+from marslora.models._classes import list_modalities
 
 PROJECTOR = re.compile(
     r"(^|\.)(multi_modal_projector|mm_projector|modality_projection|connector|projector|aligner"
@@ -29,7 +29,7 @@ TOWER_END = re.compile(r"\.proj\d?")
 MODALITIES = {"vision": ("image", "video"), "audio": ("audio",)}
 
 
-def inside(name: str, path: str) -> bool:
+def is_inside(name: str, path: str) -> bool:
     """Is the module or parameter ``name`` at or below ``path``?"""
     return not path or name == path or name.startswith(path + ".")
 
@@ -46,21 +46,21 @@ class Layout:
 
     def part_of(self, name: str) -> str | None:
         """The part of a linear or parameter, None where it has none."""
-        if (self.head is not None and inside(name, self.head)) or "lm_head" in name.split("."):
+        if (self.head is not None and is_inside(name, self.head)) or "lm_head" in name.split("."):
             return None
         if GENERATOR.search(name):
             return None
         for part, paths in self.named.items():
-            if any(inside(name, path) for path in paths):
+            if any(is_inside(name, path) for path in paths):
                 return part
         for part, paths in self.towers.items():
             for path in paths:
-                if inside(name, path):
+                if is_inside(name, path):
                     rest = name[len(path) :]
                     return "projector" if PROJECTOR.search(rest) or TOWER_END.fullmatch(rest) else part
         if PROJECTOR.search(name):
             return "projector"
-        return "language" if inside(name, self.decoder) else None
+        return "language" if is_inside(name, self.decoder) else None
 
     def paths(self, part: str) -> tuple[str, ...]:
         """The module paths under which ``part`` lives; a path may hold another part's inside it."""
@@ -92,16 +92,16 @@ def find_layout(model: Any) -> Layout:
 
 def _towers(model: Any, root: Any, part: str, names: dict[nn.Module, str]) -> tuple[str, ...]:
     wanted = set(MODALITIES[part])
-    if not wanted & modalities_of(root):
+    if not wanted & list_modalities(root):
         return ()
     found: list[str] = []
     encoder = root.get_encoder(modality=MODALITIES[part][0])
     if isinstance(encoder, nn.Module) and encoder is not root and encoder is not root.base_model:
         found.append(names[encoder])
     for name, module in model.named_modules():
-        if not name or not isinstance(module, PreTrainedModel) or any(inside(name, path) for path in found):
+        if not name or not isinstance(module, PreTrainedModel) or any(is_inside(name, path) for path in found):
             continue
-        declared = modalities_of(module)
+        declared = list_modalities(module)
         if declared and declared <= wanted:
             found.append(name)
     decoder = names.get(root.get_decoder(), "")
@@ -110,14 +110,14 @@ def _towers(model: Any, root: Any, part: str, names: dict[nn.Module, str]) -> tu
 
 def _is_something_else(name: str, decoder: str) -> bool:
     """A projector that is a model of its own, a generator, or a wrapper that holds the language model too."""
-    return bool(PROJECTOR.search(name) or GENERATOR.search(name)) or inside(decoder, name)
+    return bool(PROJECTOR.search(name) or GENERATOR.search(name)) or is_inside(decoder, name)
 
 
 def _projectors(model: nn.Module, layout: Layout) -> tuple[str, ...]:
     """The topmost modules that belong to the projector."""
     found: list[str] = []
     for name, _ in model.named_modules():
-        if name and layout.part_of(name) == "projector" and not any(inside(name, top) for top in found):
+        if name and layout.part_of(name) == "projector" and not any(is_inside(name, top) for top in found):
             found.append(name)
     return tuple(found)
 

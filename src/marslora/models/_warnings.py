@@ -13,7 +13,7 @@ IGNORED = -100
 _INPUTS = {"image": ("pixel_values", "image_pixel_values"), "audio": ("input_features", "audio_input_features")}
 
 
-def about_batch(model: Any, batch: Mapping[str, Tensor], loss: Tensor) -> Iterator[str]:
+def check_batch(model: Any, batch: Mapping[str, Tensor], loss: Tensor) -> Iterator[str]:
     """Labels that teach nothing, a loss that is no number or has no gradient, pictures that no token stands for."""
     labels = batch.get("labels")
     silent = 0 if labels is None else int((labels == IGNORED).all(-1).sum())
@@ -36,7 +36,7 @@ def about_batch(model: Any, batch: Mapping[str, Tensor], loss: Tensor) -> Iterat
             )
 
 
-def about_recomputation(model: nn.Module, batch: Mapping[str, Tensor]) -> Iterator[str]:
+def check_recomputation(model: nn.Module, batch: Mapping[str, Tensor]) -> Iterator[str]:
     """Layers whose activations are recomputed in the reentrant way, where nothing before them needs a gradient.
 
     Reentrant checkpointing gives an output a gradient only if a positional input has one; of a frozen model's first
@@ -76,7 +76,7 @@ def _is_reentrant(module: nn.Module) -> bool:
     return bool(settings.get("use_reentrant", True))
 
 
-def perhaps_cut(model: Any, batch: Mapping[str, Tensor]) -> str:
+def explain_truncation(model: Any, batch: Mapping[str, Tensor]) -> str:
     """A likely reason why a batch cannot be run: too few tokens are left for its pictures. Empty if it has none."""
     for kind, token_id in _placeholders(model, batch):
         counts = (batch["input_ids"] == token_id).sum(-1).tolist()

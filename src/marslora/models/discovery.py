@@ -16,7 +16,7 @@ from torch import nn
 from marslora.core.errors import ConfigError, ModelError
 from marslora.core.parts import LinearInfo, ModelInfo, PartInfo
 from marslora.models import _linears
-from marslora.models._classes import modalities_of
+from marslora.models._classes import list_modalities
 from marslora.models._linears import EXPERTS
 from marslora.models._towers import MODALITIES, Layout, find_layout
 
@@ -52,7 +52,7 @@ def discover(model: nn.Module, targets: str | None = None, *, experts: bool = Fa
     parts = _parts(model, layout, linears)
     return ModelInfo(
         architecture=type(model).__name__,
-        modalities=tuple(sorted(modalities_of(model))),
+        modalities=tuple(sorted(list_modalities(model))),
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         parts=parts,
         unlabelled=tuple(unlabelled),
@@ -93,7 +93,7 @@ def _nothing(model: Any, targets: str | None) -> str:
 def _warnings(
     model: Any, layout: Layout, parts: tuple[PartInfo, ...], targets: str | None, experts: bool
 ) -> Iterator[str]:
-    declared = modalities_of(model)
+    declared = list_modalities(model)
     for tower, modalities in MODALITIES.items():
         read = [modality for modality in modalities if modality in declared]
         if read and not layout.paths(tower):

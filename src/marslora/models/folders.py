@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from marslora.core.errors import ModelError
-from marslora.models._hub import hub_name
+from marslora.models._hub import resolve_hub_name
 
 MEMORY = "memory:"
 """What the path of a model in memory begins with."""
 
 
-def check_place(path: str) -> None:
+def check_model_path(path: str) -> None:
     """`ModelError` where no model can be loaded from ``path``: said before the slow imports that loading needs."""
     if not path.startswith(MEMORY):
-        folder_of(path)
+        resolve_path(path)
 
 
-def folder_of(path: str) -> str:
+def resolve_path(path: str) -> str:
     """``path`` if `from_pretrained` has a chance with it; `ModelError` for a folder that is missing or holds no model.
 
     A name of one or two words (``llava`` or ``owner/llava``) that is no folder here is taken for a hub name, and
@@ -32,7 +32,7 @@ def folder_of(path: str) -> str:
     in_a_folder_here = "/" in path and folder.parent.is_dir()
     if in_a_folder_here or path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise ModelError(f"Model folder `{path}` does not exist. Name a folder with a config.json, or a hub name.")
-    return hub_name(path)
+    return resolve_hub_name(path)
 
 
 def _check_folder(folder: Path) -> None:

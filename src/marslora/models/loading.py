@@ -20,13 +20,13 @@ from marslora.core.errors import ConfigError, ModelError
 from marslora.core.packs import WORKER
 from marslora.core.parts import ModelInfo
 from marslora.core.spec import ModelSpec
-from marslora.models._classes import class_of, config_of, first_line, modalities_of
+from marslora.models._classes import find_model_class, first_line, list_modalities, read_config
 from marslora.models.discovery import discover
-from marslora.models.folders import MEMORY, folder_of
+from marslora.models.folders import MEMORY, resolve_path
 
 _KEPT = 2
 _loaded: OrderedDict[str, LoadedModel] = OrderedDict()
-_held: dict[str, tuple[nn.Module, Any]] = {}
+_registered: dict[str, tuple[nn.Module, Any]] = {}
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class LoadedModel:
     dtype: torch.dtype
 
 
-def hold(name: str, model: nn.Module, processor: Any) -> str:
+def register_model(name: str, model: nn.Module, processor: Any) -> str:
     """Keep objects that are in memory under ``name``; the returned ``memory:NAME`` is a model path in this process."""
-    _held[name] = (model, processor)
+    _registered[name] = (model, processor)
     return MEMORY + name
 
 
-def fingerprint(model: nn.Module) -> str:
+def fingerprint_model(model: nn.Module) -> str:
     """16 hex digits that tell models in memory apart: names, shapes, and the first numbers of every parameter."""
     found = hashlib.sha256()
     for name, parameter in model.named_parameters():
@@ -62,7 +62,7 @@ def load(spec: ModelSpec) -> LoadedModel:
     processor, and a processor that needs a package which is not installed.
     """
     if spec.path.startswith(MEMORY):
-        return _load_held(spec)
+        return _load_registered(spec)
     key = _cache_key(spec)
     if key not in _loaded:
         _loaded[key] = _load_folder(spec)
@@ -75,23 +75,23 @@ def load(spec: ModelSpec) -> LoadedModel:
 def describe(spec: ModelSpec) -> ModelInfo:
     """The parts of ``spec``'s model from its configuration alone: no weights are read, nothing is allocated."""
     if spec.path.startswith(MEMORY):
-        return discover(_held_objects(spec.path)[0], targets=spec.targets, experts=spec.experts)
+        return discover(_find_registered(spec.path)[0], targets=spec.targets, experts=spec.experts)
     return discover(skeleton(spec), targets=spec.targets, experts=spec.experts)
 
 
 def skeleton(spec: ModelSpec) -> PreTrainedModel:
     """The model of ``spec`` on the meta device: all its modules, none of its weights."""
-    config = config_of(spec.path, spec.trust_remote_code)
+    config = read_config(spec.path, spec.trust_remote_code)
     with torch.device("meta"):
-        return class_of(config, spec.path)(config)
+        return find_model_class(config, spec.path)(config)
 
 
 def load_processor(spec: ModelSpec) -> Any:
     """The processor of ``spec`` alone."""
     if spec.path.startswith(MEMORY):
-        return _held_objects(spec.path)[1]
+        return _find_registered(spec.path)[1]
     try:
-        processor = AutoProcessor.from_pretrained(folder_of(spec.path), trust_remote_code=spec.trust_remote_code)
+        processor = AutoProcessor.from_pretrained(resolve_path(spec.path), trust_remote_code=spec.trust_remote_code)
     except ImportError as error:
         raise ModelError(_missing_package(spec.path, error)) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -106,7 +106,7 @@ def load_processor(spec: ModelSpec) -> Any:
 _PROCESSOR_HELP = "Save it beside the model: AutoProcessor.from_pretrained(ORIGINAL).save_pretrained(FOLDER)."
 
 
-def device_of(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
     """The device called ``name``; ``auto`` is CUDA where there is one; workers take turns with the CUDA devices.
 
     Raises `ConfigError` for a device that is not there.
@@ -136,7 +136,7 @@ def _named_device(name: str) -> torch.device:
     return device
 
 
-def dtype_of(name: str, device: torch.device) -> torch.dtype:
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     """The dtype called ``name``; ``auto`` is bfloat16 on a CUDA device that has it in hardware, else float32."""
     if name == "auto":
         fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -146,14 +146,14 @@ def dtype_of(name: str, device: torch.device) -> torch.dtype:
 
 
 def _load_folder(spec: ModelSpec) -> LoadedModel:
-    device = device_of(spec.device)
-    dtype = dtype_of(spec.dtype, device)
-    config = config_of(spec.path, spec.trust_remote_code)
-    model_class = class_of(config, spec.path)
+    device = resolve_device(spec.device)
+    dtype = resolve_dtype(spec.dtype, device)
+    config = read_config(spec.path, spec.trust_remote_code)
+    model_class = find_model_class(config, spec.path)
     processor = load_processor(spec)
     disable_progress_bar()  # a study shows its own
     try:
-        model = model_class.from_pretrained(folder_of(spec.path), config=config, dtype=dtype)
+        model = model_class.from_pretrained(resolve_path(spec.path), config=config, dtype=dtype)
     except ImportError as error:
         raise ModelError(_missing_package(spec.path, error)) from None
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -161,23 +161,26 @@ def _load_folder(spec: ModelSpec) -> LoadedModel:
     return LoadedModel(_frozen(model).to(device), processor, device, dtype)
 
 
-def _load_held(spec: ModelSpec) -> LoadedModel:
-    model, processor = _held_objects(spec.path)
-    if modalities_of(model) <= {"text"}:
+def _load_registered(spec: ModelSpec) -> LoadedModel:
+    model, processor = _find_registered(spec.path)
+    if list_modalities(model) <= {"text"}:
         raise ModelError(f"`{spec.path}` ({type(model).__name__}) is not multimodal: it reads text only.")
     if spec.device != "auto":
-        model.to(device_of(spec.device))
+        model.to(resolve_device(spec.device))
     if spec.dtype != "auto":
         model.to(getattr(torch, spec.dtype))
     first = next(model.parameters())
     return LoadedModel(_frozen(model), processor, first.device, first.dtype)
 
 
-def _held_objects(path: str) -> tuple[Any, Any]:
+def _find_registered(path: str) -> tuple[Any, Any]:
     name = path.removeprefix(MEMORY)
-    if name not in _held:
-        raise ModelError(f"This process holds no model called `{name}` (it holds {sorted(_held)}). Call `hold` first.")
-    return _held[name]
+    if name not in _registered:
+        raise ModelError(
+            f"No model is registered as `{name}` in this process; registered are {sorted(_registered)}. "
+            "Call `marslora.models.loading.register_model` first."
+        )
+    return _registered[name]
 
 
 def _frozen(model: Any) -> Any:

@@ -51,9 +51,9 @@ def probe(model: nn.Module, batch: Mapping[str, Tensor], info: ModelInfo) -> Mod
     raw = {part.name: _parameters(model, part) for part in info.parts if not part.linears}
     raw |= {name: [model.get_parameter(name)] for name in stacked}
     frozen = {part.name: not any(p.requires_grad for p in _parameters(model, part)) for part in info.parts}
-    with _eval_mode(model):
-        reentrant = list(_warnings.about_recomputation(model, batch))
-        with _watched(model, seen) as probes, _wanting_gradients(raw) as bare, torch.enable_grad():
+    with _use_eval_mode(model):
+        reentrant = list(_warnings.check_recomputation(model, batch))
+        with _watch_linears(model, seen) as probes, _require_gradients(raw) as bare, torch.enable_grad():
             loss = _loss(model, batch)
             gradients = torch.autograd.grad(loss, [*probes, *bare], allow_unused=True) if loss.requires_grad else ()
     norms = _norms(raw, gradients[len(probes) :])
@@ -61,10 +61,10 @@ def probe(model: nn.Module, batch: Mapping[str, Tensor], info: ModelInfo) -> Mod
         square = norms.pop(name)["gradient_norm"] ** 2
         seen[name] = _Seen(num_calls=1, reached=square > 0, squared_norm=square)
     parts = tuple(
-        _judged(part, seen).model_copy(update={"frozen": frozen[part.name]} | norms.get(part.name, {}))
+        _mark_dead(part, seen).model_copy(update={"frozen": frozen[part.name]} | norms.get(part.name, {}))
         for part in info.parts
     )
-    warnings = [*_warnings.about_batch(model, batch, loss), *reentrant, *_about_parts(parts, seen)]
+    warnings = [*_warnings.check_batch(model, batch, loss), *reentrant, *_check_parts(parts, seen)]
     return info.model_copy(update={"parts": parts, "warnings": (*info.warnings, *warnings)})
 
 
@@ -73,7 +73,7 @@ def _parameters(model: nn.Module, part: PartInfo) -> list[nn.Parameter]:
 
 
 @contextmanager
-def _wanting_gradients(raw: _Raw) -> Iterator[list[nn.Parameter]]:
+def _require_gradients(raw: _Raw) -> Iterator[list[nn.Parameter]]:
     """Within it the parameters take gradients, since there is no layer whose output could tell."""
     parameters = [parameter for found in raw.values() for parameter in found]
     before = [parameter.requires_grad for parameter in parameters]
@@ -101,7 +101,7 @@ def _loss(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     try:
         loss: Tensor | None = model(**batch).loss
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        cut = _warnings.perhaps_cut(model, batch)
+        cut = _warnings.explain_truncation(model, batch)
         raise ModelError(
             f"{type(model).__name__} cannot run a batch of {sorted(batch)}: {first_line(error)}.{cut}"
         ) from None
@@ -111,12 +111,12 @@ def _loss(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
 
 
 @contextmanager
-def _watched(model: nn.Module, seen: dict[str, _Seen]) -> Iterator[list[Tensor]]:
+def _watch_linears(model: nn.Module, seen: dict[str, _Seen]) -> Iterator[list[Tensor]]:
     """Adds a zero that can take a gradient to every linear's output, so that a frozen base has gradients to show."""
     probes: list[Tensor] = []
     modules = dict(model.named_modules())
     handles = [
-        modules[name].register_forward_hook(_watcher(found, probes), with_kwargs=True)
+        modules[name].register_forward_hook(_make_watcher(found, probes), with_kwargs=True)
         for name, found in seen.items()
         if name in modules
     ]
@@ -127,7 +127,7 @@ def _watched(model: nn.Module, seen: dict[str, _Seen]) -> Iterator[list[Tensor]]
             handle.remove()
 
 
-def _watcher(found: _Seen, probes: list[Tensor]) -> Any:
+def _make_watcher(found: _Seen, probes: list[Tensor]) -> Any:
     def watch(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> Tensor:
         found.num_calls += 1
         if not torch.is_grad_enabled():
@@ -137,13 +137,13 @@ def _watcher(found: _Seen, probes: list[Tensor]) -> Any:
         probes.append(zero)
         watched = output + zero
         x = next(iter((*inputs, *named.values())))
-        watched.register_hook(_recorder(found, x.detach()))  # type: ignore[no-untyped-call]
+        watched.register_hook(_make_recorder(found, x.detach()))  # type: ignore[no-untyped-call]
         return watched
 
     return watch
 
 
-def _recorder(found: _Seen, x: Tensor) -> Any:
+def _make_recorder(found: _Seen, x: Tensor) -> Any:
     def record(gradient: Tensor) -> None:
         x_NI = x.reshape(-1, x.shape[-1]).float()
         dy_NO = gradient.reshape(-1, gradient.shape[-1]).float()
@@ -157,7 +157,7 @@ def _recorder(found: _Seen, x: Tensor) -> Any:
 
 
 @contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
+def _use_eval_mode(model: nn.Module) -> Iterator[None]:
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -167,7 +167,7 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _judged(part: PartInfo, seen: dict[str, _Seen]) -> PartInfo:
+def _mark_dead(part: PartInfo, seen: dict[str, _Seen]) -> PartInfo:
     linears = tuple(
         linear.model_copy(update={"dead": not seen[linear.name].reached and not _EXPERT.search(linear.name)})
         for linear in part.linears
@@ -176,7 +176,7 @@ def _judged(part: PartInfo, seen: dict[str, _Seen]) -> PartInfo:
     return part.model_copy(update={"linears": linears, "gradient_norm": norm})
 
 
-def _about_parts(parts: tuple[PartInfo, ...], seen: dict[str, _Seen]) -> Iterator[str]:
+def _check_parts(parts: tuple[PartInfo, ...], seen: dict[str, _Seen]) -> Iterator[str]:
     for part in parts:
         if not part.linears:
             continue
@@ -196,10 +196,10 @@ def _about_parts(parts: tuple[PartInfo, ...], seen: dict[str, _Seen]) -> Iterato
                 "gate. Its rank cannot be measured before that opens: load trained weights, or train the projector."
             )
         else:
-            yield from _about_linears(part, seen)
+            yield from _check_linears(part, seen)
 
 
-def _about_linears(part: PartInfo, seen: dict[str, _Seen]) -> Iterator[str]:
+def _check_linears(part: PartInfo, seen: dict[str, _Seen]) -> Iterator[str]:
     if dead := [linear for linear in part.linears if linear.dead]:
         yield f"{_count(dead)} of {part.name} get no gradient and are left alone: {_some(dead)}."
     if idle := [linear for linear in part.linears if not linear.dead and not seen[linear.name].reached]:

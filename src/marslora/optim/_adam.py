@@ -39,6 +39,6 @@ def adam_move(
     torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)
     roots = torch._foreach_sqrt(squares)
     start_NK = (1 - beta2**bucket.steps_NK).sqrt()
-    torch._foreach_div_(roots, bucket.spread(start_NK))
-    torch._foreach_add_(roots, bucket.spread(eps / start_NK) if early_eps else eps)
+    torch._foreach_div_(roots, bucket.foreach_values(start_NK))
+    torch._foreach_add_(roots, bucket.foreach_values(eps / start_NK) if early_eps else eps)
     bucket.move(list(torch._foreach_div(averages, roots)), 1 / (1 - beta1**bucket.steps_NK))

@@ -19,14 +19,14 @@ from marslora.core.errors import ConfigError
 from marslora.optim._describe import describe
 from marslora.optim._groups import FIELDS, active_members, check_group, num_members, rank_of
 from marslora.optim._stacks import (
+    as_stack,
+    foreach_values,
     member_values,
     read_rows,
-    spread,
-    stacked,
-    unpadded,
-    without_padding,
+    strip_padding,
     working_dtype,
     write_rows,
+    zero_padding,
 )
 
 
@@ -60,16 +60,16 @@ class Bucket:
         """True ranks of the rows; what lies beyond, in dimension ``rank_dim``, is zero everywhere."""
         return None if self.group["ranks"] is None else [self.group["ranks"][k] for k in self.members]
 
-    def spread(self, values: Tensor) -> Any:
+    def foreach_values(self, values: Tensor) -> Any:
         """(K,) or (N, K) values as ``torch._foreach_*`` takes them: a float if all are equal, else N tensors."""
-        return spread(values, self.params)
+        return foreach_values(values, self.params)
 
     def move(self, directions: list[Tensor], scale: Tensor | float = 1.0) -> None:
         """``x = x (1 - lr wd) - lr scale direction``; ``scale`` is (K,) or (N, K), ``directions`` are used up."""
         lr = self.lr
         if bool((decay := self.number("weight_decay")).any()):
-            torch._foreach_mul_(self.params, self.spread(1 - lr * decay))
-        size = self.spread(lr * scale)
+            torch._foreach_mul_(self.params, self.foreach_values(1 - lr * decay))
+        size = self.foreach_values(lr * scale)
         if isinstance(size, float):
             torch._foreach_sub_(self.params, directions, alpha=size)
         else:
@@ -93,7 +93,7 @@ class AbstractOptimizer(torch.optim.Optimizer, ABC):
     State is float32 for half-precision parameters, otherwise in their dtype. ``.grad`` is never written.
     """
 
-    looks_back = False
+    needs_two_points = False
     """Whether a step also needs gradients at the previous point: `step` with a closure, or ``previous_point``."""
 
     def __init__(self, params: Any, defaults: dict[str, Any]):
@@ -148,8 +148,8 @@ class AbstractOptimizer(torch.optim.Optimizer, ABC):
         for group in self.param_groups:
             members = active_members(group)
             params = [param for param in group["params"] if param.grad is not None and param.numel()]
-            for rule, alike in self._alike(params, group) if members else ():
-                self._step_alike(group, rule, alike, members)
+            for rule, alike in self._group_alike(params, group) if members else ():
+                self._step_group(group, rule, alike, members)
         return loss
 
     def member_state(self, param: Tensor, member: int = 0) -> dict[str, Tensor]:
@@ -169,7 +169,7 @@ class AbstractOptimizer(torch.optim.Optimizer, ABC):
         own = self._state_of(param, group)
         own["step"].view(-1)[member] = state["step"] if state else 0
         for name in self.buffers(param):
-            stacked(own[name], group["members"])[member].zero_()
+            as_stack(own[name], group["members"])[member].zero_()
             view = self._member_view(group, own[name], member)
             if state and (name not in state or view.shape != state[name].shape):
                 found = tuple(state[name].shape) if name in state else f"missing among {sorted(state)}"
@@ -201,8 +201,8 @@ class AbstractOptimizer(torch.optim.Optimizer, ABC):
         raise ConfigError(f"A parameter of shape {tuple(param.shape)} does not belong to this optimizer.")
 
     def _member_view(self, group: dict[str, Any], tensor: Tensor, member: int) -> Tensor:
-        row = stacked(tensor, group["members"])[member]
-        return without_padding(row, rank_of(group, member), group["rank_dim"])
+        row = as_stack(tensor, group["members"])[member]
+        return strip_padding(row, rank_of(group, member), group["rank_dim"])
 
     def _state_of(self, param: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
         """The parameter's state, of zeros at its first use."""
@@ -214,7 +214,7 @@ class AbstractOptimizer(torch.optim.Optimizer, ABC):
                 state[name] = torch.zeros_like(param, dtype=working_dtype(param))
         return state
 
-    def _alike(self, params: Iterable[Tensor], group: dict[str, Any]) -> list[tuple[str, list[Tensor]]]:
+    def _group_alike(self, params: Iterable[Tensor], group: dict[str, Any]) -> list[tuple[str, list[Tensor]]]:
         """Parameters of one rule, device and dtype, with their rule; `ConfigError` for what nothing can update."""
         found: dict[tuple[str, torch.device, torch.dtype], list[Tensor]] = {}
         for param in params:
@@ -223,7 +223,7 @@ class AbstractOptimizer(torch.optim.Optimizer, ABC):
             found.setdefault((self.rule(param, group), param.device, param.dtype), []).append(param)
         return [(rule, alike) for (rule, _, _), alike in found.items()]
 
-    def _step_alike(self, group: dict[str, Any], rule: str, owners: list[Tensor], members: list[int]) -> None:
+    def _step_group(self, group: dict[str, Any], rule: str, owners: list[Tensor], members: list[int]) -> None:
         """Bring the active rows of parameters of one device and dtype together, update them, write them back."""
         everyone = len(members) == num_members(group)
         rows = None if everyone else torch.tensor(members, device=owners[0].device)
@@ -234,11 +234,11 @@ class AbstractOptimizer(torch.optim.Optimizer, ABC):
         else:
             for step in steps:
                 step[members] += 1
-        views = [stacked(param.detach(), group["members"]) for param in owners]
+        views = [as_stack(param.detach(), group["members"]) for param in owners]
         buffers = {
-            name: [stacked(s[name], group["members"]) for s in states] for name in self.rule_buffers(rule, group)
+            name: [as_stack(s[name], group["members"]) for s in states] for name in self.rule_buffers(rule, group)
         }
-        grads = unpadded([param.grad for param in owners], group)
+        grads = zero_padding([param.grad for param in owners], group)
         dtype = working_dtype(owners[0])
         bucket = Bucket(
             group=group,

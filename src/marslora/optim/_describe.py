@@ -29,8 +29,8 @@ def describe(optimizer: AbstractOptimizer) -> str:
                     str(count),
                     f"{sum(param.numel() for param in params):,}",
                     str(len(optimizer.rule_buffers(rule, group))),
-                    _span(group["lr"], group, group["b_ratio"] if group["role"] == "B" else 1.0),
-                    _span(group["weight_decay"], group, 1.0),
+                    _format_range(group["lr"], group, group["b_ratio"] if group["role"] == "B" else 1.0),
+                    _format_range(group["weight_decay"], group, 1.0),
                     ", ".join(f"{times} of {shape}" for shape, times in shapes.most_common(3)),
                 )
             )
@@ -40,7 +40,7 @@ def describe(optimizer: AbstractOptimizer) -> str:
     )
 
 
-def _span(value: Any, group: dict[str, Any], factor: float) -> str:
+def _format_range(value: Any, group: dict[str, Any], factor: float) -> str:
     values = (member_values(value, num_members(group)) * factor).tolist()
     low, high = min(values), max(values)
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"

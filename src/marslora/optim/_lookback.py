@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from marslora.optim._groups import active_members
-from marslora.optim._stacks import stacked, unpadded
+from marslora.optim._stacks import as_stack, zero_padding
 
 Own = tuple[Tensor, dict[str, Any], dict[str, Tensor]]
 """A parameter, its group and its state with ``step``, ``last_point`` and (but where AdamW moves it) ``last_grad``."""
@@ -45,16 +45,16 @@ def look_back(own: Sequence[Own], others: Sequence[Tensor], *, start: bool) -> I
 
 @torch.no_grad()
 def _go_back(param: Tensor, group: dict[str, Any], state: dict[str, Tensor]) -> None:
-    row = stacked(param, group["members"])
+    row = as_stack(param, group["members"])
     stepped = (state["step"].view(-1) > 0).to(param.device).view(-1, *(1,) * (row.ndim - 1))
-    row.copy_(torch.where(stepped, stacked(state["last_point"], group["members"]), row))
+    row.copy_(torch.where(stepped, as_stack(state["last_point"], group["members"]), row))
 
 
 @torch.no_grad()
 def _keep_gradient(param: Tensor, group: dict[str, Any], state: dict[str, Tensor], *, start: bool) -> None:
-    last = stacked(state["last_grad"], group["members"])
+    last = as_stack(state["last_grad"], group["members"])
     rows = torch.tensor(active_members(group), device=param.device, dtype=torch.long)
     if start:
         last[rows] = 0
     if param.grad is not None:
-        last[rows] += unpadded([param.grad], group)[0][rows].to(last.dtype)
+        last[rows] += zero_padding([param.grad], group)[0][rows].to(last.dtype)

@@ -51,12 +51,12 @@ def _newton_schulz(matrix: Tensor, eps: float, steps: int, dtype: str | None) ->
     work = getattr(torch, dtype) if dtype else matrix.dtype
     if dtype is None and matrix.is_cuda and matrix.dtype == torch.float32:
         work = torch.bfloat16
-    y = _lying(matrix).to(work)
+    y = _lay_wide(matrix).to(work)
     y = y / (torch.linalg.vector_norm(y, dim=(-2, -1), keepdim=True) + eps)
     for _ in range(steps):
         gram = y @ y.mT
         y = A * y + (B * gram + C * gram @ gram) @ y
-    return _as_lay(y.to(matrix.dtype), matrix)
+    return _lay_back(y.to(matrix.dtype), matrix)
 
 
 def _is_thin(matrix: Tensor, dtype: str | None) -> bool:
@@ -94,31 +94,31 @@ def _inverse_root(gram: Tensor, cut: float) -> Tensor:
 def _through_gram(matrices: Sequence[Tensor], dtype: str | None, factor: Callable[[Tensor], Tensor]) -> list[Tensor]:
     """``factor(Y Y^T) @ Y`` of each matrix Y (laid on its long side); factors of one size are found in one batch."""
     out = list(matrices)
-    for indices in _alike([min(matrix.shape[-2:]) for matrix in matrices]):
+    for indices in _group_alike([min(matrix.shape[-2:]) for matrix in matrices]):
         stacks = _stacks(matrices, indices)
         wide = [stack.to(getattr(torch, dtype)) if dtype else stack for _, stack in stacks]
         factors = iter(factor(torch.cat([y @ y.mT for y in wide])).split_with_sizes([len(y) for y in wide]))
         for (members, stack), y, own in zip(stacks, wide, factors, strict=True):
             done = (own @ y).to(stack.dtype)
             for i, part in zip(members, done.chunk(len(members)), strict=True):
-                out[i] = _as_lay(part.view(_lying(matrices[i]).shape), matrices[i])
+                out[i] = _lay_back(part.view(_lay_wide(matrices[i]).shape), matrices[i])
     return out
 
 
 def _stacks(matrices: Sequence[Tensor], indices: list[int]) -> list[tuple[list[int], Tensor]]:
     """(b, short, long) stacks and the matrices that each is made of."""
-    flat = {i: _lying(matrices[i]).reshape(-1, *_lying(matrices[i]).shape[-2:]) for i in indices}
+    flat = {i: _lay_wide(matrices[i]).reshape(-1, *_lay_wide(matrices[i]).shape[-2:]) for i in indices}
     if not matrices[indices[0]].is_cuda:
         return [([i], flat[i]) for i in indices]
     found = []
-    for same in _alike([tuple(flat[i].shape) for i in indices]):
+    for same in _group_alike([tuple(flat[i].shape) for i in indices]):
         size = max(1, STACK_ELEMENTS // max(1, flat[indices[same[0]]].numel()))
         chunks = [[indices[j] for j in same[start : start + size]] for start in range(0, len(same), size)]
         found += [(chunk, torch.cat([flat[i] for i in chunk])) for chunk in chunks]
     return found
 
 
-def _alike(keys: Sequence[Hashable]) -> list[list[int]]:
+def _group_alike(keys: Sequence[Hashable]) -> list[list[int]]:
     """Positions with equal keys."""
     found: dict[Hashable, list[int]] = {}
     for index, key in enumerate(keys):
@@ -126,9 +126,9 @@ def _alike(keys: Sequence[Hashable]) -> list[list[int]]:
     return list(found.values())
 
 
-def _lying(matrix: Tensor) -> Tensor:
+def _lay_wide(matrix: Tensor) -> Tensor:
     return matrix.mT if matrix.shape[-2] > matrix.shape[-1] else matrix
 
 
-def _as_lay(done: Tensor, matrix: Tensor) -> Tensor:
+def _lay_back(done: Tensor, matrix: Tensor) -> Tensor:
     return done.mT if matrix.shape[-2] > matrix.shape[-1] else done

@@ -39,8 +39,8 @@ class AbstractNoiseAdapted(AbstractRouted):
         torch._foreach_addcmul_(variances, gaps, gaps, beta * (1 - beta))
         torch._foreach_lerp_(means, bucket.grads, 1 - beta)
         start_NK = 1 - beta**bucket.steps_NK
-        targets = list(torch._foreach_mul(means, bucket.spread(beta / (1 - beta) / start_NK)))
+        targets = list(torch._foreach_mul(means, bucket.foreach_values(beta / (1 - beta) / start_NK)))
         torch._foreach_add_(targets, bucket.grads)
-        noises = list(torch._foreach_div(variances, bucket.spread(start_NK)))
+        noises = list(torch._foreach_div(variances, bucket.foreach_values(start_NK)))
         torch._foreach_div_(targets, self.denominators(bucket, noises, targets))
         self.orthogonal_step(bucket, targets, bucket.group["ns_eps"])

@@ -24,7 +24,7 @@ from marslora.core.errors import ConfigError
 from marslora.optim._base import AbstractOptimizer, Bucket
 from marslora.optim._lookback import look_back
 from marslora.optim._routed import ADAMW, AbstractRouted, as_matrices
-from marslora.optim._stacks import spread
+from marslora.optim._stacks import foreach_values
 
 FirstStep = Literal["paper", "reference"]
 PAPER, REFERENCE = "paper", "reference"
@@ -54,7 +54,7 @@ class AbstractRecursion(AbstractRouted):
         """Move along P(momentum); both lists may be used up unless they are state."""
 
     @property
-    def looks_back(self) -> bool:  # type: ignore[override]
+    def needs_two_points(self) -> bool:  # type: ignore[override]
         """Whether some group is exact: a step needs a closure, or `previous_point` before it."""
         return any(group["exact"] for group in self.param_groups)
 
@@ -100,13 +100,13 @@ class AbstractRecursion(AbstractRouted):
         self._looked = True
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update; where the optimizer `looks_back`, ``closure`` (loss and backward) runs at both points."""
-        if self.looks_back and closure is not None:
+        """One update; where the optimizer `needs_two_points`, ``closure`` (loss and backward) runs at both points."""
+        if self.needs_two_points and closure is not None:
             self._looked = False
             with self.previous_point(), torch.enable_grad():
                 closure()
             self.zero_grad()
-        if self.looks_back and not self._looked:
+        if self.needs_two_points and not self._looked:
             raise ConfigError(
                 "An exact step needs a closure, or a backward inside `previous_point()` before it. For "
                 "Trainer there is `marslora.finetune.exact_trainer.TwoPoints`; or choose `exact=False`."
@@ -137,9 +137,9 @@ class AbstractRecursion(AbstractRouted):
         return eps * (1 - momentum_of(bucket)) if self.published_as_sum else eps
 
 
-def looking_back(optimizer: AbstractOptimizer | None) -> AbstractRecursion | None:
+def as_two_point(optimizer: AbstractOptimizer | None) -> AbstractRecursion | None:
     """The optimizer, where every step of it needs gradients at the previous point too; otherwise None."""
-    return optimizer if isinstance(optimizer, AbstractRecursion) and optimizer.looks_back else None
+    return optimizer if isinstance(optimizer, AbstractRecursion) and optimizer.needs_two_points else None
 
 
 def momentum_of(bucket: Bucket) -> float:
@@ -157,9 +157,9 @@ def _mixture(bucket: Bucket, beta: float, gamma_K: Tensor) -> tuple[list[Tensor]
     if bucket.group["first_step"] == PAPER and bool(first_NK.any()):
         # c = g instead of (1 + kappa) g at the first step is a running average that starts at -gamma/(1-gamma) g.
         start_NK = torch.where(first_NK, -gamma_K / (1 - gamma_K).clamp(min=1e-12), 0.0)
-        torch._foreach_add_(averages, torch._foreach_mul(bucket.grads, bucket.spread(start_NK)))
+        torch._foreach_add_(averages, torch._foreach_mul(bucket.grads, bucket.foreach_values(start_NK)))
     torch._foreach_lerp_(averages, bucket.grads, 1 - beta)
-    return list(torch._foreach_lerp(averages, bucket.grads, bucket.spread(gamma_K))), None
+    return list(torch._foreach_lerp(averages, bucket.grads, bucket.foreach_values(gamma_K))), None
 
 
 def _corrected(bucket: Bucket, beta: float, gamma_K: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -170,9 +170,9 @@ def _corrected(bucket: Bucket, beta: float, gamma_K: Tensor) -> tuple[list[Tenso
     if group["first_step"] == PAPER:
         kappa_NK = torch.where(first_NK, 0.0, kappa_NK)
     elif group["exact"]:
-        torch._foreach_mul_(lasts, bucket.spread((~first_NK).double()))
+        torch._foreach_mul_(lasts, bucket.foreach_values((~first_NK).double()))
     corrected = list(torch._foreach_sub(bucket.grads, lasts))
-    torch._foreach_mul_(corrected, bucket.spread(kappa_NK))
+    torch._foreach_mul_(corrected, bucket.foreach_values(kappa_NK))
     torch._foreach_add_(corrected, bucket.grads)
     if group["clip"] is not None:
         _clip(corrected, bucket)
@@ -186,7 +186,7 @@ def _clip(tensors: list[Tensor], bucket: Bucket) -> None:
     """Divide each member's matrix by ``max(1, norm / clip)``, without asking the device for the norm."""
     matrices = [as_matrices(tensor, bucket.group) for tensor in tensors]
     over = [torch.linalg.vector_norm(matrix, dim=(-2, -1)) for matrix in matrices]
-    torch._foreach_div_(over, spread(bucket.number("clip"), over))
+    torch._foreach_div_(over, foreach_values(bucket.number("clip"), over))
     torch._foreach_clamp_min_(over, 1.0)
     torch._foreach_div_(
         tensors, [o.view(o.shape + (1,) * (t.ndim - o.ndim)) for o, t in zip(over, tensors, strict=True)]

@@ -18,7 +18,7 @@ def working_dtype(param: Tensor) -> torch.dtype:
     return torch.float32 if param.dtype in HALF else param.dtype
 
 
-def stacked(tensor: Tensor, members: int | None) -> Tensor:
+def as_stack(tensor: Tensor, members: int | None) -> Tensor:
     """A view whose first dimension is the members: an ordinary tensor is a pack of one."""
     return tensor.unsqueeze(0) if members is None else tensor
 
@@ -31,7 +31,7 @@ def member_values(value: float | Tensor | Sequence[float], members: int) -> Tens
     return values_K.expand(members)
 
 
-def spread(values: Tensor, like: Sequence[Tensor]) -> float | list[float] | list[Tensor]:
+def foreach_values(values: Tensor, like: Sequence[Tensor]) -> float | list[float] | list[Tensor]:
     """(K,) or (N, K) float64 values as ``torch._foreach_*`` takes them for N stacked tensors.
 
     A number where all are equal, N numbers for ordinary parameters (the fast paths), otherwise N tensors that broadcast
@@ -58,9 +58,9 @@ def rank_mask(ranks: Sequence[int], like: Tensor, rank_dim: int) -> Tensor | Non
     return keep_KR.view(shape).to(like.device)
 
 
-def unpadded(grads: Sequence[Any], group: dict[str, Any]) -> list[Tensor]:
+def zero_padding(grads: Sequence[Any], group: dict[str, Any]) -> list[Tensor]:
     """Views of gradients, members first, with zeros in the padding (a copy only where there is any)."""
-    views = [stacked(grad, group["members"]) for grad in grads]
+    views = [as_stack(grad, group["members"]) for grad in grads]
     if group["ranks"] is None:
         return views
     masks: dict[tuple[int, ...], Tensor | None] = {}
@@ -70,7 +70,7 @@ def unpadded(grads: Sequence[Any], group: dict[str, Any]) -> list[Tensor]:
     return [view if (mask := masks[view.shape]) is None else torch.where(mask, view, 0.0) for view in views]
 
 
-def without_padding(row: Tensor, rank: int | None, rank_dim: int | None) -> Tensor:
+def strip_padding(row: Tensor, rank: int | None, rank_dim: int | None) -> Tensor:
     """A view of one member's tensor without its padding."""
     return row if rank is None or rank_dim is None else row.narrow(rank_dim, 0, rank)
 

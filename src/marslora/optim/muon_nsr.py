@@ -31,7 +31,7 @@ class MuonNSR(AbstractNoiseAdapted):
 
     def denominators(self, bucket: Bucket, noises: list[Tensor], targets: list[Tensor]) -> list[Tensor]:
         """``sqrt(t^2 + gamma v^ + eps)``."""
-        torch._foreach_mul_(noises, bucket.spread(bucket.number("gamma")))
+        torch._foreach_mul_(noises, bucket.foreach_values(bucket.number("gamma")))
         torch._foreach_addcmul_(noises, targets, targets)
         torch._foreach_add_(noises, bucket.group["eps"])
         return list(torch._foreach_sqrt(noises))

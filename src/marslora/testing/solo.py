@@ -26,7 +26,7 @@ from marslora.core.schedule import rate_factor
 from marslora.core.spec import MemberSpec
 from marslora.engine.pack import Base
 from marslora.models.answers import IGNORED, at_least_float32
-from marslora.optim import AbstractOptimizer, looking_back
+from marslora.optim import AbstractOptimizer, as_two_point
 
 ADAPTER = "default"
 """The name PEFT gives a model's only adapter."""
@@ -72,7 +72,7 @@ class Solo:
         )
 
     def _step(self, step: int, batches: Sequence[dict[str, Any]]) -> float:
-        look = looking_back(self.optimizer)
+        look = as_two_point(self.optimizer)
         self.clock.step = step
         if look is not None:
             with look.previous_point():

@@ -43,9 +43,9 @@ def test_what_cannot_be_probed_is_one_clear_error(world, tmp_path):  # noqa: F81
 
 
 def test_a_model_that_only_hears_needs_rows():
-    from marslora.models.loading import hold
+    from marslora.models.loading import register_model
     from tests.helpers.tiny_models import build
 
     model, _ = build("qwen2_audio")
     with pytest.raises(ConfigError, match="sees no pictures"):
-        marslora.inspect(model=hold("ears", model, None), probe=True)
+        marslora.inspect(model=register_model("ears", model, None), probe=True)

@@ -31,7 +31,7 @@ def close(first, second, tolerance=2e-4):
 def often(monkeypatch):
     """Checkpoints and news after every step."""
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(loop, "ADVANCE_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "PROGRESS_SECONDS", 0.0)
 
 
 def test_observations_come_at_the_scheduled_points(pack):
@@ -64,7 +64,7 @@ def test_what_is_tried_out_before_training_is_paid_for(pack, monkeypatch):
     from marslora.engine import worker
 
     costs = [go(pack(member("a", language=4, until=16), member("b", language=2, until=16), folder="x")).pack.cost]
-    monkeypatch.setattr(worker, "counted", lambda work: (work(), 0.0))
+    monkeypatch.setattr(worker, "count_flops", lambda work: (work(), 0.0))
     costs.append(go(pack(member("a", language=4, until=16), member("b", language=2, until=16), folder="y")).pack.cost)
     assert costs[0].flops > costs[1].flops > 0
 

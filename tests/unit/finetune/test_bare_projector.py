@@ -11,7 +11,7 @@ from peft import PeftModel
 from marslora.core.allocation import Allocation
 from marslora.core.spec import DataSpec, FinalSpec, ModelSpec, TrainingSpec
 from marslora.models.discovery import discover
-from marslora.models.loading import hold
+from marslora.models.loading import register_model
 from tests.helpers._tiny_vision import TEXT, VISION
 from tests.helpers.tiny_processors import gemma3_processor
 from tests.unit.finetune.test_continues_the_engine import ROUNDING, calibrate
@@ -33,7 +33,7 @@ def gemma():
     torch.manual_seed(0)
     model = transformers.Gemma3ForConditionalGeneration(config)
     torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight, std=0.1)
-    return model.eval(), hold("gemma3", model, processor)
+    return model.eval(), register_model("gemma3", model, processor)
 
 
 @pytest.fixture

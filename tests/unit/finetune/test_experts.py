@@ -13,7 +13,7 @@ from marslora.core.allocation import Allocation
 from marslora.core.errors import ConfigError
 from marslora.core.spec import DataSpec, FinalSpec, ModelSpec, StudySpec, TrainingSpec
 from marslora.models.discovery import discover
-from marslora.models.loading import hold
+from marslora.models.loading import register_model
 from tests.helpers._tiny_vision import TEXT, VISION
 from tests.helpers.tiny_processors import llava_processor
 from tests.unit.finetune.test_continues_the_engine import ROUNDING, calibrate
@@ -33,7 +33,7 @@ def mixture():
     )
     torch.manual_seed(0)
     model = transformers.LlavaForConditionalGeneration(config).eval()
-    return model, hold("mixture", model, processor)
+    return model, register_model("mixture", model, processor)
 
 
 def final_spec(mixture, folder):

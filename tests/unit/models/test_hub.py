@@ -116,7 +116,7 @@ def test_an_error_of_the_connection_is_told_on_one_line():
 @pytest.mark.usefixtures("no_hub")
 def test_without_a_network_a_cached_model_is_read_from_the_cache():
     folder = cached(json.dumps(build("llava")[0].config.to_dict()))
-    assert _hub.hub_name("tiny/llava") == folder
+    assert _hub.resolve_hub_name("tiny/llava") == folder
     found = loading.describe(ModelSpec(path="tiny/llava"))
     assert [part.name for part in found.parts] == ["vision", "projector", "language"]
 
@@ -125,19 +125,19 @@ def test_offline_by_wish_nobody_is_asked(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(_hub, "get_session", None)
     with pytest.raises(ModelError, match="HF_HUB_OFFLINE is set"):
-        _hub.hub_name("no-such/model")
+        _hub.resolve_hub_name("no-such/model")
 
 
 def test_what_cannot_be_a_name_is_not_sought():
     with pytest.raises(ModelError, match="nor a name on the hub"):
-        _hub.hub_name("my model!")
+        _hub.resolve_hub_name("my model!")
 
 
 def test_with_a_network_the_name_is_left_to_the_hub(hub, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", hub)
     cached("{}")
-    assert _hub.hub_name("tiny/llava") == "tiny/llava"
-    assert _hub.hub_name("no-such/model") == "no-such/model"
+    assert _hub.resolve_hub_name("tiny/llava") == "tiny/llava"
+    assert _hub.resolve_hub_name("no-such/model") == "no-such/model"
 
 
 def test_a_wrong_place_is_said_without_torch(tmp_path):

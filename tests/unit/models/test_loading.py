@@ -55,30 +55,30 @@ def test_the_asked_dtype_is_used(folder, dtype, expected):
 
 
 def test_auto_is_float32_on_the_cpu():
-    assert loading.dtype_of("auto", torch.device("cpu")) == torch.float32
+    assert loading.resolve_dtype("auto", torch.device("cpu")) == torch.float32
 
 
 def test_workers_take_the_devices_in_turn(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert loading.device_of("auto") == torch.device("cuda")
+    assert loading.resolve_device("auto") == torch.device("cuda")
     for worker, index in (("0", 0), ("1", 1), ("2", 0)):
         monkeypatch.setenv("MARSLORA_WORKER", worker)
-        assert loading.device_of("auto") == loading.device_of("cuda") == torch.device("cuda", index)
-    assert loading.device_of("cpu") == torch.device("cpu")
+        assert loading.resolve_device("auto") == loading.resolve_device("cuda") == torch.device("cuda", index)
+    assert loading.resolve_device("cpu") == torch.device("cpu")
 
 
 @pytest.mark.parametrize("name", ["nosuch", "cuda:99", "gpu"])
 def test_a_device_that_is_not_there_is_named(name):
     with pytest.raises(ConfigError, match=f"`device` '{name}' cannot be used: .*Name one that is there"):
-        loading.device_of(name)
+        loading.resolve_device(name)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_auto_is_bfloat16_on_a_device_that_has_it():
-    assert loading.device_of("auto").type == "cuda"
-    assert loading.dtype_of("auto", torch.device("cuda")) == torch.bfloat16
+    assert loading.resolve_device("auto").type == "cuda"
+    assert loading.resolve_dtype("auto", torch.device("cuda")) == torch.bfloat16
 
 
 def test_describe_needs_no_weights(folder, tmp_path):
@@ -88,17 +88,17 @@ def test_describe_needs_no_weights(folder, tmp_path):
 
 def test_models_in_memory_are_told_apart_by_their_weights():
     model, _ = build("llava")
-    before = loading.fingerprint(model)
-    assert loading.fingerprint(model) == before
+    before = loading.fingerprint_model(model)
+    assert loading.fingerprint_model(model) == before
     with torch.no_grad():
         next(model.parameters()).view(-1)[0] += 1
-    assert loading.fingerprint(model) != before
+    assert loading.fingerprint_model(model) != before
 
 
 def test_objects_in_memory_are_named_and_loaded():
     model, _ = build("llava")
     processor = llava_processor()
-    path = loading.hold("mine", model, processor)
+    path = loading.register_model("mine", model, processor)
     loaded = loading.load(ModelSpec(path=path))
     assert path == "memory:mine"
     assert loaded.model is model and loaded.processor is processor
@@ -190,5 +190,5 @@ def test_damaged_weights(folder, tmp_path):
 
 
 def test_a_name_nobody_holds():
-    with pytest.raises(ModelError, match="holds no model called `nobody`"):
+    with pytest.raises(ModelError, match="No model is registered as `nobody`"):
         loading.load(ModelSpec(path="memory:nobody"))

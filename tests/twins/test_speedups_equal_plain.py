@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from marslora.engine.check import keeps_members_apart
-from marslora.engine.flops import counted
+from marslora.engine.flops import count_flops
 from marslora.engine.pack import Member, Pack
 from marslora.engine.speedups import Speedups, recomputed_layers
 from marslora.models.answers import AnswerHead
@@ -22,17 +22,17 @@ def language_only(base, rank, seed):
 def losses_with_towers(name, room=ROOM):
     """Losses of three members with the towers plain, then twice with them frozen; the towers."""
     base, batch = tiny_base(name)
-    levers = Speedups.of(base, room)
+    speedups = Speedups.of(base, room)
     moved = base.batch(batch)
-    levers.learn(base, moved)
+    speedups.find_used_outputs(base, moved)
     found = []
     with Pack(base, [Member(language_only(base, 4, seed)) for seed in range(3)]) as pack:
         for _, _, factor in pack.factors():
             factor.parameter.data.normal_(generator=torch.Generator().manual_seed(0)).mul_(0.1)
         found.append(pack.token_sums(moved).nats_K)
-        with levers.standing_for(base, 3, pack.parts):
+        with speedups.apply(base, 3, pack.parts):
             found += [pack.token_sums(moved).nats_K, pack.token_sums(moved).nats_K]
-    return found, [tower for tower in levers.towers.values() if tower.plan is not None]
+    return found, [tower for tower in speedups.towers.values() if tower.plan is not None]
 
 
 @pytest.mark.parametrize("name", TOWER_PLANS)
@@ -52,11 +52,11 @@ def test_all_frozen_towers(name):
 
 def test_features_are_computed_once_and_only_what_is_read_is_kept():
     base, batch = tiny_base("llava")  # reads the last hidden state but one
-    levers = Speedups.of(base, ROOM)
+    speedups = Speedups.of(base, ROOM)
     moved = base.batch(batch)
-    levers.learn(base, moved)
-    tower = levers.towers["model.vision_tower"]
-    with Pack(base, [Member(language_only(base, 4, 0))]) as pack, levers.standing_for(base, 1, pack.parts):
+    speedups.find_used_outputs(base, moved)
+    tower = speedups.towers["model.vision_tower"]
+    with Pack(base, [Member(language_only(base, 4, 0))]) as pack, speedups.apply(base, 1, pack.parts):
         pack.token_sums(moved)
         spent = tower.flops
         pack.token_sums(moved)
@@ -69,17 +69,17 @@ def test_features_are_computed_once_and_only_what_is_read_is_kept():
 def test_what_lies_before_the_adapted_parts_costs_nothing_the_second_time(adapted):
     base, batch = tiny_base("llava")
     moved, model = base.batch(batch), base.model
-    levers = Speedups.of(base, ROOM)
-    levers.learn(base, moved)
+    speedups = Speedups.of(base, ROOM)
+    speedups.find_used_outputs(base, moved)
     pictures = moved.inputs["pixel_values"]
     prefix = model.get_image_features if adapted == "language" else model.model.vision_tower
-    _, saved = counted(lambda: prefix(pixel_values=pictures))
+    _, saved = count_flops(lambda: prefix(pixel_values=pictures))
     ranks = {part.name: 4 if part.name in (adapted, "language") else 0 for part in base.info.parts}
     with Pack(base, [Member(member(base, ranks, seed=seed)) for seed in range(4)]) as pack:
-        _, plain = counted(lambda: pack.token_sums(moved))
-        with levers.standing_for(base, 4, pack.parts):
+        _, plain = count_flops(lambda: pack.token_sums(moved))
+        with speedups.apply(base, 4, pack.parts):
             pack.token_sums(moved)
-            _, again = counted(lambda: pack.token_sums(moved))
+            _, again = count_flops(lambda: pack.token_sums(moved))
     assert saved > 0 and plain - again == pytest.approx(4 * saved)
 
 
@@ -91,11 +91,11 @@ def test_no_room_means_computed_again():
 
 def test_a_tower_before_an_adapted_projector_is_frozen_and_one_behind_an_adapted_tower_is_not():
     base, _ = tiny_base("llava")
-    levers = Speedups.of(base, ROOM)
-    tower, projector = (base.model.get_submodule(path) for path in levers.towers)
+    speedups = Speedups.of(base, ROOM)
+    tower, projector = (base.model.get_submodule(path) for path in speedups.towers)
 
     def replaced(*adapted):
-        with levers.standing_for(base, 2, adapted):
+        with speedups.apply(base, 2, adapted):
             return ["forward" in vars(module) for module in (tower, projector)]
 
     assert replaced("model.language_model.layers.0.q_proj") == [True, True]
@@ -122,7 +122,7 @@ def test_logits_at_answers_cost_less():
     for head in (AnswerHead(base.model), None):
         base.head = head
         with Pack(base, [Member(member(base, 2))]) as pack:
-            costs.append(counted(lambda pack=pack: pack.token_sums(moved))[1])
+            costs.append(count_flops(lambda pack=pack: pack.token_sums(moved))[1])
     assert costs[0] < costs[1]
 
 
