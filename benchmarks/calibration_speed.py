@@ -30,7 +30,7 @@ import trl
 
 from marslora.core.schedule import evaluation_steps, num_steps
 from marslora.core.spec import MemberSpec, PackSpec
-from marslora.data.rows import load_rows
+from marslora.data.rows import load_encoded_splits
 from marslora.engine.pack import Base
 from marslora.engine.prepare import probe_parts
 from marslora.engine.worker import run_pack
@@ -66,7 +66,7 @@ def read(folder):
     members = {member.id: member for pack in packs for member in pack.members}
     first = packs[0]
     loaded = loading.load(first.model)
-    rows = load_rows(first.data, loaded.processor, first.cache_folder, splits=("train", "validation"))
+    rows = load_encoded_splits(first.data, loaded.processor, first.cache_folder, splits=("train", "validation"))
     info = probe_parts(first.model, loaded, rows, first.cache_folder)
     base = Base(loaded.model, info, first.training, loaded.device, loaded.dtype)
     train, validation = (table(files) for files in (first.data.train, first.data.validation))

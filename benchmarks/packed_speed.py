@@ -74,7 +74,7 @@ def setup(task_folder, batch_size, num_steps, num_rows, scale):
     import torch
 
     from marslora.core.spec import DataSpec, ModelSpec, TrainingSpec
-    from marslora.data.rows import load_rows
+    from marslora.data.rows import load_encoded_splits
     from marslora.demo import tasks
     from marslora.engine.pack import Base
     from marslora.engine.prepare import probe_parts
@@ -86,7 +86,7 @@ def setup(task_folder, batch_size, num_steps, num_rows, scale):
     loaded = loading.load(model)
     cache = str(Path(task_folder) / "cache")
     data = DataSpec(train=(str(paths["train"]),), validation=(str(paths["validation"]),))
-    rows = load_rows(data, loaded.processor, cache)
+    rows = load_encoded_splits(data, loaded.processor, cache)
     training = TrainingSpec(batch_size=batch_size, learning_rate=1e-3, warmup=0.0)
     info = probe_parts(model, loaded, rows, cache)
     base = Base(loaded.model, info, training, loaded.device, loaded.dtype)

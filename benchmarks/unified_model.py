@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from marslora.demo.drawing import CELL_PIXELS, Scenes, draw, things, words
+from marslora.demo.drawing import CELL_PIXELS, Scenes, draw_scenes, list_things, load_names
 from marslora.demo.model import ASSISTANT, END, IMAGE_PIXELS, NUM_IMAGE_TOKENS, PATCH_PIXELS, USER, embedded_folder
 
 IGNORED = -100
@@ -82,14 +82,14 @@ class Simulation:
     def rows(self, num: int, split: str, seed: int, language: str, exchange: bool) -> Rows:
         """Rows whose answer lists the picture in ``language`` and whose drawing is the picture, its upper and lower
         half exchanged where asked for."""
-        scenes: Scenes = draw(num, split, np.random.default_rng((seed, num)))
+        scenes: Scenes = draw_scenes(num, split, np.random.default_rng((seed, num)))
         cells_NC, images_NHWC = scenes.cells_NC, scenes.images_NHWC
         seen = _pixels(images_NHWC)
         if exchange:
             cells_NC, images_NHWC = cells_NC[:, [2, 3, 0, 1]], np.roll(images_NHWC, CELL_PIXELS, axis=1)
         drawn = _pixels(images_NHWC)
-        names, english = (["nothing", *words()[which]] for which in (language, "english"))
-        tokens = torch.tensor([self.ids(f" {name}")[0] for name in ["nothing", *things()]])
+        names, english = (["nothing", *load_names()[which]] for which in (language, "english"))
+        tokens = torch.tensor([self.ids(f" {name}")[0] for name in ["nothing", *list_things()]])
         question = QUESTION if language == "english" else f"{QUESTION} {language}"
         assert len(names) == len(english)
         return Rows(

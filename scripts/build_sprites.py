@@ -19,7 +19,7 @@ FONT_SIZE = 109  # the one bitmap size the font has
 SPRITE_PIXELS = 20
 
 
-def emoji_sprite(emoji: str, font: ImageFont.FreeTypeFont) -> np.ndarray:
+def draw_emoji_sprite(emoji: str, font: ImageFont.FreeTypeFont) -> np.ndarray:
     """One emoji, cropped to its ink, fitted into a transparent square: (20, 20, 4), uint8."""
     canvas = Image.new("RGBA", (160, 160))
     ImageDraw.Draw(canvas).text((10, 10), emoji, font=font, embedded_color=True)
@@ -36,7 +36,7 @@ def main() -> None:
     """Write the asset."""
     font = ImageFont.truetype(sys.argv[1] if len(sys.argv) > 1 else FONT, FONT_SIZE)
     lines = (ASSETS / "words.tsv").read_text(encoding="utf-8").splitlines()[1:]
-    emoji_NHWC = np.stack([emoji_sprite(line.split("\t")[0], font) for line in lines])
+    emoji_NHWC = np.stack([draw_emoji_sprite(line.split("\t")[0], font) for line in lines])
     digits = load_digits()
     path = ASSETS / "sprites.npz"
     np.savez_compressed(

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from marslora.demo.drawing import BACKGROUNDS, PLACES, Scenes, draw, things, words
+from marslora.demo.drawing import BACKGROUNDS, PLACES, Scenes, draw_scenes, list_things, load_names
 from marslora.demo.model import NUM_IMAGE_TOKENS, embedded_folder, new_model, new_processor
-from marslora.demo.questions import QUESTIONS, Scene, Turn, background_name, repeat
+from marslora.demo.questions import QUESTIONS, Scene, Turn, ask_repeat, get_background_name
 
 SEED = 20260
 CODE_WIDTH = 12
@@ -53,7 +53,7 @@ class NoisyCode(nn.Module):
         return code + NOISE * torch.randn_like(code) if self.training else code
 
 
-class Clock:
+class StepLog:
     """Prints a line now and then, with the seconds still to go."""
 
     def __init__(self, name: str, steps: int) -> None:
@@ -66,12 +66,12 @@ class Clock:
         print(f"{self.name} {step}/{self.steps}  {text}  {seconds:.0f} s, {left:.0f} s to go", flush=True)
 
 
-def pixels(images_NHWC: np.ndarray) -> Tensor:
+def normalise_pixels(images_NHWC: np.ndarray) -> Tensor:
     """As the processor makes them: in [-1, 1], channels first."""
     return torch.from_numpy(images_NHWC).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
-def optimiser(
+def make_optimizer(
     modules: list[nn.Module], rate: float, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """AdamW with a warm-up and a cosine decay."""
@@ -80,13 +80,13 @@ def optimiser(
     return adamw, torch.optim.lr_scheduler.OneCycleLR(adamw, rate, total_steps=steps, pct_start=0.1)
 
 
-def cell_of_token() -> Tensor:
+def find_cell_of_token() -> Tensor:
     """The cell in which each of the 16 patches lies, (T,)."""
     side = torch.arange(int(NUM_IMAGE_TOKENS**0.5)) // 2
     return (2 * side[:, None] + side).flatten()
 
 
-def word_rows(names: Iterable[str], tokenizer) -> Tensor:
+def find_name_tokens(names: Iterable[str], tokenizer) -> Tensor:
     """The token of every name as it stands inside a sentence. Exits where a name is not one token."""
     ids = [tokenizer(f" {name}")["input_ids"] for name in names]
     if long := [name for name, tokens in zip(names, ids, strict=True) if len(tokens) != 1]:
@@ -101,14 +101,16 @@ def train_tower(model: nn.Module, tokenizer, pool: Scenes, steps: int, batch: in
     """
     tower, projector = model.model.vision_tower, model.model.multi_modal_projector
     embedding, place = model.get_input_embeddings(), nn.Linear(projector.linear_2.out_features, NUM_IMAGE_TOKENS)
-    things_N, grounds_N = (word_rows(names, tokenizer) for names in (["nothing", *things()], list(BACKGROUNDS)))
-    adamw, schedule = optimiser([tower, projector, embedding, place], 2e-3, steps)
-    cells_T, places_BT = cell_of_token(), torch.arange(NUM_IMAGE_TOKENS).expand(batch, -1)
+    things_N, grounds_N = (
+        find_name_tokens(names, tokenizer) for names in (["nothing", *list_things()], list(BACKGROUNDS))
+    )
+    adamw, schedule = make_optimizer([tower, projector, embedding, place], 2e-3, steps)
+    cells_T, places_BT = find_cell_of_token(), torch.arange(NUM_IMAGE_TOKENS).expand(batch, -1)
     cells, backgrounds = torch.from_numpy(pool.cells_NC) + 1, torch.from_numpy(pool.backgrounds_N)
-    clock, code = Clock("tower", steps), projector.linear_1[0]
+    clock, code = StepLog("tower", steps), projector.linear_1[0]
     for step in range(1, steps + 1):
         rows = torch.randint(len(pool), (batch,))
-        said = projector(tower(pixel_values=pixels(pool.images_NHWC[rows.numpy()])).last_hidden_state)
+        said = projector(tower(pixel_values=normalise_pixels(pool.images_NHWC[rows.numpy()])).last_hidden_state)
         scores = (said @ embedding.weight[things_N].T, said @ embedding.weight[grounds_N].T, place(said))
         targets = (cells[rows][:, cells_T], backgrounds[rows, None].expand(-1, NUM_IMAGE_TOKENS), places_BT)
         losses = [F.cross_entropy(s.flatten(0, 1), t.flatten()) for s, t in zip(scores, targets, strict=True)]
@@ -121,26 +123,26 @@ def train_tower(model: nn.Module, tokenizer, pool: Scenes, steps: int, batch: in
             clock(step, f"loss {losses[0]:.3f}, things right {right:.3f}, code size {code.size:.2f}")
 
 
-def turns(pool: Scenes, n: int, rng: np.random.Generator, vocabulary: list[str]) -> list[Turn]:
+def make_turns(pool: Scenes, n: int, rng: np.random.Generator, vocabulary: list[str]) -> list[Turn]:
     """Three turns about one scene; now and then words to repeat."""
-    scene = Scene(tuple(pool.cells_NC[n].tolist()), background_name(int(pool.backgrounds_N[n])), things(), rng)
+    scene = Scene(tuple(pool.cells_NC[n].tolist()), get_background_name(int(pool.backgrounds_N[n])), list_things(), rng)
     asked = [
         QUESTIONS[kind](scene) for kind in rng.choice(list(KIND_SHARES), 3, replace=False, p=list(KIND_SHARES.values()))
     ]
     if rng.random() < 0.35:
         letters = "".join(rng.choice(list(LETTERS), int(rng.integers(2, 7))))
-        asked[2] = repeat(scene, [*vocabulary, letters])
+        asked[2] = ask_repeat(scene, [*vocabulary, letters])
     return asked
 
 
-def batch_of(
+def make_batch(
     pool: Scenes, rows: np.ndarray, rng: np.random.Generator, processor, vocabulary: list[str]
 ) -> dict[str, Tensor]:
     """Encoded conversations about the scenes ``rows``: exactly the text of the chat template, labels on the answers."""
     tokenizer = processor.tokenizer
     texts = []
     for n in rows:
-        said = "".join(f"<|user|>{q}<|assistant|> {a}<|end|>" for q, a in turns(pool, n, rng, vocabulary))
+        said = "".join(f"<|user|>{q}<|assistant|> {a}<|end|>" for q, a in make_turns(pool, n, rng, vocabulary))
         texts.append("<|user|>" + "<image>" * NUM_IMAGE_TOKENS + said.removeprefix("<|user|>"))
     encoded = tokenizer(texts, padding=True, return_tensors="pt")
     ids = encoded["input_ids"]
@@ -152,19 +154,19 @@ def batch_of(
         "input_ids": ids,
         "attention_mask": encoded["attention_mask"],
         "labels": ids.masked_fill(~is_answer, -100),
-        "pixel_values": pixels(pool.images_NHWC[rows]),
+        "pixel_values": normalise_pixels(pool.images_NHWC[rows]),
     }
 
 
 def train_all(model: nn.Module, processor, pool: Scenes, held_out: Scenes, steps: int, batch: int = 48) -> None:
     """Teach the whole model to answer."""
-    vocabulary = sorted({name for names in words().values() for name in names})
+    vocabulary = sorted({name for names in load_names().values() for name in names})
     rng = np.random.default_rng(SEED + 1)
-    adamw, schedule = optimiser([model], 2.5e-3, steps)
-    clock = Clock("model", steps)
+    adamw, schedule = make_optimizer([model], 2.5e-3, steps)
+    clock = StepLog("model", steps)
     for step in range(1, steps + 1):
         rows = rng.integers(len(pool), size=batch)
-        data = batch_of(pool, rows, rng, processor, vocabulary)
+        data = make_batch(pool, rows, rng, processor, vocabulary)
         loss = model(**data).loss
         (loss + 0.02 * model.model.multi_modal_projector.linear_1[0].size).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -175,15 +177,15 @@ def train_all(model: nn.Module, processor, pool: Scenes, held_out: Scenes, steps
             clock(
                 step,
                 f"loss {loss:.3f}"
-                + (f", held out {answers_right(model, processor, held_out)}" if step % 300 == 0 else ""),
+                + (f", held out {score_answers(model, processor, held_out)}" if step % 300 == 0 else ""),
             )
 
 
 @torch.no_grad()
-def answers_right(model: nn.Module, processor, pool: Scenes, num: int = 512) -> str:
+def score_answers(model: nn.Module, processor, pool: Scenes, num: int = 512) -> str:
     """Loss and share of answer tokens guessed right on held-out scenes."""
     model.eval()
-    data = batch_of(pool, np.arange(num), np.random.default_rng(0), processor, list(things()))
+    data = make_batch(pool, np.arange(num), np.random.default_rng(0), processor, list(list_things()))
     labels = data.pop("labels")[:, 1:]
     scores = model(**data).logits[:, :-1][labels != -100]
     wanted = labels[labels != -100]
@@ -212,15 +214,15 @@ def main() -> None:
     given = arguments.parse_args()
     torch.manual_seed(SEED)
     start = time.perf_counter()
-    pool = draw(given.pool, "train", np.random.default_rng(SEED))
-    held_out = draw(512, "validation", np.random.default_rng(SEED + 2))
-    names = [name for column in words().values() for name in column]
+    pool = draw_scenes(given.pool, "train", np.random.default_rng(SEED))
+    held_out = draw_scenes(512, "validation", np.random.default_rng(SEED + 2))
+    names = [name for column in load_names().values() for name in column]
     texts = (
         GENERAL
         + [f" {name} {name}" for name in names]
-        + [f"the {name}," for name in [*things(), *BACKGROUNDS, "nothing"]] * 40
+        + [f"the {name}," for name in [*list_things(), *BACKGROUNDS, "nothing"]] * 40
     )
-    texts += [question(Scene((c % 50, 1, 2, -1), colour, things(), np.random.default_rng(c)))[0]
+    texts += [question(Scene((c % 50, 1, 2, -1), colour, list_things(), np.random.default_rng(c)))[0]
               for question in QUESTIONS.values() for colour in BACKGROUNDS for c in range(20)]  # fmt: skip
     texts += [f"{a}, {b}" for a in PLACES for b in BACKGROUNDS] + ["nothing, nothing yes no"] * 20
     processor = new_processor(texts, NUM_TOKENS)
@@ -235,7 +237,7 @@ def main() -> None:
     train_tower(model, processor.tokenizer, pool, given.tower_steps)
     train_all(model, processor, pool, held_out, given.steps)
     merge_code(model)
-    print(f"held out: {answers_right(model, processor, held_out)}; {time.perf_counter() - start:.0f} s in all")
+    print(f"held out: {score_answers(model, processor, held_out)}; {time.perf_counter() - start:.0f} s in all")
     model.save_pretrained(given.out)
     processor.save_pretrained(given.out)
 

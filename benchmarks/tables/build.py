@@ -53,10 +53,10 @@ class Plan:
     seeds: tuple[int, ...] = (0, 1, 2)
     folder: str = ""
     """Beside this script."""
-    base: tasks.Task = field(init=False)
+    base: tasks.DemoTask = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "base", tasks.find(self.task))
+        object.__setattr__(self, "base", tasks.find_task(self.task))
 
     @property
     def space(self) -> Space:

@@ -348,6 +348,6 @@ def _held_rows(name: str, rows: Any) -> tuple[str, ...]:
         raise ConfigError(f"`{name}` must be a file, several, or rows, found {rows!r}.")
     if isinstance(rows, Sequence) and all(isinstance(row, str | Path) for row in rows):
         return tuple(str(row) for row in rows)
-    from marslora.data.splits import hold_rows
+    from marslora.data.splits import register_rows
 
-    return (hold_rows(name, rows),)
+    return (register_rows(name, rows),)

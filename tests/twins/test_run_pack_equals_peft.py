@@ -9,7 +9,7 @@ import torch
 
 from marslora.core.parts import ModelInfo
 from marslora.core.schedule import num_steps
-from marslora.data.rows import load_rows
+from marslora.data.rows import load_encoded_splits
 from marslora.engine.pack import Base
 from marslora.engine.prepare import probe_parts
 from marslora.models import loading
@@ -21,7 +21,7 @@ from tests.unit.engine.conftest import go, member, pack, tensors, world  # noqa:
 def peft_alone(spec, name):
     """The member's weights and validation loss when PEFT trains it on the same rows."""
     loaded = loading.load(spec.model)
-    rows = load_rows(spec.data, loaded.processor, spec.cache_folder)
+    rows = load_encoded_splits(spec.data, loaded.processor, spec.cache_folder)
     info: ModelInfo = probe_parts(spec.model, loaded, rows, spec.cache_folder)
     base = Base(loaded.model, info, spec.training, loaded.device, loaded.dtype)
     wanted = next(found for found in spec.members if found.id == name)
@@ -65,7 +65,7 @@ def test_the_checkpoint_is_an_adapter_that_peft_reads_alone(pack, world):  # noq
     spec = pack(mixed, alpha_over_rank=1.5)
     whole = pack(member("b", until=48, vision=2, language=8), folder="whole", full=("projector",))
     recorded = [go(asked).curve(asked.members[0].id)[48] for asked in (spec, whole)]
-    rows = load_rows(spec.data, loading.load_processor(spec.model), spec.cache_folder)
+    rows = load_encoded_splits(spec.data, loading.load_processor(spec.model), spec.cache_folder)
     torch.save(rows.validation.batch(range(len(rows.validation))), batch := Path(spec.checkpoint_folder) / "batch.pt")
     adapters = [f"{asked.checkpoint_folder}/{asked.members[0].id}" for asked in (spec, whole)]
     done = subprocess.run(

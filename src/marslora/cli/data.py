@@ -16,7 +16,7 @@ from marslora.cli._histogram import bars
 from marslora.core.runs import ProgressEvent
 
 if TYPE_CHECKING:
-    from marslora.data.check import Check
+    from marslora.data.check import CheckReport
 
 BAD_ROWS, INTERRUPTED = 1, 130
 _SHOWN = 100
@@ -74,9 +74,9 @@ def check(
     from marslora.data import check as checking
     from marslora.data import repair
 
-    files = checking.files_of(paths)
+    files = checking.resolve_files(paths)
     if fix is not None:
-        repair.refuse_early(files, fix, image_folder)
+        repair.check_can_repair(files, fix, image_folder)
     workers = workers if workers is not None else min(8, os.cpu_count() or 1)
     try:
         with Live(Console(stderr=True)) as live:
@@ -111,7 +111,7 @@ def processor_of(model: str) -> Any:
     return load_processor(ModelSpec(path=model))
 
 
-def show(console: Console, found: Check) -> None:
+def show(console: Console, found: CheckReport) -> None:
     """The check as a person reads it."""
     table = Table(box=None, show_header=False)
     table.add_row("rows", f"{found.num_rows:,}")

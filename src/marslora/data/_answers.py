@@ -45,9 +45,11 @@ class Template:
     def starts_with_bos(self) -> bool:
         """Does the template write the token that begins a text? Then the tokenizer must not add it again."""
         bos = self._tokenizer.bos_token
-        return bool(bos) and self.plain([{"role": "user", "content": [{"type": "text", "text": "a"}]}]).startswith(bos)
+        return bool(bos) and self.render_text(
+            [{"role": "user", "content": [{"type": "text", "text": "a"}]}]
+        ).startswith(bos)
 
-    def plain(self, messages: Sequence[Message], prompt: bool = False) -> str:
+    def render_text(self, messages: Sequence[Message], prompt: bool = False) -> str:
         """The conversation's text as the template writes it; ``prompt`` opens the next answer."""
         text: str = self._processor.apply_chat_template(
             list(messages), chat_template=self._template, tokenize=False, add_generation_prompt=prompt
@@ -60,15 +62,17 @@ class Template:
         Where a template ends the last answer without any special token, the end-of-sequence token is added, so that
         a model learns to stop. Raises `DataError` for a template in which the answers cannot be found.
         """
-        text, spans = self._marked(messages) if _GENERATION.search(self._template) else self._compared(messages)
+        text, spans = (
+            self._render_marked(messages) if _GENERATION.search(self._template) else self._render_compared(messages)
+        )
         stripped = text.rstrip()
         if not stripped.endswith(self._specials) and self._tokenizer.eos_token:
             start, _ = spans[-1]
             text = stripped + self._tokenizer.eos_token
             spans[-1] = (start, len(text))
-        return Rendered(text, tuple(_learned(messages, spans)))
+        return Rendered(text, tuple(_select_learned(messages, spans)))
 
-    def _marked(self, messages: Sequence[Message]) -> tuple[str, list[Span]]:
+    def _render_marked(self, messages: Sequence[Message]) -> tuple[str, list[Span]]:
         """Answers as the template's ``{% generation %}`` blocks mark them."""
         texts, marks = render_jinja_template(
             conversations=[list(messages)],
@@ -77,29 +81,29 @@ class Template:
             **self._tokenizer.special_tokens_map,
         )
         text = texts[0]
-        return text, [(start, self._closed(text, end)) for start, end in marks[0]]
+        return text, [(start, self._end_of_answer(text, end)) for start, end in marks[0]]
 
-    def _closed(self, text: str, end: int) -> int:
+    def _end_of_answer(self, text: str, end: int) -> int:
         """The end of an answer, moved behind the special token that closes it."""
         return next((end + len(token) for token in self._specials if text.startswith(token, end)), end)
 
-    def _compared(self, messages: Sequence[Message]) -> tuple[str, list[Span]]:
+    def _render_compared(self, messages: Sequence[Message]) -> tuple[str, list[Span]]:
         """Answers as what each assistant's turn adds to the text before it, generation prompt included."""
-        text = self.plain(messages)
+        text = self.render_text(messages)
         spans = []
         for index, message in enumerate(messages):
             if message["role"] == "assistant":
-                before = self.plain(messages[:index], prompt=True)
-                after = self.plain(messages[: index + 1]) if index + 1 < len(messages) else text
-                start = _num_common(before, text)
-                end = _num_common(after, text)
+                before = self.render_text(messages[:index], prompt=True)
+                after = self.render_text(messages[: index + 1]) if index + 1 < len(messages) else text
+                start = _count_common(before, text)
+                end = _count_common(after, text)
                 end = start + len(text[start:end].rstrip())
                 _check_answer(message, text[start:end])
                 spans.append((start, end))
         return text, spans
 
 
-def _learned(messages: Sequence[Message], spans: Sequence[Span]) -> list[Span]:
+def _select_learned(messages: Sequence[Message], spans: Sequence[Span]) -> list[Span]:
     """The answers that are not only read."""
     learn = [message.get("learn", True) for message in messages if message["role"] == "assistant"]
     if all(learn):
@@ -109,7 +113,7 @@ def _learned(messages: Sequence[Message], spans: Sequence[Span]) -> list[Span]:
     return [span for span, wanted in zip(spans, learn, strict=True) if wanted]
 
 
-def _num_common(a: str, b: str) -> int:
+def _count_common(a: str, b: str) -> int:
     """Characters that two texts have in common at their start."""
     differing = (at for at, (one, other) in enumerate(zip(a, b, strict=False)) if one != other)
     return next(differing, min(len(a), len(b)))
@@ -124,7 +128,7 @@ def _check_answer(message: Message, found: str) -> None:
         )
 
 
-def answer_tokens(offsets: Sequence[Span], answers: Sequence[Span]) -> list[int]:
+def find_answer_tokens(offsets: Sequence[Span], answers: Sequence[Span]) -> list[int]:
     """Positions of the tokens that overlap an answer; ``offsets`` are the tokens' characters."""
     positions = []
     for start, end in answers:
@@ -132,7 +136,7 @@ def answer_tokens(offsets: Sequence[Span], answers: Sequence[Span]) -> list[int]
     return positions
 
 
-def moved(positions: Sequence[int], short: Sequence[int], full: Sequence[int]) -> list[int]:
+def map_positions(positions: Sequence[int], short: Sequence[int], full: Sequence[int]) -> list[int]:
     """Where the tokens at ``positions`` of ``short`` stand in ``full``, the same text with expanded placeholders.
 
     What follows the last placeholder is the same in both, so it is counted from the end; only answers before it are

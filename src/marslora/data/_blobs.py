@@ -38,14 +38,14 @@ class BlobStore:
 class StoredBlob:
     """Where bytes lie on a shelf."""
 
-    shelf: BlobStore
+    store: BlobStore
     offset: int
     num_bytes: int
     digest: str
 
     def read(self) -> bytes:
         """The bytes."""
-        return self.shelf.get(self.offset, self.num_bytes)
+        return self.store.get(self.offset, self.num_bytes)
 
 
 def digest(data: bytes) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from marslora.core.errors import DataError
 from marslora.data._example import Example
-from marslora.data._process import IGNORED, Media, RowArrays, RowProcessor
+from marslora.data._process import IGNORED, DecodedMedia, RowArrays, RowProcessor
 from marslora.data._ragged import RaggedWriter, publish
 from marslora.data.splits import BadRow
 
@@ -19,7 +19,7 @@ _ROWS_AT_ONCE = 32
 _VALUES_AT_ONCE = 1 << 26
 
 
-def build(
+def build_rows_folder(
     folder: Path,
     examples: Sequence[Example],
     processor: Any,
@@ -30,7 +30,7 @@ def build(
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-{os.getpid()}-", dir=folder.parent))
     try:
-        writer = _SetWriter(RaggedWriter(temporary / "new"), max_length)
+        writer = _RowsWriter(RaggedWriter(temporary / "new"), max_length)
         row_processor = RowProcessor(processor)
         done = 0
         for group in _groups(examples):
@@ -63,7 +63,7 @@ def _groups(examples: Sequence[Example]) -> Iterator[list[int]]:
 
     group: list[int] = []
     for index in sorted(range(len(examples)), key=likeness):
-        if group and (len(group) >= _at_once(examples[index]) or shape(index) != shape(group[0])):
+        if group and (len(group) >= _group_size(examples[index]) or shape(index) != shape(group[0])):
             yield group
             group = []
         group.append(index)
@@ -71,7 +71,7 @@ def _groups(examples: Sequence[Example]) -> Iterator[list[int]]:
         yield group
 
 
-def _at_once(example: Example) -> int:
+def _group_size(example: Example) -> int:
     """So many rows like this one are decoded and processed together: large pictures stay few."""
     pixels = sum(width * height for width, height in (image.size for image in example.images))
     samples = sum(sound.length[0] for sound in example.sounds)
@@ -82,13 +82,13 @@ def _process(
     row_processor: RowProcessor, examples: Sequence[Example], group: list[int]
 ) -> Iterator[tuple[int, RowArrays | DataError]]:
     """(index, arrays or the reason of refusal) of every example of a group."""
-    opened: dict[tuple[str, ...], Media] = {}
+    opened: dict[tuple[str, ...], DecodedMedia] = {}
     good, media = [], []
     for index in group:
         example = examples[index]
         try:
             if example.media not in opened:
-                opened[example.media] = row_processor.opened(example)
+                opened[example.media] = row_processor.decode_media(example)
         except DataError as error:
             yield index, error
             continue
@@ -99,7 +99,7 @@ def _process(
 
 
 def _process_opened(
-    row_processor: RowProcessor, examples: Sequence[Example], indices: list[int], media: list[Media]
+    row_processor: RowProcessor, examples: Sequence[Example], indices: list[int], media: list[DecodedMedia]
 ) -> Iterator[tuple[int, RowArrays | DataError]]:
     try:
         yield from zip(indices, row_processor.rows([examples[index] for index in indices], media), strict=True)
@@ -111,7 +111,7 @@ def _process_opened(
             yield from _process_opened(row_processor, examples, [index], [own])
 
 
-class _SetWriter:
+class _RowsWriter:
     """Writes rows as they come, each sequence of pictures and sounds once."""
 
     def __init__(self, writer: RaggedWriter, max_length: int | None) -> None:

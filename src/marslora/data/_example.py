@@ -12,8 +12,8 @@ from typing import Any
 
 from marslora.core.errors import DataError
 from marslora.data import _formats
-from marslora.data._media import Media
-from marslora.data.pictures import Album, Picture
+from marslora.data._media import RowMedia
+from marslora.data.pictures import MediaCache, Picture
 from marslora.data.sounds import Sound
 
 _TAGS = re.compile("<(image|audio)>")
@@ -55,20 +55,20 @@ class Example:
         return (*self.images, *self.sounds)
 
     @property
-    def where(self) -> str:
+    def place(self) -> str:
         """The row's place, for messages: ``train.jsonl row 7``."""
         return f"{self.source} row {self.row}"
 
 
-def to_example(row: Mapping[str, Any], album: Album, source: str, number: int) -> Example:
+def to_example(row: Mapping[str, Any], cache: MediaCache, source: str, number: int) -> Example:
     """The row as an `Example`; `DataError` with the reason (without the place) for one that cannot be used."""
-    media = Media(row)
-    messages = [_message(turn, media) for turn in _formats.turns(dict(row))]
+    media = RowMedia(row)
+    messages = [_read_message(turn, media) for turn in _formats.read_turns(dict(row))]
     _check_roles(messages)
     first = next(message for message in messages if message["role"] == "user")
     first["content"] = [*media.left_over(), *first["content"]]
-    images = tuple(album.picture(value) for value in media.used("image"))
-    sounds = tuple(album.sound(value) for value in media.used("audio"))
+    images = tuple(cache.get_picture(value) for value in media.used("image"))
+    sounds = tuple(cache.get_sound(value) for value in media.used("audio"))
     example = Example(tuple(messages), images, source, number, sounds)
     for one in example.pictures_and_sounds:
         if one.problem:
@@ -76,27 +76,27 @@ def to_example(row: Mapping[str, Any], album: Album, source: str, number: int) -
     return example
 
 
-def _message(turn: Any, media: Media) -> Message:
+def _read_message(turn: Any, media: RowMedia) -> Message:
     if not isinstance(turn, Mapping):
         raise DataError(f"a turn must be an object with `role` and `content`, found {type(turn).__name__}")
     if turn.get("role") not in _ROLES:
         raise DataError(f"a turn's role must be system, user or assistant, found {turn.get('role')!r}")
-    message = {"role": _ROLES[turn["role"]], "content": list(_parts(turn.get("content"), media))}
+    message = {"role": _ROLES[turn["role"]], "content": list(_read_parts(turn.get("content"), media))}
     return message if turn.get("loss") in (None, True, 1) else {**message, "learn": False}
 
 
-def _parts(content: Any, media: Media) -> Iterator[dict[str, str]]:
+def _read_parts(content: Any, media: RowMedia) -> Iterator[dict[str, str]]:
     """The text, image and audio parts of a turn; what stands for the latter two is taken from ``media``."""
     if isinstance(content, str):
-        yield from _tagged(content, media)
+        yield from _split_tags(content, media)
         return
     if not isinstance(content, list | tuple):
         raise DataError(f"a turn's content must be text or a list of parts, found {type(content).__name__}")
     for part in content:
-        yield {"type": "text", "text": part} if isinstance(part, str) else _part(part, media)
+        yield {"type": "text", "text": part} if isinstance(part, str) else _read_part(part, media)
 
 
-def _part(part: Any, media: Media) -> dict[str, str]:
+def _read_part(part: Any, media: RowMedia) -> dict[str, str]:
     kind = part.get("type") if isinstance(part, Mapping) else None
     if kind == "text" and isinstance(part.get("text"), str):
         return {"type": "text", "text": part["text"]}
@@ -108,7 +108,7 @@ def _part(part: Any, media: Media) -> dict[str, str]:
     return {"type": medium}
 
 
-def _tagged(text: str, media: Media) -> Iterator[dict[str, str]]:
+def _split_tags(text: str, media: RowMedia) -> Iterator[dict[str, str]]:
     """Text with ``<image>`` and ``<audio>`` tags cut into parts; a line break beside a tag belongs to the tag."""
     first, *rest = _TAGS.split(text)
     if not rest or first.strip():
@@ -127,11 +127,11 @@ def _check_roles(messages: list[Message]) -> None:
     if not turns or turns != expected:
         raise DataError(f"turns must go user, assistant, user, assistant, ... and end in an answer, found {roles}")
     answers = [message for message in messages if message["role"] == "assistant"]
-    if not all(_text(message).strip() for message in answers):
+    if not all(_join_text(message).strip() for message in answers):
         raise DataError("an assistant's turn has no text: there is no answer to learn")
     if not any(message.get("learn", True) for message in answers):
         raise DataError("every assistant's turn has `loss` false: there is no answer to learn")
 
 
-def _text(message: Message) -> str:
+def _join_text(message: Message) -> str:
     return "".join(part.get("text", "") for part in message["content"])

@@ -8,14 +8,14 @@ from marslora.data._example import Example
 from marslora.data._process import RowProcessor
 
 
-class Measure:
+class LengthCounter:
     """Measures with a processor. Rows whose pictures and sounds have known sizes are not processed again."""
 
     def __init__(self, processor: Any) -> None:
         self._processor = RowProcessor(processor)
         self._expansions: dict[tuple[Any, ...], int] = {}
 
-    def lengths(self, example: Example) -> dict[str, int]:
+    def count_tokens(self, example: Example) -> dict[str, int]:
         """``tokens``, and ``text tokens`` of the same conversation without its pictures and sounds.
 
         Raises `DataError` for a row that the processor or the chat template refuses.
@@ -25,7 +25,7 @@ class Measure:
             return {"tokens": short, "text tokens": short}
         sizes = (*(image.size for image in example.images), *(sound.length for sound in example.sounds))
         if sizes not in self._expansions:
-            (row,) = self._processor.rows([example], [self._processor.opened(example)])
+            (row,) = self._processor.rows([example], [self._processor.decode_media(example)])
             self._expansions[sizes] = len(row.text["input_ids"]) - short
         bare = [
             {**message, "content": [part for part in message["content"] if part["type"] == "text"]}

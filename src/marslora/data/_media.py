@@ -22,7 +22,7 @@ _PAYLOADS = ("image_url", "input_image", "image", "audio_url", "input_audio", "a
 _BOXES = ("<bbox>", "<ref-object>")
 
 
-class Media:
+class RowMedia:
     """What a row holds in its columns of pictures and sounds, and how far it has been handed out."""
 
     def __init__(self, row: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from marslora.core.errors import DataError, ModelError
-from marslora.data._answers import Template, answer_tokens, moved
+from marslora.data._answers import Template, find_answer_tokens, map_positions
 from marslora.data._example import Example, Message
 
 IGNORED = -100
@@ -32,7 +32,7 @@ class RowArrays:
 
 
 @dataclass(frozen=True)
-class Media:
+class DecodedMedia:
     """The decoded pictures and sounds of one row."""
 
     images: Sequence[Image.Image] = ()
@@ -65,24 +65,24 @@ class RowProcessor:
             raise DataError(f"the row has audio, and {type(self._processor).__name__} takes none")
         return int(rate)
 
-    def opened(self, example: Example) -> Media:
+    def decode_media(self, example: Example) -> DecodedMedia:
         """The example's pictures and sounds, decoded. Raises `DataError` where that is not possible."""
-        return Media(
+        return DecodedMedia(
             images=[image.open() for image in example.images],
             sounds=[sound.open(self.sampling_rate) for sound in example.sounds],
         )
 
-    def rows(self, examples: Sequence[Example], media: Sequence[Media]) -> list[RowArrays]:
+    def rows(self, examples: Sequence[Example], media: Sequence[DecodedMedia]) -> list[RowArrays]:
         """The arrays of every example. All must have equally many pictures of the same sizes, sounds likewise.
 
         Raises `DataError` where the processor refuses a row.
         """
         rendered = [self._template.render(example.messages) for example in examples]
         texts = [one.text for one in rendered]
-        cut = self._cut(texts, media)
+        cut = self._encode_texts(texts, media)
         short = self._tokenizer(texts, add_special_tokens=self._special_tokens, return_offsets_mapping=True)
         for index, row in enumerate(cut):
-            positions = answer_tokens(short["offset_mapping"][index], rendered[index].answers)
+            positions = find_answer_tokens(short["offset_mapping"][index], rendered[index].answers)
             row.text["labels"] = self._labels(positions, short["input_ids"][index], row.text["input_ids"])
         return cut
 
@@ -96,42 +96,42 @@ class RowProcessor:
 
         Asked of the processor by showing it the pictures of ``example`` twice.
         """
-        once = self.opened(example)
+        once = self.decode_media(example)
         messages = [{"role": "user", "content": [{"type": "image"}] * (2 * len(once.images))}]
         try:
-            single = self._one(self._template.render(example.messages).text, once)
-            double = self._one(self._template.plain(messages), Media([*once.images, *once.images]))
+            single = self._encode_one(self._template.render(example.messages).text, once)
+            double = self._encode_one(self._template.render_text(messages), DecodedMedia([*once.images, *once.images]))
         except DataError:
             return ()
         return tuple(name for name, values in double.pictures.items() if len(values) == len(single.pictures[name]) == 1)
 
     def _labels(self, positions: Sequence[int], short: Sequence[int], ids_T: NDArray[Any]) -> NDArray[Any]:
         labels_T = np.full_like(ids_T, IGNORED)
-        at = moved(positions, short, ids_T.tolist())
+        at = map_positions(positions, short, ids_T.tolist())
         if at and at[-1] + 1 < len(ids_T) and ids_T[at[-1] + 1] == self._tokenizer.eos_token_id:
             at = [*at, at[-1] + 1]  # an end that the tokenizer itself adds belongs to the answer
         labels_T[at] = ids_T[at]
         return labels_T
 
-    def _cut(self, texts: list[str], media: Sequence[Media]) -> list[RowArrays]:
+    def _encode_texts(self, texts: list[str], media: Sequence[DecodedMedia]) -> list[RowArrays]:
         if len(texts) == 1 or not self._batches:
-            return [self._one(text, own) for text, own in zip(texts, media, strict=True)]
-        rows = split_rows(self._run(texts, media), len(texts))
+            return [self._encode_one(text, own) for text, own in zip(texts, media, strict=True)]
+        rows = split_rows(self._call_processor(texts, media), len(texts))
         if not self._checked:
             self._checked = True
-            self._batches = rows is not None and same_arrays(rows[-1], self._one(texts[-1], media[-1]))
-        return rows if rows is not None and self._batches else self._cut_singly(texts, media)
+            self._batches = rows is not None and same_arrays(rows[-1], self._encode_one(texts[-1], media[-1]))
+        return rows if rows is not None and self._batches else self._encode_singly(texts, media)
 
-    def _cut_singly(self, texts: list[str], media: Sequence[Media]) -> list[RowArrays]:
+    def _encode_singly(self, texts: list[str], media: Sequence[DecodedMedia]) -> list[RowArrays]:
         self._batches = False
-        return self._cut(texts, media)
+        return self._encode_texts(texts, media)
 
-    def _one(self, text: str, media: Media) -> RowArrays:
-        rows = split_rows(self._run([text], [media]), 1)
+    def _encode_one(self, text: str, media: DecodedMedia) -> RowArrays:
+        rows = split_rows(self._call_processor([text], [media]), 1)
         assert rows is not None
         return rows[0]
 
-    def _run(self, texts: list[str], media: Sequence[Media]) -> Any:
+    def _call_processor(self, texts: list[str], media: Sequence[DecodedMedia]) -> Any:
         given: dict[str, Any] = {"text_kwargs": {"padding": True, "add_special_tokens": self._special_tokens}}
         if any(own.images for own in media):
             given["images"] = [list(own.images) for own in media]

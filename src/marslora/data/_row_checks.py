@@ -21,18 +21,18 @@ from typing import TYPE_CHECKING, Any
 from marslora.core.errors import DataError
 from marslora.data.pictures import Picture
 from marslora.data.sounds import Sound
-from marslora.data.splits import Albums, BadRow, example_of
+from marslora.data.splits import BadRow, MediaCaches, read_example
 
 if TYPE_CHECKING:
     from marslora.data._example import Example
-    from marslora.data._lengths import Measure
+    from marslora.data._lengths import LengthCounter
 
 _PATIENCE_SECONDS = 2.0
 """Other processes take at least about this long to start."""
 
 
 @dataclass(frozen=True)
-class Task:
+class RowChunk:
     """A few rows of one file."""
 
     place: str
@@ -62,12 +62,12 @@ class RowChecker:
     processor: Callable[[], Any] | None = None
     _opened: dict[Path, str | None] = field(default_factory=dict)
 
-    def __call__(self, task: Task) -> list[RowReport]:
+    def __call__(self, task: RowChunk) -> list[RowReport]:
         """A judgement of every row, in order."""
-        album = Albums(self.image_folder).of(task.folder)
-        return [self._judged(number, example_of(row, album, task.place, number)) for number, row in task.rows]
+        cache = MediaCaches(self.image_folder).get(task.folder)
+        return [self._check_row(number, read_example(row, cache, task.place, number)) for number, row in task.rows]
 
-    def _judged(self, number: int, found: Example | BadRow) -> RowReport:
+    def _check_row(self, number: int, found: Example | BadRow) -> RowReport:
         if isinstance(found, BadRow):
             return RowReport(number, found.reason)
         try:
@@ -80,18 +80,18 @@ class RowChecker:
                 images=len(found.images),
                 sounds=len(found.sounds),
                 seconds=sum(sound.seconds for sound in found.sounds),
-                lengths=self._measure.lengths(found) if self._measure else words(found),
+                lengths=self._length_counter.count_tokens(found) if self._length_counter else count_words(found),
             )
         except DataError as error:
             return RowReport(number, str(error))
 
     @cached_property
-    def _measure(self) -> Measure | None:
+    def _length_counter(self) -> LengthCounter | None:
         if self.processor is None:
             return None
-        from marslora.data._lengths import Measure  # loads torch
+        from marslora.data._lengths import LengthCounter  # loads torch
 
-        return Measure(self.processor())
+        return LengthCounter(self.processor())
 
     def _open(self, one: Picture | Sound) -> None:
         """Decode it whole; what lies in a file only once."""
@@ -116,13 +116,15 @@ def _decode(one: Picture | Sound) -> None:
         one.open(one.length[1])
 
 
-def words(example: Example) -> dict[str, int]:
+def count_words(example: Example) -> dict[str, int]:
     """How long the texts are, without a processor."""
     texts = [part["text"] for message in example.messages for part in message["content"] if part["type"] == "text"]
     return {"characters": sum(map(len, texts)), "words": sum(len(text.split()) for text in texts)}
 
 
-def judged(tasks: Iterator[Task], judge: RowChecker, workers: int) -> Iterator[tuple[Task, list[RowReport]]]:
+def check_chunks(
+    tasks: Iterator[RowChunk], judge: RowChecker, workers: int
+) -> Iterator[tuple[RowChunk, list[RowReport]]]:
     """Every task with its judgements, in order."""
     started, patience = time.monotonic(), math.inf
     for task in tasks:
@@ -133,19 +135,21 @@ def judged(tasks: Iterator[Task], judge: RowChecker, workers: int) -> Iterator[t
         elif workers > 1 and seconds > patience:
             break
     for task in tasks:
-        yield from _in_processes(chain([task], tasks), judge, workers)
+        yield from _check_in_processes(chain([task], tasks), judge, workers)
 
 
-def _in_processes(tasks: Iterator[Task], judge: RowChecker, workers: int) -> Iterator[tuple[Task, list[RowReport]]]:
+def _check_in_processes(
+    tasks: Iterator[RowChunk], judge: RowChecker, workers: int
+) -> Iterator[tuple[RowChunk, list[RowReport]]]:
     context = multiprocessing.get_context("spawn")
     fresh = RowChecker(judge.image_folder, judge.processor)
-    pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(fresh,))
-    waiting: deque[tuple[Task, Future[list[RowReport]]]] = deque()
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(fresh,))
+    waiting: deque[tuple[RowChunk, Future[list[RowReport]]]] = deque()
     try:
-        with _uninterrupted():  # each of the first tasks starts a process
-            waiting.extend((task, pool.submit(_judge_here, task)) for task in islice(tasks, workers))
+        with _ignore_interrupts():  # each of the first tasks starts a process
+            waiting.extend((task, pool.submit(_check_in_worker, task)) for task in islice(tasks, workers))
         for task in tasks:
-            waiting.append((task, pool.submit(_judge_here, task)))
+            waiting.append((task, pool.submit(_check_in_worker, task)))
             if len(waiting) > 2 * workers:
                 first, future = waiting.popleft()
                 yield first, future.result()
@@ -156,7 +160,7 @@ def _in_processes(tasks: Iterator[Task], judge: RowChecker, workers: int) -> Ite
 
 
 @contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
+def _ignore_interrupts() -> Iterator[None]:
     """Processes started within ignore Ctrl-C, from their first moment on: the process that started them ends them."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -168,15 +172,15 @@ def _uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-_here: RowChecker | None = None
+_worker_checker: RowChecker | None = None
 
 
-def _start(judge: RowChecker) -> None:
-    global _here
-    _here = judge
+def _start_worker(judge: RowChecker) -> None:
+    global _worker_checker
+    _worker_checker = judge
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # every core has a process already
 
 
-def _judge_here(task: Task) -> list[RowReport]:
-    assert _here is not None
-    return _here(task)
+def _check_in_worker(task: RowChunk) -> list[RowReport]:
+    assert _worker_checker is not None
+    return _worker_checker(task)

@@ -14,7 +14,7 @@ _KEYS = ("bytes", "array", "data", "path", "url", "image", "audio", "base64")
 _BASE64 = ("base64", "data")
 
 
-def plain(value: Any, what: str) -> Any:
+def unwrap_value(value: Any, what: str) -> Any:
     """A path as `Path`, bytes, or an object in memory; ``what`` is image or audio, for messages.
 
     Raises `DataError` for damaged base64 text, for addresses on the network and for objects without a known key.
@@ -30,7 +30,7 @@ def _inner(value: Mapping[str, Any], what: str) -> Any:
     for key in _KEYS:
         if value.get(key) is not None:
             found = value[key]
-            return from_base64(found, what) if key in _BASE64 and isinstance(found, str) else found
+            return decode_base64(found, what) if key in _BASE64 and isinstance(found, str) else found
     raise DataError(f"an {what} must have `bytes` or a `path`, found the keys {sorted(value)}")
 
 
@@ -39,13 +39,13 @@ def _from_text(text: str, what: str) -> Path | bytes:
         header, comma, data = text.partition(",")
         if not comma or not header.endswith(";base64"):
             raise DataError(f"a data URL must read `data:{what}/...;base64,...`, found `{text[:40]}`")
-        return from_base64(data, what)
+        return decode_base64(data, what)
     if text.startswith(("http://", "https://")):
         raise DataError(f"{what} `{text}` is on the network: save it to a file first")
     return Path(text.removeprefix("file://")).expanduser()
 
 
-def from_base64(text: str, what: str) -> bytes:
+def decode_base64(text: str, what: str) -> bytes:
     """The bytes that base64 ``text`` stands for."""
     try:
         return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)

@@ -12,7 +12,7 @@ from marslora.core.errors import DataError
 from marslora.core.record import Record
 from marslora.data import _readers
 from marslora.data._readers._base import AbstractFile
-from marslora.data._row_checks import RowChecker, RowReport, Task, judged
+from marslora.data._row_checks import RowChecker, RowChunk, RowReport, check_chunks
 from marslora.data.splits import BadRow
 
 _ROWS_AT_ONCE = 16
@@ -23,7 +23,7 @@ Progress = Callable[[int, int], None]
 """Called with (rows done, about how many rows in all)."""
 
 
-class Lengths(Record):
+class LengthSummary(Record):
     """How long rows are in one unit."""
 
     mean: float
@@ -36,7 +36,7 @@ class Lengths(Record):
     counts: tuple[int, ...]
 
 
-class Check(Record):
+class CheckReport(Record):
     """What a data set holds."""
 
     sources: tuple[str, ...]
@@ -51,14 +51,14 @@ class Check(Record):
     """Rows whose text, pictures and sounds have all been there before."""
     repeats: tuple[str, ...]
     """The first of them, at most 5, each with the row that it repeats."""
-    lengths: dict[str, Lengths]
+    lengths: dict[str, LengthSummary]
     """By unit: ``tokens`` and ``text tokens`` (without those of pictures and sounds) where a processor was given, else
     ``characters`` and ``words``."""
     bad: tuple[BadRow, ...]
     """Every bad row, in order; row 0 stands for the rest of a file that cannot be read on."""
 
 
-def files_of(sources: Sequence[str]) -> list[AbstractFile]:
+def resolve_files(sources: Sequence[str]) -> list[AbstractFile]:
     """The files that the sources stand for. Raises `DataError` for one that does not exist."""
     return [file for source in sources for file in _readers.files(source, "train")]
 
@@ -70,16 +70,16 @@ def check(
     processor: Callable[[], Any] | None = None,
     workers: int = 1,
     progress: Progress | None = None,
-) -> Check:
+) -> CheckReport:
     """Read all rows of ``sources``, decode every picture and sound, and count.
 
     ``processor`` makes the model's processor, which measures lengths in tokens; it must be picklable where several
     ``workers`` (processes, started when the work turns out to be long) read. Raises `DataError` for a missing source.
     """
-    files = files_of(sources)
+    files = resolve_files(sources)
     total = sum(_about(file) for file in files)
-    tally = _Tally()
-    for task, found in judged(_tasks(files), RowChecker(image_folder, processor), workers):
+    tally = _ReportBuilder()
+    for task, found in check_chunks(_tasks(files), RowChecker(image_folder, processor), workers):
         for one in found:
             tally.add(task.place, one)
         if progress:
@@ -94,7 +94,7 @@ def _about(file: AbstractFile) -> int:
         return 0  # reading it will say why
 
 
-def _tasks(files: Sequence[AbstractFile]) -> Iterator[Task]:
+def _tasks(files: Sequence[AbstractFile]) -> Iterator[RowChunk]:
     for file in files:
         rows: list[tuple[int, Any]] = []
         try:
@@ -102,16 +102,16 @@ def _tasks(files: Sequence[AbstractFile]) -> Iterator[Task]:
             for number, row in file.rows():
                 rows.append((number, row))
                 if len(rows) == _ROWS_AT_ONCE:
-                    yield Task(file.place, file.folder, rows)
+                    yield RowChunk(file.place, file.folder, rows)
                     rows = []
             if number == 0:
                 rows.append((0, "the file is empty: it must hold at least one row"))
         except DataError as error:
             rows.append((0, str(error)))
-        yield Task(file.place, file.folder, rows)
+        yield RowChunk(file.place, file.folder, rows)
 
 
-class _Tally:
+class _ReportBuilder:
     """Counts judgements as they come."""
 
     def __init__(self) -> None:
@@ -141,9 +141,9 @@ class _Tally:
             if len(self._named_repeats) < _NAMED_REPEATS:
                 self._named_repeats.append(f"{place} row {one.row} repeats {first[0]} row {first[1]}")
 
-    def report(self, sources: tuple[str, ...]) -> Check:
+    def report(self, sources: tuple[str, ...]) -> CheckReport:
         """All that was counted."""
-        return Check(
+        return CheckReport(
             sources=sources,
             num_rows=self.num_rows,
             num_bad=len(self._bad),
@@ -153,19 +153,19 @@ class _Tally:
             audio_seconds=round(self._seconds, 3),
             num_repeats=self._repeats,
             repeats=tuple(self._named_repeats),
-            lengths={unit: lengths_of(values) for unit, values in self._lengths.items()},
+            lengths={unit: summarise_lengths(values) for unit, values in self._lengths.items()},
             bad=tuple(self._bad),
         )
 
 
-def lengths_of(values: Sequence[int]) -> Lengths:
+def summarise_lengths(values: Sequence[int]) -> LengthSummary:
     """Quantiles and a histogram of at least one length."""
     found = np.asarray(values)
     least, most = int(found.min()), int(found.max())
     step = -(-(most - least + 1) // _BINS)
     counts, edges = np.histogram(found, bins=np.arange(least, most + step + 1, step))
     ranks = np.quantile(found, _QUANTILES, method="inverted_cdf")
-    return Lengths(
+    return LengthSummary(
         mean=round(float(found.mean()), 2),
         least=least,
         most=most,

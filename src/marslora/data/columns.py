@@ -10,7 +10,7 @@ from marslora.data import _readers
 from marslora.data._example import Example
 
 
-def column(
+def read_column(
     spec: DataSpec, examples: Sequence[Example], name: str, split: Literal["train", "validation", "test"] = "train"
 ) -> list[str | None]:
     """The column's value as text for examples of one split of ``spec``; None where a row has none.

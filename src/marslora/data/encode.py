@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from marslora.core.errors import DataError
-from marslora.data._build import build
+from marslora.data._build import build_rows_folder
 from marslora.data._collate import join_pictures, pad_texts
 from marslora.data._example import Example
 from marslora.data._process import IGNORED
@@ -31,7 +31,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class EncodedSet:
+class EncodedRows:
     """Preprocessed rows. Rows that were refused are not in it: see ``rows`` and ``skipped``."""
 
     texts: dict[str, Ragged]
@@ -92,7 +92,7 @@ def encode(
     max_length: int | None = None,
     max_bad_share: float = 0.01,
     progress: Progress | None = None,
-) -> EncodedSet:
+) -> EncodedRows:
     """Every example through the model's own processor and chat template.
 
     ``labels`` are the tokens of the assistant's turns, each with the token that ends it, and -100 elsewhere.
@@ -108,7 +108,7 @@ def encode(
     found = _open(folder, digest, processor, temporary)
     if found is None:
         shutil.rmtree(folder, ignore_errors=True)
-        build(folder, examples, processor, max_length, progress or _silent)
+        build_rows_folder(folder, examples, processor, max_length, progress or _silent)
         found = _open(folder, digest, processor, temporary)
     if found is None:
         raise DataError(f"The preprocessed rows in `{folder}` cannot be read back. Is the disk full?")
@@ -121,14 +121,14 @@ def _silent(done: int, total: int) -> None:
     """No progress is shown."""
 
 
-def _open(folder: Path, digest: str, processor: Any, temporary: Any) -> EncodedSet | None:
+def _open(folder: Path, digest: str, processor: Any, temporary: Any) -> EncodedRows | None:
     try:
         lists, meta = read_ragged(folder)
     except (OSError, EOFError, ValueError, KeyError):
         return None
     tokenizer = processor.tokenizer
     pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return EncodedSet(
+    return EncodedRows(
         texts={name.partition(".")[2]: values for name, values in lists.items() if name.startswith("texts.")},
         pictures={name.partition(".")[2]: values for name, values in lists.items() if name.startswith("pictures.")},
         picture_of=np.array(meta["picture_of"], dtype=np.int64),

@@ -17,7 +17,7 @@ def nested_order(n: int, seed: int) -> NDArray[np.int64]:
     return _shuffled(n, derive(seed, "nested order"))
 
 
-def batches(
+def iterate_batches(
     data_examples: int, batch_size: int, seed: int, start_examples: int, until_examples: int
 ) -> Iterator[NDArray[np.int64]]:
     """Batches of positions below ``data_examples``: look them up in `nested_order` to get rows.
@@ -44,7 +44,7 @@ def batches(
         yield np.concatenate(pieces)
 
 
-def pieces(rows: list[int], count: int) -> list[list[int]]:
+def split_evenly(rows: list[int], count: int) -> list[list[int]]:
     """``rows`` in ``count`` pieces of nearly equal size; some are empty where there are fewer rows than pieces."""
     bounds = [index * len(rows) // count for index in range(count + 1)]
     return [rows[low:high] for low, high in itertools.pairwise(bounds)]

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from marslora.core.errors import DataError
 from marslora.data import _blobs, _values
 from marslora.data._blobs import BlobStore, StoredBlob
-from marslora.data.sounds import Sound, as_wav
+from marslora.data.sounds import Sound, encode_wav
 
 
 class Picture:
@@ -77,21 +77,21 @@ class Picture:
         return f"image of {len(self.source) if isinstance(self.source, bytes) else self.source.num_bytes} bytes"
 
 
-class Album:
+class MediaCache:
     """Makes pictures and sounds out of what rows hold; a file that many rows name, or equal bytes, are made once.
 
     Bytes go onto the shelf, so that memory does not grow with what the rows carry.
     """
 
-    def __init__(self, folder: Path, shelf: BlobStore | None = None) -> None:
+    def __init__(self, folder: Path, store: BlobStore | None = None) -> None:
         self._folder = folder
-        self._shelf = shelf if shelf is not None else BlobStore()
+        self._blobs_store = store if store is not None else BlobStore()
         self._pictures: dict[Path | str, Picture] = {}
         self._sounds: dict[Path | str, Sound] = {}
 
-    def picture(self, value: Any) -> Picture:
+    def get_picture(self, value: Any) -> Picture:
         """The picture of a path, data URL, bytes, ``{"bytes": ..., "path": ...}`` or PIL image."""
-        found = _values.plain(value, "image")
+        found = _values.unwrap_value(value, "image")
         if isinstance(found, Image.Image):
             return Picture(found)
         if not isinstance(found, Path | bytes):
@@ -101,18 +101,18 @@ class Album:
             self._pictures[key] = Picture(self._source(found))
         return self._pictures[key]
 
-    def sound(self, value: Any) -> Sound:
+    def get_sound(self, value: Any) -> Sound:
         """The sound of a path, data URL, bytes, ``{"bytes": ..., "path": ...}`` or ``{"array", "sampling_rate"}``."""
-        found = _values.plain(value, "audio")
+        found = _values.unwrap_value(value, "audio")
         if not isinstance(found, Path | bytes):
-            found = as_wav(found)
+            found = encode_wav(found)
         key = _key(found)
         if key not in self._sounds:
             self._sounds[key] = Sound(self._source(found))
         return self._sounds[key]
 
     def _source(self, found: Path | bytes) -> Path | StoredBlob:
-        return self._folder / found if isinstance(found, Path) else self._shelf.put(found)
+        return self._folder / found if isinstance(found, Path) else self._blobs_store.put(found)
 
 
 def _key(found: Path | bytes) -> Path | str:

@@ -22,7 +22,7 @@ Reasons = Mapping[tuple[str, int], str]
 """(file, row) -> why it is bad."""
 
 
-def refuse_early(files: Sequence[AbstractFile], out: Path, image_folder: str | None) -> None:
+def check_can_repair(files: Sequence[AbstractFile], out: Path, image_folder: str | None) -> None:
     """`ConfigError` where good rows could not be written without loss: asked before anything is read."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"`--fix {out}` exists already. Name a folder that does not, nothing is overwritten.")
@@ -45,7 +45,7 @@ def write(files: Sequence[AbstractFile], bad: Sequence[BadRow], out: Path) -> li
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        with _Copy(temporary, reasons) as copy:
+        with _RowCopier(temporary, reasons) as copy:
             for file in files:
                 copy.take(file)
         if files and files[0].registry is not None:
@@ -65,7 +65,7 @@ def _register(registry: Mapping[str, Any], folder: Path) -> None:
     (folder / INFO).write_text(json.dumps(entries, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
-class _Copy:
+class _RowCopier:
     """Files that are opened when the first row for them comes."""
 
     def __init__(self, folder: Path, reasons: Reasons) -> None:
@@ -74,7 +74,7 @@ class _Copy:
         self._texts: dict[str, Any] = {}
         self._tables: dict[str, parquet.ParquetWriter] = {}
 
-    def __enter__(self) -> _Copy:
+    def __enter__(self) -> _RowCopier:
         return self
 
     def __exit__(self, *error: object) -> None:

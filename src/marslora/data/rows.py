@@ -13,9 +13,8 @@ from torch import Tensor
 from marslora.core.spec import DataSpec, TrainingSpec
 from marslora.data import order
 from marslora.data._example import Example
-from marslora.data.encode import EncodedSet, encode
-from marslora.data.splits import BadRow, DataReport
-from marslora.data.splits import load as load_splits
+from marslora.data.encode import EncodedRows, encode
+from marslora.data.splits import BadRow, DataReport, load_splits
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -23,7 +22,7 @@ SplitProgress = Callable[[Split, int, int], None]
 """Called with (split, rows done, rows in all)."""
 
 
-class RowSet(Protocol):
+class BatchSource(Protocol):
     """Encoded rows, as a model takes them."""
 
     def __len__(self) -> int: ...
@@ -36,16 +35,16 @@ class RowSet(Protocol):
         """The rows as keyword arguments of the model, on the CPU."""
 
 
-RowsT_co = TypeVar("RowsT_co", bound=RowSet, covariant=True)
+SourceT_co = TypeVar("SourceT_co", bound=BatchSource, covariant=True)
 
 
 @dataclass(frozen=True)
-class Rows(Generic[RowsT_co]):
+class EncodedSplits(Generic[SourceT_co]):
     """The three splits, ready for the model."""
 
-    train: RowsT_co
-    validation: RowsT_co
-    test: RowsT_co
+    train: SourceT_co
+    validation: SourceT_co
+    test: SourceT_co
     report: DataReport
     """What was read."""
     seed: int
@@ -53,7 +52,7 @@ class Rows(Generic[RowsT_co]):
     tasks: tuple[str, ...] = ()
     """The names of the tasks that batches give places of."""
 
-    def split(self, name: Split) -> RowsT_co:
+    def split(self, name: Split) -> SourceT_co:
         """One split."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
 
@@ -65,7 +64,7 @@ class Rows(Generic[RowsT_co]):
         num_rows = len(self.train)
         nested = order.nested_order(num_rows, self.seed)
         num_used = num_rows if data_examples is None else min(data_examples, num_rows)
-        for positions in order.batches(num_used, batch_size, order_seed, start, until):
+        for positions in order.iterate_batches(num_used, batch_size, order_seed, start, until):
             yield nested[positions].tolist()
 
     def micro_batches(
@@ -73,7 +72,7 @@ class Rows(Generic[RowsT_co]):
     ) -> Iterator[list[dict[str, Any]]]:
         """The micro-batches of the same steps; none of them is empty."""
         for rows in self.steps(training.batch_size, order_seed, start, until, data_examples):
-            yield [self.train.batch(piece) for piece in order.pieces(rows, training.accumulation) if piece]
+            yield [self.train.batch(piece) for piece in order.split_evenly(rows, training.accumulation) if piece]
 
     def first_batches(self, count: int, size: int) -> list[dict[str, Any]]:
         """The first ``count`` batches of the nested order, or as many as there are."""
@@ -82,21 +81,21 @@ class Rows(Generic[RowsT_co]):
         return [self.train.batch(nested[start : start + size]) for start in starts]
 
 
-def load_rows(
+def load_encoded_splits(
     data: DataSpec,
     processor: Any,
     cache_folder: str,
     *,
     splits: tuple[Split, ...] = SPLITS,
     progress: SplitProgress | None = None,
-) -> Rows[EncodedSet]:
+) -> EncodedSplits[EncodedRows]:
     """Read and encode ``splits`` with the model's own processor; the others are left empty.
 
-    Encoded rows are kept in ``cache_folder``. Raises what `splits.load` and `encode` raise.
+    Encoded rows are kept in ``cache_folder``. Raises what `load_splits` and `encode` raise.
     """
     found = load_splits(data)
 
-    def encoded(split: Split, rows: tuple[Example, ...]) -> EncodedSet:
+    def encoded(split: Split, rows: tuple[Example, ...]) -> EncodedRows:
         return encode(
             rows if split in splits else (),
             processor,
@@ -106,7 +105,7 @@ def load_rows(
             progress=(lambda done, total: progress(split, done, total)) if progress else None,
         )
 
-    return Rows(
+    return EncodedSplits(
         encoded("train", found.train),
         encoded("validation", found.validation),
         encoded("test", found.test),
@@ -115,12 +114,12 @@ def load_rows(
     )
 
 
-def refused(rows: Rows[EncodedSet]) -> list[BadRow]:
+def list_refused_rows(rows: EncodedSplits[EncodedRows]) -> list[BadRow]:
     """The rows that could be read but not encoded, of all splits."""
     return [bad for split in SPLITS for bad in rows.split(split).skipped]
 
 
-def batches_by_length(rows: EncodedSet, batch_size: int) -> Iterator[dict[str, Tensor]]:
+def iterate_batches_by_length(rows: EncodedRows, batch_size: int) -> Iterator[dict[str, Tensor]]:
     """All rows, those of like length together, always the same batches."""
     by_length = sorted(range(len(rows)), key=lambda row: (int(rows.num_tokens[row]), row))
     for start in range(0, len(by_length), batch_size):

@@ -102,7 +102,7 @@ class Sound:
         return f"audio `{self.source}`" if isinstance(self.source, Path) else f"audio of {self._num_bytes()} bytes"
 
 
-def as_wav(value: Any) -> bytes:
+def encode_wav(value: Any) -> bytes:
     """``{"array": samples (T,), (T, C) or (C, T), "sampling_rate": hertz}`` as a WAV file of 32-bit floats."""
     if not isinstance(value, Mapping) or value.get("sampling_rate") is None:
         raise DataError(

@@ -16,7 +16,7 @@ from marslora.data._blobs import BlobStore
 from marslora.data._example import Example, to_example
 from marslora.data._splitting import hold_out
 from marslora.data.order import nested_order
-from marslora.data.pictures import Album
+from marslora.data.pictures import MediaCache
 
 _NAMED_BAD_ROWS = 20
 
@@ -47,7 +47,7 @@ class DataReport(Record):
 
 
 @dataclass(frozen=True)
-class Splits:
+class ExampleSplits:
     """The examples of a study. Calibration trains on ``train`` and decides on ``validation``; ``test`` waits."""
 
     train: tuple[Example, ...]
@@ -56,12 +56,12 @@ class Splits:
     report: DataReport
 
 
-def hold_rows(name: str, rows: Iterable[Any]) -> str:
+def register_rows(name: str, rows: Iterable[Any]) -> str:
     """Keep rows (dicts, or a `datasets.Dataset`) under ``name``; ``memory:NAME`` then names them in a `DataSpec`."""
     return _readers.hold(name, rows)
 
 
-def load(spec: DataSpec) -> Splits:
+def load_splits(spec: DataSpec) -> ExampleSplits:
     """Every usable row of ``spec``, split.
 
     Where no validation files are named, rows are held out of the training rows by the content of their pictures, so
@@ -79,14 +79,14 @@ def load(spec: DataSpec) -> Splits:
 
 @dataclass(frozen=True)
 class _Read:
-    splits: Splits
+    splits: ExampleSplits
     stamp: tuple[object, ...]
 
 
 _last: dict[DataSpec, _Read] = {}
 
 
-def _stamp(spec: DataSpec, splits: Splits) -> tuple[object, ...]:
+def _stamp(spec: DataSpec, splits: ExampleSplits) -> tuple[object, ...]:
     """When every file behind ``splits`` was written last."""
     sources = (*spec.train, *spec.validation, *spec.test)
     examples = (*splits.train, *splits.validation, *splits.test)
@@ -94,16 +94,16 @@ def _stamp(spec: DataSpec, splits: Splits) -> tuple[object, ...]:
     return (*(_readers.stamp(source) for source in sources), *(_readers.written(file) for file in sorted(files)))
 
 
-def _load(spec: DataSpec) -> Splits:
+def _load(spec: DataSpec) -> ExampleSplits:
     bad: list[BadRow] = []
-    albums = Albums(spec.image_folder)
-    train = _read(spec, "train", spec.train, bad, albums)
-    validation = _read(spec, "validation", spec.validation, bad, albums)
-    test = _read(spec, "test", spec.test, bad, albums)
+    caches = MediaCaches(spec.image_folder)
+    train = _read(spec, "train", spec.train, bad, caches)
+    validation = _read(spec, "validation", spec.validation, bad, caches)
+    test = _read(spec, "test", spec.test, bad, caches)
     if not spec.validation:
         train, validation = hold_out(train, spec.validation_share, spec.max_validation, spec.seed)
-    train = _at_most(train, spec.max_examples, spec.seed)
-    validation = _at_most(validation, spec.max_validation, spec.seed)
+    train = _limit_rows(train, spec.max_examples, spec.seed)
+    validation = _limit_rows(validation, spec.max_validation, spec.seed)
     report = DataReport(
         num_train=len(train),
         num_validation=len(validation),
@@ -111,19 +111,19 @@ def _load(spec: DataSpec) -> Splits:
         num_bad=len(bad),
         bad=tuple(bad[:_NAMED_BAD_ROWS]),
         fingerprint=_fingerprint(train, validation, test),
-        warnings=tuple(_leaks(train, validation=validation, test=test)),
+        warnings=tuple(_find_leaks(train, validation=validation, test=test)),
     )
-    return Splits(tuple(train), tuple(validation), tuple(test), report)
+    return ExampleSplits(tuple(train), tuple(validation), tuple(test), report)
 
 
-def _read(spec: DataSpec, role: str, sources: tuple[str, ...], bad: list[BadRow], albums: Albums) -> list[Example]:
+def _read(spec: DataSpec, role: str, sources: tuple[str, ...], bad: list[BadRow], caches: MediaCaches) -> list[Example]:
     good: list[Example] = []
     found_bad: list[BadRow] = []
     for source in sources:
         for file in _readers.files(source, role):
-            album = albums.of(file.folder)
+            cache = caches.get(file.folder)
             for number, row in file.rows():
-                found = example_of(row, album, file.place, number)
+                found = read_example(row, cache, file.place, number)
                 (found_bad if isinstance(found, BadRow) else good).append(found)  # type: ignore[arg-type]
     if sources:
         check_bad_share(
@@ -133,26 +133,26 @@ def _read(spec: DataSpec, role: str, sources: tuple[str, ...], bad: list[BadRow]
     return good
 
 
-class Albums:
+class MediaCaches:
     """One album for every folder that relative paths start from; all share a shelf."""
 
     def __init__(self, image_folder: str | None) -> None:
         self._named = Path(image_folder).expanduser() if image_folder is not None else None
-        self._shelf = BlobStore()
-        self._by_folder: dict[Path, Album] = {}
+        self._blobs_store = BlobStore()
+        self._by_folder: dict[Path, MediaCache] = {}
 
-    def of(self, folder: Path) -> Album:
+    def get(self, folder: Path) -> MediaCache:
         """The album for rows of a file whose relative paths start in ``folder``, if no image folder was named."""
         folder = self._named if self._named is not None else folder
-        return self._by_folder.setdefault(folder, Album(folder, self._shelf))
+        return self._by_folder.setdefault(folder, MediaCache(folder, self._blobs_store))
 
 
-def example_of(row: dict[str, Any] | str, album: Album, place: str, number: int) -> Example | BadRow:
+def read_example(row: dict[str, Any] | str, cache: MediaCache, place: str, number: int) -> Example | BadRow:
     """The row as an example, or why it is none."""
     if isinstance(row, str):
         return BadRow(source=place, row=number, reason=row)
     try:
-        return to_example(row, album, place, number)
+        return to_example(row, cache, place, number)
     except DataError as error:
         return BadRow(source=place, row=number, reason=str(error))
 
@@ -170,7 +170,7 @@ def check_bad_share(bad: list[BadRow], num_rows: int, max_bad_share: float, what
     )
 
 
-def _at_most(examples: list[Example], limit: int | None, seed: int) -> list[Example]:
+def _limit_rows(examples: list[Example], limit: int | None, seed: int) -> list[Example]:
     """A seeded subset in the original order; a smaller limit gives a subset of a larger one's."""
     if limit is None or len(examples) <= limit:
         return examples
@@ -186,7 +186,7 @@ def _fingerprint(*splits: list[Example]) -> str:
     return hashed.hexdigest()[:16]
 
 
-def _leaks(train: list[Example], **others: list[Example]) -> Iterable[str]:
+def _find_leaks(train: list[Example], **others: list[Example]) -> Iterable[str]:
     rows = {example.digest for example in train}
     media = {digest for example in train for digest in example.media}
     for name, split in others.items():

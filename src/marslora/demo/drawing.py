@@ -37,7 +37,7 @@ class Scenes:
     """N scenes: which thing stands in each of the four cells, on which background, and the picture of it."""
 
     cells_NC: NDArray[np.int64]
-    """Index into `things`, or `EMPTY`; C = 4 cells in the order of `PLACES`."""
+    """Index into `list_things`, or `EMPTY`; C = 4 cells in the order of `PLACES`."""
     backgrounds_N: NDArray[np.int64]
     images_NHWC: NDArray[np.uint8]
 
@@ -46,7 +46,7 @@ class Scenes:
 
 
 @cache
-def words() -> dict[str, tuple[str, ...]]:
+def load_names() -> dict[str, tuple[str, ...]]:
     """The names of all things by language (english, french, german, spanish); the digits' come last and are English."""
     text = (files("marslora.demo") / "assets" / "words.tsv").read_text(encoding="utf-8")
     head, *rows = (line.split("\t") for line in text.splitlines())
@@ -56,9 +56,9 @@ def words() -> dict[str, tuple[str, ...]]:
     }
 
 
-def things() -> tuple[str, ...]:
+def list_things() -> tuple[str, ...]:
     """The English names of everything that can stand in a cell."""
-    return words()["english"]
+    return load_names()["english"]
 
 
 @cache
@@ -88,7 +88,7 @@ def _sprite(thing: int, split: Split, ink: NDArray[np.float32], rng: np.random.G
     return np.concatenate([np.broadcast_to(ink, (SPRITE_PIXELS, SPRITE_PIXELS, 3)), alpha_SS[..., None]], axis=-1)
 
 
-def draw(
+def draw_scenes(
     num: int,
     split: Split,
     rng: np.random.Generator,
@@ -97,7 +97,7 @@ def draw(
     style: str = "plain",
 ) -> Scenes:
     """Draw ``num`` scenes of one to four things in ``style``, with the split's own handwriting."""
-    used = np.arange(len(things())) if things_used is None else things_used
+    used = np.arange(len(list_things())) if things_used is None else things_used
     cells_NC = rng.choice(used, (num, 4))
     cells_NC[rng.random((num, 4)) < 0.2] = EMPTY
     lonely = np.flatnonzero((cells_NC == EMPTY).all(axis=1))

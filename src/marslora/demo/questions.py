@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from marslora.demo.drawing import BACKGROUNDS, DIGITS, EMPTY, PLACES, things
+from marslora.demo.drawing import BACKGROUNDS, DIGITS, EMPTY, PLACES, list_things
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,15 @@ def ask_where(scene: Scene) -> Turn:
     """The first cell in which a thing stands."""
     cell = int(scene.rng.choice(scene.present()))
     cell = scene.cells.index(scene.cells[cell])
-    return f"where is the {things()[scene.cells[cell]]}?", PLACES[cell]
+    return f"where is the {list_things()[scene.cells[cell]]}?", PLACES[cell]
 
 
 def ask_presence(scene: Scene) -> Turn:
     """Whether a thing is there; half of the answers are yes."""
     wanted = scene.cells[int(scene.rng.choice(scene.present()))]
     if scene.rng.random() < 0.5:
-        wanted = int(scene.rng.integers(len(things())))
-    return f"is there a {things()[wanted]} in the image?", "yes" if wanted in scene.cells else "no"
+        wanted = int(scene.rng.integers(len(list_things())))
+    return f"is there a {list_things()[wanted]} in the image?", "yes" if wanted in scene.cells else "no"
 
 
 def ask_count(scene: Scene) -> Turn:
@@ -74,7 +74,7 @@ def ask_rain(scene: Scene) -> Turn:
     return "will it rain tomorrow?", str(scene.rng.choice(["yes", "no"]))
 
 
-def repeat(scene: Scene, vocabulary: Sequence[str]) -> Turn:
+def ask_repeat(scene: Scene, vocabulary: Sequence[str]) -> Turn:
     """A word to say again: how the language model meets words that no picture shows."""
     word = " ".join(scene.rng.choice(np.array(vocabulary), int(scene.rng.integers(1, 4))))
     return f'repeat "{word}"', word
@@ -92,6 +92,6 @@ QUESTIONS: dict[str, Callable[[Scene], Turn]] = {
 """Every kind of question, by name."""
 
 
-def background_name(index: int) -> str:
+def get_background_name(index: int) -> str:
     """The name of a background colour."""
     return tuple(BACKGROUNDS)[index]

@@ -24,7 +24,7 @@ SCHEMA = pa.schema(
 )
 
 
-def messages(turns: Sequence[Turn]) -> list[dict[str, Any]]:
+def make_messages(turns: Sequence[Turn]) -> list[dict[str, Any]]:
     """A conversation about one picture, which stands before the first question."""
     said: list[dict[str, Any]] = []
     for question, answer in turns:
@@ -34,17 +34,17 @@ def messages(turns: Sequence[Turn]) -> list[dict[str, Any]]:
     return said
 
 
-def png(image_HWC: NDArray[np.uint8]) -> bytes:
+def encode_png(image_HWC: NDArray[np.uint8]) -> bytes:
     """The picture as the bytes of a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(image_HWC).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
-def write(path: Path, talks: Sequence[Sequence[Turn]], images_NHWC: NDArray[np.uint8]) -> None:
+def write_rows(path: Path, talks: Sequence[Sequence[Turn]], images_NHWC: NDArray[np.uint8]) -> None:
     """Write one parquet file, a row per conversation; the file appears only once it is whole."""
     rows = [
-        {"messages": messages(turns), "images": [{"bytes": png(image), "path": None}]}
+        {"messages": make_messages(turns), "images": [{"bytes": encode_png(image), "path": None}]}
         for turns, image in zip(talks, images_NHWC, strict=True)
     ]
     path.parent.mkdir(parents=True, exist_ok=True)

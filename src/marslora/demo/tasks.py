@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from marslora.core.errors import ConfigError
 from marslora.core.seeds import derive
 from marslora.demo import rows
-from marslora.demo.drawing import Scenes, Split, draw, things, words
-from marslora.demo.questions import QUESTIONS, Scene, Turn, background_name
+from marslora.demo.drawing import Scenes, Split, draw_scenes, list_things, load_names
+from marslora.demo.questions import QUESTIONS, Scene, Turn, get_background_name
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 _TRAINING = MappingProxyType(
@@ -24,7 +24,7 @@ _TRAINING = MappingProxyType(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class DemoTask:
     """One task: what it asks of the model, and settings that suit it."""
 
     description: str
@@ -42,29 +42,29 @@ class Task:
     ranks: tuple[int, ...] = (1, 4, 16, 64)
 
 
-TASKS: Mapping[str, Task] = MappingProxyType(
+TASKS: Mapping[str, DemoTask] = MappingProxyType(
     {
-        "vision": Task(
+        "vision": DemoTask(
             description="Known things with known names in two new styles: negatives and exchanged colours.",
             styles=("negative", "recoloured"),
         ),
-        "language": Task(
+        "language": DemoTask(
             description="Known pictures, every thing named in two new languages.",
             styles=("plain",),
             languages=("french", "german"),
         ),
-        "both": Task(
+        "both": DemoTask(
             description="Things in two new styles, named in English and, in a third of the rows, in French.",
             styles=("negative", "recoloured"),
             languages=("english", "english", "french"),
         ),
-        "small": Task(
+        "small": DemoTask(
             description="As `both` with few rows, seen many times over: too much rank learns them by heart.",
             styles=("negative", "recoloured"),
             languages=("english", "english", "french"),
             num_train=128,
         ),
-        "null": Task(
+        "null": DemoTask(
             description="A question it knows and one that nobody can answer: every rank is enough.",
             styles=("plain",),
             questions=("background", "rain"),
@@ -75,7 +75,7 @@ TASKS: Mapping[str, Task] = MappingProxyType(
 )
 
 
-def talk(
+def make_conversations(
     scenes: Scenes, questions: Sequence[str], languages: Sequence[str], rng: np.random.Generator
 ) -> list[list[Turn]]:
     """One conversation per scene; where the names are not English the question ends with their language."""
@@ -84,7 +84,10 @@ def talk(
     for n in range(len(scenes)):
         language = languages[languages_N[n]]
         scene = Scene(
-            tuple(scenes.cells_NC[n].tolist()), background_name(int(scenes.backgrounds_N[n])), words()[language], rng
+            tuple(scenes.cells_NC[n].tolist()),
+            get_background_name(int(scenes.backgrounds_N[n])),
+            load_names()[language],
+            rng,
         )
         turns = [QUESTIONS[question](scene) for question in questions]
         if language != "english":
@@ -93,17 +96,17 @@ def talk(
     return talks
 
 
-def make(task: Task, split: Split, num: int, seed: int) -> tuple[list[list[Turn]], NDArray[np.uint8]]:
+def draw_rows(task: DemoTask, split: Split, num: int, seed: int) -> tuple[list[list[Turn]], NDArray[np.uint8]]:
     """``num`` conversations of a task's split and their pictures, (N, 48, 48, 3)."""
     rng = np.random.default_rng(derive(seed, "scenes", split))
     share = np.array_split(np.arange(num), len(task.styles))
-    parts = [draw(len(rows), split, rng, style=style) for style, rows in zip(task.styles, share, strict=True)]
-    talks = [turns for scenes in parts for turns in talk(scenes, task.questions, task.languages, rng)]
+    parts = [draw_scenes(len(rows), split, rng, style=style) for style, rows in zip(task.styles, share, strict=True)]
+    talks = [turns for scenes in parts for turns in make_conversations(scenes, task.questions, task.languages, rng)]
     order = rng.permutation(num)
     return [talks[n] for n in order], np.concatenate([scenes.images_NHWC for scenes in parts])[order]
 
 
-def find(name: str) -> Task:
+def find_task(name: str) -> DemoTask:
     """The task called ``name``. Raises `ConfigError` where there is none."""
     if name not in TASKS:
         raise ConfigError(f"`{name}` is no embedded task. It must be one of {list(TASKS)}.")
@@ -117,17 +120,17 @@ def write_task(
 
     The same arguments give the same rows; a split's rows do not depend on the other splits' sizes.
     """
-    task = find(name)
+    task = find_task(name)
     paths: dict[str, Path] = {}
     for split, num in zip(SPLITS, (num_train, num_validation, num_test), strict=True):
         paths[split] = Path(folder) / f"{name}-{split}.parquet"
-        rows.write(paths[split], *make(task, split, num, seed))
+        rows.write_rows(paths[split], *draw_rows(task, split, num, seed))
     return paths
 
 
 def ensure_task(name: str, folder: str | Path) -> dict[str, Path]:
     """The three files of a task in its default sizes; written where one of them is missing."""
-    task = find(name)
+    task = find_task(name)
     paths: dict[str, Path] = {split: Path(folder) / f"{name}-{split}.parquet" for split in SPLITS}
     if all(path.is_file() for path in paths.values()):
         return paths
@@ -137,5 +140,5 @@ def ensure_task(name: str, folder: str | Path) -> dict[str, Path]:
 
 
 def all_texts() -> list[str]:
-    """Every name in every language: what the embedded tokenizer and `repeat` questions are made of."""
-    return sorted({name for names in words().values() for name in names} | set(things()))
+    """Every name in every language: what the embedded tokenizer and `ask_repeat` questions are made of."""
+    return sorted({name for names in load_names().values() for name in names} | set(list_things()))

@@ -9,7 +9,7 @@ from marslora.core.errors import named
 from marslora.core.parts import ModelInfo, PartInfo
 from marslora.core.runs import Event, Failure, Prepared
 from marslora.core.spec import DataSpec, MemberSpec, ModelSpec, PrepareSpec, TrainingSpec
-from marslora.data.rows import load_rows
+from marslora.data.rows import load_encoded_splits
 from marslora.engine.memory import member_bytes
 from marslora.engine.pack import Base
 from marslora.engine.prepare import PROBE_ROWS, prepare
@@ -29,7 +29,7 @@ def inspect_model(
     """
     info = _prepared(model, data, cache_folder, emit).info
     loaded = loading.load(model)
-    rows = load_rows(data, loaded.processor, cache_folder, splits=("train",))
+    rows = load_encoded_splits(data, loaded.processor, cache_folder, splits=("train",))
     collated = rows.train.batch(range(min(PROBE_ROWS, len(rows.train))))
 
     def memory(*parts: PartInfo) -> int | None:

@@ -14,8 +14,8 @@ from torch import Tensor
 from marslora.core.runs import Cost, Event, ProgressEvent
 from marslora.core.schedule import evaluation_steps, num_steps
 from marslora.core.spec import PackSpec
-from marslora.data.encode import EncodedSet
-from marslora.data.rows import Rows, batches_by_length
+from marslora.data.encode import EncodedRows
+from marslora.data.rows import EncodedSplits, iterate_batches_by_length
 from marslora.engine import memory, run_state
 from marslora.engine.cost import CostMeter, split_cost
 from marslora.engine.evaluate import Scores, evaluate
@@ -72,7 +72,7 @@ class PackLoop:
 
     spec: PackSpec
     base: Base
-    rows: Rows[EncodedSet]
+    rows: EncodedSplits[EncodedRows]
     speedups: Speedups
     emit: Emit
     members: list[RunState]
@@ -115,7 +115,7 @@ class PackLoop:
 
     def validate(self, pack: Pack | None) -> Scores:
         """The scores of a pack's members, or of the untouched model."""
-        batches = batches_by_length(self.rows.validation, self.batch_size_of_validation)
+        batches = iterate_batches_by_length(self.rows.validation, self.batch_size_of_validation)
         kind = ("validation", pack.signature if pack else None)
         tokens = int(self.rows.validation.num_tokens.sum())
         with contextlib.nullcontext() if pack else self.speedups.apply(self.base, 1, ()):

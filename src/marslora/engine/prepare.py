@@ -18,8 +18,8 @@ from marslora.core.parts import ModelInfo
 from marslora.core.runs import DataSummary, Event, Failure, Prepared, ProgressEvent
 from marslora.core.spec import ModelSpec, PluginSpec, PrepareSpec
 from marslora.data import rows as data_rows
-from marslora.data.encode import EncodedSet
-from marslora.data.rows import Rows, Split, load_rows
+from marslora.data.encode import EncodedRows
+from marslora.data.rows import EncodedSplits, Split, load_encoded_splits
 from marslora.engine.cost import CostMeter
 from marslora.engine.flops import count_flops
 from marslora.models import loading
@@ -48,7 +48,7 @@ def _prepare(spec: PrepareSpec, emit: Emit) -> Prepared:
     def advance(split: Split, done: int, total: int) -> None:
         emit(ProgressEvent(task=f"{'training' if split == 'train' else split} rows", done=done, total=total))
 
-    rows = load_rows(spec.data, loaded.processor, spec.cache_folder, progress=advance)
+    rows = load_encoded_splits(spec.data, loaded.processor, spec.cache_folder, progress=advance)
     info, flops = count_flops(lambda: probe_parts(spec.model, loaded, rows, spec.cache_folder))
     meter.add_flops(flops)
     return Prepared(
@@ -76,8 +76,8 @@ def _check_optimizer(asked: PluginSpec) -> None:
         ) from error
 
 
-def _summary(rows: Rows[EncodedSet]) -> DataSummary:
-    refused = data_rows.refused(rows)
+def _summary(rows: EncodedSplits[EncodedRows]) -> DataSummary:
+    refused = data_rows.list_refused_rows(rows)
     return DataSummary(
         num_train=len(rows.train),
         num_validation=len(rows.validation),
@@ -90,7 +90,9 @@ def _summary(rows: Rows[EncodedSet]) -> DataSummary:
     )
 
 
-def probe_parts(model: ModelSpec, loaded: LoadedModel, rows: Rows[EncodedSet], cache_folder: str) -> ModelInfo:
+def probe_parts(
+    model: ModelSpec, loaded: LoadedModel, rows: EncodedSplits[EncodedRows], cache_folder: str
+) -> ModelInfo:
     """The model's parts with the layers marked that no gradient reaches on the first rows.
 
     The same for everyone who works on a study: it is kept in ``cache_folder``.

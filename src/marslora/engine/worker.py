@@ -11,8 +11,8 @@ from marslora.adapters import recover_checkpoints
 from marslora.core.errors import MarsloraError, StudyError
 from marslora.core.runs import Cost, Event, Failure, PackResult
 from marslora.core.spec import MemberSpec, PackSpec
-from marslora.data.encode import EncodedSet
-from marslora.data.rows import Rows, load_rows
+from marslora.data.encode import EncodedRows
+from marslora.data.rows import EncodedSplits, load_encoded_splits
 from marslora.engine import memory, run_state
 from marslora.engine.check import keeps_members_apart
 from marslora.engine.cost import CostMeter
@@ -77,7 +77,7 @@ def _check_continues(member: RunState, batch_size: int) -> None:
 def _loop(
     spec: PackSpec, loaded: loading.LoadedModel, members: list[RunState], emit: Emit, meter: CostMeter
 ) -> PackLoop:
-    rows = load_rows(spec.data, loaded.processor, spec.cache_folder, splits=("train", "validation"))
+    rows = load_encoded_splits(spec.data, loaded.processor, spec.cache_folder, splits=("train", "validation"))
     info = probe_parts(spec.model, loaded, rows, spec.cache_folder)
     for part in {part for member in spec.members for part in member.allocation.active}:
         info.part(part)
@@ -102,7 +102,7 @@ def _largest_pack(spec: PackSpec, base: Base, speedups: Speedups, running: tuple
         return memory.largest_pack(base, running, first, spec.max_bytes)
 
 
-def _first_batch(spec: PackSpec, rows: Rows[EncodedSet]) -> dict[str, torch.Tensor]:
+def _first_batch(spec: PackSpec, rows: EncodedSplits[EncodedRows]) -> dict[str, torch.Tensor]:
     """The first micro-batch of the training rows."""
     size = min(max(1, spec.training.batch_size // spec.training.accumulation), len(rows.train))
     return rows.train.batch(range(size))

@@ -8,7 +8,7 @@ from marslora.core.allocation import Allocation
 from marslora.core.runs import Counted, Event
 from marslora.core.schedule import num_steps
 from marslora.core.spec import CountSpec, FinalSpec
-from marslora.data.rows import load_rows
+from marslora.data.rows import load_encoded_splits
 from marslora.finetune.labels import labelled
 from marslora.finetune.model import method_of
 from marslora.methods import AbstractMethod, AdapterPlan, BatchContext
@@ -57,5 +57,5 @@ def _planned(base: AdapterPlan, spec: CountSpec, allocation: Allocation) -> Adap
 def _tasks(run: FinalSpec, method: AbstractMethod) -> tuple[str, ...]:
     if method.column is None:
         return ()
-    rows = load_rows(run.data, loading.load_processor(run.model), run.cache_folder)
+    rows = load_encoded_splits(run.data, loading.load_processor(run.model), run.cache_folder)
     return labelled(rows, run.data, method).tasks

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from marslora.core.errors import DataError
 from marslora.core.spec import DataSpec
 from marslora.data import splits
-from marslora.data.columns import column
-from marslora.data.encode import EncodedSet
-from marslora.data.rows import SPLITS, Rows, RowSet, Split
+from marslora.data.columns import read_column
+from marslora.data.encode import EncodedRows
+from marslora.data.rows import SPLITS, BatchSource, EncodedSplits, Split
 from marslora.methods import QUESTION, TASK, UNIT_TASK, AbstractMethod
 from marslora.models.answers import IGNORED
 
@@ -25,9 +25,9 @@ _PICTURES = ("pixel_values", "flattened_patches", "input_features", "input_value
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """An `EncodedSet` whose batches say more."""
+    """An `EncodedRows` whose batches say more."""
 
-    encoded: EncodedSet
+    encoded: EncodedRows
     task_N: NDArray[np.int64] | None
     """The place of every row's task."""
     wants_questions: bool
@@ -63,7 +63,7 @@ class LabelledSet:
         return None
 
 
-def labelled(rows: Rows[EncodedSet], data: DataSpec, method: AbstractMethod) -> Rows[RowSet]:
+def labelled(rows: EncodedSplits[EncodedRows], data: DataSpec, method: AbstractMethod) -> EncodedSplits[BatchSource]:
     """``rows`` with the labels that ``method`` wants; `DataError` where a row names no task, or one to be tested names
     a task that no training row has."""
     tasks: tuple[str, ...] = ()
@@ -74,16 +74,16 @@ def labelled(rows: Rows[EncodedSet], data: DataSpec, method: AbstractMethod) -> 
         tasks = tuple(sorted(set(found["train"])))
     if tasks or method.wants_questions:
         sets = {split: _labelled(rows, split, found.get(split), tasks, method) for split in SPLITS}
-        return Rows(sets["train"], sets["validation"], sets["test"], rows.report, rows.seed, tasks)
+        return EncodedSplits(sets["train"], sets["validation"], sets["test"], rows.report, rows.seed, tasks)
     return rows
 
 
-def _tasks(rows: Rows[EncodedSet], data: DataSpec, split: Split, name: str) -> list[str]:
+def _tasks(rows: EncodedSplits[EncodedRows], data: DataSpec, split: Split, name: str) -> list[str]:
     encoded = rows.split(split)
-    all_examples = getattr(splits.load(data), split)
+    all_examples = getattr(splits.load_splits(data), split)
     chosen = [all_examples[index] for index in encoded.rows]
-    tasks = column(data, chosen, name, split)
-    missing = [example.where for example, task in zip(chosen, tasks, strict=True) if task is None]
+    tasks = read_column(data, chosen, name, split)
+    missing = [example.place for example, task in zip(chosen, tasks, strict=True) if task is None]
     if missing:
         raise DataError(
             f"{len(missing)} rows have no column `{name}`, e.g. {missing[0]}: the adapter has a head for each task. "
@@ -93,7 +93,11 @@ def _tasks(rows: Rows[EncodedSet], data: DataSpec, split: Split, name: str) -> l
 
 
 def _labelled(
-    rows: Rows[EncodedSet], split: Split, found: list[str] | None, tasks: tuple[str, ...], method: AbstractMethod
+    rows: EncodedSplits[EncodedRows],
+    split: Split,
+    found: list[str] | None,
+    tasks: tuple[str, ...],
+    method: AbstractMethod,
 ) -> LabelledSet:
     if found is not None and (unknown := sorted(set(found) - set(tasks))):
         raise DataError(f"The {split} rows have tasks that no training row has: {unknown}; those are {list(tasks)}.")

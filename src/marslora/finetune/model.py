@@ -20,7 +20,7 @@ from marslora.core.errors import ConfigError
 from marslora.core.patterns import lora_config_dict
 from marslora.core.schedule import num_steps
 from marslora.core.spec import FinalSpec, TrainingSpec
-from marslora.data.rows import Rows, RowSet
+from marslora.data.rows import BatchSource, EncodedSplits
 from marslora.finetune.evaluate import mixed_precision, to_device
 from marslora.finetune.scorer import HALF
 from marslora.methods import AbstractChange, AbstractMethod, AdapterPlan, PeftChange, Trainable
@@ -59,7 +59,11 @@ def method_of(training: TrainingSpec) -> AbstractMethod | None:
 
 @contextlib.contextmanager
 def adapted(
-    loaded: LoadedModel, spec: FinalSpec, method: AbstractMethod | None, rows: Rows[RowSet], part_of: Mapping[str, str]
+    loaded: LoadedModel,
+    spec: FinalSpec,
+    method: AbstractMethod | None,
+    rows: EncodedSplits[BatchSource],
+    part_of: Mapping[str, str],
 ) -> Iterator[AbstractChange]:
     """The loaded model with a fresh adapter; afterwards it is what it was, since others may hold it."""
     base = loaded.model
@@ -89,7 +93,11 @@ def _lora(base: PreTrainedModel, spec: FinalSpec) -> PeftChange:
 
 
 def _apply(
-    loaded: LoadedModel, spec: FinalSpec, method: AbstractMethod, rows: Rows[RowSet], part_of: Mapping[str, str]
+    loaded: LoadedModel,
+    spec: FinalSpec,
+    method: AbstractMethod,
+    rows: EncodedSplits[BatchSource],
+    part_of: Mapping[str, str],
 ) -> AbstractChange:
     training = spec.training
     if spec.start_folder is not None:

@@ -12,8 +12,8 @@ from torch import Tensor
 from marslora.core.errors import ConfigError, TrainingError
 from marslora.core.spec import DataSpec, ObjectiveSpec
 from marslora.data import splits
-from marslora.data.columns import column
-from marslora.data.rows import RowSet
+from marslora.data.columns import read_column
+from marslora.data.rows import BatchSource
 from marslora.finetune.evaluate import Collate
 from marslora.finetune.loss import mean_of_step
 from marslora.models.answers import AnswerOutputs, Batch, token_nats
@@ -92,7 +92,7 @@ class GroupingCollate:
         return {**self.collate(rows), GROUPS: self.group_N[places]}
 
 
-def group_rows(objectives: Objectives, encoded: RowSet, data: DataSpec) -> list[int]:
+def group_rows(objectives: Objectives, encoded: BatchSource, data: DataSpec) -> list[int]:
     """For every encoded training row the place of its objective among those of rows; -1 where there are none such.
 
     `ConfigError` where an objective has no row, or a row has no objective or two.
@@ -117,11 +117,11 @@ def group_rows(objectives: Objectives, encoded: RowSet, data: DataSpec) -> list[
 _SELECTORS = "`rows` is all, text (rows without pictures and sounds), pictures, sounds, or COLUMN=VALUE."
 
 
-def _members(spec: ObjectiveSpec, encoded: RowSet, data: DataSpec) -> list[bool]:
+def _members(spec: ObjectiveSpec, encoded: BatchSource, data: DataSpec) -> list[bool]:
     """Which encoded rows a selector means."""
     if spec.rows == "all":
         return [True] * len(encoded)
-    train = splits.load(data).train
+    train = splits.load_splits(data).train
     chosen = [train[index] for index in encoded.rows]
     if spec.rows == "text":
         return [not example.media for example in chosen]
@@ -130,7 +130,7 @@ def _members(spec: ObjectiveSpec, encoded: RowSet, data: DataSpec) -> list[bool]
     name, equals, wanted = str(spec.rows).partition("=")
     if not equals:
         raise ConfigError(f"Objective `{spec.name}` has `rows` {spec.rows!r}. {_SELECTORS}")
-    return [value == wanted for value in column(data, chosen, name)]
+    return [value == wanted for value in read_column(data, chosen, name)]
 
 
 def _function(spec: ObjectiveSpec) -> Callable[[Any, Mapping[str, Any]], Any]:

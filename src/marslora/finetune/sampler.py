@@ -29,7 +29,7 @@ def micro_batches(
 
 
 def _filled(rows: list[int], count: int) -> list[list[int]]:
-    return [piece or [-1 - rows[0]] for piece in order.pieces(rows, count)]
+    return [piece or [-1 - rows[0]] for piece in order.split_evenly(rows, count)]
 
 
 def check_divisible(batch_size: int, accumulation: int, num_processes: int) -> None:

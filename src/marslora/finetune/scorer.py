@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from marslora.core.spec import TrainingSpec
-from marslora.data.rows import Rows, RowSet
+from marslora.data.rows import BatchSource, EncodedSplits
 from marslora.finetune.cost import FlopsPerRow, count_flops
 from marslora.finetune.evaluate import SplitScore, evaluate, mixed_precision, to_device
 from marslora.finetune.loss import AnswerLoss
@@ -25,7 +25,7 @@ class Scorer:
         self,
         change: AbstractChange,
         answers: AnswerLoss,
-        rows: Rows[RowSet],
+        rows: EncodedSplits[BatchSource],
         training: TrainingSpec,
         dtype: torch.dtype,
     ):

@@ -12,7 +12,7 @@ from marslora.core.errors import ConfigError
 from marslora.core.runs import GRADIENTS, Cost, Counted, Event, FinalResult
 from marslora.core.schedule import final_evaluation_steps, num_steps
 from marslora.core.spec import FinalSpec
-from marslora.data.rows import Rows, RowSet, load_rows
+from marslora.data.rows import BatchSource, EncodedSplits, load_encoded_splits
 from marslora.finetune import checkpoints, output
 from marslora.finetune.best_point import Best
 from marslora.finetune.callbacks import StopWhenAsked, Watch, listening_for_signals
@@ -78,7 +78,7 @@ def _begun(spec: FinalSpec, emit: Emit) -> Iterator[_FinalRun]:
     if arguments.process_index == 0:
         output.begin(spec)
     with arguments.main_process_first(desc="preparing rows"):
-        encoded = load_rows(spec.data, loaded.processor, spec.cache_folder)
+        encoded = load_encoded_splits(spec.data, loaded.processor, spec.cache_folder)
         rows = encoded if method is None else labelled(encoded, spec.data, method)
     with contextlib.ExitStack() as stack:
         with counting() as opening:
@@ -96,7 +96,7 @@ class _FinalRun:
         start: Start,
         arguments: TrainingArguments,
         loaded: LoadedModel,
-        rows: Rows[RowSet],
+        rows: EncodedSplits[BatchSource],
         change: AbstractChange,
         optimizer: AbstractOptimizer,
         opening: Opening,

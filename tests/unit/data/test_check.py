@@ -18,9 +18,9 @@ from pyarrow import parquet
 from marslora.core.errors import ConfigError, DataError
 from marslora.core.spec import DataSpec
 from marslora.data import _blobs, _row_checks, repair
-from marslora.data.check import Check, check, files_of, lengths_of
+from marslora.data.check import CheckReport, check, resolve_files, summarise_lengths
 from marslora.data.encode import encode
-from marslora.data.splits import load
+from marslora.data.splits import load_splits
 from tests.helpers import tiny_processors as tiny
 from tests.unit.data.conftest import picture, row, tone, write_lines
 
@@ -112,7 +112,7 @@ def test_what_is_there_is_counted(folder):
     assert found.repeats[0].endswith("rows.jsonl row 3 repeats " + str(folder / "rows.jsonl") + " row 1")
     assert (found.lengths["words"].least, found.lengths["words"].most) == (2, 6)
     assert found.lengths["characters"].quantiles["0.5"] == 11
-    assert Check.parse(json.loads(found.to_json())) == found
+    assert CheckReport.parse(json.loads(found.to_json())) == found
 
 
 @pytest.mark.parametrize("make", [tiny.llava_processor, tiny.llava_next_processor, tiny.idefics3_processor])
@@ -121,14 +121,14 @@ def test_lengths_are_those_of_the_encoded_rows(make, folder):
     rows = [row("a", "b"), row("c" * 9, "d", "0.png"), row("e", "f", "1.png"), row("g", "h", "2.png", "wide.png")]
     source = write_lines(folder / "rows.jsonl", rows)
     found = check([source], processor=make)
-    splits = load(DataSpec(train=(source,), validation_share=0.3))
+    splits = load_splits(DataSpec(train=(source,), validation_share=0.3))
     encoded = encode((*splits.train, *splits.validation), make())
     lengths, bare = found.lengths["tokens"], found.lengths["text tokens"]
     assert lengths.mean == pytest.approx(encoded.num_tokens.mean(), abs=0.01)
     assert (lengths.least, lengths.most) == (encoded.num_tokens.min(), encoded.num_tokens.max())
     texts = [
         encode([one], make())
-        for one in load(DataSpec(train=(write_lines(folder / "b.jsonl", [row("e", "f")] * 2),))).train
+        for one in load_splits(DataSpec(train=(write_lines(folder / "b.jsonl", [row("e", "f")] * 2),))).train
     ]
     assert bare.least == texts[0].num_tokens[0] == lengths.least
 
@@ -143,7 +143,7 @@ def test_sounds_have_their_length_in_tokens(folder):
 
 @given(st.lists(st.integers(0, 10_000), min_size=1, max_size=60))
 def test_a_histogram_holds_every_row_once(values):
-    found = lengths_of(values)
+    found = summarise_lengths(values)
     assert sum(found.counts) == len(values) and len(found.edges) == len(found.counts) + 1
     for low, high, count in zip(found.edges, found.edges[1:], found.counts, strict=False):
         assert count == sum(low <= value < high for value in values)
@@ -174,7 +174,7 @@ def test_good_and_bad_rows_are_all_rows_in_order(tmp_path_factory, first, second
         (folder / name).write_bytes(b"".join(line + ending for line in own))
         sources.append(str(folder / name))
     found = check(sources)
-    repair.write(files_of(sources), found.bad, folder / "out")
+    repair.write(resolve_files(sources), found.bad, folder / "out")
     good = (folder / "out" / "good.jsonl").read_bytes().splitlines()
     noted = folder / "out" / "bad.jsonl"
     bad = [json.loads(line) for line in noted.read_text().splitlines()] if noted.exists() else []
@@ -217,7 +217,7 @@ def test_rows_with_bytes_are_copied_as_they_are(make, tmp_path):
     source = make(tmp_path)
     found = check([source])
     assert [(one.row, "cannot be decoded" in one.reason) for one in found.bad] == [(3, True)]
-    names = [path.name for path in repair.write(files_of([source]), found.bad, tmp_path / "out")]
+    names = [path.name for path in repair.write(resolve_files([source]), found.bad, tmp_path / "out")]
     assert names == ["bad.jsonl", "bad.parquet", "good.parquet"]
     rows = embedded(50)
     assert parquet.read_table(tmp_path / "out" / "good.parquet").to_pylist() == rows[:2] + rows[3:]
@@ -229,7 +229,7 @@ def test_a_pretty_array_becomes_lines(tmp_path):
     rows = [row("a\nb", "c"), said(("user", "?")), row("d", "e")]
     (tmp_path / "rows.json").write_text(json.dumps(rows, indent=2))
     source = str(tmp_path / "rows.json")
-    repair.write(files_of([source]), check([source]).bad, tmp_path / "out")
+    repair.write(resolve_files([source]), check([source]).bad, tmp_path / "out")
     lines = (tmp_path / "out" / "good.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [rows[0], rows[2]]
 
@@ -244,7 +244,7 @@ def test_a_mended_registry_reads_as_before(folder):
     columns = {"prompt": "q", "response": "a", "images": "pictures"}
     (folder / "dataset_info.json").write_text(json.dumps({"tasks": {"file_name": "tasks.jsonl", "columns": columns}}))
     found = check([str(folder)])
-    repair.write(files_of([str(folder)]), found.bad, folder / "out")
+    repair.write(resolve_files([str(folder)]), found.bad, folder / "out")
     mended = check([str(folder / "out")], image_folder=str(folder))
     assert (found.num_bad, mended.num_bad, mended.num_rows, mended.num_images) == (1, 0, 2, 1)
 
@@ -252,7 +252,7 @@ def test_a_mended_registry_reads_as_before(folder):
 def test_a_mended_folder_of_pictures_reads_as_before(folder):
     write_lines(folder / "metadata.jsonl", [{"file_name": f"{n}.png", "text": "a"} for n in (1, 2, 77)])
     found = check([str(folder)])
-    repair.write(files_of([str(folder)]), found.bad, folder / "out")
+    repair.write(resolve_files([str(folder)]), found.bad, folder / "out")
     mended = check([str(folder / "out")], image_folder=str(folder))
     assert (found.num_bad, mended.num_bad, mended.num_images) == (1, 0, 2)
 
@@ -261,13 +261,13 @@ def test_nothing_is_overwritten_and_nothing_is_mixed(folder, tmp_path_factory):
     a = write_lines(folder / "a.jsonl", [row("?", "a", "0.png")])
     b = write_lines(tmp_path_factory.mktemp("b") / "b.jsonl", [row("?", "a")])
     with pytest.raises(ConfigError, match="exists already"):
-        repair.refuse_early(files_of([a]), folder, None)
+        repair.check_can_repair(resolve_files([a]), folder, None)
     with pytest.raises(ConfigError, match="different folders"):
-        repair.refuse_early(files_of([a, b]), folder / "out", None)
+        repair.check_can_repair(resolve_files([a, b]), folder / "out", None)
     write_lines(folder / "metadata.jsonl", [{"file_name": "0.png", "text": "a"}])
     with pytest.raises(ConfigError, match="different layouts"):
-        repair.refuse_early(files_of([a, str(folder)]), folder / "out", None)
-    repair.refuse_early(files_of([a, b]), folder / "out", str(folder))
+        repair.check_can_repair(resolve_files([a, str(folder)]), folder / "out", None)
+    repair.check_can_repair(resolve_files([a, b]), folder / "out", str(folder))
     with pytest.raises(DataError, match="does not exist"):
         check([a, "nowhere.jsonl"])
 
@@ -287,7 +287,7 @@ def test_several_processes_judge_as_one_does(damage, monkeypatch):
 @pytest.mark.parametrize(("others_take", "shared"), [(0.0, True), (60.0, False)])
 def test_other_processes_start_only_where_the_work_takes_longer_than_that(monkeypatch, others_take, shared):
     def tasks(number):
-        return iter([_row_checks.Task("a", Path(), [(n, {"n": n})]) for n in range(number)])
+        return iter([_row_checks.RowChunk("a", Path(), [(n, {"n": n})]) for n in range(number)])
 
     def in_processes(rest, judge, workers):
         started.append(workers)
@@ -300,21 +300,21 @@ def test_other_processes_start_only_where_the_work_takes_longer_than_that(monkey
 
     clock, loaded, started = [0.0], [], []
     monkeypatch.setattr(_row_checks.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(_row_checks, "_in_processes", in_processes)
+    monkeypatch.setattr(_row_checks, "_check_in_processes", in_processes)
     monkeypatch.setattr(_row_checks, "_PATIENCE_SECONDS", others_take)
-    assert len(list(_row_checks.judged(tasks(6), judge, 2))) == 6
+    assert len(list(_row_checks.check_chunks(tasks(6), judge, 2))) == 6
     assert not started
     clock, loaded = [0.0], []
-    assert len(list(_row_checks.judged(tasks(20), judge, 2))) == 20
+    assert len(list(_row_checks.check_chunks(tasks(20), judge, 2))) == 20
     assert bool(started) == shared
 
 
 def test_bytes_inside_rows_do_not_stay_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(_blobs, "_IN_MEMORY_BYTES", 1000)
     source = as_parquet(tmp_path)
-    splits = load(DataSpec(train=(source,), max_bad_share=0.1))
+    splits = load_splits(DataSpec(train=(source,), max_bad_share=0.1))
     sources = [one.images[0].source for one in (*splits.train, *splits.validation)]
-    assert all(isinstance(one, _blobs.StoredBlob) for one in sources) and len({id(one.shelf) for one in sources}) == 1
-    assert sources[0].shelf._file._rolled
+    assert all(isinstance(one, _blobs.StoredBlob) for one in sources) and len({id(one.store) for one in sources}) == 1
+    assert sources[0].store._file._rolled
     pictures = {one["images"][0]["bytes"] for one in embedded(50)}
     assert {one.read() for one in sources} == pictures

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from marslora.core.spec import DataSpec
-from marslora.data.splits import load
+from marslora.data.splits import load_splits
 from tests.unit.data.conftest import picture
 
 SCRIPT = Path(__file__).parents[3] / "examples" / "easy_vqa_to_jsonl.py"
@@ -23,7 +23,7 @@ def test_the_converted_files_are_read_back(tmp_path):
         (tmp_path / split / "questions.json").write_text(json.dumps(questions))
     subprocess.run([sys.executable, str(SCRIPT), str(tmp_path)], check=True, capture_output=True)
     spec = DataSpec(train=(str(tmp_path / "train.jsonl"),), test=(str(tmp_path / "test.jsonl"),), validation_share=0.25)
-    splits = load(spec)
+    splits = load_splits(spec)
     assert (splits.report.num_train, splits.report.num_validation, splits.report.num_test) == (3, 1, 2)
     for example in splits.test:
         answer = example.messages[1]["content"][0]["text"]

@@ -13,7 +13,7 @@ from marslora.core.errors import DataError, ModelError
 from marslora.core.spec import DataSpec
 from marslora.data import _build
 from marslora.data.encode import encode
-from marslora.data.splits import hold_rows, load
+from marslora.data.splits import load_splits, register_rows
 from tests.helpers import tiny_processors as tiny
 from tests.helpers.tiny_models import build
 from tests.unit.data.conftest import picture, row
@@ -34,8 +34,8 @@ TEMPLATES = {"compared": tiny.CHATML, "marked": tiny.CHATML_MARKED}
 
 
 def examples_of(rows, name="encode"):
-    held = hold_rows(name, rows)
-    return load(DataSpec(train=(held,), validation=(held,))).train
+    held = register_rows(name, rows)
+    return load_splits(DataSpec(train=(held,), validation=(held,))).train
 
 
 def mixed_rows():

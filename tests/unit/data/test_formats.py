@@ -11,7 +11,7 @@ import soundfile
 
 from marslora.core.errors import DataError
 from marslora.data._example import to_example
-from marslora.data.pictures import Album
+from marslora.data.pictures import MediaCache
 from tests.unit.data.conftest import picture, tone
 
 ASKED = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what is it?"}]}
@@ -78,14 +78,16 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_becomes_the_same_example(layout, folder):
-    example = to_example(LAYOUTS[layout], Album(folder), "rows", 1)
+    example = to_example(LAYOUTS[layout], MediaCache(folder), "rows", 1)
     assert example.messages == PARTS
     assert [list(image.open().getdata()) for image in example.images] == [list(picture().getdata())]
 
 
 def test_images_stand_where_their_tags_stand(folder):
     text = "left <image>\nright <image> which?"
-    example = to_example({"prompt": text, "completion": "left", "images": ["1.png", "2.png"]}, Album(folder), "rows", 1)
+    example = to_example(
+        {"prompt": text, "completion": "left", "images": ["1.png", "2.png"]}, MediaCache(folder), "rows", 1
+    )
     assert [part.get("text", part["type"]) for part in example.messages[0]["content"]] == [
         "left ",
         "image",
@@ -97,7 +99,7 @@ def test_images_stand_where_their_tags_stand(folder):
 
 
 def test_a_picture_with_a_caption_is_a_question_without_words(folder):
-    example = to_example({"image": "0.png", "caption": "a cat"}, Album(folder), "", 1)
+    example = to_example({"image": "0.png", "caption": "a cat"}, MediaCache(folder), "", 1)
     assert example.messages[0] == {"role": "user", "content": [{"type": "image"}]}
     assert example.messages[1] == ANSWERED
 
@@ -106,12 +108,12 @@ def test_rows_with_and_without_pictures_and_with_several_mix(folder):
     rows = [
         {"prompt": "?", "completion": "a", "images": images} for images in ([], None, ["0.png"], ["1.png", "2.png"])
     ]
-    assert [len(to_example(row, Album(folder), "", 1).images) for row in rows] == [0, 0, 1, 2]
+    assert [len(to_example(row, MediaCache(folder), "", 1).images) for row in rows] == [0, 0, 1, 2]
 
 
 def test_answers_of_the_prompt_are_read_and_not_learned(folder):
     prompt = [{"role": role, "content": role} for role in ("user", "assistant", "user")]
-    messages = to_example({"prompt": prompt, "completion": "b"}, Album(folder), "", 1).messages
+    messages = to_example({"prompt": prompt, "completion": "b"}, MediaCache(folder), "", 1).messages
     assert [message.get("learn", True) for message in messages] == [True, False, True, True]
 
 
@@ -124,7 +126,7 @@ def test_sounds_stand_where_their_tags_stand(folder):
         "audios": ["a.wav", "b.wav"],
         "image": "0.png",
     }
-    example = to_example(row, Album(folder), "", 1)
+    example = to_example(row, MediaCache(folder), "", 1)
     assert [part.get("text", part["type"]) for part in example.messages[0]["content"]] == [
         "audio",
         " or ",
@@ -156,7 +158,7 @@ def test_every_way_to_hold_a_sound_gives_the_same_samples(kind, column, folder):
     tone(folder / "a.wav")
     value = HEARD[kind](folder)
     row = {"prompt": "?", "completion": "b", column: [value] if column == "audios" else value}
-    (sound,) = to_example(row, Album(folder), "", 1).sounds
+    (sound,) = to_example(row, MediaCache(folder), "", 1).sounds
     assert np.allclose(sound.open(8000), soundfile.read(folder / "a.wav")[0], atol=1e-6)
     assert sound.seconds == 0.5
 
@@ -164,13 +166,13 @@ def test_every_way_to_hold_a_sound_gives_the_same_samples(kind, column, folder):
 def test_the_sound_of_an_openai_turn(folder):
     data = base64.b64encode(wave(folder)).decode()
     content = [{"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}, {"type": "text", "text": "?"}]
-    example = to_example(said(("user", content), ("assistant", "b")), Album(folder), "", 1)
+    example = to_example(said(("user", content), ("assistant", "b")), MediaCache(folder), "", 1)
     assert example.messages[0]["content"][0] == {"type": "audio"} and example.sounds[0].seconds == 0.5
 
 
 def test_a_system_turn_comes_first(folder):
     row = {"system": "be kind", "conversations": talk("human", "gpt")}
-    assert [message["role"] for message in to_example(row, Album(folder), "", 1).messages] == [
+    assert [message["role"] for message in to_example(row, MediaCache(folder), "", 1).messages] == [
         "system",
         "user",
         "assistant",
@@ -228,4 +230,4 @@ def test_what_is_wrong_with_a_row_is_said(reason, folder):
     (folder / "text.png").write_text("no picture")
     (folder / "cut.wav").write_bytes(wave(folder)[:1000])
     with pytest.raises(DataError, match=reason.replace("(", r"\(")):
-        to_example(BAD[reason], Album(folder), "rows", 1)
+        to_example(BAD[reason], MediaCache(folder), "rows", 1)

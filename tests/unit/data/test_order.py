@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marslora.core.errors import ConfigError
-from marslora.data.order import batches, nested_order
+from marslora.data.order import iterate_batches, nested_order
 
 
 @given(n=st.integers(1, 500), seed=st.integers(0, 2**40))
@@ -32,39 +32,39 @@ def test_other_seeds_give_other_orders():
     until=st.integers(1, 300),
 )
 def test_a_resumed_stream_goes_on_as_if_it_had_run_from_the_start(rows, size, seed, skipped, until):
-    whole = list(batches(rows, size, seed, 0, until))
-    resumed = list(batches(rows, size, seed, skipped * size, until))
+    whole = list(iterate_batches(rows, size, seed, 0, until))
+    resumed = list(iterate_batches(rows, size, seed, skipped * size, until))
     assert len(resumed) == max(0, len(whole) - skipped)
     assert all(np.array_equal(a, b) for a, b in zip(whole[skipped:], resumed, strict=True))
 
 
 @given(rows=st.integers(1, 60), size=st.integers(1, 70), epochs=st.integers(1, 4))
 def test_every_epoch_sees_every_row_once(rows, size, epochs):
-    stream = np.concatenate(list(batches(rows, size, 3, 0, rows * epochs)))
+    stream = np.concatenate(list(iterate_batches(rows, size, 3, 0, rows * epochs)))
     assert len(stream) == rows * epochs
     for epoch in range(epochs):
         assert sorted(stream[epoch * rows : (epoch + 1) * rows]) == list(range(rows))
 
 
 def test_epochs_are_shuffled_anew():
-    first, second = batches(50, 50, 0, 0, 100)
+    first, second = iterate_batches(50, 50, 0, 0, 100)
     assert not np.array_equal(first, second)
 
 
 def test_a_longer_run_begins_as_a_shorter_one():
-    short, long = batches(30, 8, 1, 0, 64), batches(30, 8, 1, 0, 640)
+    short, long = iterate_batches(30, 8, 1, 0, 64), iterate_batches(30, 8, 1, 0, 640)
     assert all(np.array_equal(a, b) for a, b in zip(short, itertools.islice(long, 8), strict=True))
 
 
 def test_the_last_batch_ends_where_asked():
-    assert [len(batch) for batch in batches(10, 4, 0, 0, 10)] == [4, 4, 2]
+    assert [len(batch) for batch in iterate_batches(10, 4, 0, 0, 10)] == [4, 4, 2]
 
 
 def test_a_start_between_batches_is_refused():
     with pytest.raises(ConfigError, match="multiple of 8"):
-        next(batches(10, 8, 0, 5, 40))
+        next(iterate_batches(10, 8, 0, 5, 40))
 
 
 def test_no_rows_are_refused():
     with pytest.raises(ConfigError, match="0 rows"):
-        next(batches(0, 8, 0, 0, 40))
+        next(iterate_batches(0, 8, 0, 0, 40))

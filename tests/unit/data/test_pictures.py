@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from marslora.core.errors import DataError
-from marslora.data.pictures import Album, Picture
+from marslora.data.pictures import MediaCache, Picture
 from tests.unit.data.conftest import picture
 
 
@@ -52,8 +52,8 @@ def test_a_decompression_bomb_is_refused(folder, monkeypatch):
 
 
 def test_a_file_that_many_rows_name_is_one_picture(folder):
-    album = Album(folder)
-    assert album.picture("0.png") is album.picture({"path": "0.png"})
+    cache = MediaCache(folder)
+    assert cache.get_picture("0.png") is cache.get_picture({"path": "0.png"})
 
 
 def test_a_picture_in_memory_is_not_changed():

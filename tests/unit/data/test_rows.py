@@ -10,21 +10,23 @@ from hypothesis import strategies as st
 
 from marslora.core.spec import DataSpec, TrainingSpec
 from marslora.data.encode import encode
-from marslora.data.order import nested_order, pieces
-from marslora.data.rows import batches_by_length, load_rows, refused
-from marslora.data.splits import hold_rows, load
+from marslora.data.order import nested_order, split_evenly
+from marslora.data.rows import iterate_batches_by_length, list_refused_rows, load_encoded_splits
+from marslora.data.splits import load_splits, register_rows
 from tests.helpers import tiny_processors as tiny
 from tests.unit.data.conftest import picture, row
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """What `load_rows` takes: 12 training rows, 5 of validation (one too long), 3 to test."""
+    """What `load_encoded_splits` takes: 12 training rows, 5 of validation (one too long), 3 to test."""
     many = " ".join(["long"] * 60)
     data = DataSpec(
-        train=(hold_rows("rows train", [row(f"what {k}?", f"it is {k}", picture(k)) for k in range(12)]),),
-        validation=(hold_rows("rows validation", [row("a?", many), *(row("b?", "c" * (5 - k)) for k in range(4))]),),
-        test=(hold_rows("rows test", [row("t?", "u")] * 3),),
+        train=(register_rows("rows train", [row(f"what {k}?", f"it is {k}", picture(k)) for k in range(12)]),),
+        validation=(
+            register_rows("rows validation", [row("a?", many), *(row("b?", "c" * (5 - k)) for k in range(4))]),
+        ),
+        test=(register_rows("rows test", [row("t?", "u")] * 3),),
         max_length=60,
         max_bad_share=0.5,
         seed=3,
@@ -35,23 +37,25 @@ def world(tmp_path_factory):
 def test_every_split_is_what_encode_makes_of_it(world):
     data, processor, cache = world
     seen = []
-    rows = load_rows(data, processor, cache, progress=lambda *what: seen.append(what))
+    rows = load_encoded_splits(data, processor, cache, progress=lambda *what: seen.append(what))
     assert [len(rows.split(name)) for name in ("train", "validation", "test")] == [12, 4, 3]
-    assert rows.train.digest == encode(load(data).train, processor, max_length=60).digest
+    assert rows.train.digest == encode(load_splits(data).train, processor, max_length=60).digest
     assert ("train", 12, 12) in seen and ("test", 3, 3) in seen
-    assert [bad.row for bad in refused(rows)] == [1]
-    assert rows.report == load(data).report
+    assert [bad.row for bad in list_refused_rows(rows)] == [1]
+    assert rows.report == load_splits(data).report
 
 
 def test_a_split_that_is_not_asked_for_is_not_encoded(world):
     seen = []
-    rows = load_rows(world[0], world[1], world[2] + "/new", splits=("train",), progress=lambda *what: seen.append(what))
+    rows = load_encoded_splits(
+        world[0], world[1], world[2] + "/new", splits=("train",), progress=lambda *what: seen.append(what)
+    )
     assert len(rows.train) == 12 and not len(rows.validation) and not len(rows.test)
     assert {split for split, _, total in seen if total} == {"train"}
 
 
 def test_micro_batches_are_the_rows_of_the_steps(world):
-    rows = load_rows(*world)
+    rows = load_encoded_splits(*world)
     training = TrainingSpec(batch_size=5, accumulation=3)
     steps = list(rows.steps(5, 7, 0, 22, 8))
     assert [len(step) for step in steps] == [5, 5, 5, 5, 2]
@@ -63,7 +67,7 @@ def test_micro_batches_are_the_rows_of_the_steps(world):
 
 
 def test_first_batches_follow_the_nested_order(world):
-    rows = load_rows(*world)
+    rows = load_encoded_splits(*world)
     first = rows.first_batches(2, 4)
     wanted = [rows.train.batch(nested_order(12, 3)[start : start + 4]) for start in (0, 4)]
     assert len(first) == 2
@@ -71,14 +75,16 @@ def test_first_batches_follow_the_nested_order(world):
 
 
 def test_validation_batches_hold_every_row_once_shortest_first(world):
-    validation = load_rows(*world).validation
-    lengths = [int(length) for batch in batches_by_length(validation, 3) for length in batch["attention_mask"].sum(1)]
+    validation = load_encoded_splits(*world).validation
+    lengths = [
+        int(length) for batch in iterate_batches_by_length(validation, 3) for length in batch["attention_mask"].sum(1)
+    ]
     assert lengths == sorted(validation.num_tokens.tolist())
 
 
 @given(num_rows=st.integers(0, 40), count=st.integers(1, 12))
 def test_pieces_are_all_rows_nearly_evenly(num_rows, count):
-    found = pieces(list(range(num_rows)), count)
+    found = split_evenly(list(range(num_rows)), count)
     assert list(chain(*found)) == list(range(num_rows))
     assert len(found) == count
     assert max(map(len, found)) - min(map(len, found)) <= 1

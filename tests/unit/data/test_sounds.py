@@ -15,9 +15,9 @@ from marslora.core.errors import DataError
 from marslora.core.spec import DataSpec
 from marslora.data._example import to_example
 from marslora.data.encode import IGNORED, encode
-from marslora.data.pictures import Album
+from marslora.data.pictures import MediaCache
 from marslora.data.sounds import Sound
-from marslora.data.splits import load
+from marslora.data.splits import load_splits
 from tests.helpers import tiny_processors as tiny
 from tests.helpers._tiny_audio import WHISPER_TOWER
 from tests.helpers._tiny_vision import text
@@ -78,8 +78,8 @@ def rows(folder) -> list[dict]:
 
 
 def examples(folder, values) -> list:
-    album = Album(folder)
-    return [to_example(row, album, "rows", number) for number, row in enumerate(values, start=1)]
+    cache = MediaCache(folder)
+    return [to_example(row, cache, "rows", number) for number, row in enumerate(values, start=1)]
 
 
 def by_the_processor(processor, given, images=False):
@@ -121,7 +121,7 @@ def test_a_data_set_with_sounds_is_not_decoded_by_its_library(folder):
     values = [one | {"audio": {"bytes": (folder / one["audio"]).read_bytes(), "path": None}} for one in heard]
     found = datasets.Dataset.from_list(values).cast_column("audio", datasets.Audio())
     found.save_to_disk(folder / "set")
-    splits = load(DataSpec(train=(str(folder / "set"),), validation_share=0.3))
+    splits = load_splits(DataSpec(train=(str(folder / "set"),), validation_share=0.3))
     seconds = sorted(one.sounds[0].seconds for one in (*splits.train, *splits.validation))
     assert seconds == pytest.approx([0.3, 0.5, 0.7, 0.9])
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from marslora.core.errors import DataError
 from marslora.core.spec import DataSpec
 from marslora.data import _readers
-from marslora.data._readers import json_array
-from marslora.data.splits import load
+from marslora.data._readers import json_file
+from marslora.data.splits import load_splits
 from tests.unit.data.conftest import tone, write_lines
 
 SHAREGPT = {
@@ -53,7 +53,7 @@ def registry(folder):
 
 
 def texts(source: str) -> list[list[str]]:
-    splits = load(DataSpec(train=(source,)))
+    splits = load_splits(DataSpec(train=(source,)))
     rows = sorted((*splits.train, *splits.validation), key=lambda one: one.row)
     return [[part.get("text", part["type"]) for turn in one.messages for part in turn["content"]] for one in rows]
 
@@ -87,13 +87,13 @@ def test_the_only_entry_needs_no_name(registry):
 )
 def test_what_a_registry_cannot_give_is_said(registry, name, message):
     with pytest.raises(DataError, match=message):
-        load(DataSpec(train=(f"{registry}{name}",)))
+        load_splits(DataSpec(train=(f"{registry}{name}",)))
 
 
 def test_a_row_without_the_mapped_column_is_bad(registry):
     write_lines(registry / "tasks.jsonl", [{"q": "x", "a": "y"}] * 3 + [{"q": "x", "answer": "y"}])
     with pytest.raises(DataError, match=r"tasks.jsonl row 4: the column `a` \(response\) is missing"):
-        load(DataSpec(train=(f"{registry}#tasks",)))
+        load_splits(DataSpec(train=(f"{registry}#tasks",)))
 
 
 def as_metadata(folder, rows, kind):
@@ -123,14 +123,14 @@ def test_a_folder_of_pictures_and_sounds_in_splits(folder):
         ]
         as_metadata(folder / split, rows, "jsonl")
     assert texts(str(folder)) == [["audio", " says?", f"train {n}"] for n in range(3)]
-    splits = load(DataSpec(train=(str(folder),), test=(str(folder),)))
+    splits = load_splits(DataSpec(train=(str(folder),), test=(str(folder),)))
     assert [one.messages[-1]["content"][0]["text"] for one in splits.test] == ["test 0"]
 
 
 def test_a_row_of_metadata_must_name_a_file(folder):
     as_metadata(folder, [{"file_name": "0.png", "text": "a"}] * 3 + [{"file_name": None, "text": "b"}], "jsonl")
     with pytest.raises(DataError, match=r"row 4: a row of metadata must name a file under `file_name`"):
-        load(DataSpec(train=(str(folder),)))
+        load_splits(DataSpec(train=(str(folder),)))
 
 
 def test_files_of_other_splits_are_left_out(tmp_path):
@@ -154,8 +154,8 @@ def test_an_array_read_in_pieces_is_the_array(tmp_path_factory, entries, indent,
     path = tmp_path_factory.mktemp("array") / "rows.json"
     path.write_text(json.dumps(entries, indent=indent, ensure_ascii=False), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_array, "_CHUNK_CHARACTERS", chunk)
-        file = json_array.Array(path)
+        patch.setattr(json_file, "_CHUNK_CHARACTERS", chunk)
+        file = json_file.JsonFile(path)
         assert list(file.rows()) == list(enumerate(entries, start=1))
         lines = [line for _, line in file.texts()]
     assert [json.loads(line) for line in lines] == entries and not any(b"\n" in line for line in lines)

@@ -11,7 +11,7 @@ from pyarrow import parquet
 
 from marslora.core.errors import DataError
 from marslora.core.spec import DataSpec
-from marslora.data.splits import hold_rows, load
+from marslora.data.splits import load_splits, register_rows
 from tests.unit.data.conftest import picture, row, write_lines
 
 
@@ -99,19 +99,19 @@ def as_dataset_dict(folder):
 
 
 def as_memory(folder):
-    return hold_rows("rows", [{**one, "images": [picture(index)]} for index, one in enumerate(rows())])
+    return register_rows("rows", [{**one, "images": [picture(index)]} for index, one in enumerate(rows())])
 
 
 def as_dataset_in_memory(folder):
-    return hold_rows("dataset", dataset(folder))
+    return register_rows("dataset", dataset(folder))
 
 
 def as_stream(folder):
-    return hold_rows("stream", dataset(folder).to_iterable_dataset())
+    return register_rows("stream", dataset(folder).to_iterable_dataset())
 
 
 def as_generator(folder):
-    return hold_rows("generator", (one for one in embedded(folder)))
+    return register_rows("generator", (one for one in embedded(folder)))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def as_generator(folder):
     ],
 )
 def test_every_kind_of_source_gives_the_same_rows(make, folder):
-    splits = load(DataSpec(train=(make(folder),), validation_share=0.2))
+    splits = load_splits(DataSpec(train=(make(folder),), validation_share=0.2))
     assert everything(splits) == sorted(f"it is {index}" for index in range(10))
     assert (splits.report.num_train, splits.report.num_validation, splits.report.num_bad) == (8, 2, 0)
     for example in splits.train:
@@ -142,18 +142,18 @@ def test_every_kind_of_source_gives_the_same_rows(make, folder):
 def test_several_files_are_one_set(folder):
     first = write_lines(folder / "a.jsonl", rows()[:6])
     second = write_lines(folder / "b.jsonl", rows()[6:])
-    assert len(everything(load(DataSpec(train=(first, second))))) == 10
+    assert len(everything(load_splits(DataSpec(train=(first, second))))) == 10
 
 
 def test_the_image_folder_can_be_named(folder, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     spec = DataSpec(train=(write_lines(elsewhere / "rows.jsonl", rows()),), image_folder=str(folder))
-    assert load(spec).report.num_bad == 0
+    assert load_splits(spec).report.num_bad == 0
 
 
 def test_few_bad_rows_are_skipped_and_counted(folder):
     source = write_lines(folder / "rows.jsonl", [*rows(10), row("?", "x", "gone.png"), "no object"])
-    report = load(DataSpec(train=(source,), max_bad_share=0.2)).report
+    report = load_splits(DataSpec(train=(source,), max_bad_share=0.2)).report
     assert (report.num_train + report.num_validation, report.num_bad) == (10, 2)
     assert [(bad.row, bad.source) for bad in report.bad] == [(11, source), (12, source)]
     assert "gone.png" in str(report.bad[0]) and "JSON object" in report.bad[1].reason
@@ -162,7 +162,7 @@ def test_few_bad_rows_are_skipped_and_counted(folder):
 def test_many_bad_rows_stop_with_file_number_reason_and_way_out(folder):
     source = write_lines(folder / "rows.jsonl", [*rows(3), row("?", "x", "gone.png")])
     with pytest.raises(DataError) as error:
-        load(DataSpec(train=(source,)))
+        load_splits(DataSpec(train=(source,)))
     message = str(error.value)
     assert all(word in message for word in ("1 of 4", source, "row 4", "gone.png", "does not exist", "max_bad_share"))
     assert "\n" not in message
@@ -172,7 +172,7 @@ def test_lines_are_numbered_as_an_editor_numbers_them(folder):
     path = folder / "rows.jsonl"
     path.write_text("\n\n{broken\n")
     with pytest.raises(DataError, match=r"row 3: the line is no JSON"):
-        load(DataSpec(train=(str(path),)))
+        load_splits(DataSpec(train=(str(path),)))
 
 
 def missing(folder):
@@ -239,12 +239,12 @@ def one_row(folder):
 def test_what_cannot_be_read_is_one_clear_error(make, folder):
     source, message = make(folder)
     with pytest.raises(DataError, match=message) as error:
-        load(DataSpec(train=(source,)))
+        load_splits(DataSpec(train=(source,)))
     assert "\n" not in str(error.value)
 
 
 def test_no_picture_stands_on_both_sides(folder):
-    splits = load(DataSpec(train=(write_lines(folder / "rows.jsonl", rows(100)),), validation_share=0.3))
+    splits = load_splits(DataSpec(train=(write_lines(folder / "rows.jsonl", rows(100)),), validation_share=0.3))
     sides = [
         {image.digest for example in side for image in example.images} for side in (splits.train, splits.validation)
     ]
@@ -255,13 +255,13 @@ def test_pictures_that_hang_together_stay_together(folder):
     chained = [row("?", str(index), f"{index}.png", f"{index + 1}.png") for index in range(4)]
     alone = [row("?", "alone", f"{index}.png") for index in range(6, 10)]
     spec = DataSpec(train=(write_lines(folder / "rows.jsonl", chained + alone),), validation_share=0.25)
-    splits = load(spec)
+    splits = load_splits(spec)
     assert [example.messages[1]["content"][0]["text"] for example in splits.validation] == ["alone", "alone"]
 
 
 def test_where_all_rows_share_a_picture_rows_are_split(folder):
     shared = [row(f"{index}?", str(index), "0.png") for index in range(20)]
-    splits = load(DataSpec(train=(write_lines(folder / "rows.jsonl", shared),), validation_share=0.2))
+    splits = load_splits(DataSpec(train=(write_lines(folder / "rows.jsonl", shared),), validation_share=0.2))
     assert (splits.report.num_train, splits.report.num_validation) == (16, 4)
     assert any("also in training" in warning for warning in splits.report.warnings)
 
@@ -272,7 +272,7 @@ def test_the_split_follows_content_and_seed_not_the_order_of_lines(folder):
 
     def held_out(source, seed=0):
         spec = DataSpec(train=(source,), validation_share=0.3, seed=seed)
-        return {example.digest for example in load(spec).validation}
+        return {example.digest for example in load_splits(spec).validation}
 
     assert held_out(forward) == held_out(backward)
     assert held_out(forward) != held_out(forward, seed=1)
@@ -282,7 +282,7 @@ def test_named_splits_are_used_and_the_test_rows_kept_whole(folder):
     train = write_lines(folder / "train.jsonl", rows(6))
     validation = write_lines(folder / "val.jsonl", rows(10)[6:8])
     test = write_lines(folder / "test.jsonl", rows(10)[8:])
-    splits = load(DataSpec(train=(train,), validation=(validation,), test=(test,), max_validation=1))
+    splits = load_splits(DataSpec(train=(train,), validation=(validation,), test=(test,), max_validation=1))
     report = splits.report
     assert (report.num_train, report.num_validation, report.num_test) == (6, 1, 2)
     assert not report.warnings
@@ -290,7 +290,7 @@ def test_named_splits_are_used_and_the_test_rows_kept_whole(folder):
 
 def test_training_rows_among_the_test_rows_are_noticed(folder):
     source = write_lines(folder / "rows.jsonl", rows(6))
-    report = load(DataSpec(train=(source,), validation=(source,))).report
+    report = load_splits(DataSpec(train=(source,), validation=(source,))).report
     assert any("measure memory" in warning for warning in report.warnings)
 
 
@@ -299,7 +299,7 @@ def test_fewer_examples_are_a_subset_of_more(folder):
 
     def kept(limit):
         spec = DataSpec(train=(source,), validation=(source,), max_examples=limit)
-        return {example.digest for example in load(spec).train}
+        return {example.digest for example in load_splits(spec).train}
 
     assert kept(3) < kept(7) < kept(None)
     assert len(kept(3)) == 3
@@ -307,22 +307,22 @@ def test_fewer_examples_are_a_subset_of_more(folder):
 
 def test_the_fingerprint_follows_pictures_and_text(folder):
     source = write_lines(folder / "rows.jsonl", rows(10))
-    before = load(DataSpec(train=(source,))).report.fingerprint
-    assert load(DataSpec(train=(source,))).report.fingerprint == before
+    before = load_splits(DataSpec(train=(source,))).report.fingerprint
+    assert load_splits(DataSpec(train=(source,))).report.fingerprint == before
     picture(77).save(folder / "5.png")
-    assert load(DataSpec(train=(source,))).report.fingerprint != before
+    assert load_splits(DataSpec(train=(source,))).report.fingerprint != before
 
 
 def test_unchanged_files_are_read_once(folder):
     source = write_lines(folder / "rows.jsonl", rows(10))
-    first = load(DataSpec(train=(source,)))
-    assert load(DataSpec(train=(source,))) is first
-    assert load(DataSpec(train=(source,), seed=1)) is not first
+    first = load_splits(DataSpec(train=(source,)))
+    assert load_splits(DataSpec(train=(source,))) is first
+    assert load_splits(DataSpec(train=(source,), seed=1)) is not first
     write_lines(folder / "rows.jsonl", rows(9))
-    assert load(DataSpec(train=(source,))).report.num_train == 8
+    assert load_splits(DataSpec(train=(source,))).report.num_train == 8
 
 
 def test_rows_held_anew_are_read_anew(folder):
     for count in (10, 5):
-        held = hold_rows("again", [{**one, "images": [picture(index)]} for index, one in enumerate(rows(count))])
-        assert len(everything(load(DataSpec(train=(held,))))) == count
+        held = register_rows("again", [{**one, "images": [picture(index)]} for index, one in enumerate(rows(count))])
+        assert len(everything(load_splits(DataSpec(train=(held,))))) == count

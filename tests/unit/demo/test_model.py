@@ -6,7 +6,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForCon
 
 from marslora.demo import drawing, tasks
 from marslora.demo.model import embedded_folder, new_model, new_processor
-from marslora.demo.rows import messages
+from marslora.demo.rows import make_messages
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +29,9 @@ def test_it_loads_like_any_other_and_is_small(model):
 @torch.no_grad()
 def share_right(model, processor, kind: str, num: int = 128) -> float:
     """Share of whole answers that greedy decoding gets right on test scenes."""
-    drawn = drawing.draw(num, "test", np.random.default_rng(77))
-    talks = tasks.talk(drawn, [kind], ["english"], np.random.default_rng(7))
-    texts = [processor.apply_chat_template(messages(turns)[:1], add_generation_prompt=True) for turns in talks]
+    drawn = drawing.draw_scenes(num, "test", np.random.default_rng(77))
+    talks = tasks.make_conversations(drawn, [kind], ["english"], np.random.default_rng(7))
+    texts = [processor.apply_chat_template(make_messages(turns)[:1], add_generation_prompt=True) for turns in talks]
     processor.tokenizer.padding_side = "left"
     inputs = processor(
         text=texts, images=[Image.fromarray(image) for image in drawn.images_NHWC], padding=True, return_tensors="pt"
@@ -65,7 +65,7 @@ def test_no_text_is_unknown_to_the_tokenizer(processor):
 
 
 def test_the_chat_template_marks_the_answers(processor):
-    talk = messages([("what is it?", "cat"), ("where?", "top left")])
+    talk = make_messages([("what is it?", "cat"), ("where?", "top left")])
     encoded = processor.tokenizer.apply_chat_template(talk, return_assistant_tokens_mask=True, return_dict=True)
     marked = [
         token for token, is_answer in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True) if is_answer

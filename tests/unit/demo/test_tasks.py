@@ -4,12 +4,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-import marslora
+from marslora import demo
 from marslora.core.errors import ConfigError
 from marslora.core.spec import DataSpec
-from marslora.data.splits import load
+from marslora.data.splits import load_splits
 from marslora.demo import drawing, tasks
-from marslora.demo.drawing import EMPTY, STYLES, draw, things, words
+from marslora.demo.drawing import EMPTY, STYLES, draw_scenes, list_things, load_names
 
 NOTICES = Path(__file__).parents[3] / "NOTICES"
 SIZES = {"num_train": 40, "num_validation": 12, "num_test": 12}
@@ -49,11 +49,11 @@ def test_a_split_does_not_depend_on_the_sizes_of_others(tmp_path):
 
 
 def test_handwriting_of_the_test_split_is_in_no_other(monkeypatch):
-    digit = np.array([things().index("seven")])
+    digit = np.array([list_things().index("seven")])
     for split, (low, high) in drawing._DIGIT_SHARES.items():
         others = [share for name, share in drawing._DIGIT_SHARES.items() if name != split]
         assert all(high <= start or end <= low for start, end in others)
-        assert len(draw(20, split, np.random.default_rng(0), things_used=digit)) == 20
+        assert len(draw_scenes(20, split, np.random.default_rng(0), things_used=digit)) == 20
 
 
 @pytest.mark.parametrize("name", tasks.TASKS)
@@ -62,22 +62,22 @@ def test_rows_are_read_back_as_examples(name, tmp_path):
     row = pq.read_table(paths["train"]).to_pylist()[0]
     assert [message["role"] for message in row["messages"][:2]] == ["user", "assistant"]
     assert row["messages"][0]["content"][0]["type"] == "image"
-    splits = load(DataSpec(**{split: (str(path),) for split, path in paths.items()}))
+    splits = load_splits(DataSpec(**{split: (str(path),) for split, path in paths.items()}))
     assert [len(splits.train), len(splits.validation), len(splits.test)] == list(SIZES.values())
     assert splits.report.num_bad == 0
 
 
 def test_answers_say_what_was_drawn():
-    scene = draw(200, "train", np.random.default_rng(0))
-    talks = tasks.talk(scene, ["list", "count"], ["spanish"], np.random.default_rng(0))
+    scene = draw_scenes(200, "train", np.random.default_rng(0))
+    talks = tasks.make_conversations(scene, ["list", "count"], ["spanish"], np.random.default_rng(0))
     for cells, turns in zip(scene.cells_NC, talks, strict=True):
-        names = ["nothing" if thing == EMPTY else words()["spanish"][thing] for thing in cells]
+        names = ["nothing" if thing == EMPTY else load_names()["spanish"][thing] for thing in cells]
         assert turns[0] == ("list the objects. spanish", ", ".join(names))
         assert turns[1][1] == drawing.DIGITS[int((cells != EMPTY).sum())]
 
 
 def test_things_stand_where_the_scene_says():
-    scene = draw(300, "train", np.random.default_rng(1))
+    scene = draw_scenes(300, "train", np.random.default_rng(1))
     cells = scene.images_NHWC.reshape(-1, 2, 24, 2, 24, 3).transpose(0, 1, 3, 2, 4, 5).reshape(-1, 4, 24 * 24 * 3)
     is_flat = (cells.reshape(-1, 4, 24 * 24, 3).std(axis=2) == 0).all(axis=-1)
     np.testing.assert_array_equal(is_flat, scene.cells_NC == EMPTY)
@@ -85,8 +85,8 @@ def test_things_stand_where_the_scene_says():
 
 @pytest.mark.parametrize("style", STYLES)
 def test_a_style_changes_every_picture_and_keeps_its_size(style):
-    plain = draw(20, "train", np.random.default_rng(2)).images_NHWC
-    styled = draw(20, "train", np.random.default_rng(2), style=style).images_NHWC
+    plain = draw_scenes(20, "train", np.random.default_rng(2)).images_NHWC
+    styled = draw_scenes(20, "train", np.random.default_rng(2), style=style).images_NHWC
     assert plain.shape == styled.shape == (20, 48, 48, 3)
     changed = (plain != styled).any(axis=(1, 2, 3))
     assert changed.all() if style != "plain" else not changed.any()
@@ -105,7 +105,7 @@ def test_files_that_are_there_are_kept(tmp_path, monkeypatch):
 
 def test_notices_name_the_licence_of_every_asset():
     text = " ".join(NOTICES.read_text().split())
-    for path in (Path(marslora.__file__).parent / "assets").iterdir():
+    for path in (Path(demo.__file__).parent / "assets").iterdir():
         assert path.name in text
     for licence in ("CC BY 4.0", "SIL Open Font License", "Apache"):
         assert licence in text

@@ -4,7 +4,7 @@ import pytest
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
-from marslora.data.rows import load_rows
+from marslora.data.rows import load_encoded_splits
 from marslora.finetune.checkpoints import Progress
 from marslora.models.loading import load
 from tests.unit.finetune.tiny import distance, run, weights
@@ -31,7 +31,7 @@ def test_the_adapter_is_the_one_of_the_lowest_validation_loss(kept):
     assert result.validation_loss == pytest.approx(lowest, abs=1e-6)
     base = AutoModelForImageTextToText.from_pretrained(spec.model.path)
     model = PeftModel.from_pretrained(base, result.adapter_folder).eval()
-    rows = load_rows(spec.data, load(spec.model).processor, spec.cache_folder).validation
+    rows = load_encoded_splits(spec.data, load(spec.model).processor, spec.cache_folder).validation
     assert float(model(**rows.batch(range(len(rows)))).loss) == pytest.approx(lowest, abs=1e-5)
 
 

@@ -67,10 +67,10 @@ def test_every_row_trains_the_head_of_its_task(spec_with, data):
 
 
 def test_tasks_lie_beside_their_rows(spec_with, data):
-    from marslora.data.rows import load_rows
+    from marslora.data.rows import load_encoded_splits
 
     spec = spec_with("labels", "asymlora")
-    rows = load_rows(spec.data, load(spec.model).processor, spec.cache_folder)
+    rows = load_encoded_splits(spec.data, load(spec.model).processor, spec.cache_folder)
     found = labelled(rows, spec.data, method_of(spec.training))
     assert found.tasks == ("long", "short")
     batch = found.train.batch([0, 1, 2, 3])

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from marslora.core.runs import FinalResult
-from marslora.data.rows import load_rows
+from marslora.data.rows import load_encoded_splits
 from marslora.models.loading import load
 from tests.unit.finetune.tiny import distance, run, weights
 
@@ -43,7 +43,7 @@ def command(spec, num_processes=1):
 
 def test_the_adapter_needs_peft_alone(whole, tmp_path):
     result = run(whole)[-1]
-    rows = load_rows(whole.data, load(whole.model).processor, whole.cache_folder).validation
+    rows = load_encoded_splits(whole.data, load(whole.model).processor, whole.cache_folder).validation
     torch.save(rows.batch(range(len(rows))), tmp_path / "batch.pt")
     arguments = [whole.model.path, result.adapter_folder, str(tmp_path / "batch.pt")]
     done = subprocess.run(

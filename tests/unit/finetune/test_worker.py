@@ -16,7 +16,7 @@ from transformers import AutoModelForImageTextToText
 from marslora.core.errors import ConfigError, MissingDependencyError, TrainingError
 from marslora.core.runs import FinalResult, Observation, ProgressEvent
 from marslora.core.schedule import rate_factor
-from marslora.data.rows import load_rows
+from marslora.data.rows import load_encoded_splits
 from marslora.finetune.worker import run_final
 from marslora.models.loading import load
 from tests.unit.finetune.tiny import distance, run, weights
@@ -55,7 +55,7 @@ def test_a_run_learns_and_reports(final_spec):
 
 def test_peft_alone_gives_the_same_loss_also_merged(whole):
     spec, result = whole, run(whole)[-1]
-    rows = load_rows(spec.data, load(spec.model).processor, spec.cache_folder).validation
+    rows = load_encoded_splits(spec.data, load(spec.model).processor, spec.cache_folder).validation
     batch = rows.batch(range(len(rows)))
     model = PeftModel.from_pretrained(
         AutoModelForImageTextToText.from_pretrained(spec.model.path), result.adapter_folder
@@ -137,7 +137,7 @@ def plain_loop(spec, start, steps, save_to=None):
     training, total = spec.training, spec.full_examples // spec.training.batch_size
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, weight_decay=training.weight_decay)
-    rows = load_rows(spec.data, load(spec.model).processor, spec.cache_folder)
+    rows = load_encoded_splits(spec.data, load(spec.model).processor, spec.cache_folder)
     batches = list(rows.steps(training.batch_size, spec.order_seed, 0, spec.full_examples))
     model.eval()
     for step in steps:
@@ -206,7 +206,7 @@ def test_a_part_can_be_trained_whole(final_spec):
     model = PeftModel.from_pretrained(
         AutoModelForImageTextToText.from_pretrained(spec.model.path), result.adapter_folder
     )
-    rows = load_rows(spec.data, load(spec.model).processor, spec.cache_folder).validation
+    rows = load_encoded_splits(spec.data, load(spec.model).processor, spec.cache_folder).validation
     assert peft_loss(model, rows.batch(range(len(rows)))) == pytest.approx(result.validation_loss, abs=1e-5)
 
 

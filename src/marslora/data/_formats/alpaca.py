@@ -9,7 +9,7 @@ from marslora.core.errors import DataError
 COLUMNS = ("instruction", "output")
 
 
-def turns(row: dict[str, Any]) -> list[dict[str, Any]]:
+def read_turns(row: dict[str, Any]) -> list[dict[str, Any]]:
     """Earlier pairs, then the question, instruction and input on lines of their own, and its answer."""
     found = [{"role": "system", "content": row["system"]}] if row.get("system") else []
     for pair in row.get("history") or ():

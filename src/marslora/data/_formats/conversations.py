@@ -10,7 +10,7 @@ from marslora.core.errors import DataError
 COLUMNS = ("conversations",)
 
 
-def turns(row: dict[str, Any]) -> list[dict[str, Any]]:
+def read_turns(row: dict[str, Any]) -> list[dict[str, Any]]:
     """The same turns under the names ``role`` and ``content``; a ``system`` column comes first."""
     found = [{"role": "system", "content": row["system"]}] if row.get("system") else []
     if not isinstance(row["conversations"], list | tuple):

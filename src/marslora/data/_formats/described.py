@@ -9,7 +9,7 @@ from marslora.core.errors import DataError
 COLUMNS = ("image|images|audio|audios", "text|caption|transcription")
 
 
-def turns(row: dict[str, Any]) -> list[dict[str, Any]]:
+def read_turns(row: dict[str, Any]) -> list[dict[str, Any]]:
     """The question is the picture or sound alone, the answer its text."""
     text = next(row[name] for name in COLUMNS[1].split("|") if row.get(name) is not None)
     if not isinstance(text, str):

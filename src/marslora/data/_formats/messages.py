@@ -9,7 +9,7 @@ from marslora.core.errors import DataError
 COLUMNS = ("messages",)
 
 
-def turns(row: dict[str, Any]) -> list[dict[str, Any]]:
+def read_turns(row: dict[str, Any]) -> list[dict[str, Any]]:
     """The messages as they are; a ``system`` column comes first."""
     if not isinstance(row["messages"], list | tuple):
         raise DataError(f"`messages` must be a list of turns, found {type(row['messages']).__name__}")

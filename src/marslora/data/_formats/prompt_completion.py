@@ -10,7 +10,7 @@ from marslora.core.errors import DataError
 COLUMNS = ("prompt", "completion")
 
 
-def turns(row: dict[str, Any]) -> list[dict[str, Any]]:
+def read_turns(row: dict[str, Any]) -> list[dict[str, Any]]:
     """The prompt's turns, whose answers are not learned, then the completion's."""
     prompt = [
         {**turn, "loss": False} if isinstance(turn, Mapping) and turn.get("role") == "assistant" else turn

@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from marslora.core.errors import DataError
-from marslora.data._readers import dataset, llama_factory, media_folder
-from marslora.data._readers._base import AbstractFile, Changed
-from marslora.data._readers.csv_table import Table
-from marslora.data._readers.json_array import Array
-from marslora.data._readers.jsonl import Lines
-from marslora.data._readers.parquet import Parquet
+from marslora.data._readers import _dataset, _llama_factory, _media_folder
+from marslora.data._readers._base import AbstractFile, ConvertedFile
+from marslora.data._readers.csv_file import CsvFile
+from marslora.data._readers.json_file import JsonFile
+from marslora.data._readers.jsonl_file import JsonlFile
+from marslora.data._readers.parquet_file import ParquetFile
 
 MEMORY = "memory:"
 _BY_SUFFIX: dict[str, Callable[[Path], AbstractFile]] = {
-    ".jsonl": Lines,
-    ".ndjson": Lines,
-    ".json": Array,
-    ".csv": Table,
-    ".parquet": Parquet,
+    ".jsonl": JsonlFile,
+    ".ndjson": JsonlFile,
+    ".json": JsonFile,
+    ".csv": CsvFile,
+    ".parquet": ParquetFile,
 }
 _NAMED = re.compile(r"(.*dataset_info\.json):([^/\\]+)|(.*)#([^/\\#]+)")
 _held: dict[str, Iterable[Any]] = {}
@@ -43,9 +43,9 @@ def files(source: str, role: str) -> list[AbstractFile]:
     Raises `DataError` where there is nothing to read.
     """
     if source.startswith(MEMORY):
-        return [dataset.Held(_held_rows(source), role, source, Path())]
-    path, name = _place(source)
-    if path.name == llama_factory.INFO or name is not None:
+        return [_dataset.DatasetRows(_held_rows(source), role, source, Path())]
+    path, name = _parse_source(source)
+    if path.name == _llama_factory.INFO or name is not None:
         return _registered(path, name, role)
     if path.is_dir():
         return _in_folder(path, role)
@@ -62,8 +62,8 @@ def stamp(source: str) -> object:
     """Changes when a source does: when its newest file was written, or which rows are held under its name."""
     if source.startswith(MEMORY):
         return _times_held[source.removeprefix(MEMORY)]
-    path, _ = _place(source)
-    path = path.parent if path.name == llama_factory.INFO else path
+    path, _ = _parse_source(source)
+    path = path.parent if path.name == _llama_factory.INFO else path
     return max(map(written, path.rglob("*")), default=0) if path.is_dir() else written(path)
 
 
@@ -75,7 +75,7 @@ def written(path: Path) -> int:
         return 0
 
 
-def _place(source: str) -> tuple[Path, str | None]:
+def _parse_source(source: str) -> tuple[Path, str | None]:
     """The path that a source names, and the name of a data set in it."""
     path = Path(source).expanduser()
     if path.exists() or not (found := _NAMED.fullmatch(source)):
@@ -91,22 +91,22 @@ def _held_rows(source: str) -> Iterable[Any]:
 
 
 def _registered(path: Path, name: str | None, role: str) -> list[AbstractFile]:
-    info = path / llama_factory.INFO if path.is_dir() else path
-    name, entry = llama_factory.entry_of(info, name)
-    change = llama_factory.reader_of(entry)
+    info = path / _llama_factory.INFO if path.is_dir() else path
+    name, entry = _llama_factory.find_entry(info, name)
+    change = _llama_factory.make_converter(entry)
     found = files(str(info.parent / entry["file_name"]), role)
-    changed = [Changed(file, info.parent, change) for file in found]
+    changed = [ConvertedFile(file, info.parent, change) for file in found]
     for file in changed:
         file.registry = {name: entry}
     return list(changed)
 
 
 def _in_folder(path: Path, role: str) -> list[AbstractFile]:
-    if dataset.is_dataset(path):
-        return [dataset.saved(path, role)]
-    if (path / llama_factory.INFO).is_file():
+    if _dataset.is_dataset(path):
+        return [_dataset.open_saved(path, role)]
+    if (path / _llama_factory.INFO).is_file():
         return _registered(path, None, role)
-    if listed := _of_role(media_folder.metadata_files(path), path, role):
+    if listed := _of_role(_media_folder.find_metadata_files(path), path, role):
         return [_with_media(one) for one in listed]
     shards = sorted(path.rglob("*.parquet")) or sorted(one for one in path.iterdir() if one.suffix in _BY_SUFFIX)
     if not shards:
@@ -118,8 +118,8 @@ def _in_folder(path: Path, role: str) -> list[AbstractFile]:
 
 
 def _with_media(path: Path) -> AbstractFile:
-    changed = Changed(_BY_SUFFIX[path.suffix](path), path.parent, media_folder.with_media)
-    changed.copy_name = media_folder.NAMES[0]
+    changed = ConvertedFile(_BY_SUFFIX[path.suffix](path), path.parent, _media_folder.convert_row)
+    changed.copy_name = _media_folder.NAMES[0]
     return changed
 
 
@@ -128,7 +128,7 @@ def _of_role(paths: list[Path], folder: Path, role: str) -> list[Path]:
 
     def speaks_of(path: Path, roles: Iterable[str]) -> bool:
         words = re.split(r"[\W_]+", str(path.relative_to(folder)).lower())
-        return any(name in words for one in roles for name in dataset.ALIASES[one])
+        return any(name in words for one in roles for name in _dataset.ALIASES[one])
 
     own = [path for path in paths if speaks_of(path, [role])]
-    return own or [path for path in paths if not speaks_of(path, dataset.ALIASES)] or paths
+    return own or [path for path in paths if not speaks_of(path, _dataset.ALIASES)] or paths

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 Row = dict[str, Any] | str
 """A row, or the reason why it could not be read."""
-Numbered = Iterator[tuple[int, Row]]
+NumberedRows = Iterator[tuple[int, Row]]
 
 
 class AbstractFile(ABC):
@@ -29,7 +29,7 @@ class AbstractFile(ABC):
         """What a dataset_info.json must say of such a copy, without its file name; None: nothing."""
 
     @abstractmethod
-    def rows(self) -> Numbered:
+    def rows(self) -> NumberedRows:
         """(number, row), read as they are asked for. Raises `DataError` where nothing more can be read."""
 
     @abstractmethod
@@ -46,7 +46,7 @@ class AbstractFile(ABC):
         return None
 
 
-class Changed(AbstractFile):
+class ConvertedFile(AbstractFile):
     """Another file's rows, each changed by a function."""
 
     def __init__(self, file: AbstractFile, folder: Path, change: Callable[[dict[str, Any]], Row]) -> None:
@@ -54,7 +54,7 @@ class Changed(AbstractFile):
         self._file = file
         self._change = change
 
-    def rows(self) -> Numbered:
+    def rows(self) -> NumberedRows:
         """The changed rows under their own numbers."""
         for number, row in self._file.rows():
             yield number, row if isinstance(row, str) else self._change(row)

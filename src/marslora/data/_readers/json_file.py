@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from marslora.core.errors import DataError
-from marslora.data._readers._base import AbstractFile, Numbered
+from marslora.data._readers._base import AbstractFile, NumberedRows
 
 _CHUNK_CHARACTERS = 1 << 20
 _WHITE = re.compile(r"[ \t\n\r]*")
 
 
-class Array(AbstractFile):
+class JsonFile(AbstractFile):
     """A file with one JSON array. What breaks it off is an error of the file, not of a row."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path), path.parent)
         self._path = path
 
-    def rows(self) -> Numbered:
+    def rows(self) -> NumberedRows:
         """(number, object) of the array's entries."""
         for number, (_, value) in enumerate(self._entries(), start=1):
             yield number, value if isinstance(value, dict) else f"must be an object, found {type(value).__name__}"

@@ -6,19 +6,19 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from marslora.data._readers._base import AbstractFile, Numbered, Row
+from marslora.data._readers._base import AbstractFile, NumberedRows, Row
 
 _CHUNK_BYTES = 1 << 20
 
 
-class Lines(AbstractFile):
+class JsonlFile(AbstractFile):
     """A file of JSON lines. Numbers are those that an editor shows."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path), path.parent)
         self._path = path
 
-    def rows(self) -> Numbered:
+    def rows(self) -> NumberedRows:
         """(line number, object), or the reason why a line is none."""
         for number, line in self.texts():
             yield number, _parse(line)

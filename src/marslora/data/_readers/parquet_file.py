@@ -9,19 +9,19 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from marslora.core.errors import DataError
-from marslora.data._readers._base import AbstractFile, Numbered
+from marslora.data._readers._base import AbstractFile, NumberedRows
 
 _ROWS_AT_ONCE = 32
 
 
-class Parquet(AbstractFile):
+class ParquetFile(AbstractFile):
     """A Parquet file, read a few rows at a time."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path), path.parent)
         self._path = path
 
-    def rows(self) -> Numbered:
+    def rows(self) -> NumberedRows:
         """(number, row)."""
         number = 0
         for batch in self.tables():

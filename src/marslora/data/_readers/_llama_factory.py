@@ -16,7 +16,7 @@ _TAGS = {"role": "from", "content": "value", "user": "human", "assistant": "gpt"
 _OPENAI_TAGS = {"role": "role", "content": "content", "user": "user", "assistant": "assistant", "system": "system"}
 
 
-def entry_of(info: Path, name: str | None) -> tuple[str, dict[str, Any]]:
+def find_entry(info: Path, name: str | None) -> tuple[str, dict[str, Any]]:
     """(name, entry) of the data set ``name``; without a name, the only one. `DataError` where that is not clear."""
     try:
         entries = json.loads(info.read_bytes())
@@ -38,7 +38,7 @@ def entry_of(info: Path, name: str | None) -> tuple[str, dict[str, Any]]:
     return name, entry
 
 
-def reader_of(entry: Mapping[str, Any]) -> Callable[[dict[str, Any]], Row]:
+def make_converter(entry: Mapping[str, Any]) -> Callable[[dict[str, Any]], Row]:
     """What turns a row of the data set into a row of messages."""
     layout = entry.get("formatting", "alpaca")
     if layout not in ("alpaca", "sharegpt", "openai"):

@@ -10,7 +10,7 @@ import datasets
 import pyarrow as pa
 
 from marslora.core.errors import DataError
-from marslora.data._readers._base import AbstractFile, Numbered
+from marslora.data._readers._base import AbstractFile, NumberedRows
 
 ALIASES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev", "eval"), "test": ("test",)}
 _ROWS_AT_ONCE = 32
@@ -21,19 +21,19 @@ def is_dataset(path: Path) -> bool:
     return any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
 
 
-def saved(path: Path, role: str) -> AbstractFile:
+def open_saved(path: Path, role: str) -> AbstractFile:
     """The data set in a folder, or its split called ``role``."""
-    return Held(datasets.load_from_disk(str(path)), role, str(path), path)
+    return DatasetRows(datasets.load_from_disk(str(path)), role, str(path), path)
 
 
-class Held(AbstractFile):
+class DatasetRows(AbstractFile):
     """A list of rows, a `Dataset` or `IterableDataset`, or the split of a `DatasetDict`."""
 
     def __init__(self, values: Any, role: str, place: str, folder: Path) -> None:
         super().__init__(place, folder)
         self._values = _split(values, role, place) if isinstance(values, Mapping) else values
 
-    def rows(self) -> Numbered:
+    def rows(self) -> NumberedRows:
         """(number, row)."""
         tables = self.tables()
         values = self._values if tables is None else (row for batch in tables for row in batch.to_pylist())

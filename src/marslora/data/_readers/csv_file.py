@@ -6,20 +6,20 @@ import csv
 from pathlib import Path
 
 from marslora.core.errors import DataError
-from marslora.data._readers._base import AbstractFile, Numbered
-from marslora.data._readers.jsonl import Lines
+from marslora.data._readers._base import AbstractFile, NumberedRows
+from marslora.data._readers.jsonl_file import JsonlFile
 
 _LONGEST_CELL = 1 << 28
 
 
-class Table(AbstractFile):
+class CsvFile(AbstractFile):
     """A CSV file. Numbers count rows below the header."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path), path.parent)
         self._path = path
 
-    def rows(self) -> Numbered:
+    def rows(self) -> NumberedRows:
         """(number, row)."""
         csv.field_size_limit(_LONGEST_CELL)
         with self._path.open(encoding="utf-8-sig", newline="") as file:
@@ -33,7 +33,7 @@ class Table(AbstractFile):
 
     def num_rows(self) -> int:
         """Lines below the header."""
-        return max(0, Lines(self._path).num_rows() - 1)
+        return max(0, JsonlFile(self._path).num_rows() - 1)
 
 
 def _filled(row: dict[str, str | None]) -> dict[str, str]:

@@ -11,12 +11,12 @@ NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 _AUDIO = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".m4a"}
 
 
-def metadata_files(path: Path) -> list[Path]:
+def find_metadata_files(path: Path) -> list[Path]:
     """The metadata files in a folder and below."""
     return sorted(found for name in NAMES for found in path.rglob(name))
 
 
-def with_media(row: dict[str, Any]) -> Row:
+def convert_row(row: dict[str, Any]) -> Row:
     """A row of metadata with the files of its ``file_name``, ``*_file_name`` and ``*file_names`` columns."""
     media: dict[str, list[str]] = {"images": [], "audios": []}
     rest = {}
