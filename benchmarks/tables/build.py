@@ -209,7 +209,7 @@ def build(name: str, plan: Plan, work: Path) -> Table:
                 checkpoint_folder=str(folder / "members"),
                 cache_folder=str(folder / "cache"),
             )
-            run_pack(spec, recorder)
+            run_pack(spec, recorder, measure_updates=True)
             if recorder.failure is not None:
                 raise SystemExit(f"{spec.id}: {recorder.failure.error}: {recorder.failure.message}")
             entries += [recorder.entry(m, found[0].info.num_trainable(m.allocation)) for m in group]

@@ -163,6 +163,11 @@ class TrainingSpec(Record):
             raise ValueError(f"options of the adapter `lora` are {list(LORA_VARIANTS)}, true or false; found {unknown}")
         return self
 
+    def rate_of(self, part: str, run_rate: float | None = None) -> float:
+        """The learning rate of a part; a run with a learning rate of its own keeps the ratios of the parts."""
+        rate = self.part_learning_rates.get(part, self.learning_rate)
+        return rate if run_rate is None else rate * run_rate / self.learning_rate
+
     @property
     def use_dora(self) -> bool:
         """Whether rows have trained lengths."""

@@ -1,4 +1,8 @@
-"""Whether a model keeps the chunks of a repeated batch apart: what packing rests on, tried before it is relied on."""
+"""Whether a model keeps the members of a pack apart, which packing depends on; tried before it is relied on.
+
+A pack repeats its batch once for each member and lays the copies end to end. Most models treat the rows of a batch
+independently. A few do not, e.g. one that runs its projector once for every image; these train one member at a time.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +14,16 @@ from marslora.engine.pack import Base, Member, Pack
 from marslora.models.answers import Batch
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-7}
+"""Largest relative difference between two losses of one member that still counts as rounding; far below the effect of
+another member's weights, which the check makes large."""
 HALF_TOLERANCE = 3e-2
+"""The same in half precision, where a unit of rounding is 2^-8 (bfloat16). A loss is a sum over many tokens, so errors
+average out: it may differ less than single features (`marslora.engine.towers.HALF_TOLERANCE`)."""
 
 
 @torch.no_grad()
 def keeps_members_apart(base: Base, members: tuple[MemberSpec, ...], batch: Batch) -> bool:
-    """True if two members with different weights get in one pack the losses they get alone.
-
-    False for a model that, say, runs its projector once for every image: its calls do not see all members' rows.
-    """
+    """Whether two members with different weights get the same losses in one pack as each alone in a pack of one."""
     first = max(members, key=lambda member: sum(rank for _, rank in member.allocation.ranks))
     pair = [first.model_copy(update={"seed": seed}) for seed in (1, 2)]
     try:
@@ -33,7 +38,7 @@ def keeps_members_apart(base: Base, members: tuple[MemberSpec, ...], batch: Batc
 
 
 def _losses(base: Base, members: list[MemberSpec], batch: Batch) -> Tensor:
-    """The losses of members whose every trained tensor is random, so that nothing is hidden by zeros."""
+    """(K,) losses of members whose trained tensors are all random, so that no factor of zeros hides a difference."""
     with Pack(base, [Member(member) for member in members]) as pack:
         for _, adapter, factor in pack.factors():
             for index, member in enumerate(members):

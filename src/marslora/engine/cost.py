@@ -1,4 +1,4 @@
-"""Time, memory and operations of a pack, shared out over its members."""
+"""Time, memory and operations of a pack, and each member's share of them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from marslora.core.runs import Cost
 
 
 class CostMeter:
-    """What was spent since it was last read."""
+    """Adds up what has been spent since it was last read."""
 
     def __init__(self) -> None:
         self._since = time.monotonic()
         self._flops = 0.0
 
     def add_flops(self, flops: float) -> None:
-        """Operations that were counted or are known."""
+        """Add floating-point operations that were counted or are known."""
         self._flops += flops
 
     @property
     def seconds(self) -> float:
-        """Since it was last read."""
+        """Seconds since it was last read."""
         return time.monotonic() - self._since
 
     def take(self) -> Cost:
-        """Seconds and operations since the last time, and the memory at its highest; then start anew."""
+        """Return seconds and operations since the last call and the peak of memory; then start again at zero."""
         now = time.monotonic()
         cost = Cost(seconds=now - self._since, flops=self._flops, peak_bytes=peak_bytes())
         self._since, self._flops = now, 0.0
@@ -36,12 +36,12 @@ class CostMeter:
 
 
 def split_cost(cost: Cost, members: int) -> Cost:
-    """An equal share of a cost; the peak is everybody's."""
+    """One of ``members`` equal shares of a cost; the peak of memory is not divided."""
     return Cost(seconds=cost.seconds / members, flops=cost.flops / members, peak_bytes=cost.peak_bytes)
 
 
 def peak_bytes() -> int:
-    """The most memory used so far: of the device where there is one, of this process otherwise."""
+    """The largest number of bytes used so far: of the CUDA device if there is one, else of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024

@@ -1,4 +1,4 @@
-"""The score of every member of a pack, and of the untouched model, on the validation rows."""
+"""The scores of the members of a pack, or of the untouched model, on the validation rows."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from marslora.models.answers import answer_logits, token_sums
 
 
 class Scores(NamedTuple):
-    """Of K members, on the CPU in float64."""
+    """Scores of K members, on the CPU in float64."""
 
     loss_K: Tensor
-    """Mean nats per answer token."""
+    """(K,) mean nats per answer token."""
     accuracy_K: Tensor
-    """Share of answer tokens guessed right."""
+    """(K,) shares of answer tokens predicted correctly."""
 
 
 @torch.no_grad()
 def evaluate(base: Base, batches: Iterable[dict[str, Any]], pack: Pack | None = None) -> Scores:
-    """The scores of the members of ``pack`` (K = 1 without a pack: the model as it is)."""
+    """The scores of the members of ``pack`` on collated batches; without a pack those of the model as it is (K = 1)."""
     members = pack.num_members if pack else 1
     nats_K = torch.zeros(members, dtype=torch.float64)
     correct_K = torch.zeros(members, dtype=torch.float64)

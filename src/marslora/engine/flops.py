@@ -1,4 +1,4 @@
-"""Floating-point operations, counted as they are dispatched."""
+"""Floating-point operations, counted while torch dispatches them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ T = TypeVar("T")
 
 
 class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the matrix products, convolutions and attentions run within it, forward and backward.
+    """Counts the matrix products, convolutions and attentions run inside it, forward and backward.
 
-    `torch.utils.flop_counter` without its tracking of modules, which does not survive recomputed layers.
+    The same counts as `torch.utils.flop_counter`, without its tracking of modules, which recomputed layers break.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.flops = 0.0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run ``func`` and add what it costs."""
+        """Run ``func`` and add the operations it takes."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         count = flop_registry.get(func._overloadpacket)
@@ -32,7 +32,7 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def count_flops(work: Callable[[], T]) -> tuple[T, float]:
-    """What ``work`` returns and the operations it took."""
+    """Run ``work``; return its result and the floating-point operations it took."""
     with FlopCounter() as counter:
         result = work()
     return result, counter.flops

@@ -1,4 +1,7 @@
-"""The gradient doctor on real rows: what each part of a model would learn from them, and the memory that takes."""
+"""Inspect a model on real rows: what each of its parts would learn from them, and how much memory that takes.
+
+`marslora.inspect` and ``marslora inspect --probe`` end here; the forward and backward is `marslora.models.probe.probe`.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +25,18 @@ Emit = Callable[[Event], None]
 def inspect_model(
     model: ModelSpec, data: DataSpec, cache_folder: str, rank: int, emit: Emit = lambda _: None
 ) -> ModelInfo:
-    """The model's parts after one forward and backward on the first training rows, with memory at this ``rank``.
+    """The model's parts after one forward and backward on the first training rows, with the memory at ``rank``.
 
-    Parts have ``gradient_norm``, ``frozen`` and ``member_bytes``, linears ``dead``, the model ``warnings``.
+    Fills ``gradient_norm``, ``frozen`` and ``member_bytes`` of the parts, ``dead`` of the linears, and ``warnings``.
     Raises what loading the model and the data raises.
     """
-    info = _prepared(model, data, cache_folder, emit).info
+    info = _prepare(model, data, cache_folder, emit).info
     loaded = loading.load(model)
     rows = load_encoded_splits(data, loaded.processor, cache_folder, splits=("train",))
     collated = rows.train.batch(range(min(PROBE_ROWS, len(rows.train))))
 
-    def memory(*parts: PartInfo) -> int | None:
-        """Bytes of a run that adapts these parts; those without a linear are trained whole."""
+    def measure_memory(*parts: PartInfo) -> int | None:
+        """Bytes of a run that adapts these parts; parts without a linear are trained whole."""
         if not any(part.whole for part in parts):
             return None
         training = TrainingSpec(full=tuple(part.name for part in parts if not part.linears))
@@ -42,22 +45,22 @@ def inspect_model(
         member = MemberSpec(id="probe", allocation=Allocation.of(ranks), data_examples=1, until_examples=1)
         return member_bytes(base, member, base.batch(collated))
 
-    parts = tuple(part.model_copy(update={"member_bytes": memory(part)}) for part in info.parts)
+    parts = tuple(part.model_copy(update={"member_bytes": measure_memory(part)}) for part in info.parts)
     adapted = (part for part in info.parts if part.alive)
-    return info.model_copy(update={"parts": parts, "member_bytes": memory(*adapted)})
+    return info.model_copy(update={"parts": parts, "member_bytes": measure_memory(*adapted)})
 
 
-def _prepared(model: ModelSpec, data: DataSpec, cache_folder: str, emit: Emit) -> Prepared:
-    found: list[Prepared] = []
+def _prepare(model: ModelSpec, data: DataSpec, cache_folder: str, emit: Emit) -> Prepared:
+    answers: list[Prepared] = []
 
     def receive(event: Event) -> None:
         match event:
             case Failure():
                 raise named(event.error, event.message)
             case Prepared():
-                found.append(event)
+                answers.append(event)
             case _:
                 emit(event)
 
     prepare(PrepareSpec(model=model, data=data, batch_size=PROBE_ROWS, cache_folder=cache_folder), receive)
-    return found[0]
+    return answers[0]

@@ -1,8 +1,11 @@
-"""Train members in packs until each has seen its examples: segments, validation, checkpoints, cost."""
+"""Train members in packs until each has seen its examples: segments, validation, checkpoints, cost.
+
+Members of one `PackSpec` may stand at different points and end at different points. A *segment* is a stretch that some
+of them cross together: from the point where they stand to the next one at which a member ends or another is met.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,43 +28,47 @@ from marslora.engine.speedups import Speedups
 from marslora.engine.step import StepResult, train_step
 
 CHECKPOINT_SECONDS = 20.0
+"""Time between checkpoints: the most that a killed run loses. Writing one takes well under a second."""
 PROGRESS_SECONDS = 0.5
+"""Least time between two progress events: a person would not see more."""
 Emit = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Members at one point that go on together."""
+    """Members that stand at one point and go on together."""
 
     indices: tuple[int, ...]
+    """Which members of the loop."""
     start: int
+    """Examples that each of them has seen before the segment."""
     stop: int
-    """Examples seen, before and after."""
+    """Examples that each of them has seen after it."""
 
 
 def next_segment(members: Sequence[RunState], batch_size: int, largest_pack: int) -> Segment | None:
-    """What to train next, None when everybody is done.
+    """What to train next; None when every member has ended.
 
-    Those that have seen least go on, in whole batches, until one of them is done or they reach others. A run that
-    ends inside a batch takes its last, shorter step without the others.
+    The members that have seen least go on, in whole batches, until one of them ends or they catch up with others. A run
+    that ends inside a batch takes its last, shorter step without the others.
     """
     running = [index for index, member in enumerate(members) if member.is_running]
     if not running:
         return None
     start = min(members[index].examples for index in running)
-    here = [index for index in running if members[index].examples == start]
-    end = min(members[index].spec.until_examples for index in here)
+    hindmost = [index for index in running if members[index].examples == start]
+    end = min(members[index].spec.until_examples for index in hindmost)
     stop = end // batch_size * batch_size
     if stop <= start:
         stop = end
-        here = [index for index in here if members[index].spec.until_examples == end]
-    here = here[: _even_share(len(here), largest_pack)]
+        hindmost = [index for index in hindmost if members[index].spec.until_examples == end]
+    hindmost = hindmost[: _choose_pack_size(len(hindmost), largest_pack)]
     ahead = [members[index].examples for index in running if members[index].examples > start]
-    return Segment(tuple(here), start, min([stop, *ahead]))
+    return Segment(tuple(hindmost), start, min([stop, *ahead]))
 
 
-def _even_share(count: int, limit: int) -> int:
-    """The size of the first of the fewest packs of nearly equal size."""
+def _choose_pack_size(count: int, limit: int) -> int:
+    """The size of the first pack when ``count`` members are split into the fewest packs of nearly equal size."""
     packs = -(-count // limit)
     return -(-count // packs)
 
@@ -76,18 +83,22 @@ class PackLoop:
     speedups: Speedups
     emit: Emit
     members: list[RunState]
+    """As they stood at the last checkpoint."""
     largest_pack: int
+    """How many members fit into memory at once; halved when memory runs out."""
     meter: CostMeter = field(default_factory=CostMeter)
+    measure_updates: bool = False
+    """Whether validation points also record the norm of each part's last update, which takes a copy of all factors."""
     cost: Cost = field(default_factory=Cost)
     _reported_at: float = 0.0
 
     @property
     def root(self) -> Path:
-        """Where checkpoints live."""
+        """The folder of the checkpoints."""
         return Path(self.spec.checkpoint_folder)
 
     def run(self) -> None:
-        """Train until nobody is left; members' results are emitted as they end."""
+        """Train until every member has ended; the result of each is emitted as it ends."""
         self.measure_start()
         batch_size = self.spec.training.batch_size
         while (segment := next_segment(self.members, batch_size, self.largest_pack)) is not None:
@@ -99,45 +110,48 @@ class PackLoop:
             else:
                 continue
             self.largest_pack = len(segment.indices) // 2
-            _forget_garbage()
+            _release_cached_memory()
 
     def measure_start(self) -> None:
-        """The first validation point of fresh members: all of them still are the untouched model."""
+        """Record the first validation point of fresh members: for all of them it is the untouched model's."""
         fresh = [index for index, member in enumerate(self.members) if not member.points and member.is_running]
         if not fresh:
             return
-        scores = self.validate(None)
+        scores = self.validate_untouched_model()
         cost = split_cost(self.meter.take(), len(fresh))
         self.cost += Cost(seconds=cost.seconds * len(fresh), flops=cost.flops * len(fresh), peak_bytes=cost.peak_bytes)
         for index in fresh:
             member = replace(self.members[index], cost=self.members[index].cost + cost)
-            self.members[index] = self.observe(member, _score_points(scores, 0))
+            self.members[index] = self.observe(member, _list_scores(scores, 0))
 
-    def validate(self, pack: Pack | None) -> Scores:
-        """The scores of a pack's members, or of the untouched model."""
-        batches = iterate_batches_by_length(self.rows.validation, self.batch_size_of_validation)
+    def validate_untouched_model(self) -> Scores:
+        """The scores of the model without any adapter, as those of one member."""
+        with self.speedups.apply(self.base, 1, ()):
+            return self._validate(None)
+
+    def validate_pack(self, pack: Pack) -> Scores:
+        """The scores of the members of a pack that is in place, with its speedups."""
+        return self._validate(pack)
+
+    def _validate(self, pack: Pack | None) -> Scores:
+        training = self.spec.training
+        batch_size = 2 * max(1, training.batch_size // training.accumulation)  # twice: nothing is kept for a backward
+        batches = iterate_batches_by_length(self.rows.validation, batch_size)
         kind = ("validation", pack.signature if pack else None)
         tokens = int(self.rows.validation.num_tokens.sum())
-        with contextlib.nullcontext() if pack else self.speedups.apply(self.base, 1, ()):
-            return self.speedups.run_metered(
-                lambda: evaluate(self.base, batches, pack), self.meter, kind=kind, tokens=tokens
-            )
-
-    @property
-    def batch_size_of_validation(self) -> int:
-        """Rows of a validation batch: twice a micro-batch, since nothing is kept for a backward."""
-        training = self.spec.training
-        return 2 * max(1, training.batch_size // training.accumulation)
+        return self.speedups.run_metered(
+            lambda: evaluate(self.base, batches, pack), self.meter, kind=kind, tokens=tokens
+        )
 
     def observe(self, member: RunState, points: Sequence[tuple[str, float]]) -> RunState:
-        """The member with more points, which are emitted."""
+        """The member with more ``(metric, value)`` points at the examples it has seen; they are emitted too."""
         member = replace(member, points=(*member.points, *((member.examples, name, value) for name, value in points)))
         for observation in member.observations()[-len(points) :]:
             self.emit(observation)
         return member
 
     def report_progress(self, done: int) -> None:
-        """Say how far the pack is, twice a second at most."""
+        """Emit how many examples all members have seen, at most once in `PROGRESS_SECONDS`."""
         if time.monotonic() - self._reported_at >= PROGRESS_SECONDS:
             self._reported_at = time.monotonic()
             total = sum(member.spec.until_examples for member in self.members)
@@ -145,7 +159,7 @@ class PackLoop:
 
 
 class SegmentRun:
-    """One segment: the pack, and its members' progress as it goes on."""
+    """One segment while it runs: a pack, and the states of its members as they go on."""
 
     def __init__(self, loop: PackLoop, segment: Segment):
         self.loop, self.segment = loop, segment
@@ -157,17 +171,17 @@ class SegmentRun:
         self.validate_after = set(evaluation_steps(self.total_steps, training.evaluations))
 
     def run(self) -> None:
-        """Train the segment; the loop's members are replaced at each checkpoint and at the end."""
+        """Train the segment; the loop's members are replaced at every checkpoint and at the end."""
         loop, base = self.loop, self.loop.base
         members = [member.member for member in self.now]
         saved = time.monotonic()
         with Pack(base, members) as pack, loop.speedups.apply(base, len(members), pack.parts):
             for examples, step, batches in self._steps():
-                measure = self._is_due(examples, step + 1)
-                self._after(examples, self._step(pack, step, batches, measure))
-                if any(self._due(examples, step + 1)):
-                    self._validate(pack, examples, step + 1)
-                loop.report_progress(self._seen_by_all())
+                result = self._step(pack, examples, step, batches)
+                self._record_losses(examples, result)
+                if any(self._find_due(examples, step + 1)):
+                    self._validate(pack, examples, step + 1, result)
+                loop.report_progress(self._count_examples())
                 if time.monotonic() - saved >= CHECKPOINT_SECONDS and examples < self.segment.stop:
                     self._save(pack, step + 1)
                     saved = time.monotonic()
@@ -175,13 +189,13 @@ class SegmentRun:
                     break
             self._finish(pack)
 
-    def _seen_by_all(self) -> int:
-        """Examples of all members of the loop: of those in the segment as they stand now."""
+    def _count_examples(self) -> int:
+        """Examples seen by all members of the loop, those of this segment as they stand now."""
         others = [m for index, m in enumerate(self.loop.members) if index not in self.segment.indices]
         return sum(member.examples for member in [*others, *self.now])
 
     def _steps(self) -> Iterator[tuple[int, int, list[dict[str, Tensor]]]]:
-        """(examples seen after it, its number, micro-batches) of every step."""
+        """(examples seen after it, number from 0, micro-batches) of every step."""
         first, segment = self.now[0].spec, self.segment
         examples = segment.start
         steps = self.loop.rows.micro_batches(
@@ -192,29 +206,28 @@ class SegmentRun:
             examples = min(examples + self.batch_size, segment.stop)
             yield examples, step, batches
 
-    def _step(self, pack: Pack, step: int, batches: list[dict[str, Tensor]], measure: bool) -> StepResult:
+    def _step(self, pack: Pack, examples: int, step: int, batches: list[dict[str, Tensor]]) -> StepResult:
+        """Take step ``step``, after which every member has seen ``examples`` examples."""
+        measure_updates = self.loop.measure_updates and any(self._find_due(examples, step + 1))
         pack.clock.step = step
         pack.set_rates(step, self.total_steps)
         moved = [self.loop.base.batch(batch) for batch in batches]
         return self.loop.speedups.run_metered(
-            lambda: train_step(pack, moved, self.is_alive_K, measure_updates=measure),
+            lambda: train_step(pack, moved, self.is_alive_K, measure_updates=measure_updates),
             self.loop.meter,
             kind=("training", pack.signature),
             tokens=sum(batch.labels_BT.numel() for batch in moved),
         )
 
-    def _is_due(self, examples: int, step: int) -> bool:
-        return any(self._due(examples, step))
-
-    def _due(self, examples: int, step: int) -> list[bool]:
-        """Which members are validated after ``step`` steps: at the common points, and each at its own end."""
+    def _find_due(self, examples: int, step: int) -> list[bool]:
+        """Which members are validated after ``step`` steps: all at the common points, and each at its own end."""
         return [
             bool(self.is_alive_K[k]) and (step in self.validate_after or member.spec.until_examples == examples)
             for k, member in enumerate(self.now)
         ]
 
-    def _after(self, examples: int, result: StepResult) -> None:
-        """Take a step's losses into the members' progress; freeze those that are no numbers any more."""
+    def _record_losses(self, examples: int, result: StepResult) -> None:
+        """Add a step's losses to the members' states; freeze the members whose loss or gradient is not finite."""
         for k, member in enumerate(self.now):
             if not self.is_alive_K[k]:
                 continue
@@ -226,25 +239,25 @@ class SegmentRun:
                     train_steps=member.train_steps + 1,
                 )
             else:
-                self._freeze(k, f"the training loss or its gradient became no number at {examples} examples")
-        self._updates = result.update_norms_K
+                self._freeze(k, f"training loss or gradient became NaN or infinite after {examples} examples")
 
     def _freeze(self, k: int, message: str) -> None:
         self.is_alive_K[k] = False
         self.now[k] = replace(self.now[k], status="diverged", message=message)
 
-    def _validate(self, pack: Pack, examples: int, step: int) -> None:
-        due = self._due(examples, step)
-        scores = self.loop.validate(pack)
+    def _validate(self, pack: Pack, examples: int, step: int, result: StepResult) -> None:
+        """Record the scores of the members that are due, with the mean training loss since their last point."""
+        due = self._find_due(examples, step)
+        scores = self.loop.validate_pack(pack)
         for k, member in enumerate(self.now):
             if not due[k]:
                 continue
-            points = [*_score_points(scores, k), ("train_loss", member.train_loss_sum / max(member.train_steps, 1))]
-            points += [(f"update_norm.{part}", float(norms_K[k])) for part, norms_K in self._updates.items()]
+            points = [*_list_scores(scores, k), ("train_loss", member.train_loss_sum / max(member.train_steps, 1))]
+            points += [(f"update_norm.{part}", float(norms_K[k])) for part, norms_K in result.update_norms_K.items()]
             fresh = replace(member, train_loss_sum=0.0, train_steps=0)
             self.now[k] = self.loop.observe(fresh, points)
             if not scores.loss_K[k].isfinite():
-                self._freeze(k, f"the validation loss became no number at {examples} examples")
+                self._freeze(k, f"validation loss became NaN or infinite after {examples} examples")
 
     def _finish(self, pack: Pack) -> None:
         for k, member in enumerate(self.now):
@@ -261,20 +274,23 @@ class SegmentRun:
         spent = loop.meter.take()
         seen = sum(m.examples - loop.members[i].examples for m, i in zip(self.now, self.segment.indices, strict=True))
         loop.cost += spent + Cost(examples=seen)
-        for k, (index, copy_members) in enumerate(zip(self.segment.indices, pack.copy_members(step), strict=True)):
-            own = split_cost(spent, len(self.now)) + Cost(examples=self.now[k].examples - loop.members[index].examples)
-            self.now[k] = replace(self.now[k], member=copy_members, cost=self.now[k].cost + own)
+        for k, (index, member) in enumerate(zip(self.segment.indices, pack.copy_members(step), strict=True)):
+            examples = self.now[k].examples - loop.members[index].examples
+            own = split_cost(spent, len(self.now)) + Cost(examples=examples)
+            self.now[k] = replace(self.now[k], member=member, cost=self.now[k].cost + own)
             loop.members[index] = self.now[k]
         run_state.write_states(loop.root, loop.base, self.now)
 
 
-def _score_points(scores: Scores, member: int) -> list[tuple[str, float]]:
+def _list_scores(scores: Scores, member: int) -> list[tuple[str, float]]:
+    """(metric, value) of one member's scores."""
     return [
         ("validation_loss", float(scores.loss_K[member])),
         ("validation_accuracy", float(scores.accuracy_K[member])),
     ]
 
 
-def _forget_garbage() -> None:
+def _release_cached_memory() -> None:
+    """Give the memory that torch keeps for reuse back to the device, before a smaller pack is tried."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

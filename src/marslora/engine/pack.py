@@ -1,4 +1,9 @@
-"""K members on one frozen model: their adapters in place of its linears, their optimizer, and the way back."""
+"""K members on one frozen model: their adapters in place of its linears, and their optimizer.
+
+Every trained tensor holds K members along its first dimension, so that one forward and backward on a batch repeated K
+times gives each member exactly the gradient it would have alone. Between packs a member is a `Member`: its tensors in
+PEFT's shapes on the CPU, which any later pack can take in.
+"""
 
 from __future__ import annotations
 
@@ -35,27 +40,26 @@ class Base:
     """Answer-only logits; None: the plain path."""
 
     def mixed_precision(self) -> contextlib.AbstractContextManager[Any]:
-        """Autocast where the model is in half precision."""
+        """Autocast if the model is in half precision, else nothing."""
         half = self.dtype in (torch.bfloat16, torch.float16)
         return torch.autocast(self.device.type, self.dtype) if half else contextlib.nullcontext()
 
     def batch(self, collated: Mapping[str, Any]) -> Batch:
-        """A collated batch on the model's device."""
+        """The collated batch on the model's device."""
         return Batch.of(collated, self.device, is_encoder_decoder=self.model.config.is_encoder_decoder)
 
     def modules(self, members: Sequence[MemberSpec]) -> dict[str, str]:
-        """``{module path: part}`` of every linear that a member adapts and of every module trained whole, in a fixed
-        order."""
-        found: dict[str, str] = {}
+        """``{module path: part}`` of each linear that a member adapts and each module trained whole, in fixed order."""
+        parts: dict[str, str] = {}
         for part in self.info.parts:
             if part.name in self.training.full:
-                found |= dict.fromkeys(part.whole, part.name)
+                parts |= dict.fromkeys(part.whole, part.name)
             elif any(member.allocation.get(part.name) for member in members):
-                found |= {linear.module: part.name for linear in part.alive}
-        return found
+                parts |= {linear.module: part.name for linear in part.alive}
+        return parts
 
     def slot(self, member: MemberSpec, part: str) -> Slot:
-        """What a member wants of the linears of ``part``."""
+        """A member's rank, scale, dropout and seed for the linears of ``part``."""
         rank, alpha_over_rank, dropout = member.allocation.get(part), *self._scale_and_dropout(member)
         rslora = self.training.lora_variant.get("use_rslora", False)
         return Slot(rank, patterns.scale(rank, alpha_over_rank, use_rslora=rslora), dropout, member.seed)
@@ -85,17 +89,19 @@ class Base:
 
 @dataclass
 class Member:
-    """One run as it stands between packs: what a checkpoint holds. Tensors are on the CPU and are never changed."""
+    """One run between packs: its tensors as a checkpoint holds them, on the CPU and never changed."""
 
     spec: MemberSpec
     weights: dict[str, Tensor] = field(default_factory=dict)
-    """Empty: fresh from initialisation."""
+    """By module path and PEFT key; empty before the first step, when a pack draws them from the member's seed."""
     moments: dict[str, Tensor] = field(default_factory=dict)
+    """The optimizer's state, by module path, factor and name."""
     step: int = 0
+    """Optimizer steps taken."""
 
 
 class Pack:
-    """K members hung on a model. Use as a context manager: on leaving, the model is what it was."""
+    """K members on a model. A context manager: inside, adapters replace linears; afterwards the model is as before."""
 
     def __init__(self, base: Base, members: Sequence[Member]):
         self.base, self.members = base, tuple(members)
@@ -106,7 +112,7 @@ class Pack:
         self._load_members()
 
     def _adapter(self, path: str, part: str) -> AbstractAdapter:
-        """What takes the place of the module at ``path``."""
+        """The adapter that takes the place of the module at ``path``."""
         base, module = self.base, self.base.model.get_submodule(path)
         slots = [base.slot(member.spec, part) for member in self.members]
         if part in base.training.full:
@@ -135,12 +141,12 @@ class Pack:
 
     @property
     def two_point_optimizer(self) -> AbstractRecursion | None:
-        """The optimizer, where every step of it needs the gradients at the previous point too."""
+        """The optimizer if each of its steps also needs gradients at the previous point, else None."""
         return as_two_point(self.optimizer)
 
     @property
     def signature(self) -> tuple[object, ...]:
-        """Packs with equal signatures do the same amount of work for the same batch."""
+        """Equal for packs that do the same amount of work for the same batch."""
         return (self.num_members, *((part, max(a.ranks)) for part, a in self._first_of_each_part()))
 
     def _first_of_each_part(self) -> Iterator[tuple[str, AbstractAdapter]]:
@@ -150,19 +156,19 @@ class Pack:
         yield from first.items()
 
     def factors(self) -> Iterator[tuple[str, AbstractAdapter, Factor]]:
-        """(part, adapter, factor) of every trained tensor."""
+        """Yield (part, adapter, factor) for every trained tensor."""
         for path, adapter in self.adapters.items():
             for factor in adapter.factors():
                 yield self.parts[path], adapter, factor
 
     def token_sums(self, batch: Batch) -> TokenSums:
-        """Every member's sums over the answer tokens of ``batch``."""
+        """Sums over the answer tokens of ``batch`` for every member."""
         with self.base.mixed_precision():
             logits_KNV = answer_logits(self.base.model, self.base.head, batch, self.num_members)
         return token_sums(logits_KNV, batch.answers()[2])
 
     def set_rates(self, step: int, total_steps: int) -> None:
-        """The learning rates of optimizer step ``step`` (from 0) of a full run of ``total_steps``."""
+        """Set the learning rates of optimizer step ``step`` (from 0) of a full run of ``total_steps``."""
         training = self.base.training
         factor_K = [rate_factor(step, total_steps, training, decays=member.spec.decays) for member in self.members]
         if self.optimizer:
@@ -170,18 +176,16 @@ class Pack:
                 group["lr"] = self._rates(group["part"]) * torch.tensor(factor_K, dtype=torch.float64)
 
     def copy_members(self, step: int) -> list[Member]:
-        """The members as they stand after ``step`` optimizer steps, copied to the CPU."""
+        """Copies of the members on the CPU, after ``step`` optimizer steps."""
         return [
             Member(member.spec, self._weights(index), self._moments(index), step)
             for index, member in enumerate(self.members)
         ]
 
     def _rates(self, part: str) -> Tensor:
-        """(K,) learning rates: a member's own keeps the parts' ratios."""
+        """(K,) learning rates of a part; a member's own rate keeps the ratios of the parts."""
         training = self.base.training
-        rate = training.part_learning_rates.get(part, training.learning_rate)
-        own = [member.spec.learning_rate for member in self.members]
-        return torch.tensor([rate * (mine or training.learning_rate) / training.learning_rate for mine in own]).double()
+        return torch.tensor([training.rate_of(part, member.spec.learning_rate) for member in self.members]).double()
 
     def _build_optimizer(self) -> AbstractOptimizer | None:
         training = self.base.training
@@ -237,13 +241,13 @@ class Pack:
     def _moment(self, member: Member, key: str) -> Tensor:
         if key not in member.moments:
             raise ConfigError(
-                f"The checkpoint of {member.spec.id} has no optimizer state `{key}`. "
-                f"It was made with another optimizer than `{self.base.training.optimizer.name}`."
+                f"The checkpoint of {member.spec.id} has no optimizer state `{key}`: it was made by another "
+                f"optimizer than `{self.base.training.optimizer.name}`. Use that one, or another checkpoint folder."
             )
         return member.moments[key]
 
     def _owned(self, index: int) -> Iterator[tuple[str, AbstractAdapter, Factor]]:
-        """The factors in which a member has anything of its own."""
+        """Yield (part, adapter, factor) for the factors in which the member has anything of its own."""
         for part, adapter, factor in self.factors():
             if adapter.owns(index):
                 yield part, adapter, factor
@@ -255,19 +259,19 @@ class Pack:
         }
 
     def _moments(self, index: int) -> dict[str, Tensor]:
-        found = {}
+        moments = {}
         for _, adapter, factor in self._owned(index):
             assert self.optimizer is not None
             state = self.optimizer.member_state(factor.parameter, index)
-            if not state:  # no gradient ever came: the same as before the first update
+            if not state:  # there was never a gradient: the same as before the first update
                 view = adapter.member_view(factor, index)
                 state = dict.fromkeys(self.optimizer.buffers(factor.parameter), torch.zeros_like(view)) | {
                     "step": torch.zeros(())
                 }
             for name, tensor in state.items():
                 shaped = tensor if name == "step" else adapter.to_peft(factor, tensor)
-                found[f"{adapter.path}.{factor.name}.{name}"] = _copy_to_cpu(shaped)
-        return found
+                moments[f"{adapter.path}.{factor.name}.{name}"] = _copy_to_cpu(shaped)
+        return moments
 
 
 def _copy_to_cpu(tensor: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What is looked at before anything is trained: the parts of the model, which of its layers are dead, every row."""
+"""What is read and checked before any training: the parts of the model, its dead layers, every row of data."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ from marslora.models.probe import probe
 from marslora.optim import AbstractOptimizer
 
 PROBE_ROWS = 4
+"""Rows of the batch that a model is probed with: enough to have every modality, small enough for a large model."""
 Emit = Callable[[Event], None]
 
 
 def prepare(spec: PrepareSpec, emit: Emit) -> None:
-    """Load the model, find its parts and dead layers, read and encode every row; emit a `Prepared`, or a `Failure`."""
+    """Load the model, find its parts and dead layers, read and encode every row; emit a `Prepared` or a `Failure`."""
     try:
         emit(_prepare(spec, emit))
     except MarsloraError as error:
@@ -45,15 +46,15 @@ def _prepare(spec: PrepareSpec, emit: Emit) -> Prepared:
     meter = CostMeter()
     loaded = loading.load(spec.model)
 
-    def advance(split: Split, done: int, total: int) -> None:
+    def report_progress(split: Split, done: int, total: int) -> None:
         emit(ProgressEvent(task=f"{'training' if split == 'train' else split} rows", done=done, total=total))
 
-    rows = load_encoded_splits(spec.data, loaded.processor, spec.cache_folder, progress=advance)
+    rows = load_encoded_splits(spec.data, loaded.processor, spec.cache_folder, progress=report_progress)
     info, flops = count_flops(lambda: probe_parts(spec.model, loaded, rows, spec.cache_folder))
     meter.add_flops(flops)
     return Prepared(
         info=info.model_copy(update={"warnings": (*info.warnings, *rows.report.warnings)}),
-        data=_summary(rows),
+        data=_summarise_rows(rows),
         device=str(loaded.device),
         versions={
             "python": platform.python_version(),
@@ -76,8 +77,8 @@ def _check_optimizer(asked: PluginSpec) -> None:
         ) from error
 
 
-def _summary(rows: EncodedSplits[EncodedRows]) -> DataSummary:
-    refused = data_rows.list_refused_rows(rows)
+def _summarise_rows(rows: Rows[EncodedSet]) -> DataSummary:
+    refused = data_rows.refused(rows)
     return DataSummary(
         num_train=len(rows.train),
         num_validation=len(rows.validation),
@@ -90,12 +91,10 @@ def _summary(rows: EncodedSplits[EncodedRows]) -> DataSummary:
     )
 
 
-def probe_parts(
-    model: ModelSpec, loaded: LoadedModel, rows: EncodedSplits[EncodedRows], cache_folder: str
-) -> ModelInfo:
-    """The model's parts with the layers marked that no gradient reaches on the first rows.
+def probe_parts(model: ModelSpec, loaded: LoadedModel, rows: Rows[EncodedSet], cache_folder: str) -> ModelInfo:
+    """The model's parts, with the layers marked that no gradient reaches on the first `PROBE_ROWS` rows.
 
-    The same for everyone who works on a study: it is kept in ``cache_folder``.
+    All workers of a study must see the same parts, so the result is kept in ``cache_folder``.
     """
     digest = hashlib.sha256(f"{model.digest()} {rows.train.digest}".encode()).hexdigest()[:16]
     path = Path(cache_folder) / f"parts-{digest}.json"

@@ -1,4 +1,4 @@
-"""How far a member is: everything a checkpoint holds, as a value that is replaced and never changed."""
+"""The state of a member between two optimizer steps: what a checkpoint holds, as a value that is never changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from marslora.core.spec import MemberSpec
 from marslora.engine.pack import Base, Member
 
 Points = tuple[tuple[int, str, float], ...]
-"""(examples, metric, value) of everything seen."""
+"""(examples, metric, value) of every observation."""
 
 
 @dataclass(frozen=True)
@@ -26,89 +26,89 @@ class RunState:
     message: str = ""
     points: Points = ()
     cost: Cost = field(default_factory=Cost)
-    """Since the run to ``until_examples`` was asked for."""
+    """What was spent since the run to ``until_examples`` was requested."""
     train_loss_sum: float = 0.0
-    """Over the steps since the last validation."""
+    """Sum of the training losses of the steps since the last validation point."""
     train_steps: int = 0
+    """Steps since the last validation point."""
 
     @property
     def spec(self) -> MemberSpec:
-        """The member's."""
+        """The member's specification."""
         return self.member.spec
 
     @property
     def is_running(self) -> bool:
-        """Whether there is anything left to do."""
+        """Whether the member still has examples to see."""
         return self.status == "running"
 
     def observations(self) -> tuple[Observation, ...]:
-        """Everything seen so far."""
+        """Everything observed so far, in order."""
         return tuple(
             Observation(member=self.spec.id, examples=examples, metric=metric, value=value)
             for examples, metric, value in self.points
         )
 
     def result(self) -> MemberResult:
-        """How the member ended."""
+        """How the member ended, with its cost."""
         return MemberResult(
             member=self.spec.id, status=self.status, examples=self.examples, message=self.message, cost=self.cost
         )
 
 
 def read_state(root: Path, spec: MemberSpec) -> RunState:
-    """The progress in ``root/<member id>``, or a fresh start; `StudyError` for the checkpoint of another run."""
-    found = read_checkpoint(root / spec.id)
-    if found is None:
-        return _finished_if_there(RunState(Member(spec)))
-    state = found.state
-    before = MemberSpec.parse(state["spec"], str(root / spec.id))
+    """The state in ``root/<member id>``, or a fresh one; `StudyError` if the checkpoint is another run's."""
+    checkpoint = read_checkpoint(root / spec.id)
+    if checkpoint is None:
+        return _complete_if_finished(RunState(Member(spec)))
+    saved = checkpoint.state
+    before = MemberSpec.parse(saved["spec"], str(root / spec.id))
     if _identity(before) != _identity(spec):
         raise StudyError(
             f"{root / spec.id} holds a run of {before.allocation} with seed {before.seed} on {before.data_examples} "
-            f"rows; asked for is {spec.allocation}, seed {spec.seed}, {spec.data_examples} rows. Use another folder."
+            f"rows, but {spec.allocation} with seed {spec.seed} on {spec.data_examples} rows was requested. "
+            "Use another folder."
         )
     same_request = before.until_examples == spec.until_examples
-    progress = RunState(
-        member=Member(spec, found.weights, found.moments, state["step"]),
-        examples=state["examples"],
-        status="diverged" if state["status"] == "diverged" else "running",
-        message=state["message"],
-        points=tuple((examples, metric, value) for examples, metric, value in state["points"]),
-        cost=Cost.parse(state["cost"]) if same_request else Cost(),
-        train_loss_sum=state["train_loss_sum"],
-        train_steps=state["train_steps"],
+    state = RunState(
+        member=Member(spec, checkpoint.weights, checkpoint.moments, saved["step"]),
+        examples=saved["examples"],
+        status="diverged" if saved["status"] == "diverged" else "running",
+        message=saved["message"],
+        points=tuple((examples, metric, value) for examples, metric, value in saved["points"]),
+        cost=Cost.parse(saved["cost"]) if same_request else Cost(),
+        train_loss_sum=saved["train_loss_sum"],
+        train_steps=saved["train_steps"],
     )
-    return _finished_if_there(progress)
+    return _complete_if_finished(state)
 
 
 def write_states(root: Path, base: Base, members: list[RunState]) -> None:
-    """Write the members' checkpoints; after a crash either all of these are there or all of the ones before."""
-    write_checkpoints(
-        root, {progress.spec.id: (_checkpoint(progress), base.lora_settings(progress.spec)) for progress in members}
-    )
+    """Write the members' checkpoints; after a crash either all the new ones are there or all the old ones."""
+    write_checkpoints(root, {state.spec.id: (_checkpoint(state), base.lora_settings(state.spec)) for state in members})
 
 
-def _finished_if_there(progress: RunState) -> RunState:
-    there = progress.is_running and progress.examples >= progress.spec.until_examples and progress.points
-    return replace(progress, status="complete") if there else progress
+def _complete_if_finished(state: RunState) -> RunState:
+    is_finished = state.is_running and state.examples >= state.spec.until_examples and state.points
+    return replace(state, status="complete") if is_finished else state
 
 
 def _identity(spec: MemberSpec) -> MemberSpec:
-    """What a continued run must have in common with the one before."""
+    """The part of a specification that a continued run must have in common with the run it continues."""
     return spec.model_copy(update={"until_examples": 0, "purpose": ""})
 
 
-def _checkpoint(progress: RunState) -> Checkpoint:
-    state: dict[str, Any] = {
-        "examples": progress.examples,
-        "step": progress.member.step,
-        "status": progress.status,
-        "message": progress.message,
-        "seed": progress.spec.seed,
-        "spec": progress.spec.model_dump(mode="json"),
-        "points": progress.points,
-        "cost": progress.cost.model_dump(mode="json"),
-        "train_loss_sum": progress.train_loss_sum,
-        "train_steps": progress.train_steps,
+def _checkpoint(state: RunState) -> Checkpoint:
+    saved: dict[str, Any] = {
+        "examples": state.examples,
+        "step": state.member.step,
+        "status": state.status,
+        "message": state.message,
+        "seed": state.spec.seed,
+        "spec": state.spec.model_dump(mode="json"),
+        "points": state.points,
+        "cost": state.cost.model_dump(mode="json"),
+        "train_loss_sum": state.train_loss_sum,
+        "train_steps": state.train_steps,
     }
-    return Checkpoint(progress.member.weights, progress.member.moments, state)
+    return Checkpoint(state.member.weights, state.member.moments, saved)

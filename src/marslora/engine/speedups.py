@@ -1,4 +1,8 @@
-"""What makes a pack fast without changing its numbers: frozen towers run once, layers recomputed, work counted."""
+"""What makes a pack faster or smaller without changing its numbers.
+
+Frozen towers run once for all members and epochs (`marslora.engine.towers`), layers are recomputed in the backward if
+asked, and floating-point operations are counted at the first call of each kind only.
+"""
 
 from __future__ import annotations
 
@@ -20,28 +24,30 @@ from marslora.engine.towers import FrozenTower
 from marslora.models.answers import Batch, answer_logits, token_sums
 
 T = TypeVar("T")
+
 LAST_PART, AFTER_ENCODERS = "language", "projector"
-"""Parts by where they stand: everything else reads the inputs."""
+"""Parts by their place: the last one, and the one that reads the encoders' outputs. All others are encoders."""
 _towers: WeakKeyDictionary[nn.Module, FrozenTower] = WeakKeyDictionary()
-"""Features belong to a module's weights, which are frozen: packs of one process share them."""
+"""The towers of every model in this process, so that its packs share remembered features (the weights are frozen).
+An entry goes when its module is freed: `marslora.models.loading` keeps the last two models."""
 
 
 @dataclass
 class Speedups:
-    """The levers in use, for all packs of a run."""
+    """The speedups in use, for all packs of a run."""
 
     towers: dict[str, FrozenTower] = field(default_factory=dict)
-    """By module path: those that may be frozen; none of them is an adapter's."""
+    """Modules that may be frozen, by path; no adapter is among them."""
     encoders: set[str] = field(default_factory=set)
-    """Those of the towers that read the inputs themselves."""
+    """Paths of the towers that read the inputs themselves."""
     recompute: bool = False
-    """Gradient checkpointing: layers keep their inputs alone and run again for the backward."""
+    """Gradient checkpointing: layers keep only their inputs and run again in the backward."""
     _flops_of: dict[tuple[object, ...], float] = field(default_factory=dict)
-    """Operations a token, by kind of work."""
+    """Floating-point operations per token, by kind of work."""
 
     @classmethod
     def of(cls, base: Base, max_tower_bytes: int) -> Speedups:
-        """Every lever for a model."""
+        """All speedups for a model; its towers remember at most ``max_tower_bytes`` of features each."""
         paths = {path: part.name for part in base.info.parts if part.name != LAST_PART for path in part.paths}
         towers = {}
         for path in paths:
@@ -53,8 +59,10 @@ class Speedups:
 
     @contextlib.contextmanager
     def apply(self, base: Base, members: int, adapted: Iterable[str]) -> Iterator[None]:
-        """Within it, towers with nothing adapted in or before them run once for all members; layers are recomputed
-        if asked. A projector reads what the encoders give, so it counts as after all of them."""
+        """Within it, towers run once for all members unless a path in ``adapted`` lies in or before them.
+
+        A projector reads the encoders' outputs, so it counts as behind all of them. Layers are recomputed if asked.
+        """
         paths = tuple(adapted)
         changed = {path for path in self.towers if any(is_within(name, path) for name in paths)}
         with contextlib.ExitStack() as stack:
@@ -66,7 +74,7 @@ class Speedups:
             yield
 
     def find_used_outputs(self, base: Base, batch: Batch) -> None:
-        """Find out on one batch which of the towers' outputs are read, so that only these are remembered."""
+        """Find out on one batch which of the towers' outputs the model reads, so that only these are remembered."""
 
         def loss() -> Tensor:
             with base.mixed_precision():
@@ -79,10 +87,10 @@ class Speedups:
                 tower.find_used_outputs(loss)
 
     def run_metered(self, work: Callable[[], T], meter: CostMeter, *, kind: tuple[object, ...], tokens: int) -> T:
-        """What ``work`` returns; its operations are added to ``meter``.
+        """Run ``work``, return its result, and add its floating-point operations to ``meter``.
 
-        They are counted at the first call of a ``kind`` and multiplied by tokens after that, since counting is slow;
-        what towers spend on pictures they do not remember is added as it happens.
+        Counting is slow, so operations are counted at the first call of a ``kind`` and scaled by the number of tokens
+        after that. Operations that towers spend on images they do not remember are added as they happen.
         """
         before = self._tower_flops()
         if kind in self._flops_of:
@@ -104,10 +112,10 @@ def is_within(name: str, path: str) -> bool:
 
 @contextlib.contextmanager
 def recomputed_layers(model: nn.Module) -> Iterator[None]:
-    """Within it every layer that `transformers` can checkpoint does so, without reentering autograd.
+    """Within it, every layer that `transformers` can checkpoint is recomputed in the backward (not reentrant).
 
-    The model stays in evaluation mode: turning on `transformers`' own switch would need training mode, and with it
-    the base's dropout. Random masks of adapters do not depend on when they are drawn, so no state is kept for them.
+    The model stays in evaluation mode: the switch of `transformers` works in training mode only, which would also turn
+    on the base's dropout. Adapters' masks do not depend on when they are drawn, so no random state is kept.
     """
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     for layer in layers:

@@ -1,7 +1,8 @@
-"""Frozen towers run once: on the batch before it is repeated for the members, and on each picture only once ever.
+"""Frozen towers run once: on the batch before it is repeated for the members, and on each image only once ever.
 
-A tower that no member adapts gives every member the same features. Whether its inputs can be taken apart (rows, or
-the images of a flattened batch of patches) is not assumed: the first call is also made the plain way and compared.
+A tower that no member adapts gives every member the same features, in every epoch. Whether a batch can be split into
+items (rows, or the images of a flattened batch of patches) is not assumed: the first call is also made the plain way,
+and the fastest plan that gives the same features is kept.
 """
 
 from __future__ import annotations
@@ -18,35 +19,44 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from marslora.engine.flops import count_flops
+from marslora.engine.memory import is_out_of_memory
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-7}
+"""Largest difference between features, relative to the largest of them, that still counts as rounding."""
 HALF_TOLERANCE = 5e-2
+"""The same in half precision, where a unit of rounding is 2^-8 (bfloat16) and a tower adds up its layers' roundings in
+every single feature: more than a mean loss may differ (`marslora.engine.check.HALF_TOLERANCE`)."""
 Leaves = list[Any]
+"""Arguments or outputs of a module, flattened."""
 Output = tuple[Leaves, TreeSpec]
-_DOES_NOT_FIT = (RuntimeError, ValueError, IndexError, TypeError)
-"""What a module raises when its inputs cannot be taken apart."""
+SPLIT_ERRORS = (RuntimeError, ValueError, IndexError, TypeError)
+"""What a module raises when its inputs cannot be split into items; memory that runs out is not among them."""
 
 
 @dataclass
 class FrozenTower:
-    """What is remembered of one frozen module. Within `replace_forward` its calls come here."""
+    """One frozen module: how it may be run, and the features remembered from its calls inside `replace_forward`."""
 
     max_bytes: int
-    """Features beyond this are computed each time they are needed."""
+    """Features beyond this are not remembered but computed each time they are needed."""
     plan: Literal["items", "once", "plain"] | None = None
-    """How it may be run: each item alone and remembered, once for all members, or as it is. None: not known yet."""
+    """How it is run: each item alone and remembered, once for all members, or as it is. None: not known yet."""
     num_bytes: int = 0
+    """Size of the remembered features."""
     flops: float = 0.0
-    """Spent on items that were not remembered."""
+    """Operations spent on items that were not remembered."""
     _features: dict[bytes, Output] = field(default_factory=dict)
+    """The outputs of every remembered item, by the digest of its inputs."""
     _used: tuple[bool, ...] | None = None
-    """Which of its outputs the model reads; None: not known, all are kept."""
+    """Which of its outputs the model reads; None: not known, so that all are kept."""
     _probes: Leaves | None = None
+    """The outputs of the latest call while `find_used_outputs` runs the model; None at all other times."""
     _item_flops: dict[Any, float] = field(default_factory=dict)
+    """Operations of an item by the shapes of its inputs."""
 
     @contextlib.contextmanager
     def replace_forward(self, module: nn.Module, members: int) -> Iterator[None]:
-        """Within it, calls of ``module`` with a batch of ``members`` equal chunks are answered here."""
+        """Within it, this object answers calls of ``module`` with a batch of ``members`` equal chunks."""
         original = module.forward
 
         def forward(*args: Any, **kwargs: Any) -> Any:
@@ -64,7 +74,7 @@ class FrozenTower:
             del module.forward
 
     def find_used_outputs(self, loss: Callable[[], Tensor]) -> None:
-        """Find out which outputs ``loss``, that runs the model, depends on; only these are remembered."""
+        """Find out which outputs ``loss``, which runs the model, depends on; only these are remembered from now on."""
         if self._used is not None:
             return
         self._probes = []
@@ -98,14 +108,16 @@ class FrozenTower:
             leaves, spec = run(once)
             return _repeat(leaves, members), spec
         if self.plan == "items":
-            with contextlib.suppress(*_DOES_NOT_FIT):
+            try:
                 return self._run_items(run, once, members)
+            except SPLIT_ERRORS as error:
+                _raise_if_out_of_memory(error)
         return run(flat)
 
     def _try_plans(self, run: Callable[[Leaves], Output], flat: Leaves, once: Leaves, members: int) -> Output:
-        """Run it the plain way, and settle for the best plan that gives the same.
+        """Run it the plain way, and choose the fastest plan that gives the same.
 
-        Whether once is enough for all members shows only where there are several.
+        Whether one run is enough for all members can only be seen with several members.
         """
         plain = run(flat)
         if len(_split_items(once)) > 1 and self._agrees(plain, lambda: self._run_items(run, once, members)):
@@ -118,14 +130,16 @@ class FrozenTower:
         return plain
 
     def _agrees(self, plain: Output, attempt: Callable[[], Output]) -> bool:
-        with contextlib.suppress(*_DOES_NOT_FIT):
+        try:
             return _outputs_agree(attempt()[0], plain[0], self._used)
-        return False
+        except SPLIT_ERRORS as error:
+            _raise_if_out_of_memory(error)
+            return False
 
     def _run_items(self, run: Callable[[Leaves], Output], once: Leaves, members: int) -> Output:
-        found = [self._run_item(run, item) for item in _split_items(once)]
-        columns = zip(*(leaves for leaves, _ in found), strict=True)
-        return [self._join_outputs(list(column), index, members) for index, column in enumerate(columns)], found[0][1]
+        outputs = [self._run_item(run, item) for item in _split_items(once)]
+        columns = zip(*(leaves for leaves, _ in outputs), strict=True)
+        return [self._join_outputs(list(column), index, members) for index, column in enumerate(columns)], outputs[0][1]
 
     def _run_item(self, run: Callable[[Leaves], Output], item: Leaves) -> Output:
         key = _key(item)
@@ -145,7 +159,7 @@ class FrozenTower:
         return kept, spec
 
     def _keep_output(self, leaf: Any, index: int) -> Any:
-        """An output as it is remembered: one that the model does not read keeps its shape alone."""
+        """An output as it is remembered; of one that the model does not read only the shape is kept."""
         if not isinstance(leaf, Tensor):
             return leaf
         if self._used is None or self._used[index]:
@@ -162,12 +176,18 @@ class FrozenTower:
         return torch.cat(column * members)
 
 
+def _raise_if_out_of_memory(error: Exception) -> None:
+    """Pass on an error that says nothing about the inputs: the loop answers it with a smaller pack."""
+    if is_out_of_memory(error):
+        raise error
+
+
 def _is_float(leaf: Any) -> bool:
     return isinstance(leaf, Tensor) and leaf.is_floating_point()
 
 
 def _first_chunk(leaf: Any, members: int) -> Any:
-    """A member's share of an argument; what has no row for each member is everybody's."""
+    """The first member's rows of an argument; an argument without rows for each member is left whole."""
     if isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] % members == 0:
         return leaf[: leaf.shape[0] // members]
     return leaf
@@ -178,7 +198,7 @@ def _repeat(leaves: Leaves, members: int) -> Leaves:
 
 
 def _split_items(once: Leaves) -> list[Leaves]:
-    """The arguments of each row alone; of each image alone where patches of all images are laid end to end."""
+    """The arguments of each row alone, or of each image alone if the patches of all images are laid end to end."""
     tensors = [leaf for leaf in once if isinstance(leaf, Tensor) and leaf.ndim]
     if not tensors:
         return [once]
@@ -195,7 +215,7 @@ def _split_items(once: Leaves) -> list[Leaves]:
 
 
 def _is_grid(tensor: Tensor, rows: int) -> bool:
-    """Whether this is (images, 3): the patches of each image in time, height and width."""
+    """Whether this is (images, 3): the number of patches of each image in time, height and width."""
     return not tensor.is_floating_point() and tensor.ndim == 2 and int(tensor.prod(-1).sum()) == rows
 
 
@@ -215,7 +235,7 @@ def _key(item: Leaves) -> bytes:
 
 
 def _outputs_agree(ours: Leaves, plain: Leaves, used: tuple[bool, ...] | None) -> bool:
-    """Whether two runs gave the same up to rounding, in the outputs that are read."""
+    """Whether two runs gave the same up to rounding, in the outputs that the model reads."""
     used = used or (True,) * len(plain)
     pairs = zip(ours, plain, used, strict=True)
     return all(_leaves_agree(a, b) for a, b, is_used in pairs if is_used)

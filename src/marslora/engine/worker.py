@@ -1,4 +1,4 @@
-"""The engine's one door: a `PackSpec` in, observations and results out."""
+"""The entry point of the engine: a `PackSpec` in, observations and results out."""
 
 from __future__ import annotations
 
@@ -26,25 +26,26 @@ from marslora.models import loading
 from marslora.models.answers import AnswerHead, Batch
 
 TOWER_SHARE = 0.25
-"""Of the free memory that remembered features may take."""
+"""Share of the free memory that remembered features may take; packs may take more (`marslora.engine.memory.SHARE`)."""
 Emit = Callable[[Event], None]
 
 
-def run_pack(spec: PackSpec, emit: Emit) -> None:
-    """Train the members of ``spec``, each from its checkpoint where it has one, and emit what is seen.
+def run_pack(spec: PackSpec, emit: Emit, *, measure_updates: bool = False) -> None:
+    """Train the members of ``spec``, each from its checkpoint if it has one, and emit what is measured.
 
-    Emits an `Observation` for every number, a `MemberResult` for every member and at last a `PackResult`; or a
-    `Failure` in place of what could not be done. Of a member found in ``checkpoint_folder`` everything it had seen is
-    emitted again. Checkpoints are written every 20 seconds and when members end; killed in between, the next start
-    goes on from there and ends with the same numbers.
+    Emits an `Observation` for every number, a `MemberResult` for every member and a `PackResult` at the end, or a
+    `Failure` instead. The observations of a member found in ``checkpoint_folder`` are emitted again. Checkpoints are
+    written every 20 seconds and when members end; after a kill the next call continues from them and ends with the same
+    numbers. With ``measure_updates`` each validation point also has an observation ``update_norm.PART`` for every
+    part: the norm of its last update. It costs a copy of all trained tensors at these steps.
     """
     try:
-        _run(spec, emit)
+        _run(spec, emit, measure_updates)
     except (MarsloraError, RuntimeError, MemoryError, OSError) as error:
         emit(Failure(pack=spec.id, error=type(error).__name__, message=str(error)))
 
 
-def _run(spec: PackSpec, emit: Emit) -> None:
+def _run(spec: PackSpec, emit: Emit, measure_updates: bool) -> None:
     meter = CostMeter()
     root = Path(spec.checkpoint_folder)
     recover_checkpoints(root, [member.id for member in spec.members])
@@ -59,22 +60,24 @@ def _run(spec: PackSpec, emit: Emit) -> None:
     loaded = loading.load(spec.model)
     loop = None
     if any(member.is_running for member in members):
-        loop = _loop(spec, loaded, members, emit, meter)
+        loop = _build_loop(spec, loaded, members, emit, meter)
+        loop.measure_updates = measure_updates
         loop.run()
     results = tuple(member.result() for member in (loop.members if loop else members))
     cost = loop.cost if loop else Cost()
-    emit(PackResult(pack=spec.id, members=results, cost=cost, device=device_name(loaded.device)))
+    emit(PackResult(pack=spec.id, members=results, cost=cost, device=find_device_name(loaded.device)))
 
 
 def _check_continues(member: RunState, batch_size: int) -> None:
     if member.is_running and member.examples % batch_size:
         raise StudyError(
-            f"{member.spec.id} ended inside a batch, at {member.examples} examples, and cannot go on to "
-            f"{member.spec.until_examples}: a run that is continued must have ended at a multiple of {batch_size}."
+            f"{member.spec.id} ended inside a batch, after {member.examples} examples, so it cannot continue to "
+            f"{member.spec.until_examples}. Start it in another checkpoint folder, or let it end at a multiple of "
+            f"{batch_size} examples."
         )
 
 
-def _loop(
+def _build_loop(
     spec: PackSpec, loaded: loading.LoadedModel, members: list[RunState], emit: Emit, meter: CostMeter
 ) -> PackLoop:
     rows = load_encoded_splits(spec.data, loaded.processor, spec.cache_folder, splits=("train", "validation"))
@@ -86,16 +89,18 @@ def _loop(
     first = base.batch(_first_batch(spec, rows))
     running = tuple(member.spec for member in members if member.is_running)
 
-    def try_out() -> int:
+    def prepare_packs() -> int:
         speedups.find_used_outputs(base, first)
-        return _largest_pack(spec, base, speedups, running, first)
+        return _choose_largest_pack(spec, base, speedups, running, first)
 
-    largest, flops = count_flops(try_out)
+    largest, flops = count_flops(prepare_packs)
     meter.add_flops(flops)
     return PackLoop(spec, base, rows, speedups, emit, members, largest, meter)
 
 
-def _largest_pack(spec: PackSpec, base: Base, speedups: Speedups, running: tuple[MemberSpec, ...], first: Batch) -> int:
+def _choose_largest_pack(
+    spec: PackSpec, base: Base, speedups: Speedups, running: tuple[MemberSpec, ...], first: Batch
+) -> int:
     if len(running) == 1 or not keeps_members_apart(base, running, first):
         return 1
     with speedups.apply(base, 1, base.modules(running)):
@@ -108,6 +113,6 @@ def _first_batch(spec: PackSpec, rows: EncodedSplits[EncodedRows]) -> dict[str, 
     return rows.train.batch(range(size))
 
 
-def device_name(device: torch.device) -> str:
-    """What a person calls the device."""
+def find_device_name(device: torch.device) -> str:
+    """The device as people call it, e.g. ``NVIDIA H200`` or ``cpu``."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -158,7 +158,7 @@ def build_optimizer(change: AbstractChange, part_of: dict[str, str], spec: Final
                 "params": parameters,
                 "part": part,
                 "role": role,
-                "lr": training.part_learning_rates.get(part, training.learning_rate),
+                "lr": training.rate_of(part),
             }
             for (part, role), parameters in groups.items()
         ],

@@ -1,6 +1,6 @@
-"""The slow twin of the packed engine: one member, PEFT's own layers, a plain loop, no tricks.
+"""The slow twin of the packed engine: one member on PEFT's own layers in a plain loop, without any speedup.
 
-What a pack trains must equal what this trains, member by member.
+The engine is right if a pack trains each member to the weights that this trains (tests/twins).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ADAPTER = "default"
 
 @dataclass
 class Solo:
-    """One member on PEFT."""
+    """One member trained by PEFT."""
 
     base: Base
     spec: MemberSpec
@@ -45,7 +45,7 @@ class Solo:
     """Mean nats per answer token of every step's batch."""
 
     def train(self, steps: Iterable[Sequence[dict[str, Any]]], total_steps: int) -> None:
-        """Take an optimizer step for every list of collated micro-batches."""
+        """Take one optimizer step for each list of collated micro-batches."""
         rates = [group["lr"] for group in self.optimizer.param_groups]
         for step, batches in enumerate(steps):
             for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
@@ -57,7 +57,7 @@ class Solo:
         return {key: parameter.detach().clone() for key, _, parameter in self.trained()}
 
     def trained(self) -> Iterator[tuple[str, str, nn.Parameter]]:
-        """(module path and PEFT key, role, parameter) of every trained tensor."""
+        """Yield (module path and PEFT key, role, parameter) for every trained tensor."""
         return _trained(self.model)
 
     def loss(self, batch: dict[str, Any]) -> Tensor:
@@ -72,16 +72,16 @@ class Solo:
         )
 
     def _step(self, step: int, batches: Sequence[dict[str, Any]]) -> float:
-        look = as_two_point(self.optimizer)
+        two_point = as_two_point(self.optimizer)
         self.clock.step = step
-        if look is not None:
-            with look.previous_point():
+        if two_point is not None:
+            with two_point.previous_point():
                 self._backward(batches)
         total = self._backward(batches)
         limit = self.base.training.clip_norm
         if limit:
             norm = nn.utils.clip_grad_norm_([p for _, _, p in self.trained()], limit)
-            for _, last in look.last_gradients() if look is not None else ():
+            for _, last in two_point.last_gradients() if two_point is not None else ():
                 last *= min(1.0, limit / (float(norm) + 1e-6))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -103,7 +103,7 @@ class Solo:
 
 @contextlib.contextmanager
 def on_peft(base: Base, spec: MemberSpec) -> Iterator[Solo]:
-    """The member with PEFT's layers in the base, which afterwards is what it was."""
+    """The member on a base with PEFT's layers; afterwards the base is as before."""
     training = base.training
     parts = base.modules([spec])
     whole = [path for path, part in parts.items() if part in training.full]
@@ -112,7 +112,6 @@ def on_peft(base: Base, spec: MemberSpec) -> Iterator[Solo]:
     model.eval()
     clock = Clock()
     _initialise(model, base, spec, clock, parts)
-    rate = (spec.learning_rate or training.learning_rate) / training.learning_rate
     kind = plugins.load(optim, training.optimizer.name, AbstractOptimizer)
     trained: dict[tuple[str, str], list[nn.Parameter]] = defaultdict(list)
     for key, role, parameter in _trained(model):
@@ -122,7 +121,7 @@ def on_peft(base: Base, spec: MemberSpec) -> Iterator[Solo]:
             "params": parameters,
             "role": role,
             "part": part,
-            "lr": rate * training.part_learning_rates.get(part, training.learning_rate),
+            "lr": training.rate_of(part, spec.learning_rate),
         }
         for (part, role), parameters in trained.items()
     ]
@@ -137,7 +136,7 @@ def on_peft(base: Base, spec: MemberSpec) -> Iterator[Solo]:
 
 
 def _initialise(model: PeftModel, base: Base, spec: MemberSpec, clock: Clock, parts: dict[str, str]) -> None:
-    """Draw A from the member's streams, and dropout masks from its counters."""
+    """Draw A from the member's random streams, and let dropout masks depend on its counters, as a pack does."""
     inner = model.get_base_model()
     for key, role, parameter in list(_trained(model)):
         if role == "full":
@@ -167,5 +166,5 @@ def _trained(model: PeftModel) -> Iterator[tuple[str, str, nn.Parameter]]:
 
 
 def _part_of(key: str, parts: dict[str, str]) -> str:
-    """The part of a trained tensor, from the module that its key begins with."""
+    """The part of a trained tensor, found by the module path at the start of its key."""
     return next(part for path, part in parts.items() if key.startswith(f"{path}."))

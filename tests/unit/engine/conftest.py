@@ -78,13 +78,13 @@ def member(name, until=80, data=32, seed=0, **ranks):
     return MemberSpec(id=name, allocation=allocation, data_examples=data, until_examples=until, seed=seed, **fields)
 
 
-def go(spec, die_after=None):
-    """Run a pack and return what it emitted; with ``die_after``, drop dead at that many advances."""
+def go(spec, die_after=None, **options):
+    """Run a pack and return what it emitted; with ``die_after``, drop dead at that many progress events."""
     from marslora.engine.worker import run_pack
 
     seen = Seen(die_after)
     try:
-        run_pack(spec, seen)
+        run_pack(spec, seen, **options)
     except SystemExit:
         assert die_after is not None
     assert not seen.failures, seen.failures

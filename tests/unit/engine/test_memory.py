@@ -32,6 +32,9 @@ def test_the_pack_is_as_large_as_fits():
 def test_only_memory_errors_are_memory_errors():
     assert memory.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert memory.is_out_of_memory(RuntimeError("DefaultCPUAllocator: not enough memory: tried to allocate"))
+    with pytest.raises(RuntimeError) as real:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert memory.is_out_of_memory(real.value)
     assert not memory.is_out_of_memory(RuntimeError("shapes do not fit"))
 
 
