@@ -1,6 +1,8 @@
 """What every optimizer promises, run over the whole folder."""
 
 import copy
+import dataclasses
+import inspect
 
 import pytest
 import torch
@@ -308,8 +310,23 @@ def test_contradictory_groups_are_refused(kind, fields, message):
 
 
 def test_an_unknown_option_is_refused_and_the_known_ones_are_named(kind):
-    with pytest.raises(ConfigError, match=r"no option \['nope'\]; it has \[.*'weight_decay'.*'b_ratio'"):
+    with pytest.raises(ConfigError, match=r"no option \['nope'\]. Its options are \[.*'weight_decay'.*'b_ratio'"):
         kind([torch.nn.Parameter(torch.zeros(2, 2))], nope=1)
+
+
+def test_the_constructor_shows_its_options(kind):
+    parameters = inspect.signature(kind).parameters
+    assert list(parameters)[:2] == ["params", "lr"]
+    options = {field.name: field.default for field in dataclasses.fields(kind.Config)}
+    assert {name: p.default for name, p in parameters.items() if name != "params"} == options
+
+
+def test_a_value_of_the_wrong_type_is_refused(kind):
+    options = {field.name: field.default for field in dataclasses.fields(kind.Config)}
+    wrong = {"route": "sideways", "ns_steps": 2.5, "nesterov": 1, "eps": "small", "betas": [0.9], "exact": None}
+    for name in sorted(set(wrong) & set(options)):
+        with pytest.raises(ConfigError, match=rf"`{name}` of {kind.__name__} must be .*found"):
+            kind([torch.nn.Parameter(torch.zeros(2, 2))], **{name: wrong[name]})
 
 
 def test_shared_parameters_are_refused_in_a_pack(kind):

@@ -29,13 +29,28 @@ member whose loss becomes NaN leaves the others bit for bit as they were. The sl
 The name of a tensor ends in its shape: K members, B examples, T tokens, I inputs, O outputs, R (padded) rank, N answer
 tokens, V vocabulary. ``x_KTI`` is a stack of K matrices of tokens by inputs.
 
-    from marslora.core.spec import PackSpec
+Two runs of different ranks, trained at once::
+
+    from marslora.core.allocation import Allocation
+    from marslora.core.spec import DataSpec, MemberSpec, ModelSpec, PackSpec, TrainingSpec
     from marslora.engine.worker import run_pack
 
-    spec = PackSpec.load("plan/round-01.json")      # as a study writes it; or built by hand
-    run_pack(spec, print)                           # an Observation for every number, a MemberResult, a PackResult
+    def member(rank):
+        allocation = Allocation.of({"vision": rank, "language": rank})
+        return MemberSpec(id=f"rank{rank}", allocation=allocation, data_examples=32, until_examples=64)
 
-Every observation of a finished member is emitted again when the same spec is run again; nothing is trained twice.
-Before calibration `prepare.prepare` finds the parts of the model and reads the rows; `inspect.inspect_model` answers
-``marslora inspect``.
+    spec = PackSpec(
+        id="example",
+        model=ModelSpec(path="model"),
+        data=DataSpec(train=("train.jsonl",), validation=("validation.jsonl",)),
+        training=TrainingSpec(batch_size=8, optimizer="adamw"),
+        full_examples=64,
+        members=(member(2), member(8)),
+        checkpoint_folder="members",  # an adapter that PEFT loads, for each member
+        cache_folder="cache",
+    )
+    run_pack(spec, print)  # an Observation for every number, a MemberResult for every member, a PackResult
+
+Run again, the same call emits the same observations from the checkpoints and trains nothing. `prepare.prepare` is what a
+study runs before its first pack (parts, dead layers, rows); `inspect.inspect_model` answers ``marslora inspect --probe``.
 """

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from marslora import adapters, optim
+from marslora import adapters
 from marslora.adapters import AbstractAdapter, Clock, ExpertLora, Factor, Slot, whole
 from marslora.core import patterns, plugins
 from marslora.core.errors import ConfigError
@@ -24,7 +24,7 @@ from marslora.core.parts import ModelInfo
 from marslora.core.schedule import rate_factor
 from marslora.core.spec import PACKED_ADAPTERS, MemberSpec, TrainingSpec
 from marslora.models.answers import AnswerHead, Batch, TokenSums, answer_logits, token_sums
-from marslora.optim import AbstractOptimizer, AbstractRecursion, as_two_point
+from marslora.optim import AbstractOptimizer, AbstractRecursion, as_two_point, create_optimizer
 
 
 @dataclass
@@ -201,9 +201,8 @@ class Pack:
             groups[part, factor.role, ranks].append(factor.parameter)
         if not groups:
             return None
-        kind = plugins.load(optim, training.optimizer.name, AbstractOptimizer)
-        options = {"weight_decay": training.weight_decay, **training.optimizer.options}
-        return kind(
+        return create_optimizer(
+            training,
             [
                 {
                     "params": parameters,
@@ -215,7 +214,6 @@ class Pack:
                 }
                 for (part, role, ranks), parameters in groups.items()
             ],
-            **options,
         )
 
     def _load_members(self) -> None:

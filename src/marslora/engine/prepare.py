@@ -11,12 +11,10 @@ import peft
 import torch
 import transformers
 
-from marslora import optim
-from marslora.core import plugins
-from marslora.core.errors import ConfigError, MarsloraError
+from marslora.core.errors import MarsloraError
 from marslora.core.parts import ModelInfo
 from marslora.core.runs import DataSummary, Event, Failure, Prepared, ProgressEvent
-from marslora.core.spec import ModelSpec, PluginSpec, PrepareSpec
+from marslora.core.spec import ModelSpec, PrepareSpec
 from marslora.data import rows as data_rows
 from marslora.data.encode import EncodedRows
 from marslora.data.rows import EncodedSplits, Split, load_encoded_splits
@@ -26,7 +24,7 @@ from marslora.models import loading
 from marslora.models.discovery import discover
 from marslora.models.loading import LoadedModel
 from marslora.models.probe import probe
-from marslora.optim import AbstractOptimizer
+from marslora.optim import check_optimizer
 
 PROBE_ROWS = 4
 """Rows of the batch that a model is probed with: enough to have every modality, small enough for a large model."""
@@ -42,7 +40,7 @@ def prepare(spec: PrepareSpec, emit: Emit) -> None:
 
 
 def _prepare(spec: PrepareSpec, emit: Emit) -> Prepared:
-    _check_optimizer(spec.optimizer)
+    check_optimizer(spec.optimizer)
     meter = CostMeter()
     loaded = loading.load(spec.model)
 
@@ -64,17 +62,6 @@ def _prepare(spec: PrepareSpec, emit: Emit) -> Prepared:
         },
         cost=meter.take(),
     )
-
-
-def _check_optimizer(asked: PluginSpec) -> None:
-    """`ConfigError` for an option that the optimizer does not have, or a value that it cannot take."""
-    kind = plugins.load(optim, asked.name, AbstractOptimizer)
-    try:
-        kind([torch.nn.Parameter(torch.zeros(1, 1))], **asked.options)
-    except TypeError as error:
-        raise ConfigError(
-            f"`optimizer` {asked.name} cannot be made with the options {asked.options}: {error}."
-        ) from error
 
 
 def _summarise_rows(rows: Rows[EncodedSet]) -> DataSummary:

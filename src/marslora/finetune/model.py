@@ -13,7 +13,7 @@ from peft import LoraConfig, get_peft_model
 from torch.nn import Parameter, init
 from transformers import PreTrainedModel
 
-from marslora import methods, optim
+from marslora import methods
 from marslora.adapters import stream
 from marslora.core import plugins
 from marslora.core.errors import ConfigError
@@ -26,7 +26,7 @@ from marslora.finetune.scorer import HALF
 from marslora.methods import AbstractChange, AbstractMethod, AdapterPlan, PeftChange, Trainable
 from marslora.models.discovery import discover
 from marslora.models.loading import LoadedModel
-from marslora.optim import AbstractOptimizer
+from marslora.optim import AbstractOptimizer, create_optimizer
 
 
 def lora_config(spec: FinalSpec) -> LoraConfig:
@@ -150,9 +150,8 @@ def build_optimizer(change: AbstractChange, part_of: dict[str, str], spec: Final
         groups[part_of.get(trainable.module.removesuffix(".base_layer"), ""), trainable.role].append(
             trainable.parameter
         )
-    kind = plugins.load(optim, training.optimizer.name, AbstractOptimizer)
-    options = {"weight_decay": training.weight_decay, **training.optimizer.options}
-    return kind(
+    return create_optimizer(
+        training,
         [
             {
                 "params": parameters,
@@ -162,7 +161,6 @@ def build_optimizer(change: AbstractChange, part_of: dict[str, str], spec: Final
             }
             for (part, role), parameters in groups.items()
         ],
-        **options,
     )
 
 

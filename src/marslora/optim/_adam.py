@@ -1,13 +1,14 @@
-"""Adam's rule on a bucket: a kind of its own, the second rule of the matrix optimizers, and MARS-AdamW's."""
+"""Adam's rule on a bucket: AdamW itself, the second rule of the matrix optimizers, and the last part of MARS-AdamW."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from marslora.optim._base import Bucket
+from marslora.optim._bucket import Bucket
 
 BUFFERS = ("exp_avg", "exp_avg_sq")
+"""Names of the first and second moment, as in `torch.optim.AdamW`."""
 
 
 def adam_step(
@@ -15,8 +16,8 @@ def adam_step(
 ) -> None:
     """``m = lerp(m, g, 1-b1); v = lerp(v, g^2, 1-b2); x = x (1 - lr wd) - lr m^ / (sqrt(v^) + eps)``.
 
-    ``m^ = m/(1-b1^t)`` and ``v^ = v/(1-b2^t)`` with each member's own t. ``early_eps``: eps is added to sqrt(v) before
-    the correction (as in Moonlight and MARS-M), not after it (as in torch).
+    ``m^ = m/(1-b1^t)`` and ``v^ = v/(1-b2^t)`` with each member's own t (arXiv 1711.05101, algorithm 2). With
+    ``early_eps``, eps is added to sqrt(v) before the correction (as in Moonlight and MARS-M), not after (as in torch).
     """
     averages, squares = (bucket.states[name] for name in BUFFERS)
     torch._foreach_lerp_(averages, grads, 1 - betas[0])
@@ -33,7 +34,7 @@ def adam_move(
     *,
     early_eps: bool = False,
 ) -> None:
-    """`adam_step` from the point where the first moment ``averages`` has already seen this step's gradients."""
+    """The rest of `adam_step`, when the first moment ``averages`` already includes this step's gradients."""
     beta1, beta2 = betas
     torch._foreach_mul_(squares, beta2)
     torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)

@@ -1,4 +1,4 @@
-"""The fields of a parameter group that say whose parameters these are, and their checks."""
+"""The fields of a parameter group that describe its parameters (see `AbstractOptimizer`), and their checks."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from torch import Tensor
 from marslora.core.errors import ConfigError
 
 ROLES = ("A", "B", "full", "magnitude", "router", "other")
+"""What a parameter can be; optimizers choose their rule by it."""
 RANK_DIMS = {"A": -2, "B": -1}
-"""Where the rank stands in a factor, as PEFT stores it: A is (rank, inputs), B is (outputs, rank)."""
+"""The dimension of the rank in a factor as PEFT stores it: A is (rank, inputs), B is (outputs, rank)."""
 FIELDS: dict[str, Any] = {
     "members": None,
     "ranks": None,
@@ -18,12 +19,12 @@ FIELDS: dict[str, Any] = {
     "role": "other",
     "part": "",
     "active": None,
-    "b_ratio": 1.0,
 }
+"""The fields with their defaults: an ordinary parameter without a role."""
 
 
 def num_members(group: dict[str, Any]) -> int:
-    """K; 1 for ordinary parameters."""
+    """The number of members K; 1 for ordinary parameters."""
     return group["members"] or 1
 
 
@@ -34,15 +35,15 @@ def active_members(group: dict[str, Any]) -> list[int]:
 
 
 def rank_of(group: dict[str, Any], member: int) -> int | None:
-    """A member's true rank, None where the group does not say."""
+    """A member's true rank; None if the group has no ``ranks``."""
     return None if group["ranks"] is None else group["ranks"][member]
 
 
 def check_group(group: dict[str, Any], first: dict[str, Any]) -> None:
-    """Fill ``rank_dim``; `ConfigError` where fields contradict each other, the parameters or the ``first`` group."""
+    """Fill in ``rank_dim``; `ConfigError` if fields contradict each other, the parameters or the ``first`` group."""
     members, ranks, role = group["members"], group["ranks"], group["role"]
     if role not in ROLES:
-        raise ConfigError(f"`role` of a parameter group must be one of {list(ROLES)}, it is `{role}`.")
+        raise ConfigError(f"`role` of a parameter group must be one of {list(ROLES)}, found `{role}`.")
     if members != first["members"]:
         raise ConfigError(
             f"Every parameter group must have the same `members`; found {first['members']} and {members}. "
@@ -59,7 +60,7 @@ def check_group(group: dict[str, Any], first: dict[str, Any]) -> None:
 def _check_ranks(group: dict[str, Any]) -> None:
     group["ranks"] = tuple(int(rank) for rank in group["ranks"])
     if len(group["ranks"]) != num_members(group):
-        raise ConfigError(f"`ranks` must have one entry per member ({num_members(group)}), it is {group['ranks']}.")
+        raise ConfigError(f"`ranks` must have one entry per member ({num_members(group)}), found {group['ranks']}.")
     if group["rank_dim"] is None or group["rank_dim"] >= 0:
         raise ConfigError(f"`ranks` needs role A or B, or a negative `rank_dim`; found {group['rank_dim']}.")
 
@@ -67,7 +68,10 @@ def _check_ranks(group: dict[str, Any]) -> None:
 def _check_param(param: Tensor, group: dict[str, Any]) -> None:
     members, ranks = group["members"], group["ranks"]
     if members is not None and (param.ndim == 0 or param.shape[0] != members):
-        raise ConfigError(f"A parameter of {members} members must start with {members}; shape {tuple(param.shape)}.")
+        raise ConfigError(
+            f"The shape of a parameter of {members} members must start with {members}, found {tuple(param.shape)}. "
+            "Stack the members along the first dimension, or leave `members` out."
+        )
     if ranks is not None and not 0 <= min(ranks) <= max(ranks) <= param.shape[group["rank_dim"]]:
         raise ConfigError(
             f"`ranks` {ranks} do not fit dimension {group['rank_dim']} of a parameter of shape {tuple(param.shape)}."

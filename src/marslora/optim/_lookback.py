@@ -1,4 +1,4 @@
-"""Standing at the previous point for one backward pass, with the randomness of the pass that follows."""
+"""One backward pass at the previous point, with the same randomness as the pass that follows at the current one."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from marslora.optim._groups import active_members
 from marslora.optim._stacks import as_stack, zero_padding
 
 Own = tuple[Tensor, dict[str, Any], dict[str, Tensor]]
-"""A parameter, its group and its state with ``step``, ``last_point`` and (but where AdamW moves it) ``last_grad``."""
+"""A parameter, its group, and its state: ``step``, ``last_point`` and, unless AdamW moves it, ``last_grad``."""
 
 
 @contextmanager
 def look_back(own: Sequence[Own], others: Sequence[Tensor], *, start: bool) -> Iterator[None]:
-    """Put each parameter at its ``last_point``; on leaving, its gradient is added to ``last_grad`` (``start``: from 0).
+    """Put each parameter at its ``last_point``; on leaving, add its gradient to ``last_grad`` (reset if ``start``).
 
-    A member that never stepped has no last point: it stays where it is. Gradients of ``others`` are set aside.
+    A member without a step has no last point and stays where it is. Gradients of ``others`` are kept and restored.
     """
     here = [param.detach().clone() for param, _, _ in own]
     grads = [param.grad for param in others]

@@ -15,21 +15,21 @@ from torch import Tensor
 A, B, C = 3.4445, -4.7750, 2.0315
 """Quintic coefficients of Muon (Jordan 2024): large slope at 0; singular values end in about [0.68, 1.13]."""
 THIN = 2
-"""A matrix at least so many times as long as short goes through its Gram matrix."""
+"""A matrix whose long side is at least this many times its short side goes through its Gram matrix."""
 POLAR_CUT, GRAM_CUT = 32.0, 64.0
-"""Singular values below so many units of rounding of the largest are noise: `polar` gives them 0, not 1. The second
-is in units of float64 for their squares, which is how the Gram matrix holds them."""
+"""Singular values below this many units of rounding of the largest are noise, and `polar` makes them 0 instead of 1.
+The second is in units of float64 for their squares, which is how the Gram matrix holds them. By convention."""
 
 
 STACK_ELEMENTS = 1 << 26
-"""On a GPU, matrices of one shape are stacked up to this size; a CPU is faster without the copy."""
+"""On a GPU, matrices of one shape are stacked up to this many elements (256 MB in float32); a CPU is faster without."""
 
 
 def newton_schulz(matrices: Sequence[Tensor], eps: float, steps: int = 5, dtype: str | None = None) -> list[Tensor]:
-    """``U S V^T -> U f(S) V^T`` with f(S) near 1, of each (..., m, n) matrix; zero stays zero, NaN stays in its matrix.
+    """``U S V^T -> U f(S) V^T`` with f(S) near 1 for each (..., m, n) matrix; zero stays zero, NaN stays in its matrix.
 
-    ``eps`` is added to the Frobenius norm. ``dtype``: of the arithmetic; None: full precision for thin matrices,
-    bfloat16 for others on a GPU.
+    ``eps`` is added to the Frobenius norm. ``dtype`` is that of the arithmetic; None: full precision for thin
+    matrices, bfloat16 for others on a GPU. The iteration is Muon's (Jordan 2024).
     """
     out = list(matrices)
     thin = [i for i, matrix in enumerate(matrices) if _is_thin(matrix, dtype)]
@@ -42,7 +42,7 @@ def newton_schulz(matrices: Sequence[Tensor], eps: float, steps: int = 5, dtype:
 
 
 def polar(matrices: Sequence[Tensor]) -> list[Tensor]:
-    """The orthogonal factor ``U V^T`` of each (..., m, n) matrix, by the eigenvectors of its Gram matrix in float64."""
+    """The orthogonal factor ``U V^T`` of each (..., m, n) matrix, from eigenvectors of its Gram matrix in float64."""
     units = [torch.finfo(matrix.dtype).eps for matrix in matrices]
     return _through_gram(matrices, "float64", lambda gram: _inverse_root(gram, POLAR_CUT * max(units)))
 
@@ -60,7 +60,7 @@ def _newton_schulz(matrix: Tensor, eps: float, steps: int, dtype: str | None) ->
 
 
 def _is_thin(matrix: Tensor, dtype: str | None) -> bool:
-    """Whether the Gram form is worth it and exact enough: it squares the condition number, so low precision is out."""
+    """Whether the Gram form pays and is exact enough: it squares the condition number, so not in low precision."""
     short, long = sorted(matrix.shape[-2:])
     rounded = matrix.is_cuda and matrix.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32
     return long >= THIN * short and (dtype in ("float32", "float64") or dtype is None) and not rounded
@@ -92,7 +92,7 @@ def _inverse_root(gram: Tensor, cut: float) -> Tensor:
 
 
 def _through_gram(matrices: Sequence[Tensor], dtype: str | None, factor: Callable[[Tensor], Tensor]) -> list[Tensor]:
-    """``factor(Y Y^T) @ Y`` of each matrix Y (laid on its long side); factors of one size are found in one batch."""
+    """``factor(Y Y^T) @ Y`` of each matrix Y, laid wide; factors of one size are computed in one batch."""
     out = list(matrices)
     for indices in _group_alike([min(matrix.shape[-2:]) for matrix in matrices]):
         stacks = _stacks(matrices, indices)
@@ -106,7 +106,7 @@ def _through_gram(matrices: Sequence[Tensor], dtype: str | None, factor: Callabl
 
 
 def _stacks(matrices: Sequence[Tensor], indices: list[int]) -> list[tuple[list[int], Tensor]]:
-    """(b, short, long) stacks and the matrices that each is made of."""
+    """Stacks (b, short, long) of the matrices ``indices``, each with the indices it is made of."""
     flat = {i: _lay_wide(matrices[i]).reshape(-1, *_lay_wide(matrices[i]).shape[-2:]) for i in indices}
     if not matrices[indices[0]].is_cuda:
         return [([i], flat[i]) for i in indices]
@@ -119,7 +119,7 @@ def _stacks(matrices: Sequence[Tensor], indices: list[int]) -> list[tuple[list[i
 
 
 def _group_alike(keys: Sequence[Hashable]) -> list[list[int]]:
-    """Positions with equal keys."""
+    """Lists of positions with equal keys, in the order of their first position."""
     found: dict[Hashable, list[int]] = {}
     for index, key in enumerate(keys):
         found.setdefault(key, []).append(index)

@@ -6,12 +6,13 @@ The formulas are from a secondary source; the scale of the step, Moonlight's, an
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from marslora.optim._base import Bucket
+from marslora.optim._bucket import Bucket
 from marslora.optim._recursion import momentum_of
 from marslora.optim._routed import AbstractRouted
 
@@ -22,16 +23,25 @@ class AbstractNoiseAdapted(AbstractRouted):
     ``m^`` and ``v^`` are corrected for their start at 0; ``m`` in v is the one before this step.
     """
 
+    @dataclass(frozen=True, kw_only=True)
+    class Config(AbstractRouted.Config):
+        """Options of Muon with an estimate of the noise."""
+
+        momentum: float = 0.95
+        """Decay b of both running averages, in [0, 1)."""
+        eps: float = 1e-8
+        """Added below the root."""
+
     def own_buffers(self, group: dict[str, Any]) -> tuple[str, ...]:  # noqa: ARG002
-        """Running mean and variance of the gradient."""
+        """The running mean and variance of the gradient."""
         return ("grad_avg", "noise")
 
     @abstractmethod
     def denominators(self, bucket: Bucket, noises: list[Tensor], targets: list[Tensor]) -> list[Tensor]:
-        """What the targets t are divided by, from the corrected variances (which may be used up)."""
+        """The divisors of the targets t, from the corrected variances (which may be overwritten)."""
 
     def own_update(self, bucket: Bucket) -> None:
-        """Mean, variance, division, orthogonal step."""
+        """Update mean and variance, divide, and take an orthogonal step."""
         beta = momentum_of(bucket)
         means, variances = bucket.states["grad_avg"], bucket.states["noise"]
         gaps = torch._foreach_sub(means, bucket.grads)

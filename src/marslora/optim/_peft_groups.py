@@ -1,4 +1,4 @@
-"""Parameter groups of a PEFT model: which tensor has which role, so that each gets the rule that is meant for it."""
+"""Parameter groups of a PEFT model: the role of each tensor, so that each is moved by the rule meant for it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ ROLE_PATTERNS = (
     (r"router|gate_network", "router"),
     (r"modules_to_save", "full"),
 )
-"""The first that matches a parameter's name gives its role; embeddings' factors, biases and the rest are ``other``."""
+"""The first pattern that matches a parameter's name gives its role. Factors of embeddings, biases and the rest are
+``other``."""
 ADAMW_PATTERN = r"lora_embedding_|embed_tokens|lm_head|\bwte\b|\bwpe\b"
-"""Rows of these are looked up one by one: orthogonal steps mean nothing there, AdamW moves them."""
+"""Embeddings and heads, whose rows are looked up one by one: orthogonal steps mean nothing there, AdamW moves them."""
 
 
 def peft_groups(
@@ -27,7 +28,7 @@ def peft_groups(
     part_of: Callable[[str], str] = lambda _: "",
     **fields: Any,
 ) -> list[dict[str, Any]]:
-    """One group per part, role and route of the trained parameters of a model, for any optimizer of this room.
+    """One group per part, role and route of the trained parameters of a model, for any optimizer of this package.
 
     ``part_of`` names a parameter's part (for `describe`, and for learning rates that differ by part); ``fields``, such
     as ``weight_decay``, are put into every group::
@@ -36,18 +37,18 @@ def peft_groups(
         trainer = Trainer(model, ..., optimizers=(optimizer, None))
     """
     named = model.named_parameters() if isinstance(model, nn.Module) else model
-    found: dict[tuple[str, str, str], list[nn.Parameter]] = defaultdict(list)
+    groups: dict[tuple[str, str, str], list[nn.Parameter]] = defaultdict(list)
     for name, param in named:
         if param.requires_grad:
-            found[part_of(name), role_of(name), _route_of(name)].append(param)
+            groups[part_of(name), role_of(name), _route_of(name)].append(param)
     return [
         {"params": params, "part": part, "role": role, "route": route, **fields}
-        for (part, role, route), params in found.items()
+        for (part, role, route), params in groups.items()
     ]
 
 
 def role_of(name: str) -> str:
-    """The role of a PEFT parameter, by its name."""
+    """The role of a PEFT parameter, found by its name."""
     return next((role for pattern, role in ROLE_PATTERNS if re.search(pattern, name)), "other")
 
 

@@ -1,9 +1,9 @@
-"""Optimizers with two rules: one of their own for weight matrices, AdamW for the rest; and the orthogonal step."""
+"""Optimizers with two rules, one of their own for weight matrices and AdamW for the rest; and the orthogonal step."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,61 +11,56 @@ from torch import Tensor
 
 from marslora.core.errors import ConfigError
 from marslora.optim._adam import BUFFERS, adam_step
-from marslora.optim._base import AbstractOptimizer, Bucket
+from marslora.optim._base import AbstractOptimizer
+from marslora.optim._bucket import Bucket
 from marslora.optim._groups import RANK_DIMS
 from marslora.optim._matrices import newton_schulz, polar
 
 ADAMW = "adamw"
+"""The name of the second rule."""
 OWN_ROLES = ("A", "B", "full", "other")
-"""Roles whose matrices follow the kind's own rule; magnitude vectors and routers follow AdamW."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Numbers of a parameter group that every kind with two rules has."""
-
-    weight_decay: Any = 0.0
-    """Decoupled: ``x (1 - lr wd)``, with the learning rate itself and not the scaled one."""
-    route: Literal["auto", "own", "adamw"] = "auto"
-    """``auto``: the kind's own rule for matrices of role A, B, full and other, AdamW for the rest."""
-    precondition: Literal["newton_schulz", "polar"] = "newton_schulz"
-    """How a matrix is made orthogonal: approximately, or exactly by eigenvectors (for small ranks)."""
-    ns_steps: int = 5
-    ns_dtype: Literal["float32", "float64", "bfloat16"] | None = None
-    ns_eps: float = 1e-7
-    """Added to the Frobenius norm, as the published form of each kind sees its momentum."""
-    adam_betas: tuple[float, float] = (0.9, 0.95)
-    adam_eps: float = 1e-8
-    b_ratio: float = 1.0
+"""Roles whose matrices follow the optimizer's own rule; magnitude vectors and routers follow AdamW."""
 
 
 class AbstractRouted(AbstractOptimizer):
-    """Routes each parameter to its rule. A matrix of ndim > 2 (a convolution) is (first dimension, all the others)."""
+    """Moves each parameter by one of two rules. A tensor of ndim > 2 (a convolution) is a matrix (first, the rest)."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(AbstractOptimizer.Config):
+        """Options of every optimizer with two rules."""
+
+        route: Literal["auto", "own", "adamw"] = "auto"
+        """``auto``: the own rule for matrices of role A, B, full and other, AdamW for the rest."""
+        precondition: Literal["newton_schulz", "polar"] = "newton_schulz"
+        """How a matrix is made orthogonal: approximately, or exactly by eigenvectors (for small ranks)."""
+        ns_steps: int = 5
+        """Newton-Schulz iterations."""
+        ns_dtype: Literal["float32", "float64", "bfloat16"] | None = None
+        """Of their arithmetic; None: full precision for thin matrices, bfloat16 for others on a GPU."""
+        ns_eps: float = 1e-7
+        """Added to the Frobenius norm, as the published form of each optimizer sees its momentum."""
+        adam_betas: tuple[float, float] = (0.9, 0.95)
+        """AdamW's, for what AdamW moves."""
+        adam_eps: float = 1e-8
+        """AdamW's, for what AdamW moves."""
 
     shape_scale: ClassVar[Literal["match_rms", "original"]] = "match_rms"
     """Factor on an orthogonal (m, n) step: ``0.2 sqrt(max(m, n))``, as large as AdamW's, or ``sqrt(max(1, m/n))``."""
     vectors = False
-    """Whether the kind's own rule can also move vectors, where a group asks for it with ``route="own"``."""
-
+    """Whether the own rule can also move vectors, if a group asks for it with ``route="own"``."""
     early_eps = False
-    """Whether the AdamW beside the kind's own rule adds eps before the correction, as published with it."""
-
-    def __init__(self, params: Any, lr: Any, numbers: dict[str, Any], options: dict[str, Any]):
-        known = [field.name for field in fields(Options)]
-        if unknown := sorted(set(options) - set(known)):
-            raise ConfigError(f"{type(self).__name__} has no option {unknown}; it has {[*numbers, *known]}.")
-        super().__init__(params, {"lr": lr, **numbers, **asdict(Options(**options))})
+    """Whether AdamW, the second rule, adds eps before its bias correction, as published with the own rule."""
 
     @abstractmethod
     def own_buffers(self, group: dict[str, Any]) -> tuple[str, ...]:
-        """State of the kind's own rule."""
+        """Names of the state of the own rule."""
 
     @abstractmethod
     def own_update(self, bucket: Bucket) -> None:
-        """The kind's own rule."""
+        """Update ``bucket`` by the own rule."""
 
     def rule(self, param: Tensor, group: dict[str, Any]) -> str:
-        """``adamw`` or the kind's own name; `ConfigError` for matrices that are only there in flat pieces."""
+        """``adamw`` or the optimizer's own name; `ConfigError` for matrices that only exist in flat pieces."""
         num_dims = param.ndim - (group["members"] is not None)
         own = type(self).__name__
         if type(param).__name__ == "DTensor" or (group["role"] in RANK_DIMS and num_dims < 2):
@@ -74,13 +69,16 @@ class AbstractRouted(AbstractOptimizer):
                 f"shape {tuple(param.shape)}. Train LoRA with DDP, or choose adamw."
             )
         if group["route"] == "own" and num_dims < 2 and not self.vectors:
-            raise ConfigError(f"{own} moves matrices; shape {tuple(param.shape)} cannot have `route` own.")
+            raise ConfigError(
+                f"{own} moves matrices, so a parameter of shape {tuple(param.shape)} cannot have `route` own. "
+                "Leave its `route` at auto."
+            )
         if group["route"] == "auto":
             return own if num_dims >= 2 and group["role"] in OWN_ROLES else ADAMW
         return own if group["route"] == "own" else ADAMW
 
     def rule_buffers(self, rule: str, group: dict[str, Any]) -> tuple[str, ...]:
-        """The state of either rule."""
+        """Names of the state of either rule."""
         return BUFFERS if rule == ADAMW else self.own_buffers(group)
 
     def update(self, bucket: Bucket) -> None:
@@ -93,26 +91,26 @@ class AbstractRouted(AbstractOptimizer):
             self.own_update(bucket)
 
     def orthogonal_step(self, bucket: Bucket, momenta: list[Tensor], eps: float) -> None:
-        """Move along the orthogonal factor of each member's momentum, with the kind's ``shape_scale``."""
+        """Move along the orthogonal factor of each member's momentum, scaled by ``shape_scale``."""
         group = bucket.group
         matrices = [as_matrices(momentum, group) for momentum in momenta]
         if group["precondition"] == "polar":
-            found = polar(matrices)
+            factors = polar(matrices)
         else:
-            found = newton_schulz(matrices, eps, group["ns_steps"], group["ns_dtype"])
-        directions = [matrix.reshape(param.shape) for matrix, param in zip(found, bucket.params, strict=True)]
+            factors = newton_schulz(matrices, eps, group["ns_steps"], group["ns_dtype"])
+        directions = [matrix.reshape(param.shape) for matrix, param in zip(factors, bucket.params, strict=True)]
         bucket.move(directions, torch.stack([_scale_K(self.shape_scale, matrix, bucket) for matrix in matrices]))
 
 
 def as_matrices(stack: Tensor, group: dict[str, Any]) -> Tensor:
-    """(K, ..., m, n): a member may have many factors (heads); a vector is a row, a convolution (first, the others)."""
+    """(K, ..., m, n): a member may have several factors (heads); a vector is a row, a convolution (first, the rest)."""
     if stack.ndim < 3:
         return stack.reshape(len(stack), 1, -1)
     return stack if stack.ndim == 3 or group["role"] in RANK_DIMS else stack.flatten(2)
 
 
 def _scale_K(name: str, matrix: Tensor, bucket: Bucket) -> Tensor:
-    """The factor of each member's step (float64), for its true shape in (outputs, inputs) order."""
+    """(K,) factors of the members' steps (float64), from their true shapes in (outputs, inputs) order."""
     group, count = bucket.group, len(bucket.members)
     sides = [torch.full((count,), float(side), dtype=torch.float64) for side in matrix.shape[-2:]]
     if bucket.ranks is not None:

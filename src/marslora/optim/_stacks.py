@@ -1,4 +1,4 @@
-"""Small functions on tensors whose first dimension is K members, and on numbers that members may differ in."""
+"""Small functions on tensors whose first dimension is K members, and on numbers that differ between members."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from marslora.core.errors import ConfigError
 
 HALF = (torch.float16, torch.bfloat16)
+"""The half-precision dtypes."""
 
 
 def working_dtype(param: Tensor) -> torch.dtype:
@@ -27,14 +28,17 @@ def member_values(value: float | Tensor | Sequence[float], members: int) -> Tens
     """A number, or one per member, as (K,) float64 on the CPU."""
     values_K = torch.as_tensor(value, dtype=torch.float64, device="cpu").reshape(-1)
     if values_K.numel() not in (1, members):
-        raise ConfigError(f"A per-member number must have {members} values, it has {values_K.numel()}.")
+        raise ConfigError(
+            f"A number that differs by member must have {members} values, found {values_K.numel()}. "
+            "Give one for each member, or one for all."
+        )
     return values_K.expand(members)
 
 
 def foreach_values(values: Tensor, like: Sequence[Tensor]) -> float | list[float] | list[Tensor]:
     """(K,) or (N, K) float64 values as ``torch._foreach_*`` takes them for N stacked tensors.
 
-    A number where all are equal, N numbers for ordinary parameters (the fast paths), otherwise N tensors that broadcast
+    One number if all are equal, N numbers for ordinary parameters (the fast paths), otherwise N tensors that broadcast
     over their members.
     """
     first = float(values.flatten()[0])
@@ -48,7 +52,7 @@ def foreach_values(values: Tensor, like: Sequence[Tensor]) -> float | list[float
 
 
 def rank_mask(ranks: Sequence[int], like: Tensor, rank_dim: int) -> Tensor | None:
-    """Booleans that broadcast against ``like``: False in the padding of each member; None where nothing is padded."""
+    """Booleans that broadcast against ``like``, False in the padding of each member; None if nothing is padded."""
     size = like.shape[rank_dim]
     if min(ranks) >= size:
         return None
@@ -59,7 +63,7 @@ def rank_mask(ranks: Sequence[int], like: Tensor, rank_dim: int) -> Tensor | Non
 
 
 def zero_padding(grads: Sequence[Any], group: dict[str, Any]) -> list[Tensor]:
-    """Views of gradients, members first, with zeros in the padding (a copy only where there is any)."""
+    """Gradients with members first and zeros in the padding: views, or copies if there is padding."""
     views = [as_stack(grad, group["members"]) for grad in grads]
     if group["ranks"] is None:
         return views
@@ -76,12 +80,12 @@ def strip_padding(row: Tensor, rank: int | None, rank_dim: int | None) -> Tensor
 
 
 def read_rows(tensor: Tensor, rows: Tensor | None) -> Tensor:
-    """A copy of some members, or (None) the tensor itself."""
+    """A copy of the members ``rows``; the tensor itself if ``rows`` is None."""
     return tensor if rows is None else tensor[rows]
 
 
 def write_rows(targets: Sequence[Tensor], rows: Tensor | None, values: Sequence[Tensor]) -> None:
-    """The way back of `read_rows`, where the values are not already in the same memory."""
+    """Undo `read_rows`: write values back unless they share the targets' memory already."""
     for target, value in zip(targets, values, strict=True):
         if rows is not None:
             target[rows] = value.to(target.dtype)

@@ -5,11 +5,12 @@ The same numbers as `torch.optim.AdamW`, for packs too.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from marslora.core.errors import ConfigError
 from marslora.optim._adam import BUFFERS, adam_step
-from marslora.optim._base import AbstractOptimizer, Bucket
+from marslora.optim._base import AbstractOptimizer
+from marslora.optim._bucket import Bucket
 
 
 class AdamW(AbstractOptimizer):
@@ -18,27 +19,21 @@ class AdamW(AbstractOptimizer):
     ``m^`` and ``v^`` are corrected for their start at zero by each member's own step count.
     """
 
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 2e-4,
-        *,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: Any = 0.0,
-        b_ratio: float = 1.0,
-        **unknown: Any,
-    ):
-        if unknown:
-            known = ["betas", "eps", "weight_decay", "b_ratio"]
-            raise ConfigError(f"AdamW has no option {sorted(unknown)}; it has {known}.")
-        numbers = {"betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "b_ratio": b_ratio}
-        super().__init__(params, {"lr": lr, **numbers})
+    @dataclass(frozen=True, kw_only=True)
+    class Config(AbstractOptimizer.Config):
+        """Options of AdamW."""
+
+        lr: Any = 2e-4
+        """Learning rate: that of most published LoRA runs."""
+        betas: tuple[float, float] = (0.9, 0.999)
+        """Decays of the first and second moment."""
+        eps: float = 1e-8
+        """Added to the root of the second moment."""
 
     def rule_buffers(self, rule: str, group: dict[str, Any]) -> tuple[str, ...]:  # noqa: ARG002
-        """First and second moment."""
+        """The names of the first and second moment."""
         return BUFFERS
 
     def update(self, bucket: Bucket) -> None:
-        """One step of every row."""
+        """One step of Adam's rule for every row."""
         adam_step(bucket, bucket.grads, bucket.group["betas"], bucket.group["eps"])

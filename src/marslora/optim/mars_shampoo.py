@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from marslora.optim._orthogonal import AbstractOrthogonal
-from marslora.optim._recursion import FirstStep
+from marslora.optim._recursion import CorrectedConfig
 
 
 class MarsShampoo(AbstractOrthogonal):
-    """The recursion of `AbstractRecursion`, then ``x = x(1 - lr wd) - lr sqrt(max(1, m/n)) NS(m / (1-b))``.
-
-    Other options: `Options`; ``ns_eps`` is 1e-8 as published.
-    """
+    """The recursion of `AbstractRecursion`, then ``x = x(1 - lr wd) - lr sqrt(max(1, m/n)) NS(m / (1-b))``."""
 
     shape_scale = "original"
     published_as_sum = True
 
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 3e-3,
-        *,
-        momentum: float = 0.95,
-        gamma: Any = 0.025,
-        clip: Any = 1.0,
-        exact: bool = False,
-        first_step: FirstStep = "paper",
-        **options: Any,
-    ):
-        numbers = {"momentum": momentum, "gamma": gamma, "clip": clip, "exact": exact, "first_step": first_step}
-        super().__init__(params, lr, numbers, {"ns_eps": 1e-8, **options})
+    @dataclass(frozen=True, kw_only=True)
+    class Config(CorrectedConfig):
+        """Options of MARS-Shampoo."""
+
+        lr: Any = 3e-3
+        """Learning rate, as published."""
+        ns_eps: float = 1e-8
+        """Added to the Frobenius norm, as published."""

@@ -1,22 +1,28 @@
 """Muon: orthogonal steps from Nesterov momentum (Jordan 2024), scaled by ``sqrt(max(1, m/n))``.
 
-The scale depends on the rank for B (outputs, rank); `moonlight` has one that does not.
+The scale depends on the rank for B (outputs, rank); that of `moonlight` does not.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from marslora.optim._orthogonal import AbstractOrthogonal
+from marslora.optim._recursion import NesterovConfig
 
 
 class Muon(AbstractOrthogonal):
     """``s = lerp(s, g, 1-b); u = lerp(s, g, 1-b); x = x(1 - lr wd) - lr sqrt(max(1, m/n)) NS(u)``.
 
-    ``nesterov=False`` uses s itself. Other options: `Options`.
+    Without ``nesterov``, u is s itself.
     """
 
     shape_scale = "original"
 
-    def __init__(self, params: Any, lr: Any = 0.02, *, momentum: float = 0.95, nesterov: bool = True, **options: Any):
-        super().__init__(params, lr, {"momentum": momentum, "gamma": None if nesterov else 0.0}, options)
+    @dataclass(frozen=True, kw_only=True)
+    class Config(NesterovConfig):
+        """Options of Muon."""
+
+        lr: Any = 0.02
+        """Learning rate, as published."""

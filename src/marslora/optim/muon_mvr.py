@@ -5,32 +5,28 @@ Every step needs the gradient of its batch at two points: a closure, or ``previo
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from marslora.optim._orthogonal import AbstractOrthogonal
-from marslora.optim._recursion import FirstStep
+from marslora.optim._recursion import CorrectedConfig
 
 
 class MuonMVR(AbstractOrthogonal):
     """The recursion of `AbstractRecursion`, exact, with gamma 1 and without a clip.
 
-    ``exact=False, gamma=0.025, clip=1.0`` is the paper's one-pass variant, `mars_m` but for ``ns_eps``.
-    Other options: `Options`.
+    ``exact=False, gamma=0.025, clip=1.0`` is the paper's one-pass variant, which is `mars_m` except for ``ns_eps``.
     """
 
     published_as_sum = True
 
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 1e-3,
-        *,
-        momentum: float = 0.95,
-        gamma: Any = 1.0,
-        clip: Any = None,
-        exact: bool = True,
-        first_step: FirstStep = "paper",
-        **options: Any,
-    ):
-        numbers = {"momentum": momentum, "gamma": gamma, "clip": clip, "exact": exact, "first_step": first_step}
-        super().__init__(params, lr, numbers, options)
+    @dataclass(frozen=True, kw_only=True)
+    class Config(CorrectedConfig):
+        """Options of Muon-MVR."""
+
+        gamma: Any = 1.0
+        """Strength of the correction; 1 is STORM's."""
+        clip: Any = None
+        """Largest Frobenius norm of c; None: no clipping, as published."""
+        exact: bool = True
+        """Whether L is the gradient of the same batch at the previous point, as published."""

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from marslora.optim._base import Bucket
+from marslora.optim._bucket import Bucket
 from marslora.optim._noise import AbstractNoiseAdapted
 
 
 class MuonNSR(AbstractNoiseAdapted):
-    """``NS(t / sqrt(t^2 + gamma v^ + eps))`` with Moonlight's scale; t and v^ of `AbstractNoiseAdapted`.
+    """``NS(t / sqrt(t^2 + gamma v^ + eps))`` with Moonlight's scale; t and v^ as in `AbstractNoiseAdapted`."""
 
-    Other options: `Options`.
-    """
+    @dataclass(frozen=True, kw_only=True)
+    class Config(AbstractNoiseAdapted.Config):
+        """Options of Muon-NSR."""
 
-    def __init__(
-        self,
-        params: Any,
-        lr: Any = 1e-3,
-        *,
-        momentum: float = 0.95,
-        gamma: Any = 1.0,
-        eps: float = 1e-8,
-        **options: Any,
-    ):
-        super().__init__(params, lr, {"momentum": momentum, "gamma": gamma, "eps": eps}, options)
+        gamma: Any = 1.0
+        """Weight of the noise: one number, or one for each member; this project's choice."""
 
     def denominators(self, bucket: Bucket, noises: list[Tensor], targets: list[Tensor]) -> list[Tensor]:
-        """``sqrt(t^2 + gamma v^ + eps)``."""
+        """``sqrt(t^2 + gamma v^ + eps)`` for every target t."""
         torch._foreach_mul_(noises, bucket.foreach_values(bucket.number("gamma")))
         torch._foreach_addcmul_(noises, targets, targets)
         torch._foreach_add_(noises, bucket.group["eps"])

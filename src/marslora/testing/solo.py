@@ -18,15 +18,13 @@ from peft.tuners.lora.layer import ParamWrapper
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from marslora import optim
 from marslora.adapters import Clock, SeededDropout, stream
 from marslora.adapters.lora import MAGNITUDE
-from marslora.core import plugins
 from marslora.core.schedule import rate_factor
 from marslora.core.spec import MemberSpec
 from marslora.engine.pack import Base
 from marslora.models.answers import IGNORED, at_least_float32
-from marslora.optim import AbstractOptimizer, as_two_point
+from marslora.optim import AbstractOptimizer, as_two_point, create_optimizer
 
 ADAPTER = "default"
 """The name PEFT gives a model's only adapter."""
@@ -112,7 +110,6 @@ def on_peft(base: Base, spec: MemberSpec) -> Iterator[Solo]:
     model.eval()
     clock = Clock()
     _initialise(model, base, spec, clock, parts)
-    kind = plugins.load(optim, training.optimizer.name, AbstractOptimizer)
     trained: dict[tuple[str, str], list[nn.Parameter]] = defaultdict(list)
     for key, role, parameter in _trained(model):
         trained[_part_of(key, parts), role].append(parameter)
@@ -125,7 +122,7 @@ def on_peft(base: Base, spec: MemberSpec) -> Iterator[Solo]:
         }
         for (part, role), parameters in trained.items()
     ]
-    optimizer = kind(groups, **{"weight_decay": training.weight_decay, **training.optimizer.options})
+    optimizer = create_optimizer(training, groups)
     try:
         yield Solo(base, spec, model, clock, optimizer, [])
     finally:

@@ -41,8 +41,14 @@ def test_a_missing_file_is_a_failure(world):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"beta1": 0.9}, r"no option \['beta1'\]; it has \['betas', 'eps', 'weight_decay', 'b_ratio'\]"),
-        ({"betas": 0.9}, r"`optimizer` adamw cannot be made with the options {'betas': 0.9}"),
+        (
+            {"beta1": 0.9},
+            r"adamw .* no option \['beta1'\]. Its options are \['lr', 'weight_decay', 'b_ratio', 'betas', 'eps'\]",
+        ),
+        (
+            {"betas": 0.9},
+            r"`optimizer` adamw cannot have the options {'betas': 0.9}: `betas` of AdamW must be 2 numbers, found 0.9",
+        ),
     ],
 )
 def test_wrong_options_of_the_optimizer_are_said_first(world, options, message):
