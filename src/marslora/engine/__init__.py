@@ -51,6 +51,6 @@ Two runs of different ranks, trained at once::
     )
     run_pack(spec, print)  # an Observation for every number, a MemberResult for every member, a PackResult
 
-Run again, the same call emits the same observations from the checkpoints and trains nothing. `prepare.prepare` is what a
-study runs before its first pack (parts, dead layers, rows); `inspect.inspect_model` answers ``marslora inspect --probe``.
+Run again, the same call emits the same observations from the checkpoints and trains nothing. A study runs
+`prepare.prepare` before its first pack (parts, dead layers, rows); `inspect.inspect_model` is ``marslora inspect``.
 """

@@ -64,7 +64,7 @@ class AbstractOptimizer(torch.optim.Optimizer, ABC):
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        cls.__signature__ = build_signature(cls.Config)
+        cls.__signature__ = build_signature(cls.Config)  # type: ignore[attr-defined]
 
     @abstractmethod
     def update(self, bucket: Bucket) -> None:
@@ -161,7 +161,7 @@ class AbstractOptimizer(torch.optim.Optimizer, ABC):
 
     def describe(self) -> str:
         """A table with a line per group and rule: how many tensors, which rule moves them, at which learning rate."""
-        rows = [TABLE_HEADER]
+        rows: list[tuple[str, ...]] = [TABLE_HEADER]
         for group in self.param_groups:
             rules = dict.fromkeys(self.rule(param, group) for param in group["params"])
             rows += [self._describe_rule(group, rule) for rule in rules]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
-from functools import cache
 from numbers import Real
 from types import UnionType
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
@@ -30,7 +29,8 @@ class OptimizerConfig:
         known = {field.name: field for field in fields(cls)}
         if unknown := sorted(set(options) - set(known)):
             raise ConfigError(f"{owner} has no option {unknown}. Its options are {[*known]}.")
-        return cls(**{name: _check_value(cls, known[name], value, owner) for name, value in options.items()})
+        hints = get_type_hints(cls)
+        return cls(**{name: _check_value(known[name], hints[name], value, owner) for name, value in options.items()})
 
     def group_numbers(self) -> dict[str, Any]:
         """The defaults of a parameter group."""
@@ -47,9 +47,9 @@ def build_signature(config: type[OptimizerConfig]) -> inspect.Signature:
     return inspect.Signature([inspect.Parameter("params", positional), *options])
 
 
-def _check_value(config: type[OptimizerConfig], field: Field[Any], value: Any, owner: str) -> Any:
-    """The value, a list made a tuple if the default is one; `ConfigError` if it is not like the option's type."""
-    hint, default = _read_types(config)[field.name], field.default
+def _check_value(field: Field[Any], hint: Any, value: Any, owner: str) -> Any:
+    """The value, a list made a tuple if the default is one; `ConfigError` if it does not fit the option's type."""
+    default = field.default
     choices = _list_choices(hint)
     if choices and value not in choices:
         raise ConfigError(f"`{field.name}` of {owner} must be one of {list(choices)}, found {value!r}.")
@@ -63,12 +63,6 @@ def _check_value(config: type[OptimizerConfig], field: Field[Any], value: Any, o
     if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
         raise ConfigError(f"`{field.name}` of {owner} must be like its default {default!r}, found {value!r}.")
     return value
-
-
-@cache
-def _read_types(config: type[OptimizerConfig]) -> dict[str, Any]:
-    """The types of the options by name; cached, since names in annotations are resolved one by one."""
-    return get_type_hints(config)
 
 
 def _list_choices(hint: Any) -> tuple[Any, ...]:

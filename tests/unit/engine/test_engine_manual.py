@@ -5,7 +5,7 @@ from tests.helpers.manuals import run_examples
 
 
 def test_the_example_runs(world, tmp_path, monkeypatch, capsys):
-    for name in ("model", "train.jsonl", "validation.jsonl"):
+    for name in ("model", "pictures", "train.jsonl", "validation.jsonl"):
         (tmp_path / name).symlink_to(world / name)
     monkeypatch.chdir(tmp_path)
     run_examples(engine)
