@@ -64,8 +64,8 @@ def _prepare(spec: PrepareSpec, emit: Emit) -> Prepared:
     )
 
 
-def _summarise_rows(rows: Rows[EncodedSet]) -> DataSummary:
-    refused = data_rows.refused(rows)
+def _summarise_rows(rows: EncodedSplits[EncodedRows]) -> DataSummary:
+    refused = data_rows.list_refused_rows(rows)
     return DataSummary(
         num_train=len(rows.train),
         num_validation=len(rows.validation),
@@ -78,7 +78,9 @@ def _summarise_rows(rows: Rows[EncodedSet]) -> DataSummary:
     )
 
 
-def probe_parts(model: ModelSpec, loaded: LoadedModel, rows: Rows[EncodedSet], cache_folder: str) -> ModelInfo:
+def probe_parts(
+    model: ModelSpec, loaded: LoadedModel, rows: EncodedSplits[EncodedRows], cache_folder: str
+) -> ModelInfo:
     """The model's parts, with the layers marked that no gradient reaches on the first `PROBE_ROWS` rows.
 
     All workers of a study must see the same parts, so the result is kept in ``cache_folder``.
