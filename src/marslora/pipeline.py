@@ -19,6 +19,7 @@ from marslora import adapters, exporters, methods, optim, strategies
 from marslora.core import plugins
 from marslora.core.allocation import Allocation
 from marslora.core.budget import Limit
+from marslora.core.data_files import data_fingerprint, has_rows_in_memory
 from marslora.core.decision import DecisionRecord
 from marslora.core.errors import ConfigError, StudyError, named
 from marslora.core.packs import describe_members, group_members, shared_out
@@ -49,7 +50,6 @@ from marslora.core.spec import (
 from marslora.executors import AbstractExecutor
 from marslora.executors.inline import Inline
 from marslora.exporters import AbstractExporter
-from marslora.store.fingerprint import is_held, stamps
 from marslora.store.study import Study
 from marslora.strategies import LEAST_STEPS, AbstractStrategy, Problem, total_cost
 from marslora.strategies.uniform import equal_uniform
@@ -118,9 +118,11 @@ class Pipeline:
         Raises `StudyError` where the rows are not those that the study began with.
         """
         if self._prepared is None:
-            inputs = digest(self.study.spec.digest(), *stamps(self.study.spec.data))
+            inputs = digest(self.study.spec.digest(), data_fingerprint(self.study.spec.data))
             known = self.study.read("prepared.json", Prepared, inputs)
-            self._prepared = self._read_data(inputs) if known is None or is_held(self.study.spec.data) else known
+            self._prepared = (
+                self._read_data(inputs) if known is None or has_rows_in_memory(self.study.spec.data) else known
+            )
         return self._prepared
 
     def _read_data(self, inputs: str) -> Prepared:

@@ -7,13 +7,13 @@ import pytest
 from marslora import pipeline
 from marslora.core.allocation import Allocation, Space
 from marslora.core.budget import Limit
+from marslora.core.data_files import data_fingerprint
 from marslora.core.errors import ConfigError, StudyError
 from marslora.core.ladders import space_of
 from marslora.core.runs import Failure
 from marslora.core.schedule import full_examples
 from marslora.core.spec import DataSpec, SearchSpec, StudySpec, TrainingSpec
 from marslora.pipeline import Pipeline, equal_uniform
-from marslora.store.fingerprint import stamps
 from marslora.store.study import Study
 from tests.helpers import fake_training
 from tests.helpers.quick_sqlite import quick_sqlite  # noqa: F401
@@ -132,9 +132,11 @@ def test_files_in_folders_are_watched_too(tmp_path):
     (tmp_path / "rows").mkdir()
     (tmp_path / "rows" / "a.jsonl").write_text("{}")
     for name in (str(tmp_path / "rows"), f"{tmp_path / 'rows'}#NAME"):
-        before = stamps(DataSpec(train=(name,)))
-        (tmp_path / "rows" / "a.jsonl").write_text("{}" * len(before[0]))
-        assert len(before) == 1 and stamps(DataSpec(train=(name,))) != before
+        before = data_fingerprint(DataSpec(train=(name,)))
+        assert data_fingerprint(DataSpec(train=(name,))) == before
+        with (tmp_path / "rows" / "a.jsonl").open("a") as file:
+            file.write("{}")
+        assert data_fingerprint(DataSpec(train=(name,))) != before
 
 
 def test_rows_in_memory_are_looked_at_every_time(tmp_path, monkeypatch):

@@ -80,14 +80,14 @@ def check(
     workers = workers if workers is not None else min(8, os.cpu_count() or 1)
     try:
         with Live(Console(stderr=True)) as live:
-            found = checking.check(
+            found = checking.check_data(
                 paths,
                 image_folder=image_folder,
                 processor=partial(processor_of, model) if model is not None else None,
                 workers=workers,
                 progress=lambda done, total: live.advance(ProgressEvent(task="reading rows", done=done, total=total)),
             )
-        written = repair.write(files, found.bad, fix) if fix is not None else []
+        written = repair.write_repaired(files, found.bad, fix) if fix is not None else []
     except KeyboardInterrupt:
         Console(stderr=True).print("Interrupted; nothing was written.")
         raise typer.Exit(INTERRUPTED) from None

@@ -1,4 +1,9 @@
-"""Which tokens are answers: from the chat template's text to positions in what the model reads."""
+"""Which tokens are answers: from the chat template's text to positions in what the model reads.
+
+Answers are found as characters first. A template that marks them with ``{% generation %}`` is taken at its word; for
+any other, an answer is what an assistant's turn adds to the text before it. Characters become tokens by the tokenizer's
+offsets, and these become positions among the model's tokens, where a picture's placeholder is expanded to many.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +20,7 @@ from marslora.data._example import Message
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 Span = tuple[int, int]
+"""(start, end) in characters, the end excluded."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +41,15 @@ class Template:
         self._template = template["default"] if isinstance(template, dict) else template
         if not self._template:
             raise ModelError(
-                f"{type(processor).__name__} has no chat template. Put a chat_template.jinja into the model's folder, "
-                "or set `processor.chat_template`."
+                f"{type(processor).__name__} has no chat template (found {template!r}). Put a chat_template.jinja into "
+                "the model's folder, or set `processor.chat_template`."
             )
         specials = {*self._tokenizer.all_special_tokens, *self._tokenizer.get_added_vocab()}
         self._specials = tuple(sorted(specials, key=len, reverse=True))
 
     @property
     def starts_with_bos(self) -> bool:
-        """Does the template write the token that begins a text? Then the tokenizer must not add it again."""
+        """Whether the template writes the token that begins a text; the tokenizer must then not add it again."""
         bos = self._tokenizer.bos_token
         return bool(bos) and self.render_text(
             [{"role": "user", "content": [{"type": "text", "text": "a"}]}]
@@ -59,8 +65,8 @@ class Template:
     def render(self, messages: Sequence[Message]) -> Rendered:
         """The conversation's text and its answers, each with the token that ends the turn.
 
-        Where a template ends the last answer without any special token, the end-of-sequence token is added, so that
-        a model learns to stop. Raises `DataError` for a template in which the answers cannot be found.
+        If a template ends the last answer without any special token, the end-of-sequence token is added, so that the
+        model learns to stop. Raises `DataError` for a template in which the answers cannot be found.
         """
         text, spans = (
             self._render_marked(messages) if _GENERATION.search(self._template) else self._render_compared(messages)
@@ -81,10 +87,10 @@ class Template:
             **self._tokenizer.special_tokens_map,
         )
         text = texts[0]
-        return text, [(start, self._end_of_answer(text, end)) for start, end in marks[0]]
+        return text, [(start, self._include_end_token(text, end)) for start, end in marks[0]]
 
-    def _end_of_answer(self, text: str, end: int) -> int:
-        """The end of an answer, moved behind the special token that closes it."""
+    def _include_end_token(self, text: str, end: int) -> int:
+        """The end of an answer including the special token that closes it, if there is one."""
         return next((end + len(token) for token in self._specials if text.startswith(token, end)), end)
 
     def _render_compared(self, messages: Sequence[Message]) -> tuple[str, list[Span]]:
@@ -104,27 +110,30 @@ class Template:
 
 
 def _select_learned(messages: Sequence[Message], spans: Sequence[Span]) -> list[Span]:
-    """The answers that are not only read."""
+    """The spans of the answers that are learned: those of turns without ``"learn": False``."""
     learn = [message.get("learn", True) for message in messages if message["role"] == "assistant"]
     if all(learn):
         return list(spans)
     if len(learn) != len(spans):
-        raise DataError("the chat template marks several pieces of one answer: `loss` and `prompt` cannot be followed")
+        raise DataError(
+            f"the chat template marks {len(spans)} pieces of text for {len(learn)} answers, so `loss` and `prompt` "
+            "cannot be followed: put one {% generation %} block around each answer in the template"
+        )
     return [span for span, wanted in zip(spans, learn, strict=True) if wanted]
 
 
 def _count_common(a: str, b: str) -> int:
-    """Characters that two texts have in common at their start."""
+    """The number of characters that two texts have in common at their start."""
     differing = (at for at, (one, other) in enumerate(zip(a, b, strict=False)) if one != other)
     return next(differing, min(len(a), len(b)))
 
 
-def _check_answer(message: Message, found: str) -> None:
+def _check_answer(message: Message, text: str) -> None:
     answer = "".join(part.get("text", "") for part in message["content"]).strip()
-    if answer not in found:
+    if answer not in text:
         raise DataError(
-            f"the chat template rewrites earlier turns, so the answer `{answer[:40]}` cannot be told from the rest. "
-            "Mark answers in the template with {% generation %} ... {% endgeneration %}"
+            f"the chat template rewrites earlier turns, so the answer `{answer[:40]}` cannot be told from the rest: "
+            "mark answers in the template with {% generation %} ... {% endgeneration %}"
         )
 
 
@@ -137,10 +146,11 @@ def find_answer_tokens(offsets: Sequence[Span], answers: Sequence[Span]) -> list
 
 
 def map_positions(positions: Sequence[int], short: Sequence[int], full: Sequence[int]) -> list[int]:
-    """Where the tokens at ``positions`` of ``short`` stand in ``full``, the same text with expanded placeholders.
+    """The positions in ``full`` of the tokens at ``positions`` of ``short``; ``full`` is ``short`` with its
+    placeholders expanded.
 
     What follows the last placeholder is the same in both, so it is counted from the end; only answers before it are
-    looked for by alignment. Raises `DataError` where a token is not found.
+    searched for by alignment. Raises `DataError` if a token is not found.
     """
     same_end = 0
     while same_end < min(len(short), len(full)) and short[-1 - same_end] == full[-1 - same_end]:
@@ -152,5 +162,8 @@ def map_positions(positions: Sequence[int], short: Sequence[int], full: Sequence
     places = {block.a + step: block.b + step for block in blocks for step in range(block.size)}
     places |= {position: position + shift for position in range(len(short) - same_end, len(short))}
     if missing := [position for position in positions if position not in places]:
-        raise DataError(f"{len(missing)} answer tokens cannot be found among the processor's tokens")
+        raise DataError(
+            f"{len(missing)} of {len(positions)} answer tokens cannot be found among the processor's tokens: the "
+            "processor must keep the text around its placeholders as it is"
+        )
     return [places[position] for position in positions]

@@ -8,35 +8,39 @@ from pathlib import Path
 from tempfile import SpooledTemporaryFile
 
 _IN_MEMORY_BYTES = 32 << 20
+"""What a store may hold before it moves to the disk: small data sets never touch it."""
 _EDGE_BYTES = 1 << 16
+"""How much of both ends of a compressed file makes its digest: metadata alone is mostly shorter than this."""
 _CHUNK_BYTES = 1 << 20
+"""Read at once while a file is hashed."""
 _COMPRESSED = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"fLaC", b"OggS", b"ID3")
+"""How compressed files begin: JPEG, PNG, GIF, FLAC, Ogg, MP3 with tags."""
 
 
 class BlobStore:
-    """A scratch file that goes with the process; what fits into 32 MiB never reaches the disk."""
+    """A scratch file that disappears with the process; up to 32 MiB stay in memory."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._file = SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES, dir=str(folder) if folder else None)  # noqa: SIM115
         self._end = 0
 
     def put(self, data: bytes) -> StoredBlob:
-        """Keep ``data``."""
+        """Store ``data`` and return where it lies."""
         self._file.seek(self._end)
         self._file.write(data)
-        stored = StoredBlob(self, self._end, len(data), digest(data))
+        stored = StoredBlob(self, self._end, len(data), compute_digest(data))
         self._end += len(data)
         return stored
 
     def get(self, offset: int, num_bytes: int) -> bytes:
-        """What was kept there."""
+        """The bytes stored at ``offset``."""
         self._file.seek(offset)
         return self._file.read(num_bytes)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredBlob:
-    """Where bytes lie on a shelf."""
+    """Where bytes lie in a `BlobStore`."""
 
     store: BlobStore
     offset: int
@@ -44,13 +48,16 @@ class StoredBlob:
     digest: str
 
     def read(self) -> bytes:
-        """The bytes."""
+        """The bytes, read from the store."""
         return self.store.get(self.offset, self.num_bytes)
 
 
-def digest(data: bytes) -> str:
-    """Equal contents have equal digests. Of large compressed files only the size and both ends (64 KiB) are read:
-    there any difference moves what follows. What is not compressed (WAV, BMP) is read whole."""
+def compute_digest(data: bytes) -> str:
+    """Equal contents have equal digests.
+
+    Of large compressed files only the size and both ends (64 KiB) are hashed: any difference in the middle changes what
+    follows. What is not compressed (WAV, BMP) is hashed whole.
+    """
     hashed = hashlib.sha256(str(len(data)).encode())
     if data.startswith(_COMPRESSED):
         hashed.update(data[:_EDGE_BYTES])
@@ -60,8 +67,8 @@ def digest(data: bytes) -> str:
     return str(hashed.hexdigest())[:32]
 
 
-def file_digest(path: Path) -> str:
-    """`digest` of a file's content."""
+def compute_file_digest(path: Path) -> str:
+    """`compute_digest` of a file's content, without reading more than needed."""
     num_bytes = path.stat().st_size
     hashed = hashlib.sha256(str(num_bytes).encode())
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Process examples and write them to a folder of ragged arrays, all or nothing."""
+"""Encode examples and write them to a folder of ragged arrays, all or nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from marslora.data._ragged import RaggedWriter, publish
 from marslora.data.splits import BadRow
 
 _ROWS_AT_ONCE = 32
+"""Rows that a processor encodes in one call, by convention: a few dozen make the call's overhead small."""
 _VALUES_AT_ONCE = 1 << 26
+"""Decoded pixels (times 3) and samples in memory at once: 64 million, 256 MB in float32."""
 
 
 def build_rows_folder(
@@ -26,7 +28,7 @@ def build_rows_folder(
     max_length: int | None,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Process every example and give the finished folder its name; a writer that dies leaves nothing there."""
+    """Encode every example into a temporary folder and rename it when it is complete; a killed writer leaves none."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-{os.getpid()}-", dir=folder.parent))
     try:
@@ -34,35 +36,35 @@ def build_rows_folder(
         row_processor = RowProcessor(processor)
         done = 0
         for group in _groups(examples):
-            for index, row in _process(row_processor, examples, group):
+            for index, row in _encode_group(row_processor, examples, group):
                 writer.add(index, examples[index], row)
             done += len(group)
             progress(done, len(examples))
-        writer.close(_by_row(row_processor, examples))
+        writer.close(_find_per_row_keys(row_processor, examples))
         publish(temporary / "new", folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _by_row(row_processor: RowProcessor, examples: Sequence[Example]) -> tuple[str, ...]:
-    """Asked only where rows with and without pictures meet in a batch."""
+def _find_per_row_keys(row_processor: RowProcessor, examples: Sequence[Example]) -> tuple[str, ...]:
+    """The keys whose arrays count rows. The processor is tried only if some rows have pictures and others have not."""
     showing = [example for example in examples if example.images]
-    return row_processor.by_row(showing[0]) if 0 < len(showing) < len(examples) else ()
+    return row_processor.find_per_row_keys(showing[0]) if 0 < len(showing) < len(examples) else ()
 
 
 def _groups(examples: Sequence[Example]) -> Iterator[list[int]]:
-    """Examples with equally many pictures of equal sizes and sounds of equal lengths, a few at a time, the same
-    pictures beside each other."""
+    """Indices of examples with equally many pictures of equal sizes and sounds of equal lengths, a few at a time; rows
+    with the same pictures are neighbours."""
 
     def shape(index: int) -> tuple[Any, ...]:
         example = examples[index]
         return (tuple(image.size for image in example.images), tuple(sound.length for sound in example.sounds))
 
-    def likeness(index: int) -> tuple[Any, ...]:
+    def sort_key(index: int) -> tuple[Any, ...]:
         return (shape(index), examples[index].media, index)
 
     group: list[int] = []
-    for index in sorted(range(len(examples)), key=likeness):
+    for index in sorted(range(len(examples)), key=sort_key):
         if group and (len(group) >= _group_size(examples[index]) or shape(index) != shape(group[0])):
             yield group
             group = []
@@ -72,13 +74,13 @@ def _groups(examples: Sequence[Example]) -> Iterator[list[int]]:
 
 
 def _group_size(example: Example) -> int:
-    """So many rows like this one are decoded and processed together: large pictures stay few."""
+    """How many rows like this one are decoded and encoded together: fewer for large pictures."""
     pixels = sum(width * height for width, height in (image.size for image in example.images))
     samples = sum(sound.length[0] for sound in example.sounds)
     return min(_ROWS_AT_ONCE, max(1, _VALUES_AT_ONCE // max(1, 3 * pixels + samples)))
 
 
-def _process(
+def _encode_group(
     row_processor: RowProcessor, examples: Sequence[Example], group: list[int]
 ) -> Iterator[tuple[int, RowArrays | DataError]]:
     """(index, arrays or the reason of refusal) of every example of a group."""
@@ -95,20 +97,28 @@ def _process(
         good.append(index)
         media.append(opened[example.media])
     if good:
-        yield from _process_opened(row_processor, examples, good, media)
+        yield from _encode_opened(row_processor, examples, good, media)
 
 
-def _process_opened(
+def _encode_opened(
     row_processor: RowProcessor, examples: Sequence[Example], indices: list[int], media: list[DecodedMedia]
 ) -> Iterator[tuple[int, RowArrays | DataError]]:
     try:
-        yield from zip(indices, row_processor.rows([examples[index] for index in indices], media), strict=True)
+        yield from zip(indices, row_processor.encode_rows([examples[index] for index in indices], media), strict=True)
     except DataError as error:
         if len(indices) == 1:
             yield indices[0], error
             return
-        for index, own in zip(indices, media, strict=True):
-            yield from _process_opened(row_processor, examples, [index], [own])
+        for index, one in zip(indices, media, strict=True):
+            yield from _encode_opened(row_processor, examples, [index], [one])
+
+
+_NO_ANSWER = "0 answer tokens are left after tokenization: the answer must hold text that the tokenizer knows"
+
+
+def _explain_length(row: RowArrays, max_length: int) -> str:
+    num_tokens = len(row.text["input_ids"])
+    return f"{num_tokens} tokens, `max_length` is {max_length}: shorten the row or raise `max_length`"
 
 
 class _RowsWriter:
@@ -122,13 +132,13 @@ class _RowsWriter:
         self._skipped: dict[int, BadRow] = {}
 
     def add(self, index: int, example: Example, row: RowArrays | DataError) -> None:
-        """Take a row, or refuse it."""
+        """Write the arrays of a row, or note why it is refused."""
         if isinstance(row, DataError):
             self._refuse(index, example, str(row))
         elif self._max_length is not None and len(row.text["input_ids"]) > self._max_length:
-            self._refuse(index, example, f"{len(row.text['input_ids'])} tokens, `max_length` is {self._max_length}")
+            self._refuse(index, example, _explain_length(row, self._max_length))
         elif (row.text["labels"] == IGNORED).all():
-            self._refuse(index, example, "no answer token is left after tokenization")
+            self._refuse(index, example, _NO_ANSWER)
         else:
             self._place_of[index] = self._place(example, row)
             for name, values in row.text.items():
@@ -148,7 +158,7 @@ class _RowsWriter:
         return self._places[key]
 
     def close(self, by_row: tuple[str, ...]) -> None:
-        """Number the rows that were kept in the examples' order."""
+        """Number the rows that were kept in the examples' order and finish the files."""
         rows = sorted(self._place_of)
         self._writer.renumber("texts", {index: place for place, index in enumerate(rows)})
         meta = {

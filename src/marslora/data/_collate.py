@@ -1,4 +1,4 @@
-"""Rows into one batch: texts are padded on the right, pictures are joined along their first axis."""
+"""Collate rows into one batch: texts are padded on the right, pictures are joined along their first axis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One row of any layout as an `Example`: turns in one form, every placeholder with its picture or sound."""
+"""One row of any format as an `Example`: turns in one form, every placeholder with its picture or sound."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from typing import Any
 from marslora.core.errors import DataError
 from marslora.data import _formats
 from marslora.data._media import RowMedia
-from marslora.data.pictures import MediaCache, Picture
+from marslora.data._media_cache import MediaCache
+from marslora.data.pictures import Picture
 from marslora.data.sounds import Sound
 
 _TAGS = re.compile("<(image|audio)>")
+"""Placeholders inside text."""
 _ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
     **dict.fromkeys(("user", "human"), "user"),
     **dict.fromkeys(("assistant", "gpt", "model", "chatgpt", "bot"), "assistant"),
 }
+"""What data sets call the three roles -> the role."""
 Message = dict[str, Any]
 """``{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "..."}]}``. An assistant's turn with
 ``"learn": False`` is read and not learned."""
@@ -29,8 +32,8 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One row in TRL's form. The n-th image part of the messages stands for the n-th of ``images``, the n-th audio
-    part for the n-th of ``sounds``."""
+    """One row in TRL's form, read and checked, not yet encoded. The n-th image part of the messages stands for the n-th
+    of ``images``, the n-th audio part for the n-th of ``sounds``."""
 
     messages: tuple[Message, ...]
     images: tuple[Picture, ...]
@@ -47,7 +50,7 @@ class Example:
     @property
     def media(self) -> tuple[str, ...]:
         """The digests of the pictures, then of the sounds."""
-        return tuple(one.digest for one in self.pictures_and_sounds)
+        return tuple(medium.digest for medium in self.pictures_and_sounds)
 
     @property
     def pictures_and_sounds(self) -> tuple[Picture | Sound, ...]:
@@ -56,31 +59,34 @@ class Example:
 
     @property
     def place(self) -> str:
-        """The row's place, for messages: ``train.jsonl row 7``."""
+        """Where the row is, for messages: ``train.jsonl row 7``."""
         return f"{self.source} row {self.row}"
 
 
 def to_example(row: Mapping[str, Any], cache: MediaCache, source: str, number: int) -> Example:
-    """The row as an `Example`; `DataError` with the reason (without the place) for one that cannot be used."""
+    """The row as an `Example`. Raises `DataError` with the reason (without the place) for one that cannot be used."""
     media = RowMedia(row)
     messages = [_read_message(turn, media) for turn in _formats.read_turns(dict(row))]
     _check_roles(messages)
     first = next(message for message in messages if message["role"] == "user")
-    first["content"] = [*media.left_over(), *first["content"]]
-    images = tuple(cache.get_picture(value) for value in media.used("image"))
-    sounds = tuple(cache.get_sound(value) for value in media.used("audio"))
+    first["content"] = [*media.take_rest(), *first["content"]]
+    images = tuple(cache.get_picture(value) for value in media.get_taken("image"))
+    sounds = tuple(cache.get_sound(value) for value in media.get_taken("audio"))
     example = Example(tuple(messages), images, source, number, sounds)
-    for one in example.pictures_and_sounds:
-        if one.problem:
-            raise DataError(one.problem)
+    for medium in example.pictures_and_sounds:
+        if medium.problem:
+            raise DataError(medium.problem)
     return example
 
 
 def _read_message(turn: Any, media: RowMedia) -> Message:
     if not isinstance(turn, Mapping):
-        raise DataError(f"a turn must be an object with `role` and `content`, found {type(turn).__name__}")
+        raise DataError(f"a turn must be an object with `role` and `content`, found {_show(turn)}")
     if turn.get("role") not in _ROLES:
-        raise DataError(f"a turn's role must be system, user or assistant, found {turn.get('role')!r}")
+        raise DataError(
+            f"a turn's role must be system, user or assistant, found {turn.get('role')!r}: rename the role or remove "
+            "the turn"
+        )
     message = {"role": _ROLES[turn["role"]], "content": list(_read_parts(turn.get("content"), media))}
     return message if turn.get("loss") in (None, True, 1) else {**message, "learn": False}
 
@@ -91,7 +97,7 @@ def _read_parts(content: Any, media: RowMedia) -> Iterator[dict[str, str]]:
         yield from _split_tags(content, media)
         return
     if not isinstance(content, list | tuple):
-        raise DataError(f"a turn's content must be text or a list of parts, found {type(content).__name__}")
+        raise DataError(f"a turn's content must be text or a list of parts, found {_show(content)}")
     for part in content:
         yield {"type": "text", "text": part} if isinstance(part, str) else _read_part(part, media)
 
@@ -101,15 +107,17 @@ def _read_part(part: Any, media: RowMedia) -> dict[str, str]:
     if kind == "text" and isinstance(part.get("text"), str):
         return {"type": "text", "text": part["text"]}
     if kind == "text":
-        raise DataError(f"a text part must have its text under `text`, found {part.get('text')!r}")
-    if (medium := media.kind_of(kind)) is None:
-        raise DataError(f"a part of a turn must be text or an image or audio, found {kind!r}")
+        raise DataError(f"a text part must have its text under `text`, found {_show(part.get('text'))}")
+    if (medium := media.find_medium(kind)) is None:
+        raise DataError(
+            f"a part of a turn must be text or an image or audio, found the type {kind!r}: remove it, or set its `type`"
+        )
     media.take(medium, part)
     return {"type": medium}
 
 
 def _split_tags(text: str, media: RowMedia) -> Iterator[dict[str, str]]:
-    """Text with ``<image>`` and ``<audio>`` tags cut into parts; a line break beside a tag belongs to the tag."""
+    """Text with ``<image>`` and ``<audio>`` tags, cut into parts; a line break next to a tag belongs to the tag."""
     first, *rest = _TAGS.split(text)
     if not rest or first.strip():
         yield {"type": "text", "text": first if not rest else first.rstrip("\n")}
@@ -125,12 +133,27 @@ def _check_roles(messages: list[Message]) -> None:
     turns = roles[1:] if roles[:1] == ["system"] else roles
     expected = ["user", "assistant"] * (len(turns) // 2)
     if not turns or turns != expected:
-        raise DataError(f"turns must go user, assistant, user, assistant, ... and end in an answer, found {roles}")
+        raise DataError(
+            f"turns must alternate user, assistant, user, assistant, ... and end in an answer, found {roles}: join, "
+            "reorder or remove turns"
+        )
     answers = [message for message in messages if message["role"] == "assistant"]
     if not all(_join_text(message).strip() for message in answers):
-        raise DataError("an assistant's turn has no text: there is no answer to learn")
+        number = next(k for k, message in enumerate(answers, start=1) if not _join_text(message).strip())
+        raise DataError(
+            f"answer {number} of {len(answers)} (an assistant's turn) has no text to learn: write it or remove the row"
+        )
     if not any(message.get("learn", True) for message in answers):
-        raise DataError("every assistant's turn has `loss` false: there is no answer to learn")
+        raise DataError(
+            f"all {len(answers)} assistant's turns have `loss` false, so there is no answer to learn: set one to true "
+            "or remove the row"
+        )
+
+
+def _show(value: Any) -> str:
+    """A value of a row for a message: its type and its beginning."""
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"
 
 
 def _join_text(message: Message) -> str:

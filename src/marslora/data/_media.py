@@ -1,4 +1,4 @@
-"""The pictures and sounds of one row, handed to its placeholders in order."""
+"""The pictures and sounds that one row holds, assigned to its placeholders in order."""
 
 from __future__ import annotations
 
@@ -17,39 +17,50 @@ _PARTS = {
     "audio_url": "audio",
     "input_audio": "audio",
 }
-"""What a part of a turn calls itself -> its medium."""
+"""``type`` of a part of a turn -> its medium."""
 _PAYLOADS = ("image_url", "input_image", "image", "audio_url", "input_audio", "audio", "bytes", "path", "url", "base64")
+"""The keys under which a part of a turn may hold its own picture or sound; the first that is present counts."""
 _BOXES = ("<bbox>", "<ref-object>")
+"""ms-swift's placeholders for boxes, which need coordinates in the model's own form."""
 
 
 class RowMedia:
-    """What a row holds in its columns of pictures and sounds, and how far it has been handed out."""
+    """What a row holds in its columns of pictures and sounds, and which of it placeholders have taken so far."""
 
     def __init__(self, row: Mapping[str, Any]) -> None:
         if not (_is_empty(row.get("videos")) and _is_empty(row.get("video"))):
-            raise DataError("the row has videos, which are not read: only images and audio")
+            raise DataError(
+                f"the row has videos ({str(row.get('videos') or row.get('video'))[:40]}), and only images and audio "
+                "are read: remove them, or save frames as images"
+            )
         if row.get("objects") and any(tag in str(row.get("messages")) for tag in _BOXES):
-            raise DataError("the text has boxes (`objects`), which are not read: write their numbers into the text")
+            raise DataError(
+                f"the text has placeholders for boxes ({' or '.join(_BOXES)}, column `objects`), which are not filled "
+                "in: write the coordinates into the text"
+            )
         self._columns = {kind: list(_values(row, columns)) for kind, columns in KINDS.items()}
         self._used: dict[str, list[Any]] = {kind: [] for kind in KINDS}
         self._taken = dict.fromkeys(KINDS, 0)
 
     @staticmethod
-    def kind_of(part: Any) -> str | None:
-        """The medium of a part that calls itself ``part``; None for another one."""
-        return _PARTS.get(part) if isinstance(part, str) else None
+    def find_medium(part_type: Any) -> str | None:
+        """``image`` or ``audio`` for the ``type`` of a part of a turn; None for another type."""
+        return _PARTS.get(part_type) if isinstance(part_type, str) else None
 
     def take(self, kind: str, part: Mapping[str, Any] | None = None) -> None:
-        """A placeholder stands here: it takes what its ``part`` holds itself, else the column's next value."""
+        """Assign a value to the next placeholder: what its ``part`` holds itself, else the column's next value.
+
+        Raises `DataError` if the column has no value left.
+        """
         value = _payload(part) if part is not None else None
         if value is None:
             value = self._next(kind)
         self._used[kind].append(value)
 
-    def left_over(self) -> list[dict[str, str]]:
-        """Placeholders for columns that no placeholder named: they stand before the first question, as TRL puts them.
+    def take_rest(self) -> list[dict[str, str]]:
+        """New placeholders for the columns that the text has none for; TRL puts them before the first question.
 
-        Raises `DataError` where the text names some of a column's values, but not all.
+        Raises `DataError` if the text has placeholders for some of a column's values, but not for all.
         """
         parts = []
         for kind, values in self._columns.items():
@@ -58,17 +69,23 @@ class RowMedia:
                 parts += [{"type": kind}] * len(values)
             elif unused := len(values) - self._taken[kind]:
                 used = len(self._used[kind])
-                raise DataError(f"the text has {used} {kind} placeholders and the row {used + unused} {_plural(kind)}")
+                raise DataError(
+                    f"the text has {used} {kind} placeholders and the row {used + unused} {_plural(kind)}: add or "
+                    f"remove `<{kind}>` tags, or remove all of them"
+                )
         return parts
 
-    def used(self, kind: str) -> list[Any]:
-        """What the row's placeholders stand for, in their order."""
+    def get_taken(self, kind: str) -> list[Any]:
+        """The values of the row's placeholders, in their order."""
         return self._used[kind]
 
     def _next(self, kind: str) -> Any:
         values, at = self._columns[kind], self._taken[kind]
         if at == len(values):
-            raise DataError(f"the text has more {kind} placeholders than the row has {_plural(kind)} ({len(values)})")
+            raise DataError(
+                f"the text has more {kind} placeholders than the row has {_plural(kind)} ({len(values)}): remove "
+                f"`<{kind}>` tags, or name the missing {_plural(kind)} in the column `{KINDS[kind][0]}`"
+            )
         self._taken[kind] += 1
         return values[at]
 

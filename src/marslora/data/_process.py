@@ -1,4 +1,8 @@
-"""Run a processor over rows, many at once where that gives the same result, and cut its output into rows."""
+"""Run a processor over rows and cut its output into rows.
+
+Many rows are encoded at once if that gives the same arrays as one by one; the first batch of a processor is compared
+with its last row alone, and processors whose rows depend on their neighbours run row by row.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,9 @@ from marslora.data._answers import Template, find_answer_tokens, map_positions
 from marslora.data._example import Example, Message
 
 IGNORED = -100
+"""The label of tokens that the loss leaves out, as in PyTorch and transformers."""
 _ABOUT_MEDIA = ("pixel_", "image_", "video_", "audio_", "input_features", "feature_")
+"""How the names of arrays about pictures and sounds begin: their second axis may equal the text's length by chance."""
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -28,7 +34,7 @@ class RowArrays:
     text: Arrays
     """Arrays whose first axis is the row's tokens, ``labels`` among them."""
     pictures: Arrays
-    """All others; their first axis counts pictures, patches, sounds or rows, and is joined over the rows of a batch."""
+    """All others. Their first axis counts pictures, patches, sounds or rows and is joined over the rows of a batch."""
 
 
 @dataclass(frozen=True)
@@ -48,53 +54,57 @@ class RowProcessor:
         self._template = Template(processor)
         self._tokenizer = processor.tokenizer
         self._special_tokens = not self._template.starts_with_bos
-        self._batches = True
-        self._checked = False
+        self._can_batch = True
+        self._compared_once = False
         if not self._tokenizer.is_fast:
             raise ModelError(
-                f"{type(self._tokenizer).__name__} does not say which characters its tokens stand for, so answers "
-                "cannot be found. A tokenizer of the `tokenizers` library (tokenizer.json) is needed."
+                f"{type(self._tokenizer).__name__} does not tell which characters its tokens stand for, so answers "
+                "cannot be located. Load the processor with a fast tokenizer (one of the `tokenizers` library, "
+                "tokenizer.json)."
             )
 
     @cached_property
     def sampling_rate(self) -> int:
-        """Samples a second that the processor wants. Raises `DataError` where it takes no sounds."""
+        """Samples per second that the processor expects. Raises `DataError` if it takes no sounds."""
         extractors = (getattr(self._processor, name, None) for name in ("feature_extractor", "audio_processor"))
-        rate = next((one.sampling_rate for one in extractors if one is not None), None)
+        rate = next((extractor.sampling_rate for extractor in extractors if extractor is not None), None)
         if rate is None:
-            raise DataError(f"the row has audio, and {type(self._processor).__name__} takes none")
+            raise DataError(
+                f"the row has audio, and {type(self._processor).__name__} takes none: remove the audio, or choose a "
+                "model that takes it"
+            )
         return int(rate)
 
     def decode_media(self, example: Example) -> DecodedMedia:
-        """The example's pictures and sounds, decoded. Raises `DataError` where that is not possible."""
+        """The example's pictures and sounds, decoded. Raises `DataError` if one of them is damaged."""
         return DecodedMedia(
             images=[image.open() for image in example.images],
             sounds=[sound.open(self.sampling_rate) for sound in example.sounds],
         )
 
-    def rows(self, examples: Sequence[Example], media: Sequence[DecodedMedia]) -> list[RowArrays]:
-        """The arrays of every example. All must have equally many pictures of the same sizes, sounds likewise.
+    def encode_rows(self, examples: Sequence[Example], media: Sequence[DecodedMedia]) -> list[RowArrays]:
+        """The arrays of every example. All must have equally many pictures of the same sizes, and likewise for sounds.
 
-        Raises `DataError` where the processor refuses a row.
+        Raises `DataError` if the processor refuses a row.
         """
         rendered = [self._template.render(example.messages) for example in examples]
-        texts = [one.text for one in rendered]
-        cut = self._encode_texts(texts, media)
+        texts = [conversation.text for conversation in rendered]
+        encoded = self._encode_texts(texts, media)
         short = self._tokenizer(texts, add_special_tokens=self._special_tokens, return_offsets_mapping=True)
-        for index, row in enumerate(cut):
+        for index, row in enumerate(encoded):
             positions = find_answer_tokens(short["offset_mapping"][index], rendered[index].answers)
-            row.text["labels"] = self._labels(positions, short["input_ids"][index], row.text["input_ids"])
-        return cut
+            row.text["labels"] = self._make_labels(positions, short["input_ids"][index], row.text["input_ids"])
+        return encoded
 
-    def num_text_tokens(self, messages: Sequence[Message]) -> int:
-        """Tokens of a conversation as the template writes it, placeholders not expanded."""
+    def count_text_tokens(self, messages: Sequence[Message]) -> int:
+        """The number of tokens of a conversation as the template writes it, placeholders not expanded."""
         text = self._template.render(messages).text
         return len(self._tokenizer(text, add_special_tokens=self._special_tokens)["input_ids"])
 
-    def by_row(self, example: Example) -> tuple[str, ...]:
-        """The picture arrays that have one entry a row, however many pictures it shows; others have one a picture.
+    def find_per_row_keys(self, example: Example) -> tuple[str, ...]:
+        """The picture arrays with one entry per row, however many pictures it shows; others have one per picture.
 
-        Asked of the processor by showing it the pictures of ``example`` twice.
+        Found by encoding a row that shows the pictures of ``example`` twice.
         """
         once = self.decode_media(example)
         messages = [{"role": "user", "content": [{"type": "image"}] * (2 * len(once.images))}]
@@ -105,7 +115,7 @@ class RowProcessor:
             return ()
         return tuple(name for name, values in double.pictures.items() if len(values) == len(single.pictures[name]) == 1)
 
-    def _labels(self, positions: Sequence[int], short: Sequence[int], ids_T: NDArray[Any]) -> NDArray[Any]:
+    def _make_labels(self, positions: Sequence[int], short: Sequence[int], ids_T: NDArray[Any]) -> NDArray[Any]:
         labels_T = np.full_like(ids_T, IGNORED)
         at = map_positions(positions, short, ids_T.tolist())
         if at and at[-1] + 1 < len(ids_T) and ids_T[at[-1] + 1] == self._tokenizer.eos_token_id:
@@ -114,16 +124,16 @@ class RowProcessor:
         return labels_T
 
     def _encode_texts(self, texts: list[str], media: Sequence[DecodedMedia]) -> list[RowArrays]:
-        if len(texts) == 1 or not self._batches:
-            return [self._encode_one(text, own) for text, own in zip(texts, media, strict=True)]
+        if len(texts) == 1 or not self._can_batch:
+            return [self._encode_one(text, one) for text, one in zip(texts, media, strict=True)]
         rows = split_rows(self._call_processor(texts, media), len(texts))
-        if not self._checked:
-            self._checked = True
-            self._batches = rows is not None and same_arrays(rows[-1], self._encode_one(texts[-1], media[-1]))
-        return rows if rows is not None and self._batches else self._encode_singly(texts, media)
+        if not self._compared_once:
+            self._compared_once = True
+            self._can_batch = rows is not None and equal_arrays(rows[-1], self._encode_one(texts[-1], media[-1]))
+        return rows if rows is not None and self._can_batch else self._encode_singly(texts, media)
 
     def _encode_singly(self, texts: list[str], media: Sequence[DecodedMedia]) -> list[RowArrays]:
-        self._batches = False
+        self._can_batch = False
         return self._encode_texts(texts, media)
 
     def _encode_one(self, text: str, media: DecodedMedia) -> RowArrays:
@@ -133,19 +143,21 @@ class RowProcessor:
 
     def _call_processor(self, texts: list[str], media: Sequence[DecodedMedia]) -> Any:
         given: dict[str, Any] = {"text_kwargs": {"padding": True, "add_special_tokens": self._special_tokens}}
-        if any(own.images for own in media):
-            given["images"] = [list(own.images) for own in media]
-        if any(own.sounds for own in media):
-            given["audio"] = [sound for own in media for sound in own.sounds]
+        if any(one.images for one in media):
+            given["images"] = [list(one.images) for one in media]
+        if any(one.sounds for one in media):
+            given["audio"] = [sound for one in media for sound in one.sounds]
             given["audio_kwargs"] = {"sampling_rate": self.sampling_rate}
         try:
             return self._processor(text=texts, return_tensors="pt", **given)
         except (ValueError, TypeError, IndexError, KeyError, RuntimeError) as error:
-            raise DataError(f"{type(self._processor).__name__} refuses the row: {error}") from None
+            raise DataError(
+                f"{type(self._processor).__name__} cannot encode the row ({error}): correct or remove it"
+            ) from None
 
 
 def split_rows(output: Any, num_rows: int) -> list[RowArrays] | None:
-    """The processor's output cut into rows, padding removed; None where it cannot be cut evenly."""
+    """The processor's output cut into rows, padding removed; None if it cannot be cut evenly."""
     tensors = {name: value for name, value in output.items() if isinstance(value, torch.Tensor)}
     shape = tensors["input_ids"].shape
     keep = tensors.get("attention_mask", torch.ones(shape)).bool()
@@ -162,10 +174,10 @@ def split_rows(output: Any, num_rows: int) -> list[RowArrays] | None:
     return rows
 
 
-def same_arrays(a: RowArrays, b: RowArrays) -> bool:
-    """Are two rows equal, array for array?"""
-    return _same(a.text, b.text) and _same(a.pictures, b.pictures)
+def equal_arrays(a: RowArrays, b: RowArrays) -> bool:
+    """Whether two rows are equal, array for array."""
+    return _equal_dicts(a.text, b.text) and _equal_dicts(a.pictures, b.pictures)
 
 
-def _same(a: Arrays, b: Arrays) -> bool:
+def _equal_dicts(a: Arrays, b: Arrays) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)

@@ -1,4 +1,4 @@
-"""Lists of arrays of different shapes in flat files, read back through memory maps, written all or nothing."""
+"""Lists of arrays of different shapes ("ragged") in flat files, read through memory maps, written all or nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 _INDEX = "index.json"
+"""Holds the types, sizes and checksums of all lists, and what the writer wants to keep."""
 _CHUNK_BYTES = 1 << 24
+"""Read at once while checksums are compared."""
 
 
 class Ragged:
@@ -43,7 +45,7 @@ class Ragged:
 
 
 class RaggedWriter:
-    """Appends arrays to one file a name in ``folder``; entries may come in any order. A name reads ``group.name``."""
+    """Appends arrays to one file per name in ``folder``, entries in any order. A name has the form ``group.name``."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
@@ -57,7 +59,7 @@ class RaggedWriter:
     def add(self, name: str, index: int, values: NDArray[Any]) -> None:
         """Make ``values`` the entry ``index`` of the list ``name``."""
         if name not in self._files:
-            self._files[name] = (self._folder / file_name(name)).open("wb")
+            self._files[name] = (self._folder / make_file_name(name)).open("wb")
             self._shapes[name], self._entries[name], self._sums[name] = [], [], 0
             self._dtypes[name] = values.dtype.str
         data = np.ascontiguousarray(values, dtype=self._dtypes[name]).tobytes()
@@ -77,8 +79,8 @@ class RaggedWriter:
         arrays = {}
         for name, file in self._files.items():
             file.close()
-            np.save(self._folder / f"{file_name(name)}.shapes.npy", np.array(self._shapes[name], dtype=np.int64))
-            np.save(self._folder / f"{file_name(name)}.entries.npy", np.array(self._entries[name], dtype=np.int64))
+            np.save(self._folder / f"{make_file_name(name)}.shapes.npy", np.array(self._shapes[name], dtype=np.int64))
+            np.save(self._folder / f"{make_file_name(name)}.entries.npy", np.array(self._entries[name], dtype=np.int64))
             size = sizes[name.partition(".")[0]]
             arrays[name] = {"dtype": self._dtypes[name], "crc": self._sums[name], "size": size}
         (self._folder / _INDEX).write_text(json.dumps({"arrays": arrays, "meta": meta}))
@@ -92,10 +94,10 @@ def read_ragged(folder: Path) -> tuple[dict[str, Ragged], dict[str, Any]]:
     index = json.loads((folder / _INDEX).read_text())
     lists = {}
     for name, about in index["arrays"].items():
-        path = folder / file_name(name)
-        flat = _mapped(path, about["dtype"])
-        if _checksum(path) != about["crc"]:
-            raise ValueError(f"{path} is damaged")
+        path = folder / make_file_name(name)
+        flat = _open_memory_map(path, about["dtype"])
+        if _compute_checksum(path) != about["crc"]:
+            raise ValueError(f"{path} is damaged: its checksum is not {about['crc']}")
         shapes = np.load(folder / f"{path.name}.shapes.npy")
         entries = np.load(folder / f"{path.name}.entries.npy")
         places = np.full(about["size"], -1, dtype=np.int64)
@@ -105,7 +107,7 @@ def read_ragged(folder: Path) -> tuple[dict[str, Ragged], dict[str, Any]]:
 
 
 def publish(temporary: Path, final: Path) -> Path:
-    """Give a finished folder its name in one step; where another process was first, its folder is used."""
+    """Rename a finished folder in one step; if another process was faster, its folder is used."""
     try:
         os.rename(temporary, final)
     except OSError:
@@ -113,18 +115,18 @@ def publish(temporary: Path, final: Path) -> Path:
     return final
 
 
-def file_name(name: str) -> str:
+def make_file_name(name: str) -> str:
     """A safe file name for the list ``name``."""
     return re.sub(r"[^\w.]", "_", name) + ".bin"
 
 
-def _mapped(path: Path, dtype: str) -> NDArray[Any]:
+def _open_memory_map(path: Path, dtype: str) -> NDArray[Any]:
     if path.stat().st_size == 0:
         return np.empty(0, dtype=dtype)
     return np.memmap(path, dtype=dtype, mode="r")
 
 
-def _checksum(path: Path) -> int:
+def _compute_checksum(path: Path) -> int:
     crc = 0
     with path.open("rb") as file:
         while data := file.read(_CHUNK_BYTES):

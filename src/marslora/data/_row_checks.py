@@ -1,4 +1,8 @@
-"""Rows judged a few at a time, in this process or, where that takes long, in several."""
+"""Check rows a few at a time, in this process or, if that takes long, in several.
+
+The first chunks are always checked here: a small file is done before other processes have even started. They start
+once this process has worked for as long as they would need to start and to load the processor, as it had to.
+"""
 
 from __future__ import annotations
 
@@ -19,25 +23,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marslora.core.errors import DataError
+from marslora.data._media_cache import MediaCaches
 from marslora.data.pictures import Picture
 from marslora.data.sounds import Sound
-from marslora.data.splits import BadRow, MediaCaches, read_example
+from marslora.data.splits import BadRow, read_example
 
 if TYPE_CHECKING:
     from marslora.data._example import Example
     from marslora.data._lengths import LengthCounter
 
-_PATIENCE_SECONDS = 2.0
-"""Other processes take at least about this long to start."""
+_START_SECONDS = 2.0
+"""Other processes take at least about this long to start (Python with its imports)."""
 
 
 @dataclass(frozen=True)
 class RowChunk:
-    """A few rows of one file."""
+    """A few rows of one file: what one call of a `RowChecker` takes."""
 
     place: str
+    """The file's name in messages."""
     folder: Path
+    """Where relative paths in the rows start."""
     rows: list[tuple[int, dict[str, Any] | str]]
+    """(number, row or the reason why it could not be read)."""
 
 
 @dataclass(frozen=True)
@@ -46,41 +54,50 @@ class RowReport:
 
     row: int
     reason: str | None = None
+    """Why the row is bad; None for a good one."""
     digest: bytes = b""
     turns: int = 0
     images: int = 0
     sounds: int = 0
     seconds: float = 0.0
+    """Of all its sounds together."""
     lengths: dict[str, int] = field(default_factory=dict)
+    """By unit: tokens, words, ..."""
+
+
+CheckedChunk = tuple[RowChunk, list[RowReport]]
+"""A chunk with a report for each of its rows, in order."""
 
 
 @dataclass
 class RowChecker:
-    """Judges rows. Picklable where ``processor`` is."""
+    """Checks rows: reads them, decodes their pictures and sounds, measures them. Picklable if ``processor`` is."""
 
     image_folder: str | None = None
     processor: Callable[[], Any] | None = None
-    _opened: dict[Path, str | None] = field(default_factory=dict)
+    """Makes the processor that measures lengths in tokens; None: lengths are characters and words."""
+    _problems: dict[Path, str | None] = field(default_factory=dict)
+    """Files that were decoded, and what was wrong with them: many rows name the same picture."""
 
-    def __call__(self, task: RowChunk) -> list[RowReport]:
-        """A judgement of every row, in order."""
-        cache = MediaCaches(self.image_folder).get(task.folder)
-        return [self._check_row(number, read_example(row, cache, task.place, number)) for number, row in task.rows]
+    def __call__(self, chunk: RowChunk) -> list[RowReport]:
+        """A report for every row, in order."""
+        cache = MediaCaches(self.image_folder).get(chunk.folder)
+        return [self._check_row(number, read_example(row, cache, chunk.place, number)) for number, row in chunk.rows]
 
-    def _check_row(self, number: int, found: Example | BadRow) -> RowReport:
-        if isinstance(found, BadRow):
-            return RowReport(number, found.reason)
+    def _check_row(self, number: int, example: Example | BadRow) -> RowReport:
+        if isinstance(example, BadRow):
+            return RowReport(number, example.reason)
         try:
-            for one in found.pictures_and_sounds:
-                self._open(one)
+            for medium in example.pictures_and_sounds:
+                self._check_medium(medium)
             return RowReport(
                 row=number,
-                digest=bytes.fromhex(found.digest),
-                turns=sum(message["role"] != "system" for message in found.messages),
-                images=len(found.images),
-                sounds=len(found.sounds),
-                seconds=sum(sound.seconds for sound in found.sounds),
-                lengths=self._length_counter.count_tokens(found) if self._length_counter else count_words(found),
+                digest=bytes.fromhex(example.digest),
+                turns=sum(message["role"] != "system" for message in example.messages),
+                images=len(example.images),
+                sounds=len(example.sounds),
+                seconds=sum(sound.seconds for sound in example.sounds),
+                lengths=self._length_counter.count_tokens(example) if self._length_counter else count_words(example),
             )
         except DataError as error:
             return RowReport(number, str(error))
@@ -93,63 +110,59 @@ class RowChecker:
 
         return LengthCounter(self.processor())
 
-    def _open(self, one: Picture | Sound) -> None:
-        """Decode it whole; what lies in a file only once."""
-        path = one.source if isinstance(one.source, Path) else None
+    def _check_medium(self, medium: Picture | Sound) -> None:
+        """Decode a picture or sound completely, each file once. Raises `DataError` if that fails."""
+        path = medium.source if isinstance(medium.source, Path) else None
         if path is None:
-            return _decode(one)
-        if path not in self._opened:
-            self._opened[path] = None
+            return _decode(medium)
+        if path not in self._problems:
+            self._problems[path] = None
             try:
-                _decode(one)
+                _decode(medium)
             except DataError as error:
-                self._opened[path] = str(error)
-        if (problem := self._opened[path]) is not None:
+                self._problems[path] = str(error)
+        if (problem := self._problems[path]) is not None:
             raise DataError(problem)
         return None
 
 
-def _decode(one: Picture | Sound) -> None:
-    if isinstance(one, Picture):
-        one.open()
+def _decode(medium: Picture | Sound) -> None:
+    if isinstance(medium, Picture):
+        medium.open()
     else:
-        one.open(one.length[1])
+        medium.open(medium.length[1])
 
 
 def count_words(example: Example) -> dict[str, int]:
-    """How long the texts are, without a processor."""
+    """``characters`` and ``words`` of a row's texts: its length if there is no processor."""
     texts = [part["text"] for message in example.messages for part in message["content"] if part["type"] == "text"]
     return {"characters": sum(map(len, texts)), "words": sum(len(text.split()) for text in texts)}
 
 
-def check_chunks(
-    tasks: Iterator[RowChunk], judge: RowChecker, workers: int
-) -> Iterator[tuple[RowChunk, list[RowReport]]]:
-    """Every task with its judgements, in order."""
+def check_chunks(chunks: Iterator[RowChunk], checker: RowChecker, workers: int) -> Iterator[CheckedChunk]:
+    """Every chunk with its reports, in order; by ``workers`` processes once the work turns out to be long."""
     started, patience = time.monotonic(), math.inf
-    for task in tasks:
-        yield task, judge(task)
+    for chunk in chunks:
+        yield chunk, checker(chunk)
         seconds = time.monotonic() - started
-        if patience == math.inf:  # the first one loads the processor, as every other process would have to
-            patience = seconds + max(seconds, _PATIENCE_SECONDS)
+        if patience == math.inf:  # the first chunk loads the processor, as every other process would have to
+            patience = seconds + max(seconds, _START_SECONDS)
         elif workers > 1 and seconds > patience:
             break
-    for task in tasks:
-        yield from _check_in_processes(chain([task], tasks), judge, workers)
+    for chunk in chunks:
+        yield from _check_in_processes(chain([chunk], chunks), checker, workers)
 
 
-def _check_in_processes(
-    tasks: Iterator[RowChunk], judge: RowChecker, workers: int
-) -> Iterator[tuple[RowChunk, list[RowReport]]]:
+def _check_in_processes(chunks: Iterator[RowChunk], checker: RowChecker, workers: int) -> Iterator[CheckedChunk]:
     context = multiprocessing.get_context("spawn")
-    fresh = RowChecker(judge.image_folder, judge.processor)
+    fresh = RowChecker(checker.image_folder, checker.processor)
     pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(fresh,))
     waiting: deque[tuple[RowChunk, Future[list[RowReport]]]] = deque()
     try:
-        with _ignore_interrupts():  # each of the first tasks starts a process
-            waiting.extend((task, pool.submit(_check_in_worker, task)) for task in islice(tasks, workers))
-        for task in tasks:
-            waiting.append((task, pool.submit(_check_in_worker, task)))
+        with _ignore_interrupts():  # each of the first chunks starts a process
+            waiting.extend((chunk, pool.submit(_check_in_worker, chunk)) for chunk in islice(chunks, workers))
+        for chunk in chunks:
+            waiting.append((chunk, pool.submit(_check_in_worker, chunk)))
             if len(waiting) > 2 * workers:
                 first, future = waiting.popleft()
                 yield first, future.result()
@@ -161,7 +174,7 @@ def _check_in_processes(
 
 @contextlib.contextmanager
 def _ignore_interrupts() -> Iterator[None]:
-    """Processes started within ignore Ctrl-C, from their first moment on: the process that started them ends them."""
+    """Processes started within ignore Ctrl-C from their first moment on: the process that started them ends them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -173,14 +186,15 @@ def _ignore_interrupts() -> Iterator[None]:
 
 
 _worker_checker: RowChecker | None = None
+"""The checker of a worker process, set when the process starts; always None in the process that started it."""
 
 
-def _start_worker(judge: RowChecker) -> None:
+def _start_worker(checker: RowChecker) -> None:
     global _worker_checker
-    _worker_checker = judge
+    _worker_checker = checker
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # every core has a process already
 
 
-def _check_in_worker(task: RowChunk) -> list[RowReport]:
+def _check_in_worker(chunk: RowChunk) -> list[RowReport]:
     assert _worker_checker is not None
-    return _worker_checker(task)
+    return _worker_checker(chunk)

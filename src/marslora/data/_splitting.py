@@ -1,4 +1,4 @@
-"""Hold rows out so that a picture or sound stands on one side only."""
+"""Hold out validation rows so that no picture or sound is on both sides."""
 
 from __future__ import annotations
 
@@ -11,38 +11,42 @@ from marslora.data._example import Example
 def hold_out(examples: list[Example], share: float, limit: int, seed: int) -> tuple[list[Example], list[Example]]:
     """(kept, held out): about ``share`` of the rows, at most ``limit``, chosen by content and ``seed``.
 
-    Rows that share a picture or sound (or, without any, all their text) stay together. Where they hang together so much
-    that no group fits into the held-out share, rows are held out one by one.
+    Rows that share a picture or sound (or, without any, all their text) stay together. If they form groups so large
+    that none fits into the held-out share, rows are held out one by one. Raises `DataError` for fewer than 2 rows.
     """
-    wanted = min(max(1, round(share * len(examples))), limit)
+    num_wanted = min(max(1, round(share * len(examples))), limit)
     if len(examples) < 2:
-        raise DataError(f"{len(examples)} training rows cannot be split. Give at least 2, or a validation file.")
+        raise DataError(
+            f"{len(examples)} training rows cannot be split into training and validation. Give at least 2 rows, or "
+            "name a validation file."
+        )
     one_by_one = [[index] for index in range(len(examples))]
-    chosen = _choose(examples, _groups(examples), wanted, seed) or _choose(examples, one_by_one, wanted, seed)
+    chosen = _choose_groups(examples, _group_by_content(examples), num_wanted, seed)
+    chosen = chosen or _choose_groups(examples, one_by_one, num_wanted, seed)
     kept = [example for index, example in enumerate(examples) if index not in chosen]
     return kept, [examples[index] for index in sorted(chosen)]
 
 
-def _choose(examples: list[Example], groups: list[list[int]], wanted: int, seed: int) -> set[int]:
-    """Whole groups, as many as fit into ``wanted`` rows, in an order that their first row's content and a seed give."""
+def _choose_groups(examples: list[Example], groups: list[list[int]], num_wanted: int, seed: int) -> set[int]:
+    """The rows of whole groups, as many as fit into ``num_wanted``, in an order given by their contents and a seed."""
 
     def key(group: list[int]) -> bytes:
         return hashlib.sha256(f"{seed}/{examples[group[0]].digest}".encode()).digest()
 
     chosen: set[int] = set()
     for group in sorted(groups, key=key):
-        if len(chosen) + len(group) <= wanted:
+        if len(chosen) + len(group) <= num_wanted:
             chosen.update(group)
-        if len(chosen) == wanted:
+        if len(chosen) == num_wanted:
             break
     return chosen
 
 
-def _groups(examples: list[Example]) -> list[list[int]]:
-    """Row indices that hang together through shared contents (union-find)."""
+def _group_by_content(examples: list[Example]) -> list[list[int]]:
+    """Indices of rows that are connected by shared contents, directly or through others (union-find)."""
     parent = list(range(len(examples)))
 
-    def root(index: int) -> int:
+    def find_root(index: int) -> int:
         while parent[index] != index:
             parent[index] = parent[parent[index]]
             index = parent[index]
@@ -51,10 +55,10 @@ def _groups(examples: list[Example]) -> list[list[int]]:
     first_with: dict[str, int] = {}
     for index, example in enumerate(examples):
         for key in example.media or (example.digest,):
-            other = root(first_with.setdefault(key, index))
-            mine = root(index)
+            other = find_root(first_with.setdefault(key, index))
+            mine = find_root(index)
             parent[max(mine, other)] = min(mine, other)
     groups: dict[int, list[int]] = {}
     for index in range(len(examples)):
-        groups.setdefault(root(index), []).append(index)
+        groups.setdefault(find_root(index), []).append(index)
     return list(groups.values())

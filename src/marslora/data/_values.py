@@ -11,37 +11,40 @@ from typing import Any
 from marslora.core.errors import DataError
 
 _KEYS = ("bytes", "array", "data", "path", "url", "image", "audio", "base64")
+"""The keys under which an object holds its picture or sound; the first that is present counts."""
 _BASE64 = ("base64", "data")
+"""Those whose text is base64, not a path."""
 
 
 def unwrap_value(value: Any, what: str) -> Any:
-    """A path as `Path`, bytes, or an object in memory; ``what`` is image or audio, for messages.
+    """What a cell of a row holds: a path as `Path`, bytes, or an object in memory. ``what`` (image or audio) is for
+    messages.
 
     Raises `DataError` for damaged base64 text, for addresses on the network and for objects without a known key.
     """
     while isinstance(value, Mapping) and "array" not in value:
-        value = _inner(value, what)
+        value = _unwrap_object(value, what)
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
-    return _from_text(str(value), what) if isinstance(value, str | Path) else value
+    return _parse_text(str(value), what) if isinstance(value, str | Path) else value
 
 
-def _inner(value: Mapping[str, Any], what: str) -> Any:
+def _unwrap_object(value: Mapping[str, Any], what: str) -> Any:
     for key in _KEYS:
         if value.get(key) is not None:
-            found = value[key]
-            return decode_base64(found, what) if key in _BASE64 and isinstance(found, str) else found
+            content = value[key]
+            return decode_base64(content, what) if key in _BASE64 and isinstance(content, str) else content
     raise DataError(f"an {what} must have `bytes` or a `path`, found the keys {sorted(value)}")
 
 
-def _from_text(text: str, what: str) -> Path | bytes:
+def _parse_text(text: str, what: str) -> Path | bytes:
     if text.startswith("data:"):
         header, comma, data = text.partition(",")
         if not comma or not header.endswith(";base64"):
             raise DataError(f"a data URL must read `data:{what}/...;base64,...`, found `{text[:40]}`")
         return decode_base64(data, what)
     if text.startswith(("http://", "https://")):
-        raise DataError(f"{what} `{text}` is on the network: save it to a file first")
+        raise DataError(f"{what} `{text}` is on the network and is not downloaded: save it to a file and name that")
     return Path(text.removeprefix("file://")).expanduser()
 
 
@@ -50,4 +53,6 @@ def decode_base64(text: str, what: str) -> bytes:
     try:
         return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
     except (binascii.Error, ValueError):
-        raise DataError(f"an {what}'s base64 text is damaged") from None
+        raise DataError(
+            f"an {what}'s base64 text is damaged, found `{text[:40]}` ({len(text)} characters): encode it again"
+        ) from None

@@ -1,4 +1,4 @@
-"""Read every row once and say what is there and what is wrong: pictures decoded, lengths measured, repeats found."""
+"""Check a data set: read every row once, decode its pictures and sounds, measure lengths, list bad rows."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ import numpy as np
 from marslora.core.errors import DataError
 from marslora.core.record import Record
 from marslora.data import _readers
-from marslora.data._readers._base import AbstractFile
+from marslora.data._readers._base import AbstractSource
 from marslora.data._row_checks import RowChecker, RowChunk, RowReport, check_chunks
-from marslora.data.splits import BadRow
+from marslora.data.splits import BadRow, RowProgress
 
 _ROWS_AT_ONCE = 16
+"""Rows of a chunk: enough to make sending them to a process cheap, few enough to keep a progress bar moving."""
 _NAMED_REPEATS = 5
+"""Repeated rows that a report names; the rest is counted."""
 _BINS = 24
+"""Bins of a histogram at most: they fit on a terminal's screen."""
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
-Progress = Callable[[int, int], None]
-"""Called with (rows done, about how many rows in all)."""
+"""The shares whose lengths are reported: both ends matter for ``max_length`` and batch size."""
 
 
 class LengthSummary(Record):
-    """How long rows are in one unit."""
+    """How long the rows of a data set are, in one unit."""
 
     mean: float
     least: int
@@ -32,12 +34,12 @@ class LengthSummary(Record):
     quantiles: dict[str, int]
     """By share: ``{"0.5": 210}`` says that half of the rows have at most 210."""
     edges: tuple[int, ...]
-    """Of the histogram's bins, all equally wide: one more than ``counts``; a bin holds its first edge."""
+    """Of the histogram's bins, all equally wide, one more than ``counts``; a bin includes its first edge."""
     counts: tuple[int, ...]
 
 
 class CheckReport(Record):
-    """What a data set holds."""
+    """What a data set holds: counts, lengths, and every bad row."""
 
     sources: tuple[str, ...]
     num_rows: int
@@ -48,53 +50,53 @@ class CheckReport(Record):
     num_sounds: int
     audio_seconds: float
     num_repeats: int
-    """Rows whose text, pictures and sounds have all been there before."""
+    """Rows whose text, pictures and sounds all equal those of an earlier row."""
     repeats: tuple[str, ...]
     """The first of them, at most 5, each with the row that it repeats."""
     lengths: dict[str, LengthSummary]
-    """By unit: ``tokens`` and ``text tokens`` (without those of pictures and sounds) where a processor was given, else
+    """By unit: ``tokens`` and ``text tokens`` (without those of pictures and sounds) if a processor was given, else
     ``characters`` and ``words``."""
     bad: tuple[BadRow, ...]
-    """Every bad row, in order; row 0 stands for the rest of a file that cannot be read on."""
+    """Every bad row, in order; row 0 stands for the rest of a file from which nothing more can be read."""
 
 
-def resolve_files(sources: Sequence[str]) -> list[AbstractFile]:
+def resolve_files(sources: Sequence[str]) -> list[AbstractSource]:
     """The files that the sources stand for. Raises `DataError` for one that does not exist."""
-    return [file for source in sources for file in _readers.files(source, "train")]
+    return [file for source in sources for file in _readers.find_files(source, "train")]
 
 
-def check(
+def check_data(
     sources: Sequence[str],
     *,
     image_folder: str | None = None,
     processor: Callable[[], Any] | None = None,
     workers: int = 1,
-    progress: Progress | None = None,
+    progress: RowProgress | None = None,
 ) -> CheckReport:
     """Read all rows of ``sources``, decode every picture and sound, and count.
 
-    ``processor`` makes the model's processor, which measures lengths in tokens; it must be picklable where several
-    ``workers`` (processes, started when the work turns out to be long) read. Raises `DataError` for a missing source.
+    ``processor`` makes the model's processor, which measures lengths in tokens; it must be picklable if ``workers`` is
+    more than 1. Worker processes start once the work turns out to be long. Raises `DataError` for a missing source.
     """
     files = resolve_files(sources)
-    total = sum(_about(file) for file in files)
-    tally = _ReportBuilder()
-    for task, found in check_chunks(_tasks(files), RowChecker(image_folder, processor), workers):
-        for one in found:
-            tally.add(task.place, one)
+    total = sum(_estimate_rows(file) for file in files)
+    builder = _ReportBuilder()
+    for chunk, reports in check_chunks(_cut_into_chunks(files), RowChecker(image_folder, processor), workers):
+        for report in reports:
+            builder.add(chunk.place, report)
         if progress:
-            progress(tally.num_rows, max(total, tally.num_rows))
-    return tally.report(tuple(sources))
+            progress(builder.num_rows, max(total, builder.num_rows))
+    return builder.build(tuple(sources))
 
 
-def _about(file: AbstractFile) -> int:
+def _estimate_rows(file: AbstractSource) -> int:
     try:
         return file.num_rows()
     except DataError:
-        return 0  # reading it will say why
+        return 0  # reading the file reports the error
 
 
-def _tasks(files: Sequence[AbstractFile]) -> Iterator[RowChunk]:
+def _cut_into_chunks(files: Sequence[AbstractSource]) -> Iterator[RowChunk]:
     for file in files:
         rows: list[tuple[int, Any]] = []
         try:
@@ -105,14 +107,14 @@ def _tasks(files: Sequence[AbstractFile]) -> Iterator[RowChunk]:
                     yield RowChunk(file.place, file.folder, rows)
                     rows = []
             if number == 0:
-                rows.append((0, "the file is empty: it must hold at least one row"))
+                rows.append((0, "the file is empty (0 rows): it must hold at least one row"))
         except DataError as error:
             rows.append((0, str(error)))
         yield RowChunk(file.place, file.folder, rows)
 
 
 class _ReportBuilder:
-    """Counts judgements as they come."""
+    """Counts the reports of rows as they arrive."""
 
     def __init__(self) -> None:
         self.num_rows = 0
@@ -123,26 +125,26 @@ class _ReportBuilder:
         self._first: dict[bytes, tuple[str, int]] = {}
         self._lengths: dict[str, array[int]] = {}
 
-    def add(self, place: str, one: RowReport) -> None:
-        """Count one row."""
-        self.num_rows += one.row > 0
-        if one.reason is not None:
-            self._bad.append(BadRow(source=place, row=one.row, reason=one.reason))
+    def add(self, place: str, report: RowReport) -> None:
+        """Count one row of the file ``place``."""
+        self.num_rows += report.row > 0
+        if report.reason is not None:
+            self._bad.append(BadRow(source=place, row=report.row, reason=report.reason))
             return
-        self._turns += one.turns
-        self._images += one.images
-        self._sounds += one.sounds
-        self._seconds += one.seconds
-        for unit, length in one.lengths.items():
+        self._turns += report.turns
+        self._images += report.images
+        self._sounds += report.sounds
+        self._seconds += report.seconds
+        for unit, length in report.lengths.items():
             self._lengths.setdefault(unit, array("q")).append(length)
-        first = self._first.setdefault(one.digest, (place, one.row))
-        if first != (place, one.row):
+        first = self._first.setdefault(report.digest, (place, report.row))
+        if first != (place, report.row):
             self._repeats += 1
             if len(self._named_repeats) < _NAMED_REPEATS:
-                self._named_repeats.append(f"{place} row {one.row} repeats {first[0]} row {first[1]}")
+                self._named_repeats.append(f"{place} row {report.row} repeats {first[0]} row {first[1]}")
 
-    def report(self, sources: tuple[str, ...]) -> CheckReport:
-        """All that was counted."""
+    def build(self, sources: tuple[str, ...]) -> CheckReport:
+        """The report on all rows so far."""
         return CheckReport(
             sources=sources,
             num_rows=self.num_rows,
@@ -159,14 +161,14 @@ class _ReportBuilder:
 
 
 def summarise_lengths(values: Sequence[int]) -> LengthSummary:
-    """Quantiles and a histogram of at least one length."""
-    found = np.asarray(values)
-    least, most = int(found.min()), int(found.max())
+    """Mean, quantiles and a histogram of at least one length."""
+    lengths = np.asarray(values)
+    least, most = int(lengths.min()), int(lengths.max())
     step = -(-(most - least + 1) // _BINS)
-    counts, edges = np.histogram(found, bins=np.arange(least, most + step + 1, step))
-    ranks = np.quantile(found, _QUANTILES, method="inverted_cdf")
+    counts, edges = np.histogram(lengths, bins=np.arange(least, most + step + 1, step))
+    ranks = np.quantile(lengths, _QUANTILES, method="inverted_cdf")
     return LengthSummary(
-        mean=round(float(found.mean()), 2),
+        mean=round(float(lengths.mean()), 2),
         least=least,
         most=most,
         quantiles={str(share): int(value) for share, value in zip(_QUANTILES, ranks, strict=True)},

@@ -1,4 +1,4 @@
-"""A column of the data files beside the conversation, such as ``task``, for the examples that were made of them."""
+"""A further column of the data files, such as ``task``, for the examples that were read from them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from marslora.data._example import Example
 def read_column(
     spec: DataSpec, examples: Sequence[Example], name: str, split: Literal["train", "validation", "test"] = "train"
 ) -> list[str | None]:
-    """The column's value as text for examples of one split of ``spec``; None where a row has none.
+    """The values (as text) of column ``name`` for examples of one split of ``spec``; None for a row without the column.
 
-    The files are read once more.
+    The files are read a second time.
     """
     role = "train" if split == "validation" and not spec.validation else split
     sources = {"train": spec.train, "validation": spec.validation, "test": spec.test}[role]
     wanted = {(example.source, example.row) for example in examples}
-    found = {
+    value_of = {
         (file.place, number): row[name]
         for source in sources
-        for file in _readers.files(source, role)
+        for file in _readers.find_files(source, role)
         for number, row in file.rows()
         if isinstance(row, Mapping) and (file.place, number) in wanted and row.get(name) is not None
     }
-    values = (found.get((example.source, example.row)) for example in examples)
+    values = (value_of.get((example.source, example.row)) for example in examples)
     return [None if value is None else str(value) for value in values]

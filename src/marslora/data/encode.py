@@ -1,4 +1,4 @@
-"""Examples into what a model reads: tokens, pictures, labels on the answers alone; kept on disk by content."""
+"""Encode examples into what a model reads: tokens, pictures, labels on the answers alone; cached on disk by content."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,26 +23,25 @@ from marslora.data._collate import join_pictures, pad_texts
 from marslora.data._example import Example
 from marslora.data._process import IGNORED
 from marslora.data._ragged import Ragged, read_ragged
-from marslora.data.splits import BadRow, check_bad_share
+from marslora.data.splits import BadRow, RowProgress, check_bad_share
 
 _LAYOUT = 1
-Progress = Callable[[int, int], None]
-"""Called with (rows done, rows in all)."""
+"""The version of the cache's files: raise it if what is written changes, so that old folders are not read."""
 
 
 @dataclass(frozen=True)
 class EncodedRows:
-    """Preprocessed rows. Rows that were refused are not in it: see ``rows`` and ``skipped``."""
+    """The encoded rows of one split, read from memory maps. Refused rows are left out: see ``rows`` and ``skipped``."""
 
     texts: dict[str, Ragged]
     """By key of the processor: one entry a row, its first axis the row's tokens; ``labels`` among them."""
     pictures: dict[str, Ragged]
     """By key of the processor: one entry for every different sequence of pictures and sounds."""
     picture_of: NDArray[np.int64]
-    """Row -> entry of ``pictures``; -1 for a row without any. Rows with equal entries show the same pictures (and let
-    hear the same sounds)."""
+    """Row -> entry of ``pictures``; -1 for a row without any. Rows with equal entries have the same pictures and
+    sounds."""
     by_row: tuple[str, ...]
-    """The keys of ``pictures`` whose first axis counts rows; the others' counts pictures, tiles, patches or sounds."""
+    """The keys of ``pictures`` whose first axis counts rows; that of the others counts pictures, tiles or sounds."""
     rows: NDArray[np.int64]
     """Row -> index of its example."""
     skipped: tuple[BadRow, ...]
@@ -91,7 +90,7 @@ def encode(
     cache_folder: str | Path | None = None,
     max_length: int | None = None,
     max_bad_share: float = 0.01,
-    progress: Progress | None = None,
+    progress: RowProgress | None = None,
 ) -> EncodedRows:
     """Every example through the model's own processor and chat template.
 
@@ -100,24 +99,27 @@ def encode(
     examples, the processor, its template and ``max_length``; a second call reads it, a damaged one is made again.
     Rows longer than ``max_length`` tokens, pictures and sounds that cannot be decoded are refused and listed in
     ``skipped``.
-    Raises `DataError` where they are more than ``max_bad_share``, `ModelError` for a processor that cannot be used.
+    Raises `DataError` if they are more than ``max_bad_share``, `ModelError` for a processor that cannot be used.
     """
-    digest = _digest(examples, processor, max_length)
+    digest = _compute_digest(examples, processor, max_length)
     temporary = tempfile.TemporaryDirectory(prefix="marslora-") if cache_folder is None else None
     folder = Path(temporary.name if temporary else str(cache_folder)) / f"rows-{digest}"
-    found = _open(folder, digest, processor, temporary)
-    if found is None:
+    encoded = _open(folder, digest, processor, temporary)
+    if encoded is None:
         shutil.rmtree(folder, ignore_errors=True)
-        build_rows_folder(folder, examples, processor, max_length, progress or _silent)
-        found = _open(folder, digest, processor, temporary)
-    if found is None:
-        raise DataError(f"The preprocessed rows in `{folder}` cannot be read back. Is the disk full?")
+        build_rows_folder(folder, examples, processor, max_length, progress or _show_nothing)
+        encoded = _open(folder, digest, processor, temporary)
+    if encoded is None:
+        raise DataError(
+            f"The encoded rows in `{folder}` were written and cannot be read back. Free some space on that disk, or "
+            "choose another study folder."
+        )
     if examples:
-        check_bad_share(list(found.skipped), len(examples), max_bad_share, "rows")
-    return found
+        check_bad_share(list(encoded.skipped), len(examples), max_bad_share, "rows")
+    return encoded
 
 
-def _silent(done: int, total: int) -> None:
+def _show_nothing(done: int, total: int) -> None:
     """No progress is shown."""
 
 
@@ -142,7 +144,7 @@ def _open(folder: Path, digest: str, processor: Any, temporary: Any) -> EncodedR
     )
 
 
-def _digest(examples: Sequence[Example], processor: Any, max_length: int | None) -> str:
+def _compute_digest(examples: Sequence[Example], processor: Any, max_length: int | None) -> str:
     hashed = hashlib.sha256(f"{_LAYOUT} {transformers.__version__} {max_length}".encode())
     hashed.update(json.dumps(processor.to_dict(), sort_keys=True, default=str).encode())
     hashed.update(repr(processor.chat_template or processor.tokenizer.chat_template).encode())

@@ -1,4 +1,8 @@
-"""Which rows a run sees and when: nested subsets, and batches that can be taken up again anywhere."""
+"""Which rows a run sees and when: nested subsets, and batches that can be resumed anywhere.
+
+Runs on fewer rows see a subset of the rows of larger runs, in the same relative order of the same seed, so that scores
+of different data sizes can be compared. The order has no state: a stopped run goes on from its number of examples.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +28,18 @@ def iterate_batches(
 
     The stream is one seeded shuffle of all positions after the other, cut into batches of ``batch_size`` from
     ``start_examples`` on; the last batch ends at ``until_examples``. It has no state: a start at any multiple of
-    ``batch_size`` goes on exactly as a start at 0 would have.
+    ``batch_size`` goes on exactly as a start at 0 would have. Raises `ConfigError` for another start.
     """
     if data_examples < 1 or batch_size < 1:
-        raise ConfigError(f"Batches need rows and a size, found {data_examples} rows and batch_size {batch_size}.")
+        raise ConfigError(
+            f"Batches need at least 1 row and a `batch_size` of at least 1, found {data_examples} rows and "
+            f"`batch_size` {batch_size}. Give more rows or a larger batch size."
+        )
     if start_examples % batch_size:
-        raise ConfigError(f"`start_examples` must be a multiple of {batch_size}, found {start_examples}.")
+        raise ConfigError(
+            f"`start_examples` must be a multiple of `batch_size` ({batch_size}), found {start_examples}. Start at "
+            f"{start_examples - start_examples % batch_size}."
+        )
     epoch, shuffled = -1, np.empty(0, dtype=np.int64)
     for start in range(start_examples, until_examples, batch_size):
         pieces = []
@@ -45,7 +55,7 @@ def iterate_batches(
 
 
 def split_evenly(rows: list[int], count: int) -> list[list[int]]:
-    """``rows`` in ``count`` pieces of nearly equal size; some are empty where there are fewer rows than pieces."""
+    """``rows`` in ``count`` pieces of nearly equal size; some are empty if there are fewer rows than pieces."""
     bounds = [index * len(rows) // count for index in range(count + 1)]
     return [rows[low:high] for low, high in itertools.pairwise(bounds)]
 

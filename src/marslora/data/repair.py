@@ -1,4 +1,7 @@
-"""Good rows into one file, bad ones with their reasons into another: every row into exactly one."""
+"""Copy the good rows of files into one file and the bad ones, with their reasons, into another.
+
+Every row ends in exactly one of the two, as it was written: JSON keeps its text, Arrow keeps its types.
+"""
 
 from __future__ import annotations
 
@@ -13,43 +16,53 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
+from marslora.core.data_files import REGISTRY_FILE
 from marslora.core.errors import ConfigError, DataError
-from marslora.data._readers._base import AbstractFile
+from marslora.data._readers._base import AbstractSource
 from marslora.data.splits import BadRow
 
-BAD, GOOD_TABLE, BAD_TABLE, INFO = "bad.jsonl", "good.parquet", "bad.parquet", "dataset_info.json"
+BAD, GOOD, GOOD_TABLE, BAD_TABLE = "bad.jsonl", "good.jsonl", "good.parquet", "bad.parquet"
+"""The files that are written: reasons with texts, good rows as JSON, good and bad rows with bytes inside."""
 Reasons = Mapping[tuple[str, int], str]
-"""(file, row) -> why it is bad."""
+"""(file, row) -> the reason why the row is bad."""
 
 
-def check_can_repair(files: Sequence[AbstractFile], out: Path, image_folder: str | None) -> None:
-    """`ConfigError` where good rows could not be written without loss: asked before anything is read."""
+def check_can_repair(files: Sequence[AbstractSource], out: Path, image_folder: str | None) -> None:
+    """Raise `ConfigError` if good rows could not be written without loss; called before anything is read."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"`--fix {out}` exists already. Name a folder that does not, nothing is overwritten.")
-    if image_folder is None and len({file.folder for file in files}) > 1:
         raise ConfigError(
-            "`--fix` writes one file, and the files named lie in different folders where their relative paths start. "
-            "Check them one after the other, or name `--image-folder`."
+            f"`--fix {out}` exists already and nothing is overwritten. Name a folder that does not exist."
         )
-    if len({(file.copy_name, json.dumps(file.registry, sort_keys=True)) for file in files}) > 1:
-        raise ConfigError("`--fix` writes one file, and the sources named have different layouts. Check them singly.")
+    folders = sorted({str(file.folder) for file in files})
+    if image_folder is None and len(folders) > 1:
+        raise ConfigError(
+            "`--fix` writes one file, but relative paths start in a different folder for each of the files named: "
+            f"{', '.join(folders)}. Check the files one after the other, or name `--image-folder`."
+        )
+    layouts = {(file.copy_name, json.dumps(file.registry, sort_keys=True)) for file in files}
+    if len(layouts) > 1:
+        places = ", ".join(file.place for file in files)
+        raise ConfigError(
+            f"`--fix` writes one file, but the sources named have {len(layouts)} different layouts: {places}. Check "
+            "them one after the other."
+        )
 
 
-def write(files: Sequence[AbstractFile], bad: Sequence[BadRow], out: Path) -> list[Path]:
-    """Copy the rows of ``files`` into the folder ``out``, all or nothing; the files written.
+def write_repaired(files: Sequence[AbstractSource], bad: Sequence[BadRow], out: Path) -> list[Path]:
+    """Copy the rows of ``files`` into the folder ``out``, all or nothing; returns the files written.
 
     JSON rows keep their text (``good.jsonl``); rows of Parquet files and data sets keep their types (``good.parquet``).
     ``bad.jsonl`` names the file, row and reason of every bad row, with its text, or the row itself in ``bad.parquet``.
     """
-    reasons = {(one.source, one.row): one.reason for one in bad}
+    reasons = {(row.source, row.row): row.reason for row in bad}
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        with _RowCopier(temporary, reasons) as copy:
+        with _RowCopier(temporary, reasons) as copier:
             for file in files:
-                copy.take(file)
+                copier.copy(file)
         if files and files[0].registry is not None:
-            _register(files[0].registry, temporary)
+            _write_registry(files[0].registry, temporary)
         temporary.chmod(0o755)
         if out.exists():
             out.rmdir()
@@ -59,14 +72,14 @@ def write(files: Sequence[AbstractFile], bad: Sequence[BadRow], out: Path) -> li
     return sorted(out.iterdir())
 
 
-def _register(registry: Mapping[str, Any], folder: Path) -> None:
-    name = next(found for found in (GOOD_TABLE, "good.jsonl") if (folder / found).exists())
+def _write_registry(registry: Mapping[str, Any], folder: Path) -> None:
+    name = next(name for name in (GOOD_TABLE, GOOD) if (folder / name).exists())
     entries = {key: {**entry, "file_name": name} for key, entry in registry.items()}
-    (folder / INFO).write_text(json.dumps(entries, indent=2, ensure_ascii=False), encoding="utf-8")
+    (folder / REGISTRY_FILE).write_text(json.dumps(entries, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 class _RowCopier:
-    """Files that are opened when the first row for them comes."""
+    """Copies rows into the files of a folder, each opened when its first row arrives."""
 
     def __init__(self, folder: Path, reasons: Reasons) -> None:
         self._folder = folder
@@ -81,50 +94,54 @@ class _RowCopier:
         for file in (*self._texts.values(), *self._tables.values()):
             file.close()
 
-    def take(self, file: AbstractFile) -> None:
-        """Copy every row of a file; where it cannot be read on, that is the reason under row 0."""
+    def copy(self, file: AbstractSource) -> None:
+        """Copy every row of a file. If it breaks off, the reason is noted under row 0."""
         tables = file.tables()
         try:
             if tables is None:
-                self._take_texts(file)
+                self._copy_texts(file)
             else:
-                self._take_tables(file.place, tables)
+                self._copy_tables(file.place, tables)
         except DataError:
             if (file.place, 0) not in self._reasons:
                 raise
         if (reason := self._reasons.get((file.place, 0))) is not None:
-            self._note(file.place, 0, reason)
+            self._write_reason(file.place, 0, reason)
 
-    def _take_texts(self, file: AbstractFile) -> None:
+    def _copy_texts(self, file: AbstractSource) -> None:
         self._open(file.copy_name)
         for number, text in file.texts():
             if (reason := self._reasons.get((file.place, number))) is None:
                 self._texts[file.copy_name].write(text + b"\n")
             else:
-                self._note(file.place, number, reason, text.decode(errors="surrogateescape"))
+                self._write_reason(file.place, number, reason, text.decode(errors="surrogateescape"))
 
-    def _take_tables(self, place: str, batches: Iterator[pa.RecordBatch]) -> None:
+    def _copy_tables(self, place: str, batches: Iterator[pa.RecordBatch]) -> None:
         number = 0
         for batch in batches:
             numbers = range(number + 1, number + 1 + len(batch))
             number += len(batch)
-            good = [(place, one) not in self._reasons for one in numbers]
-            self._add(GOOD_TABLE, batch.filter(pa.array(good)))
+            good = [(place, row) not in self._reasons for row in numbers]
+            self._write_batch(GOOD_TABLE, batch.filter(pa.array(good)))
             if not all(good):
-                self._add(BAD_TABLE, batch.filter(pa.array([not one for one in good])))
-            for one in numbers:
-                if (place, one) in self._reasons:
-                    self._note(place, one, self._reasons[place, one])
+                self._write_batch(BAD_TABLE, batch.filter(pa.array([not is_good for is_good in good])))
+            for row in numbers:
+                if (place, row) in self._reasons:
+                    self._write_reason(place, row, self._reasons[place, row])
 
-    def _add(self, name: str, batch: pa.RecordBatch) -> None:
+    def _write_batch(self, name: str, batch: pa.RecordBatch) -> None:
         if name not in self._tables:
             self._tables[name] = parquet.ParquetWriter(self._folder / name, batch.schema)
         try:
             self._tables[name].write_batch(batch)
         except (pa.ArrowInvalid, ValueError):
-            raise DataError("the files have different columns: mend them one at a time with `--fix`.") from None
+            columns, expected = batch.schema.names, self._tables[name].schema.names
+            raise DataError(
+                f"The files have different columns, {columns} and {expected}, or types, so their rows do not fit into "
+                f"one `{name}`. Repair them one at a time with `--fix`."
+            ) from None
 
-    def _note(self, place: str, number: int, reason: str, text: str | None = None) -> None:
+    def _write_reason(self, place: str, number: int, reason: str, text: str | None = None) -> None:
         line = {"file": place, "row": number, "reason": reason, "text": text}
         self._open(BAD)
         self._texts[BAD].write(json.dumps(line).encode() + b"\n")

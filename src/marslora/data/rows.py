@@ -1,4 +1,4 @@
-"""The encoded rows of a study, split: which of them every step sees, and the fixed batches of a validation."""
+"""The encoded rows of a study by split: which of them each step sees, and the fixed batches of a validation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SplitProgress = Callable[[Split, int, int], None]
 
 
 class BatchSource(Protocol):
-    """Encoded rows, as a model takes them."""
+    """What training needs of one split: `EncodedRows`, or a wrapper that adds to its batches."""
 
     def __len__(self) -> int: ...
 
@@ -40,7 +40,7 @@ SourceT_co = TypeVar("SourceT_co", bound=BatchSource, covariant=True)
 
 @dataclass(frozen=True)
 class EncodedSplits(Generic[SourceT_co]):
-    """The three splits, ready for the model."""
+    """The three splits, encoded and ready for the model."""
 
     train: SourceT_co
     validation: SourceT_co
@@ -48,19 +48,19 @@ class EncodedSplits(Generic[SourceT_co]):
     report: DataReport
     """What was read."""
     seed: int
-    """Of the nested order: a run on D rows has the first D of it."""
+    """Of the nested order: a run on D rows sees its first D rows."""
     tasks: tuple[str, ...] = ()
-    """The names of the tasks that batches give places of."""
+    """The names of the tasks; batches hold indices into them. Empty unless a method asked for tasks."""
 
     def split(self, name: Split) -> SourceT_co:
-        """One split."""
+        """The split called ``name``."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
 
     def steps(
         self, batch_size: int, order_seed: int, start: int, until: int, data_examples: int | None = None
     ) -> Iterator[list[int]]:
-        """Training rows of every optimizer step from ``start`` to ``until`` examples seen, out of the first
-        ``data_examples`` of the nested order (None: out of all)."""
+        """The training rows of each optimizer step from ``start`` to ``until`` examples seen, taken from the first
+        ``data_examples`` of the nested order (None: from all)."""
         num_rows = len(self.train)
         nested = order.nested_order(num_rows, self.seed)
         num_used = num_rows if data_examples is None else min(data_examples, num_rows)
@@ -70,7 +70,7 @@ class EncodedSplits(Generic[SourceT_co]):
     def micro_batches(
         self, training: TrainingSpec, order_seed: int, start: int, until: int, data_examples: int | None = None
     ) -> Iterator[list[dict[str, Any]]]:
-        """The micro-batches of the same steps; none of them is empty."""
+        """The micro-batches of each of the same steps; none of them is empty."""
         for rows in self.steps(training.batch_size, order_seed, start, until, data_examples):
             yield [self.train.batch(piece) for piece in order.split_evenly(rows, training.accumulation) if piece]
 
@@ -89,13 +89,13 @@ def load_encoded_splits(
     splits: tuple[Split, ...] = SPLITS,
     progress: SplitProgress | None = None,
 ) -> EncodedSplits[EncodedRows]:
-    """Read and encode ``splits`` with the model's own processor; the others are left empty.
+    """Read and encode ``splits`` with the model's own processor; the other splits stay empty.
 
-    Encoded rows are kept in ``cache_folder``. Raises what `load_splits` and `encode` raise.
+    Encoded rows are cached in ``cache_folder``. Raises what `load_splits` and `encode` raise.
     """
-    found = load_splits(data)
+    splits_read = load_splits(data)
 
-    def encoded(split: Split, rows: tuple[Example, ...]) -> EncodedRows:
+    def encode_split(split: Split, rows: tuple[Example, ...]) -> EncodedRows:
         return encode(
             rows if split in splits else (),
             processor,
@@ -106,10 +106,10 @@ def load_encoded_splits(
         )
 
     return EncodedSplits(
-        encoded("train", found.train),
-        encoded("validation", found.validation),
-        encoded("test", found.test),
-        found.report,
+        encode_split("train", splits_read.train),
+        encode_split("validation", splits_read.validation),
+        encode_split("test", splits_read.test),
+        splits_read.report,
         data.seed,
     )
 
@@ -120,7 +120,7 @@ def list_refused_rows(rows: EncodedSplits[EncodedRows]) -> list[BadRow]:
 
 
 def iterate_batches_by_length(rows: EncodedRows, batch_size: int) -> Iterator[dict[str, Tensor]]:
-    """All rows, those of like length together, always the same batches."""
+    """All rows, similar lengths together (less padding), always in the same batches."""
     by_length = sorted(range(len(rows)), key=lambda row: (int(rows.num_tokens[row]), row))
     for start in range(0, len(by_length), batch_size):
         yield rows.batch(by_length[start : start + batch_size])

@@ -30,12 +30,12 @@ class Sound:
     def open(self, sampling_rate: int) -> NDArray[np.float32]:
         """All samples (T,) at ``sampling_rate`` hertz, channels averaged, resampled by a polyphase filter.
 
-        Raises `DataError` where it cannot be decoded.
+        Raises `DataError` if it cannot be decoded.
         """
         try:
             samples_TC, rate = soundfile.read(self._file(), dtype="float32", always_2d=True)
         except (OSError, RuntimeError, TypeError) as error:
-            raise DataError(f"{self} cannot be decoded: {error}") from None
+            raise DataError(f"{self} cannot be decoded: {error}; copy or save it again") from None
         samples_T = samples_TC.mean(axis=1)
         if rate != sampling_rate:
             common = math.gcd(rate, sampling_rate)
@@ -46,17 +46,19 @@ class Sound:
 
     @cached_property
     def problem(self) -> str | None:
-        """Why the sound cannot be used, judged by its header alone; None for a good one."""
+        """Why the sound cannot be used, as far as its header tells; None for a good one."""
         if isinstance(self.source, Path) and not self.source.is_file():
-            return f"{self} does not exist"
+            return f"{self} does not exist: correct its path, or name the folder it starts from (--image-folder)"
         try:
             frames, _ = self.length
         except (OSError, RuntimeError, TypeError) as error:
-            return f"{self} is no sound that can be opened ({error})"
+            return f"{self} is not a sound that libsndfile can open ({error}): save it as WAV or FLAC"
         if frames == 0:
-            return f"{self} is empty"
-        stated, found = self._stated_bytes(), self._num_bytes()
-        return f"{self} is cut off: {stated} bytes are announced, {found} are there" if stated > found else None
+            return f"{self} is empty: it holds no samples; record or save it again"
+        stated, present = self._stated_bytes(), self._num_bytes()
+        if stated > present:
+            return f"{self} is cut off: its header states {stated} bytes, the file has {present}; copy it again"
+        return None
 
     @cached_property
     def length(self) -> tuple[int, int]:
@@ -66,7 +68,7 @@ class Sound:
 
     @property
     def seconds(self) -> float:
-        """How long it lasts."""
+        """The duration in seconds, from the header."""
         frames, rate = self.length
         return frames / rate
 
@@ -74,8 +76,8 @@ class Sound:
     def digest(self) -> str:
         """Equal files have equal digests, wherever they lie."""
         if isinstance(self.source, Path):
-            return _blobs.file_digest(self.source)
-        return self.source.digest if isinstance(self.source, StoredBlob) else _blobs.digest(self.source)
+            return _blobs.compute_file_digest(self.source)
+        return self.source.digest if isinstance(self.source, StoredBlob) else _blobs.compute_digest(self.source)
 
     def _file(self) -> Path | io.BytesIO:
         return self.source if isinstance(self.source, Path) else io.BytesIO(self._bytes())
@@ -89,7 +91,7 @@ class Sound:
         return self.source.num_bytes if isinstance(self.source, StoredBlob) else len(self.source)
 
     def _stated_bytes(self) -> int:
-        """How long a RIFF file says it is; 0 for other formats, which libsndfile itself finds cut."""
+        """The size that a RIFF header states; 0 for other formats, which libsndfile checks itself."""
         if isinstance(self.source, Path):
             with self.source.open("rb") as file:
                 start = file.read(8)
@@ -112,11 +114,15 @@ def encode_wav(value: Any) -> bytes:
     try:
         samples = np.asarray(value["array"], dtype=np.float32)
     except (TypeError, ValueError):
-        raise DataError("an audio's `array` must hold numbers, as many in every channel") from None
+        raise DataError(
+            f"an audio's `array` must hold numbers, equally many in every channel, found {str(value['array'])[:40]}"
+        ) from None
     if samples.ndim == 2 and samples.shape[0] < samples.shape[1]:
         samples = samples.T
     if samples.ndim not in (1, 2):
-        raise DataError(f"an audio's `array` must have the shape (samples,), found {samples.shape}")
-    written = io.BytesIO()
-    soundfile.write(written, samples, int(value["sampling_rate"]), format="WAV", subtype="FLOAT")
-    return written.getvalue()
+        raise DataError(
+            f"an audio's `array` must have the shape (samples,) or (samples, channels), found {samples.shape}"
+        )
+    wav = io.BytesIO()
+    soundfile.write(wav, samples, int(value["sampling_rate"]), format="WAV", subtype="FLOAT")
+    return wav.getvalue()

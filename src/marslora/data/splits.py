@@ -1,28 +1,35 @@
-"""Read the examples of a study: checked once, bad rows counted, a held-out split that shares no picture."""
+"""Read the examples of a study and split them: bad rows are counted, the held-out rows share no picture with training.
+
+The last result is kept in memory (`_cache`), since several stages of a study ask for the same rows.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from marslora.core.data_files import MEMORY, data_fingerprint, list_sources
 from marslora.core.errors import DataError
 from marslora.core.record import Record
 from marslora.core.spec import DataSpec
 from marslora.data import _readers
-from marslora.data._blobs import BlobStore
 from marslora.data._example import Example, to_example
+from marslora.data._media_cache import MediaCache, MediaCaches
+from marslora.data._readers import _memory
 from marslora.data._splitting import hold_out
 from marslora.data.order import nested_order
-from marslora.data.pictures import MediaCache
 
 _NAMED_BAD_ROWS = 20
+"""Bad rows that a report names: enough to see a pattern, few enough to print."""
+RowProgress = Callable[[int, int], None]
+"""Called with (rows done, rows in all; the latter may be an estimate)."""
 
 
 class BadRow(Record):
-    """A row that cannot be used, and why. Rows count from 1; in JSONL they are lines. 0: all that is left of a file."""
+    """A row that cannot be used, and why. Rows count from 1; in JSONL they are lines. Row 0 is the rest of a file."""
 
     source: str
     row: int
@@ -33,7 +40,7 @@ class BadRow(Record):
 
 
 class DataReport(Record):
-    """What was read."""
+    """What was read: numbers of rows, the first bad ones, warnings."""
 
     num_train: int
     num_validation: int
@@ -42,13 +49,14 @@ class DataReport(Record):
     bad: tuple[BadRow, ...] = ()
     """The first bad rows, at most 20."""
     fingerprint: str = ""
-    """Changes when any row, picture or split changes."""
+    """Changes when the text of any row, a picture, a sound or the split changes."""
     warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ExampleSplits:
-    """The examples of a study. Calibration trains on ``train`` and decides on ``validation``; ``test`` waits."""
+    """The examples of a study. Calibration trains on ``train`` and measures on ``validation``; ``test`` is for the
+    final report alone."""
 
     train: tuple[Example, ...]
     validation: tuple[Example, ...]
@@ -57,49 +65,55 @@ class ExampleSplits:
 
 
 def register_rows(name: str, rows: Iterable[Any]) -> str:
-    """Keep rows (dicts, or a `datasets.Dataset`) under ``name``; ``memory:NAME`` then names them in a `DataSpec`."""
-    return _readers.hold(name, rows)
+    """Keep rows (dicts, or a `datasets.Dataset`) under ``name`` in this process.
+
+    Returns ``memory:NAME``, which names them in a `DataSpec`. Rows registered before under the same name are replaced.
+    """
+    return _memory.register(name, rows)
 
 
 def load_splits(spec: DataSpec) -> ExampleSplits:
     """Every usable row of ``spec``, split.
 
-    Where no validation files are named, rows are held out of the training rows by the content of their pictures, so
-    that no picture stands on both sides where that is possible. At most ``max_validation`` rows validate, at most
-    ``max_examples`` train; both are chosen by ``seed``. Test rows are all kept.
-    The last result is kept: the same spec over files and pictures that have not changed is not read again.
-    Raises `DataError` for a file that cannot be read, for more bad rows than ``max_bad_share``, for an empty split.
+    If no validation files are named, rows are held out of the training rows by the content of their pictures, so that
+    no picture is on both sides if that is possible. At most ``max_validation`` rows validate and at most
+    ``max_examples`` train; both are chosen by ``seed``. All test rows are kept.
+    The last result is cached: the same spec over unchanged files and pictures is not read again.
+    Raises `DataError` for a file that cannot be read, for more bad rows than ``max_bad_share`` and for an empty split.
     """
-    if (known := _last.get(spec)) is None or known.stamp != _stamp(spec, known.splits):
-        splits = _load(spec)
-        _last.clear()
-        _last[spec] = known = _Read(splits, _stamp(spec, splits))
-    return known.splits
+    cached = _cache.get(spec)
+    if cached is None or cached.fingerprint != _fingerprint_inputs(spec, cached.splits):
+        splits = _read_splits(spec)
+        _cache.clear()
+        _cache[spec] = cached = _CachedSplits(splits, _fingerprint_inputs(spec, splits))
+    return cached.splits
 
 
 @dataclass(frozen=True)
-class _Read:
+class _CachedSplits:
     splits: ExampleSplits
-    stamp: tuple[object, ...]
+    fingerprint: tuple[object, ...]
+    """Of the files that they were read from."""
 
 
-_last: dict[DataSpec, _Read] = {}
+_cache: dict[DataSpec, _CachedSplits] = {}
+"""The last splits that were read in this process, one entry at most: a second data set would double the memory."""
 
 
-def _stamp(spec: DataSpec, splits: ExampleSplits) -> tuple[object, ...]:
-    """When every file behind ``splits`` was written last."""
-    sources = (*spec.train, *spec.validation, *spec.test)
+def _fingerprint_inputs(spec: DataSpec, splits: ExampleSplits) -> tuple[object, ...]:
+    """Changes when a file behind ``splits`` does, or when other rows are registered under the same name."""
     examples = (*splits.train, *splits.validation, *splits.test)
-    files = {one.source for row in examples for one in row.pictures_and_sounds if isinstance(one.source, Path)}
-    return (*(_readers.stamp(source) for source in sources), *(_readers.written(file) for file in sorted(files)))
+    media = {one.source for example in examples for one in example.pictures_and_sounds if isinstance(one.source, Path)}
+    versions = (_memory.get_version(source) for source in list_sources(spec) if source.startswith(MEMORY))
+    return (data_fingerprint(spec, media), *versions)
 
 
-def _load(spec: DataSpec) -> ExampleSplits:
+def _read_splits(spec: DataSpec) -> ExampleSplits:
     bad: list[BadRow] = []
     caches = MediaCaches(spec.image_folder)
-    train = _read(spec, "train", spec.train, bad, caches)
-    validation = _read(spec, "validation", spec.validation, bad, caches)
-    test = _read(spec, "test", spec.test, bad, caches)
+    train = _read_role(spec, "train", spec.train, bad, caches)
+    validation = _read_role(spec, "validation", spec.validation, bad, caches)
+    test = _read_role(spec, "test", spec.test, bad, caches)
     if not spec.validation:
         train, validation = hold_out(train, spec.validation_share, spec.max_validation, spec.seed)
     train = _limit_rows(train, spec.max_examples, spec.seed)
@@ -110,45 +124,40 @@ def _load(spec: DataSpec) -> ExampleSplits:
         num_test=len(test),
         num_bad=len(bad),
         bad=tuple(bad[:_NAMED_BAD_ROWS]),
-        fingerprint=_fingerprint(train, validation, test),
+        fingerprint=_fingerprint_examples(train, validation, test),
         warnings=tuple(_find_leaks(train, validation=validation, test=test)),
     )
     return ExampleSplits(tuple(train), tuple(validation), tuple(test), report)
 
 
-def _read(spec: DataSpec, role: str, sources: tuple[str, ...], bad: list[BadRow], caches: MediaCaches) -> list[Example]:
+def _read_role(
+    spec: DataSpec, role: str, sources: tuple[str, ...], bad: list[BadRow], caches: MediaCaches
+) -> list[Example]:
+    """The good rows of one role; the bad ones are added to ``bad``."""
     good: list[Example] = []
-    found_bad: list[BadRow] = []
-    for source in sources:
-        for file in _readers.files(source, role):
-            cache = caches.get(file.folder)
-            for number, row in file.rows():
-                found = read_example(row, cache, file.place, number)
-                (found_bad if isinstance(found, BadRow) else good).append(found)  # type: ignore[arg-type]
+    bad_of_role: list[BadRow] = []
+    for example in _read_examples(sources, role, caches):
+        if isinstance(example, BadRow):
+            bad_of_role.append(example)
+        else:
+            good.append(example)
     if sources:
-        check_bad_share(
-            found_bad, len(good) + len(found_bad), spec.max_bad_share, f"{role} rows ({', '.join(sources)})"
-        )
-    bad.extend(found_bad)
+        num_rows = len(good) + len(bad_of_role)
+        check_bad_share(bad_of_role, num_rows, spec.max_bad_share, f"{role} rows ({', '.join(sources)})")
+    bad.extend(bad_of_role)
     return good
 
 
-class MediaCaches:
-    """One album for every folder that relative paths start from; all share a shelf."""
-
-    def __init__(self, image_folder: str | None) -> None:
-        self._named = Path(image_folder).expanduser() if image_folder is not None else None
-        self._blobs_store = BlobStore()
-        self._by_folder: dict[Path, MediaCache] = {}
-
-    def get(self, folder: Path) -> MediaCache:
-        """The album for rows of a file whose relative paths start in ``folder``, if no image folder was named."""
-        folder = self._named if self._named is not None else folder
-        return self._by_folder.setdefault(folder, MediaCache(folder, self._blobs_store))
+def _read_examples(sources: tuple[str, ...], role: str, caches: MediaCaches) -> Iterator[Example | BadRow]:
+    for source in sources:
+        for file in _readers.find_files(source, role):
+            cache = caches.get(file.folder)
+            for number, row in file.rows():
+                yield read_example(row, cache, file.place, number)
 
 
 def read_example(row: dict[str, Any] | str, cache: MediaCache, place: str, number: int) -> Example | BadRow:
-    """The row as an example, or why it is none."""
+    """The row as an `Example`, or as a `BadRow` with the reason why it cannot be used."""
     if isinstance(row, str):
         return BadRow(source=place, row=number, reason=row)
     try:
@@ -158,15 +167,16 @@ def read_example(row: dict[str, Any] | str, cache: MediaCache, place: str, numbe
 
 
 def check_bad_share(bad: list[BadRow], num_rows: int, max_bad_share: float, what: str) -> None:
-    """Raise `DataError` where too many of ``num_rows`` are bad, or none is left."""
+    """Raise `DataError` if a larger share of ``num_rows`` than ``max_bad_share`` is bad, or if no good row is left."""
     if num_rows == 0:
-        raise DataError(f"There are no {what}. A file must hold at least one row.")
+        raise DataError(f"There are no {what}: 0 rows were found. Name a file that holds at least one row.")
     if len(bad) <= max_bad_share * num_rows and len(bad) < num_rows:
         return
     first = "; ".join(str(row) for row in bad[:3])
     raise DataError(
-        f"{len(bad)} of {num_rows} {what} cannot be used, more than the {max_bad_share:.1%} that are skipped: {first}"
-        f"{'; ...' if len(bad) > 3 else ''}. Mend or remove them, or raise `max_bad_share`."
+        f"{len(bad)} of {num_rows} {what} cannot be used, and `max_bad_share` allows {max_bad_share:.1%}: {first}"
+        f"{'; ...' if len(bad) > 3 else ''}. Repair or remove them (`marslora data check FILE --fix FOLDER` writes the "
+        "good rows to a new file), or raise `max_bad_share`."
     )
 
 
@@ -177,7 +187,7 @@ def _limit_rows(examples: list[Example], limit: int | None, seed: int) -> list[E
     return [examples[index] for index in sorted(nested_order(len(examples), seed)[:limit])]
 
 
-def _fingerprint(*splits: list[Example]) -> str:
+def _fingerprint_examples(*splits: list[Example]) -> str:
     hashed = hashlib.sha256()
     for split in splits:
         hashed.update(f"{len(split)}".encode())
@@ -191,6 +201,12 @@ def _find_leaks(train: list[Example], **others: list[Example]) -> Iterable[str]:
     media = {digest for example in train for digest in example.media}
     for name, split in others.items():
         if same := sum(example.digest in rows for example in split):
-            yield f"{same} of {len(split)} {name} rows are also training rows: they measure memory, not skill."
+            yield (
+                f"{same} of {len(split)} {name} rows are also training rows: they measure memorisation. Remove them "
+                "from one of the two."
+            )
         elif shared := sum(any(digest in media for digest in example.media) for example in split):
-            yield f"{shared} of {len(split)} {name} rows show a picture or sound that is also in training."
+            yield (
+                f"{shared} of {len(split)} {name} rows show a picture or sound that training rows show too: their loss "
+                "may be too low."
+            )

@@ -32,7 +32,7 @@ def test_clean_rows_exit_with_zero(tmp_path):
 def test_bad_rows_exit_with_one_and_are_written_apart(tmp_path):
     source = lines(tmp_path / "rows.jsonl", GOOD, {"prompt": "?", "completion": ""})
     done = run(source, "--fix", tmp_path / "out")
-    assert done.exit_code == 1 and "rows.jsonl row 2: an assistant's turn has no text" in done.stdout
+    assert done.exit_code == 1 and "rows.jsonl row 2: answer 1 of 1 (an assistant's turn) has no text" in done.stdout
     assert f"--train {tmp_path / 'out' / 'good.jsonl'} --image-folder {tmp_path}" in done.stdout
     assert json.loads((tmp_path / "out" / "good.jsonl").read_text()) == GOOD
     assert json.loads((tmp_path / "out" / "bad.jsonl").read_text())["row"] == 2
@@ -57,7 +57,7 @@ def test_an_interrupt_writes_nothing(tmp_path, monkeypatch):
     def interrupted(*_args, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(check, "check", interrupted)
+    monkeypatch.setattr(check, "check_data", interrupted)
     done = run(lines(tmp_path / "rows.jsonl", GOOD), "--fix", tmp_path / "out")
     assert done.exit_code == 130 and not (tmp_path / "out").exists()
 

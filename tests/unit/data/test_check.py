@@ -18,7 +18,7 @@ from pyarrow import parquet
 from marslora.core.errors import ConfigError, DataError
 from marslora.core.spec import DataSpec
 from marslora.data import _blobs, _row_checks, repair
-from marslora.data.check import CheckReport, check, resolve_files, summarise_lengths
+from marslora.data.check import CheckReport, check_data, resolve_files, summarise_lengths
 from marslora.data.encode import encode
 from marslora.data.splits import load_splits
 from tests.helpers import tiny_processors as tiny
@@ -42,16 +42,16 @@ def said(*turns: tuple[str, str]) -> dict:
 DAMAGED = {
     "missing image": (row("?", "a", "gone.png"), "does not exist"),
     "truncated image": (row("?", "a", "cut.png"), "cannot be decoded: image file is truncated"),
-    "text called image": (row("?", "a", "text.png"), "no picture that can be opened"),
-    "empty image file": (row("?", "a", "empty.png"), "no picture that can be opened"),
-    "decompression bomb": (row("?", "a", "bomb.png"), "it looks like a bomb"),
+    "text called image": (row("?", "a", "text.png"), "is not a picture that Pillow can open"),
+    "empty image file": (row("?", "a", "empty.png"), "is not a picture that Pillow can open"),
+    "decompression bomb": (row("?", "a", "bomb.png"), "may be a decompression bomb"),
     "missing audio": ({"prompt": "?", "completion": "a", "audio": "gone.wav"}, "does not exist"),
     "truncated audio": ({"prompt": "?", "completion": "a", "audio": "cut.wav"}, "is cut off"),
     "audio that breaks off": ({"prompt": "?", "completion": "a", "audio": "cut.flac"}, "cannot be decoded"),
-    "wrong order": (said(("assistant", "a"), ("user", "?")), "turns must go user, assistant"),
-    "two questions": (said(("user", "?"), ("user", "?"), ("assistant", "a")), "turns must go user, assistant"),
+    "wrong order": (said(("assistant", "a"), ("user", "?")), "turns must alternate user, assistant"),
+    "two questions": (said(("user", "?"), ("user", "?"), ("assistant", "a")), "turns must alternate user, assistant"),
     "no answer": (said(("user", "?")), "end in an answer"),
-    "empty answer": (said(("user", "?"), ("assistant", " ")), "there is no answer to learn"),
+    "empty answer": (said(("user", "?"), ("assistant", " ")), "has no text to learn"),
     "too few images": (said(("user", "<image><image>?"), ("assistant", "a")) | {"images": ["0.png"]}, "more image pl"),
     "too many images": (said(("user", "<image>?"), ("assistant", "a")) | {"images": ["0.png"] * 2}, "the row 2 images"),
     "no layout": ({"question": "?", "answer": "a"}, "the row must have the columns"),
@@ -75,7 +75,7 @@ def damage(folder):
 def test_every_kind_of_damage_is_named_by_file_and_row(kind, damage):
     broken, reason = DAMAGED[kind]
     source = write_lines(damage / "rows.jsonl", [row("?", "a", "0.png"), broken, row("?", "b", "1.png")])
-    found = check([source])
+    found = check_data([source])
     assert (found.num_rows, found.num_bad, found.num_images) == (3, 1, 2)
     assert (found.bad[0].source, found.bad[0].row) == (source, 2) and reason in found.bad[0].reason
 
@@ -85,7 +85,7 @@ def test_broken_lines_and_files_are_named(folder):
     (folder / "b.jsonl").touch()
     (folder / "c.json").write_text('[{"prompt": "?", "completion": "b"}, {"prompt')
     (folder / "d.parquet").write_text("no")
-    found = check([str(folder / name) for name in ("a.jsonl", "b.jsonl", "c.json", "d.parquet")])
+    found = check_data([str(folder / name) for name in ("a.jsonl", "b.jsonl", "c.json", "d.parquet")])
     assert (found.num_rows, found.num_bad) == (4, 5)
     assert [(Path(one.source).name, one.row) for one in found.bad] == [
         ("a.jsonl", 3),
@@ -94,7 +94,9 @@ def test_broken_lines_and_files_are_named(folder):
         ("c.json", 0),
         ("d.parquet", 0),
     ]
-    for one, reason in zip(found.bad, ("no JSON", "no JSON", "is empty", "after row 1", "no Parquet"), strict=True):
+    for one, reason in zip(
+        found.bad, ("not valid JSON", "not valid JSON", "is empty", "after row 1", "not a Parquet"), strict=True
+    ):
         assert reason in one.reason
 
 
@@ -106,7 +108,7 @@ def test_what_is_there_is_counted(folder):
         row("one two", "three", "0.png", "1.png"),
         {"system": "be kind", "conversations": [{"from": who, "value": "x"} for who in ("human", "gpt") * 2]},
     ]
-    found = check([write_lines(folder / "rows.jsonl", rows)])
+    found = check_data([write_lines(folder / "rows.jsonl", rows)])
     assert (found.num_rows, found.num_bad, found.num_turns, found.num_images, found.num_sounds) == (4, 0, 10, 4, 1)
     assert found.audio_seconds == 1.5 and found.num_repeats == 1
     assert found.repeats[0].endswith("rows.jsonl row 3 repeats " + str(folder / "rows.jsonl") + " row 1")
@@ -120,7 +122,7 @@ def test_lengths_are_those_of_the_encoded_rows(make, folder):
     picture(3, width=90, height=40).save(folder / "wide.png")
     rows = [row("a", "b"), row("c" * 9, "d", "0.png"), row("e", "f", "1.png"), row("g", "h", "2.png", "wide.png")]
     source = write_lines(folder / "rows.jsonl", rows)
-    found = check([source], processor=make)
+    found = check_data([source], processor=make)
     splits = load_splits(DataSpec(train=(source,), validation_share=0.3))
     encoded = encode((*splits.train, *splits.validation), make())
     lengths, bare = found.lengths["tokens"], found.lengths["text tokens"]
@@ -137,7 +139,7 @@ def test_sounds_have_their_length_in_tokens(folder):
     rows = [
         {"prompt": "<audio>?", "completion": "a", "audio": str(tone(folder / f"{n}.wav", 0.3 + n / 5))} for n in (1, 2)
     ]
-    found = check([write_lines(folder / "rows.jsonl", rows)], processor=tiny.qwen2_audio_processor)
+    found = check_data([write_lines(folder / "rows.jsonl", rows)], processor=tiny.qwen2_audio_processor)
     assert found.lengths["tokens"].most > found.lengths["tokens"].least > found.lengths["text tokens"].most
 
 
@@ -173,8 +175,8 @@ def test_good_and_bad_rows_are_all_rows_in_order(tmp_path_factory, first, second
     for name, own in zip(("a.jsonl", "b.jsonl"), lines, strict=True):
         (folder / name).write_bytes(b"".join(line + ending for line in own))
         sources.append(str(folder / name))
-    found = check(sources)
-    repair.write(resolve_files(sources), found.bad, folder / "out")
+    found = check_data(sources)
+    repair.write_repaired(resolve_files(sources), found.bad, folder / "out")
     good = (folder / "out" / "good.jsonl").read_bytes().splitlines()
     noted = folder / "out" / "bad.jsonl"
     bad = [json.loads(line) for line in noted.read_text().splitlines()] if noted.exists() else []
@@ -185,7 +187,7 @@ def test_good_and_bad_rows_are_all_rows_in_order(tmp_path_factory, first, second
     assert texts == [line for line, fine in zip(everything, is_good, strict=True) if not fine]
     assert [(one["file"], one["row"], one["reason"]) for one in bad] == [(b.source, b.row, b.reason) for b in found.bad]
     if good:
-        assert check([str(folder / "out" / "good.jsonl")]).num_bad == 0
+        assert check_data([str(folder / "out" / "good.jsonl")]).num_bad == 0
 
 
 def embedded(count: int) -> list[dict]:
@@ -215,21 +217,21 @@ def as_dataset(folder):
 @pytest.mark.parametrize("make", [as_parquet, as_dataset])
 def test_rows_with_bytes_are_copied_as_they_are(make, tmp_path):
     source = make(tmp_path)
-    found = check([source])
+    found = check_data([source])
     assert [(one.row, "cannot be decoded" in one.reason) for one in found.bad] == [(3, True)]
-    names = [path.name for path in repair.write(resolve_files([source]), found.bad, tmp_path / "out")]
+    names = [path.name for path in repair.write_repaired(resolve_files([source]), found.bad, tmp_path / "out")]
     assert names == ["bad.jsonl", "bad.parquet", "good.parquet"]
     rows = embedded(50)
     assert parquet.read_table(tmp_path / "out" / "good.parquet").to_pylist() == rows[:2] + rows[3:]
     assert parquet.read_table(tmp_path / "out" / "bad.parquet").to_pylist() == rows[2:3]
-    assert check([str(tmp_path / "out" / "good.parquet")]).num_bad == 0
+    assert check_data([str(tmp_path / "out" / "good.parquet")]).num_bad == 0
 
 
 def test_a_pretty_array_becomes_lines(tmp_path):
     rows = [row("a\nb", "c"), said(("user", "?")), row("d", "e")]
     (tmp_path / "rows.json").write_text(json.dumps(rows, indent=2))
     source = str(tmp_path / "rows.json")
-    repair.write(resolve_files([source]), check([source]).bad, tmp_path / "out")
+    repair.write_repaired(resolve_files([source]), check_data([source]).bad, tmp_path / "out")
     lines = (tmp_path / "out" / "good.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [rows[0], rows[2]]
 
@@ -243,17 +245,17 @@ def test_a_mended_registry_reads_as_before(folder):
     write_lines(folder / "tasks.jsonl", rows)
     columns = {"prompt": "q", "response": "a", "images": "pictures"}
     (folder / "dataset_info.json").write_text(json.dumps({"tasks": {"file_name": "tasks.jsonl", "columns": columns}}))
-    found = check([str(folder)])
-    repair.write(resolve_files([str(folder)]), found.bad, folder / "out")
-    mended = check([str(folder / "out")], image_folder=str(folder))
+    found = check_data([str(folder)])
+    repair.write_repaired(resolve_files([str(folder)]), found.bad, folder / "out")
+    mended = check_data([str(folder / "out")], image_folder=str(folder))
     assert (found.num_bad, mended.num_bad, mended.num_rows, mended.num_images) == (1, 0, 2, 1)
 
 
 def test_a_mended_folder_of_pictures_reads_as_before(folder):
     write_lines(folder / "metadata.jsonl", [{"file_name": f"{n}.png", "text": "a"} for n in (1, 2, 77)])
-    found = check([str(folder)])
-    repair.write(resolve_files([str(folder)]), found.bad, folder / "out")
-    mended = check([str(folder / "out")], image_folder=str(folder))
+    found = check_data([str(folder)])
+    repair.write_repaired(resolve_files([str(folder)]), found.bad, folder / "out")
+    mended = check_data([str(folder / "out")], image_folder=str(folder))
     assert (found.num_bad, mended.num_bad, mended.num_images) == (1, 0, 2)
 
 
@@ -262,24 +264,24 @@ def test_nothing_is_overwritten_and_nothing_is_mixed(folder, tmp_path_factory):
     b = write_lines(tmp_path_factory.mktemp("b") / "b.jsonl", [row("?", "a")])
     with pytest.raises(ConfigError, match="exists already"):
         repair.check_can_repair(resolve_files([a]), folder, None)
-    with pytest.raises(ConfigError, match="different folders"):
+    with pytest.raises(ConfigError, match="different folder for each"):
         repair.check_can_repair(resolve_files([a, b]), folder / "out", None)
     write_lines(folder / "metadata.jsonl", [{"file_name": "0.png", "text": "a"}])
     with pytest.raises(ConfigError, match="different layouts"):
         repair.check_can_repair(resolve_files([a, str(folder)]), folder / "out", None)
     repair.check_can_repair(resolve_files([a, b]), folder / "out", str(folder))
     with pytest.raises(DataError, match="does not exist"):
-        check([a, "nowhere.jsonl"])
+        check_data([a, "nowhere.jsonl"])
 
 
 @pytest.mark.slow
 def test_several_processes_judge_as_one_does(damage, monkeypatch):
     rows = [DAMAGED[kind][0] for kind in DAMAGED] + [row(str(n), "a", f"{n % 10}.png") for n in range(200)]
     source = write_lines(damage / "rows.jsonl", rows)
-    alone = check([source], processor=tiny.llava_processor)
-    monkeypatch.setattr(_row_checks, "_PATIENCE_SECONDS", 0.0)
+    alone = check_data([source], processor=tiny.llava_processor)
+    monkeypatch.setattr(_row_checks, "_START_SECONDS", 0.0)
     done: list[tuple[int, int]] = []
-    together = check([source], processor=tiny.llava_processor, workers=2, progress=lambda *step: done.append(step))
+    together = check_data([source], processor=tiny.llava_processor, workers=2, progress=lambda *step: done.append(step))
     assert together == alone
     assert done[-1] == (216, 216) and done == sorted(done)
 
@@ -301,7 +303,7 @@ def test_other_processes_start_only_where_the_work_takes_longer_than_that(monkey
     clock, loaded, started = [0.0], [], []
     monkeypatch.setattr(_row_checks.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(_row_checks, "_check_in_processes", in_processes)
-    monkeypatch.setattr(_row_checks, "_PATIENCE_SECONDS", others_take)
+    monkeypatch.setattr(_row_checks, "_START_SECONDS", others_take)
     assert len(list(_row_checks.check_chunks(tasks(6), judge, 2))) == 6
     assert not started
     clock, loaded = [0.0], []

@@ -11,7 +11,7 @@ import soundfile
 
 from marslora.core.errors import DataError
 from marslora.data._example import to_example
-from marslora.data.pictures import MediaCache
+from marslora.data._media_cache import MediaCache
 from tests.unit.data.conftest import picture, tone
 
 ASKED = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what is it?"}]}
@@ -185,9 +185,9 @@ def said(*turns: tuple[str, object]) -> dict:
 
 BAD = {
     "must have the columns": {"text": "hello"},
-    "go user, assistant": said(("assistant", "a"), ("user", "b")),
+    "alternate user, assistant": said(("assistant", "a"), ("user", "b")),
     "end in an answer": said(("user", "a")),
-    "there is no answer": said(("user", "a"), ("assistant", " ")),
+    "has no text to learn": said(("user", "a"), ("assistant", " ")),
     "role must be": said(("user", "a"), ("tool", "b")),
     "content must be text": said(("user", 3), ("assistant", "b")),
     "`messages` must be a list": {"messages": "hello"},
@@ -198,13 +198,13 @@ BAD = {
     "must be text, found list": {"image": "0.png", "text": ["a", "b"]},
     "must have its text": said(("user", [{"type": "text"}]), ("assistant", "b")),
     "has videos": {**said(("user", "<video>?"), ("assistant", "b")), "videos": ["a.mp4"]},
-    "has boxes": {**said(("user", "<bbox>?"), ("assistant", "b")), "objects": {"bbox": [[1, 2, 3, 4]]}},
+    "placeholders for boxes": {**said(("user", "<bbox>?"), ("assistant", "b")), "objects": {"bbox": [[1, 2, 3, 4]]}},
     "`loss` false": {
         "messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "b", "loss": False}]
     },
     "more audio placeholders": {**said(("user", "<audio>?"), ("assistant", "b"))},
     "audio `.*gone.wav` does not exist": {"prompt": "?", "completion": "b", "audio": "gone.wav"},
-    "no sound that can be opened": {"prompt": "?", "completion": "b", "audio": "text.png"},
+    "is not a sound that libsndfile can open": {"prompt": "?", "completion": "b", "audio": "text.png"},
     "is empty": {"prompt": "?", "completion": "b", "audio": {"array": [], "sampling_rate": 8000}},
     "with `array` and `sampling_rate`": {"prompt": "?", "completion": "b", "audio": {"array": [0.1]}},
     "must hold numbers": {"prompt": "?", "completion": "b", "audio": {"array": [[1], [2, 3]], "sampling_rate": 8}},
@@ -216,7 +216,7 @@ BAD = {
         "images": ["0.png", "1.png"],
     },
     "does not exist": {**said(("user", "?"), ("assistant", "b")), "images": ["nowhere.png"]},
-    "no picture that can be opened": {**said(("user", "?"), ("assistant", "b")), "images": ["text.png"]},
+    "is not a picture that Pillow can open": {**said(("user", "?"), ("assistant", "b")), "images": ["text.png"]},
     "base64 text is damaged": {**said(("user", "?"), ("assistant", "b")), "images": ["data:image/png;base64,???"]},
     "data URL must read": {**said(("user", "?"), ("assistant", "b")), "images": ["data:image/png"]},
     "on the network": {**said(("user", "?"), ("assistant", "b")), "images": ["https://example.org/a.png"]},

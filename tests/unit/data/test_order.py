@@ -61,7 +61,7 @@ def test_the_last_batch_ends_where_asked():
 
 
 def test_a_start_between_batches_is_refused():
-    with pytest.raises(ConfigError, match="multiple of 8"):
+    with pytest.raises(ConfigError, match=r"multiple of `batch_size` \(8\)"):
         next(iterate_batches(10, 8, 0, 5, 40))
 
 

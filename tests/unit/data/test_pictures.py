@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from marslora.core.errors import DataError
-from marslora.data.pictures import MediaCache, Picture
+from marslora.data._media_cache import MediaCache
+from marslora.data.pictures import Picture
 from tests.unit.data.conftest import picture
 
 

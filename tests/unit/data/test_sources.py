@@ -81,8 +81,8 @@ def test_the_only_entry_needs_no_name(registry):
     [
         ("", r"holds 5 data sets. Name one of \['chat', 'hub', 'ranked', 'talk', 'tasks'\]"),
         ("#nobody", "no data set called `nobody`"),
-        ("#hub", "save it to a file first"),
-        ("#ranked", "is for preferences"),
+        ("#hub", "save it to a file and name that"),
+        ("#ranked", "holds preferences"),
     ],
 )
 def test_what_a_registry_cannot_give_is_said(registry, name, message):
@@ -164,15 +164,15 @@ def test_an_array_read_in_pieces_is_the_array(tmp_path_factory, entries, indent,
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('[{"a": 1}, {"a": ', "is no JSON after row 1"),
+        ('[{"a": 1}, {"a": ', "is not valid JSON after row 1"),
         ('[{"a": 1} {"a": 2}]', "after row 1 a comma"),
-        ('[{"a": 1},', "is no JSON after row 1"),
-        ("", "begins with ``"),
+        ('[{"a": 1},', "is not valid JSON after row 1"),
+        ("", "but is empty"),
     ],
 )
 def test_an_array_that_breaks_off_is_an_error_that_says_where(tmp_path, text, message):
     (tmp_path / "rows.json").write_text(text)
-    (file,) = _readers.files(str(tmp_path / "rows.json"), "train")
+    (file,) = _readers.find_files(str(tmp_path / "rows.json"), "train")
     with pytest.raises(DataError, match=message):
         list(file.rows())
 
@@ -187,5 +187,5 @@ def test_the_number_of_rows_is_known_before_they_are_read(tmp_path, name):
         write_lines(tmp_path / name, rows)
     else:
         (tmp_path / name).write_text(json.dumps(rows, indent=2))
-    (file,) = _readers.files(str(tmp_path / name), "train")
+    (file,) = _readers.find_files(str(tmp_path / name), "train")
     assert file.num_rows() == 50

@@ -171,7 +171,7 @@ def test_many_bad_rows_stop_with_file_number_reason_and_way_out(folder):
 def test_lines_are_numbered_as_an_editor_numbers_them(folder):
     path = folder / "rows.jsonl"
     path.write_text("\n\n{broken\n")
-    with pytest.raises(DataError, match=r"row 3: the line is no JSON"):
+    with pytest.raises(DataError, match=r"row 3: the line is not valid JSON"):
         load_splits(DataSpec(train=(str(path),)))
 
 
@@ -200,12 +200,12 @@ def no_array(folder):
 
 def lines_called_json(folder):
     (folder / "rows.json").write_text("{}\n{}\n")
-    return str(folder / "rows.json"), r"must end in \.jsonl"
+    return str(folder / "rows.json"), r"call it \.jsonl"
 
 
 def no_parquet(folder):
     (folder / "rows.parquet").write_text("no")
-    return str(folder / "rows.parquet"), "no Parquet file"
+    return str(folder / "rows.parquet"), "is not a Parquet file"
 
 
 def other_split(folder):
@@ -214,7 +214,7 @@ def other_split(folder):
 
 
 def unheld(folder):
-    return "memory:nobody", "no rows called `nobody`"
+    return "memory:nobody", "No rows called `nobody`"
 
 
 def one_row(folder):
@@ -263,7 +263,7 @@ def test_where_all_rows_share_a_picture_rows_are_split(folder):
     shared = [row(f"{index}?", str(index), "0.png") for index in range(20)]
     splits = load_splits(DataSpec(train=(write_lines(folder / "rows.jsonl", shared),), validation_share=0.2))
     assert (splits.report.num_train, splits.report.num_validation) == (16, 4)
-    assert any("also in training" in warning for warning in splits.report.warnings)
+    assert any("training rows show too" in warning for warning in splits.report.warnings)
 
 
 def test_the_split_follows_content_and_seed_not_the_order_of_lines(folder):
@@ -291,7 +291,7 @@ def test_named_splits_are_used_and_the_test_rows_kept_whole(folder):
 def test_training_rows_among_the_test_rows_are_noticed(folder):
     source = write_lines(folder / "rows.jsonl", rows(6))
     report = load_splits(DataSpec(train=(source,), validation=(source,))).report
-    assert any("measure memory" in warning for warning in report.warnings)
+    assert any("measure memorisation" in warning for warning in report.warnings)
 
 
 def test_fewer_examples_are_a_subset_of_more(folder):

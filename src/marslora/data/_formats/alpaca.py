@@ -7,14 +7,17 @@ from typing import Any
 from marslora.core.errors import DataError
 
 COLUMNS = ("instruction", "output")
+PRECEDENCE = 40
 
 
 def read_turns(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """Earlier pairs, then the question, instruction and input on lines of their own, and its answer."""
-    found = [{"role": "system", "content": row["system"]}] if row.get("system") else []
+    """The pairs of ``history``, then a question (instruction and input, each on a line of its own) and its answer."""
+    turns = [{"role": "system", "content": row["system"]}] if row.get("system") else []
     for pair in row.get("history") or ():
         if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise DataError("`history` must be pairs of a question and its answer")
-        found += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
+            raise DataError(
+                f"`history` must be a list of pairs of a question and its answer, found {str(pair)[:40]!r} in it"
+            )
+        turns += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
     question = "\n".join(filter(None, (row["instruction"], row.get("input"))))
-    return [*found, {"role": "user", "content": question}, {"role": "assistant", "content": row["output"]}]
+    return [*turns, {"role": "user", "content": question}, {"role": "assistant", "content": row["output"]}]

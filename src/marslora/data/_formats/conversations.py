@@ -8,15 +8,16 @@ from typing import Any
 from marslora.core.errors import DataError
 
 COLUMNS = ("conversations",)
+PRECEDENCE = 30
 
 
 def read_turns(row: dict[str, Any]) -> list[dict[str, Any]]:
     """The same turns under the names ``role`` and ``content``; a ``system`` column comes first."""
-    found = [{"role": "system", "content": row["system"]}] if row.get("system") else []
+    turns = [{"role": "system", "content": row["system"]}] if row.get("system") else []
     if not isinstance(row["conversations"], list | tuple):
         raise DataError(f"`conversations` must be a list of turns, found {type(row['conversations']).__name__}")
     for turn in row["conversations"]:
         if not isinstance(turn, Mapping):
             raise DataError(f"a turn must be an object with `from` and `value`, found {type(turn).__name__}")
-        found.append({"role": turn.get("from", turn.get("role")), "content": turn.get("value", turn.get("content"))})
-    return found
+        turns.append({"role": turn.get("from", turn.get("role")), "content": turn.get("value", turn.get("content"))})
+    return turns

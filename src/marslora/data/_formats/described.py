@@ -7,11 +7,15 @@ from typing import Any
 from marslora.core.errors import DataError
 
 COLUMNS = ("image|images|audio|audios", "text|caption|transcription")
+PRECEDENCE = 50
 
 
 def read_turns(row: dict[str, Any]) -> list[dict[str, Any]]:
     """The question is the picture or sound alone, the answer its text."""
     text = next(row[name] for name in COLUMNS[1].split("|") if row.get(name) is not None)
     if not isinstance(text, str):
-        raise DataError(f"the text of a picture or sound must be text, found {type(text).__name__}")
+        raise DataError(
+            f"the column {COLUMNS[1].replace('|', ', ')} of a picture or sound must be text, found "
+            f"{type(text).__name__} {str(text)[:40]}"
+        )
     return [{"role": "user", "content": []}, {"role": "assistant", "content": text}]

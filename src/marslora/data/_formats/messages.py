@@ -7,6 +7,7 @@ from typing import Any
 from marslora.core.errors import DataError
 
 COLUMNS = ("messages",)
+PRECEDENCE = 10
 
 
 def read_turns(row: dict[str, Any]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 from marslora.core.errors import DataError
 
 COLUMNS = ("prompt", "completion")
+PRECEDENCE = 20
 
 
 def read_turns(row: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,134 +1,112 @@
-"""Names of sources in, files of numbered rows out: one small module per kind of file."""
+"""Readers: the sources that a `DataSpec` names become files of numbered rows. A file type is one file in this folder.
+
+Such a file defines one class: an `AbstractFile` (see `_base`) with the name endings it reads as `suffixes`, and with
+`rows` and `num_rows`. Its name has no leading underscore. Nothing else has to be edited: the folder is the registry.
+Modules with a leading underscore read what is not told by a file's ending: folders, registries, rows in memory.
+"""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
+from marslora.core.data_files import MEMORY, REGISTRY_FILE, parse_source
 from marslora.core.errors import DataError
-from marslora.data._readers import _dataset, _llama_factory, _media_folder
-from marslora.data._readers._base import AbstractFile, ConvertedFile
-from marslora.data._readers.csv_file import CsvFile
-from marslora.data._readers.json_file import JsonFile
-from marslora.data._readers.jsonl_file import JsonlFile
-from marslora.data._readers.parquet_file import ParquetFile
-
-MEMORY = "memory:"
-_BY_SUFFIX: dict[str, Callable[[Path], AbstractFile]] = {
-    ".jsonl": JsonlFile,
-    ".ndjson": JsonlFile,
-    ".json": JsonFile,
-    ".csv": CsvFile,
-    ".parquet": ParquetFile,
-}
-_NAMED = re.compile(r"(.*dataset_info\.json):([^/\\]+)|(.*)#([^/\\#]+)")
-_held: dict[str, Iterable[Any]] = {}
-_times_held: Counter[str] = Counter()
+from marslora.data._readers import _dataset, _llama_factory, _media_folder, _memory
+from marslora.data._readers._base import AbstractFile, AbstractSource, ConvertedSource
+from marslora.data._registry import import_modules
 
 
-def hold(name: str, rows: Iterable[Any]) -> str:
-    """Keep rows that are in memory; the returned ``memory:NAME`` names them in this process."""
-    _held[name] = list(rows) if isinstance(rows, Iterator) else rows
-    _times_held[name] += 1
-    return MEMORY + name
+def list_file_types() -> Mapping[str, type[AbstractFile]]:
+    """The class that reads files of each ending, e.g. ``{".csv": CsvFile, ...}``."""
+    return _import_file_types(tuple(__path__))
 
 
-def files(source: str, role: str) -> list[AbstractFile]:
-    """The files that ``source`` stands for: a file, a folder, ``FOLDER#NAME`` of a ``dataset_info.json``, held rows.
+def find_files(source: str, role: str) -> list[AbstractSource]:
+    """The files that ``source`` stands for: a file, a folder, an entry of a LLaMA-Factory registry, rows in memory.
 
     ``role`` (train, validation or test) picks the split of a folder that holds several.
-    Raises `DataError` where there is nothing to read.
+    Raises `DataError` if there is nothing to read.
     """
     if source.startswith(MEMORY):
-        return [_dataset.DatasetRows(_held_rows(source), role, source, Path())]
-    path, name = _parse_source(source)
-    if path.name == _llama_factory.INFO or name is not None:
-        return _registered(path, name, role)
+        return [_dataset.DatasetRows(_memory.get_rows(source), role, source, Path())]
+    path, entry = parse_source(source)
+    if path.name == REGISTRY_FILE or entry is not None:
+        return _find_in_registry(path, entry, role)
     if path.is_dir():
-        return _in_folder(path, role)
+        return _find_in_folder(path, role)
     if not path.is_file():
         raise DataError(
-            f"Data file `{source}` does not exist. Name a .jsonl, .json, .csv or .parquet file or a folder."
+            f"The data file `{source}` does not exist (looked for {path.absolute()}). Name an existing file that ends "
+            f"in {', '.join(sorted(list_file_types()))}, or a folder."
         )
-    if path.suffix not in _BY_SUFFIX:
-        raise DataError(f"`{source}` has the ending `{path.suffix}`. It must be one of {sorted(_BY_SUFFIX)}.")
-    return [_BY_SUFFIX[path.suffix](path)]
+    if path.suffix not in list_file_types():
+        raise DataError(
+            f"`{source}` has the ending `{path.suffix}`. It must be one of {sorted(list_file_types())}: convert the "
+            "file, or rename it if its content is of one of these types."
+        )
+    return [_open_file(path)]
 
 
-def stamp(source: str) -> object:
-    """Changes when a source does: when its newest file was written, or which rows are held under its name."""
-    if source.startswith(MEMORY):
-        return _times_held[source.removeprefix(MEMORY)]
-    path, _ = _parse_source(source)
-    path = path.parent if path.name == _llama_factory.INFO else path
-    return max(map(written, path.rglob("*")), default=0) if path.is_dir() else written(path)
+@lru_cache(maxsize=8)
+def _import_file_types(folders: tuple[str, ...]) -> Mapping[str, type[AbstractFile]]:
+    types: dict[str, type[AbstractFile]] = {}
+    for module in import_modules(__name__, folders):
+        for value in vars(module).values():
+            if isinstance(value, type) and issubclass(value, AbstractFile) and value.__module__ == module.__name__:
+                for suffix in value.suffixes:
+                    if types.setdefault(suffix, value) is not value:
+                        raise TypeError(f"{types[suffix].__name__} and {value.__name__} both read `{suffix}` files.")
+    return types
 
 
-def written(path: Path) -> int:
-    """When a file was written, in nanoseconds; 0 for one that is gone."""
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
+def _open_file(path: Path) -> AbstractFile:
+    return list_file_types()[path.suffix](path)
 
 
-def _parse_source(source: str) -> tuple[Path, str | None]:
-    """The path that a source names, and the name of a data set in it."""
-    path = Path(source).expanduser()
-    if path.exists() or not (found := _NAMED.fullmatch(source)):
-        return path, None
-    return Path(found[1] or found[3]).expanduser(), found[2] or found[4]
+def _find_in_registry(path: Path, entry_name: str | None, role: str) -> list[AbstractSource]:
+    info = path / REGISTRY_FILE if path.is_dir() else path
+    entry_name, entry = _llama_factory.find_entry(info, entry_name)
+    convert = _llama_factory.make_converter(entry, info)
+    files = find_files(str(info.parent / entry["file_name"]), role)
+    return [ConvertedSource(file, info.parent, convert, registry={entry_name: entry}) for file in files]
 
 
-def _held_rows(source: str) -> Iterable[Any]:
-    name = source.removeprefix(MEMORY)
-    if name not in _held:
-        raise DataError(f"This process holds no rows called `{name}` (it holds {sorted(_held)}).")
-    return _held[name]
-
-
-def _registered(path: Path, name: str | None, role: str) -> list[AbstractFile]:
-    info = path / _llama_factory.INFO if path.is_dir() else path
-    name, entry = _llama_factory.find_entry(info, name)
-    change = _llama_factory.make_converter(entry)
-    found = files(str(info.parent / entry["file_name"]), role)
-    changed = [ConvertedFile(file, info.parent, change) for file in found]
-    for file in changed:
-        file.registry = {name: entry}
-    return list(changed)
-
-
-def _in_folder(path: Path, role: str) -> list[AbstractFile]:
+def _find_in_folder(path: Path, role: str) -> list[AbstractSource]:
     if _dataset.is_dataset(path):
         return [_dataset.open_saved(path, role)]
-    if (path / _llama_factory.INFO).is_file():
-        return _registered(path, None, role)
-    if listed := _of_role(_media_folder.find_metadata_files(path), path, role):
-        return [_with_media(one) for one in listed]
-    shards = sorted(path.rglob("*.parquet")) or sorted(one for one in path.iterdir() if one.suffix in _BY_SUFFIX)
-    if not shards:
+    if (path / REGISTRY_FILE).is_file():
+        return _find_in_registry(path, None, role)
+    if metadata := _select_role(_media_folder.find_metadata_files(path), path, role):
+        return [
+            ConvertedSource(_open_file(file), file.parent, _media_folder.convert_row, copy_name=_media_folder.NAMES[0])
+            for file in metadata
+        ]
+    suffixes = list_file_types()
+    files = sorted(path.rglob("*.parquet")) or sorted(file for file in path.iterdir() if file.suffix in suffixes)
+    if not files:
         raise DataError(
-            f"Folder `{path}` holds neither a `datasets` folder (save_to_disk), nor a dataset_info.json, nor a "
-            f"metadata file beside pictures, nor files that end in {sorted(_BY_SUFFIX)}."
+            f"The folder `{path}` holds nothing that can be read: neither a data set saved by `save_to_disk`, nor a "
+            f"{REGISTRY_FILE}, nor a metadata file beside pictures or sounds, nor files that end in "
+            f"{sorted(suffixes)}. Name the folder that does; this one holds {_list_some(path)}."
         )
-    return [_BY_SUFFIX[one.suffix](one) for one in _of_role(shards, path, role)]
+    return [_open_file(file) for file in _select_role(files, path, role)]
 
 
-def _with_media(path: Path) -> AbstractFile:
-    changed = ConvertedFile(_BY_SUFFIX[path.suffix](path), path.parent, _media_folder.convert_row)
-    changed.copy_name = _media_folder.NAMES[0]
-    return changed
+def _list_some(folder: Path) -> str:
+    """The first few names in a folder, for messages."""
+    names = sorted(path.name for path in folder.iterdir())
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "no file at all"
 
 
-def _of_role(paths: list[Path], folder: Path, role: str) -> list[Path]:
-    """Those whose path says that they are of ``role``; else those that speak of no role; else all."""
+def _select_role(paths: list[Path], folder: Path, role: str) -> list[Path]:
+    """Those whose path names ``role``; if there are none, those that name no role; if there are none, all."""
 
-    def speaks_of(path: Path, roles: Iterable[str]) -> bool:
+    def names_any(path: Path, roles: Iterable[str]) -> bool:
         words = re.split(r"[\W_]+", str(path.relative_to(folder)).lower())
         return any(name in words for one in roles for name in _dataset.ALIASES[one])
 
-    own = [path for path in paths if speaks_of(path, [role])]
-    return own or [path for path in paths if not speaks_of(path, _dataset.ALIASES)] or paths
+    own = [path for path in paths if names_any(path, [role])]
+    return own or [path for path in paths if not names_any(path, _dataset.ALIASES)] or paths

@@ -1,72 +1,97 @@
-"""What every kind of file offers: numbered rows, read lazily; about how many; and how good ones are copied."""
+"""What every source of rows offers: numbered rows, read lazily; about how many; and how good ones are copied."""
 
 from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
 Row = dict[str, Any] | str
 """A row, or the reason why it could not be read."""
 NumberedRows = Iterator[tuple[int, Row]]
+"""(number, row) in the order of the file. Numbers are what a person would look for: lines, or rows from 1 on."""
 
 
-class AbstractFile(ABC):
+class AbstractSource(ABC):
     """A file of rows, a folder that is one data set, or rows in memory."""
 
-    def __init__(self, place: str, folder: Path) -> None:
+    def __init__(
+        self, place: str, folder: Path, *, copy_name: str = "good.jsonl", registry: Mapping[str, Any] | None = None
+    ) -> None:
         self.place = place
         """Its name in messages."""
         self.folder = folder
         """Where relative paths in its rows start."""
-        self.copy_name = "good.jsonl"
+        self.copy_name = copy_name
         """What a copy of its rows must be called to be read the same way."""
-        self.registry: dict[str, Any] | None = None
-        """What a dataset_info.json must say of such a copy, without its file name; None: nothing."""
+        self.registry = registry
+        """What a dataset_info.json must say of such a copy, without its file name; None: no such file is needed."""
 
     @abstractmethod
     def rows(self) -> NumberedRows:
-        """(number, row), read as they are asked for. Raises `DataError` where nothing more can be read."""
+        """(number, row), read one after the other. Raises `DataError` at a place from which nothing more can be read.
+
+        A row that is damaged while the next ones can still be read is yielded as the reason (text).
+        """
 
     @abstractmethod
     def num_rows(self) -> int:
-        """About how many rows there are, found without reading them."""
+        """About how many rows there are, without parsing them; 0 if that is unknown. Progress bars show it."""
 
     def texts(self) -> Iterator[tuple[int, bytes]]:
-        """(number, the row as one line of JSON, as it was written where it was JSON)."""
+        """(number, the row as one line of JSON; if it was JSON, exactly as it was written)."""
         for number, row in self.rows():
             yield number, json.dumps(row, ensure_ascii=False).encode()
 
     def tables(self) -> Iterator[pa.RecordBatch] | None:
-        """The rows in Arrow's form, where they hold bytes and so have no JSON; None elsewhere."""
+        """The rows in Arrow's form if they can hold bytes, which JSON cannot; None if `texts` is enough."""
         return None
 
 
-class ConvertedFile(AbstractFile):
-    """Another file's rows, each changed by a function."""
+class AbstractFile(AbstractSource):
+    """A file whose type its ending tells. Relative paths in its rows start in its folder."""
 
-    def __init__(self, file: AbstractFile, folder: Path, change: Callable[[dict[str, Any]], Row]) -> None:
-        super().__init__(file.place, folder)
-        self._file = file
-        self._change = change
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    """The endings of the files that the class reads, each with its dot: ``(".csv",)``. No two classes share one."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path), path.parent)
+        self.path = path
+
+
+class ConvertedSource(AbstractSource):
+    """Another source's rows, each converted by a function; copies keep the rows as they were before."""
+
+    def __init__(
+        self,
+        source: AbstractSource,
+        folder: Path,
+        convert: Callable[[dict[str, Any]], Row],
+        *,
+        copy_name: str = "good.jsonl",
+        registry: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(source.place, folder, copy_name=copy_name, registry=registry)
+        self._source = source
+        self._convert = convert
 
     def rows(self) -> NumberedRows:
-        """The changed rows under their own numbers."""
-        for number, row in self._file.rows():
-            yield number, row if isinstance(row, str) else self._change(row)
+        """The converted rows under their own numbers."""
+        for number, row in self._source.rows():
+            yield number, row if isinstance(row, str) else self._convert(row)
 
     def num_rows(self) -> int:
-        """As many as the file has."""
-        return self._file.num_rows()
+        """As many as the source itself has."""
+        return self._source.num_rows()
 
     def texts(self) -> Iterator[tuple[int, bytes]]:
         """The rows as they were before."""
-        return self._file.texts()
+        return self._source.texts()
 
     def tables(self) -> Iterator[pa.RecordBatch] | None:
-        """The rows as they were before."""
-        return self._file.tables()
+        """The rows as they were before, if the source has Arrow's form."""
+        return self._source.tables()

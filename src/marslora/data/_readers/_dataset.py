@@ -10,35 +10,40 @@ import datasets
 import pyarrow as pa
 
 from marslora.core.errors import DataError
-from marslora.data._readers._base import AbstractFile, NumberedRows
+from marslora.data._readers._base import AbstractSource, NumberedRows
 
 ALIASES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev", "eval"), "test": ("test",)}
+"""The names that data sets give to each split, in the order in which they are looked for."""
 _ROWS_AT_ONCE = 32
+"""Rows in memory at once: few, since a row may hold pictures of several MB."""
 
 
 def is_dataset(path: Path) -> bool:
-    """Was ``path`` written by `save_to_disk`?"""
+    """Whether the folder was written by `save_to_disk`."""
     return any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
 
 
-def open_saved(path: Path, role: str) -> AbstractFile:
+def open_saved(path: Path, role: str) -> AbstractSource:
     """The data set in a folder, or its split called ``role``."""
     return DatasetRows(datasets.load_from_disk(str(path)), role, str(path), path)
 
 
-class DatasetRows(AbstractFile):
+class DatasetRows(AbstractSource):
     """A list of rows, a `Dataset` or `IterableDataset`, or the split of a `DatasetDict`."""
 
     def __init__(self, values: Any, role: str, place: str, folder: Path) -> None:
         super().__init__(place, folder)
-        self._values = _split(values, role, place) if isinstance(values, Mapping) else values
+        self._values = _select_split(values, role, place) if isinstance(values, Mapping) else values
 
     def rows(self) -> NumberedRows:
-        """(number, row)."""
+        """(number from 1 on, row)."""
         tables = self.tables()
         values = self._values if tables is None else (row for batch in tables for row in batch.to_pylist())
         for number, value in enumerate(values, start=1):
-            yield number, value if isinstance(value, dict) else f"must be a dict, found {type(value).__name__}"
+            if isinstance(value, dict):
+                yield number, value
+            else:
+                yield number, f"a row must be a dict of columns, found {type(value).__name__}"
 
     def num_rows(self) -> int:
         """As many as the data set has; 0 for rows without a length."""
@@ -52,8 +57,11 @@ class DatasetRows(AbstractFile):
         return (batch for table in tables for batch in table.combine_chunks().to_batches())
 
 
-def _split(values: Mapping[str, Any], role: str, place: str) -> Any:
+def _select_split(values: Mapping[str, Any], role: str, place: str) -> Any:
     for name in ALIASES[role]:
         if name in values:
             return values[name]
-    raise DataError(f"Data set `{place}` has no split called `{role}`; its splits are {sorted(values)}.")
+    raise DataError(
+        f"The data set `{place}` has no split called `{role}`; its splits are {sorted(values)}. Rename one to "
+        f"{' or '.join(ALIASES[role])}, or save the split that you want to a folder of its own."
+    )

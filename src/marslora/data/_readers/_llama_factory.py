@@ -7,82 +7,107 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from marslora.core.data_files import REGISTRY_FILE
 from marslora.core.errors import DataError
 from marslora.data._readers._base import Row
 
-INFO = "dataset_info.json"
 _ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}
+"""The columns of the ``alpaca`` layout if an entry does not name its own."""
 _TAGS = {"role": "from", "content": "value", "user": "human", "assistant": "gpt", "system": "system"}
+"""Keys and roles of the turns of the ``sharegpt`` layout if an entry does not name its own."""
 _OPENAI_TAGS = {"role": "role", "content": "content", "user": "user", "assistant": "assistant", "system": "system"}
+"""The same for the ``openai`` layout."""
 
 
 def find_entry(info: Path, name: str | None) -> tuple[str, dict[str, Any]]:
-    """(name, entry) of the data set ``name``; without a name, the only one. `DataError` where that is not clear."""
-    try:
-        entries = json.loads(info.read_bytes())
-    except (OSError, ValueError) as error:
-        raise DataError(f"`{info}` cannot be read: {error}.") from None
-    if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
-        raise DataError(f"`{info}` must be an object of data sets by name.")
+    """(name, entry) of the data set ``name`` in a registry; without a name, of the only one.
+
+    Raises `DataError` if the registry cannot be read, if the name is missing or unknown, or if marslora cannot use the
+    data set.
+    """
+    entries = _read_registry(info)
     if name is None and len(entries) == 1:
         name = next(iter(entries))
     if name is None or name not in entries:
-        found = f"no data set called `{name}`" if name else f"{len(entries)} data sets"
-        raise DataError(f"`{info}` holds {found}. Name one of {sorted(entries)}: {info.parent}#NAME.")
+        problem = f"has no data set called `{name}`" if name else f"holds {len(entries)} data sets"
+        raise DataError(f"`{info}` {problem}. Name one of {sorted(entries)}: {info.parent}#NAME.")
     entry = entries[name]
-    if entry.get("ranking") or "file_name" not in entry or entry.get("num_samples"):
-        reason = "is for preferences" if entry.get("ranking") else "has no `file_name`: save it to a file first"
-        if entry.get("num_samples") and "file_name" in entry:
-            reason = "has `num_samples`: remove it and use --max-examples"
-        raise DataError(f"`{info}`: data set `{name}` {reason}.")
+    if reason := _find_problem(entry):
+        raise DataError(f"`{info}`: the data set `{name}` {reason}.")
     return name, entry
 
 
-def make_converter(entry: Mapping[str, Any]) -> Callable[[dict[str, Any]], Row]:
-    """What turns a row of the data set into a row of messages."""
+def _read_registry(info: Path) -> dict[str, dict[str, Any]]:
+    try:
+        entries = json.loads(info.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"`{info}` cannot be read ({error}). It must be a JSON file of data sets by name.") from None
+    if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
+        raise DataError(
+            f'`{info}` must be an object of data sets by name, such as {{"talk": {{"file_name": "talk.json"}}}}, '
+            f"found {type(entries).__name__ if not isinstance(entries, dict) else 'entries that are not objects'}."
+        )
+    return entries
+
+
+def _find_problem(entry: Mapping[str, Any]) -> str | None:
+    """Why marslora cannot use a data set, with the way out; None if it can."""
+    if entry.get("ranking"):
+        return "holds preferences (`ranking`), not conversations: name a data set without `ranking`"
+    if "file_name" not in entry:
+        return f"has no `file_name` but {sorted(entry)}: save it to a file and name that under `file_name`"
+    if entry.get("num_samples"):
+        return f"has `num_samples` {entry['num_samples']}: remove it and limit the rows with --max-examples"
+    return None
+
+
+def make_converter(entry: Mapping[str, Any], info: Path) -> Callable[[dict[str, Any]], Row]:
+    """A function that turns a row of the data set into a row in one of marslora's formats."""
     layout = entry.get("formatting", "alpaca")
     if layout not in ("alpaca", "sharegpt", "openai"):
-        raise DataError(f"`formatting` in {INFO} must be alpaca, sharegpt or openai, found {layout!r}.")
+        raise DataError(f"`formatting` in `{info}` must be alpaca, sharegpt or openai, found {layout!r}.")
     columns = {name: column for name, column in entry.get("columns", {}).items() if column}
     if layout == "alpaca":
         names = columns if "columns" in entry else _ALPACA
-        return lambda row: _with_media(row, columns, _alpaca(row, names))
+        return lambda row: _add_media(row, columns, _convert_alpaca(row, names))
     tags = dict(_OPENAI_TAGS if layout == "openai" else _TAGS)
     tags |= {name.removesuffix("_tag"): tag for name, tag in entry.get("tags", {}).items() if tag}
-    return lambda row: _with_media(row, columns, _conversation(row, columns, tags))
+    return lambda row: _add_media(row, columns, _convert_conversation(row, columns, tags))
 
 
-def _alpaca(row: Mapping[str, Any], names: Mapping[str, str]) -> Row:
+def _convert_alpaca(row: Mapping[str, Any], names: Mapping[str, str]) -> Row:
     output = row.get(names.get("response", ""))
     if output is None:
-        return f"the column `{names.get('response')}` (response) is missing, found {sorted(row)}"
-    found = {"instruction": row.get(names.get("prompt", "")) or "", "output": output}
+        return (
+            f"the column `{names.get('response')}` (response) is missing, found {sorted(row)}: correct `columns` in "
+            f"{REGISTRY_FILE}"
+        )
+    converted = {"instruction": row.get(names.get("prompt", "")) or "", "output": output}
     for ours, theirs in (("input", "query"), ("history", "history"), ("system", "system")):
         if row.get(names.get(theirs, "")):
-            found[ours] = row[names[theirs]]
-    return found
+            converted[ours] = row[names[theirs]]
+    return converted
 
 
-def _conversation(row: Mapping[str, Any], columns: Mapping[str, str], tags: Mapping[str, str]) -> Row:
+def _convert_conversation(row: Mapping[str, Any], columns: Mapping[str, str], tags: Mapping[str, str]) -> Row:
     column = columns.get("messages", "conversations")
     turns = row.get(column)
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-        return f"the column `{column}` must hold a list of turns, found {type(turns).__name__}"
+        return (
+            f"the column `{column}` must hold a list of turns, found {type(turns).__name__}: correct `columns` in "
+            f"{REGISTRY_FILE}"
+        )
     roles = {tags[role]: role for role in ("user", "assistant", "system")}
-    found: dict[str, Any] = {
-        "messages": [
-            {"role": roles.get(turn.get(tags["role"]), turn.get(tags["role"])), "content": turn.get(tags["content"])}
-            for turn in turns
-        ]
-    }
-    if (system := row.get(columns.get("system", ""))) and [turn["role"] for turn in found["messages"][:1]] != [
-        "system"
-    ]:
-        found["system"] = system
-    return found
+    messages = [
+        {"role": roles.get(turn.get(tags["role"]), turn.get(tags["role"])), "content": turn.get(tags["content"])}
+        for turn in turns
+    ]
+    starts_with_system = bool(messages) and messages[0]["role"] == "system"
+    system = row.get(columns.get("system", ""))
+    return {"messages": messages, "system": system} if system and not starts_with_system else {"messages": messages}
 
 
-def _with_media(row: Mapping[str, Any], columns: Mapping[str, str], found: Row) -> Row:
-    if isinstance(found, str):
-        return found
-    return {**found, **{kind: row.get(columns[kind]) for kind in ("images", "audios", "videos") if kind in columns}}
+def _add_media(row: Mapping[str, Any], columns: Mapping[str, str], converted: Row) -> Row:
+    if isinstance(converted, str):
+        return converted
+    return {**converted, **{kind: row.get(columns[kind]) for kind in ("images", "audios", "videos") if kind in columns}}

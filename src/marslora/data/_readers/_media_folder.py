@@ -1,4 +1,4 @@
-"""A folder of pictures or sounds with a ``metadata`` file, as `datasets` calls imagefolder and audiofolder."""
+"""A folder of pictures or sounds with a ``metadata`` file, which `datasets` calls an imagefolder or audiofolder."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any
 from marslora.data._readers._base import Row
 
 NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+"""What the metadata file may be called."""
 _AUDIO = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".m4a"}
+"""Endings of sounds; every other file is taken for a picture."""
 
 
 def find_metadata_files(path: Path) -> list[Path]:
     """The metadata files in a folder and below."""
-    return sorted(found for name in NAMES for found in path.rglob(name))
+    return sorted(file for name in NAMES for file in path.rglob(name))
 
 
 def convert_row(row: dict[str, Any]) -> Row:
@@ -27,5 +29,8 @@ def convert_row(row: dict[str, Any]) -> Row:
         else:
             rest[column] = value
     if not any(media.values()):
-        return f"a row of metadata must name a file under `file_name`, found the columns {sorted(row)}"
+        return (
+            "a row of metadata must name a file under `file_name`, relative to the metadata file; "
+            f"found the columns {sorted(row)}"
+        )
     return {**rest, **{column: names for column, names in media.items() if names}}

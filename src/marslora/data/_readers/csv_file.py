@@ -3,38 +3,43 @@
 from __future__ import annotations
 
 import csv
-from pathlib import Path
 
 from marslora.core.errors import DataError
 from marslora.data._readers._base import AbstractFile, NumberedRows
-from marslora.data._readers.jsonl_file import JsonlFile
+from marslora.data._readers.jsonl_file import count_line_breaks
 
-_LONGEST_CELL = 1 << 28
+_MAX_CELL_CHARACTERS = 1 << 28
+"""The `csv` module refuses cells above 128 KiB unless told otherwise; a picture as base64 text is larger."""
 
 
 class CsvFile(AbstractFile):
     """A CSV file. Numbers count rows below the header."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path), path.parent)
-        self._path = path
+    suffixes = (".csv",)
 
     def rows(self) -> NumberedRows:
-        """(number, row)."""
-        csv.field_size_limit(_LONGEST_CELL)
-        with self._path.open(encoding="utf-8-sig", newline="") as file:
+        """(number, row) with every cell that is not empty, as text."""
+        csv.field_size_limit(_MAX_CELL_CHARACTERS)
+        with self.path.open(encoding="utf-8-sig", newline="") as file:
             number = 0
             try:
                 for number, row in enumerate(csv.DictReader(file, restkey=""), start=1):
-                    has_more = "" in row
-                    yield number, "more cells than the header has" if has_more else _filled(row)
+                    yield number, _explain_surplus(row) if "" in row else _drop_empty_cells(row)
             except (csv.Error, UnicodeDecodeError) as error:
-                raise DataError(f"`{self.place}` is no CSV after row {number}: {error}.") from None
+                raise DataError(
+                    f"`{self.place}` is not valid CSV after row {number} ({error}). Save it as CSV in UTF-8, "
+                    "with quotes around cells that hold commas or line breaks."
+                ) from None
 
     def num_rows(self) -> int:
         """Lines below the header."""
-        return max(0, JsonlFile(self._path).num_rows() - 1)
+        return max(0, count_line_breaks(self.path) - 1)
 
 
-def _filled(row: dict[str, str | None]) -> dict[str, str]:
+def _explain_surplus(row: dict[str, str | None]) -> str:
+    surplus = len(row[""] or "")
+    return f"the row has {surplus} more cells than the header: put quotes around cells that hold commas"
+
+
+def _drop_empty_cells(row: dict[str, str | None]) -> dict[str, str]:
     return {name: cell for name, cell in row.items() if cell}

@@ -1,4 +1,4 @@
-"""JSONL: one JSON object a line; empty lines are passed over."""
+"""JSONL: one JSON object per line; empty lines are skipped."""
 
 from __future__ import annotations
 
@@ -9,36 +9,42 @@ from pathlib import Path
 from marslora.data._readers._base import AbstractFile, NumberedRows, Row
 
 _CHUNK_BYTES = 1 << 20
+"""Read at once while lines are counted; any size from some KiB on is as fast."""
 
 
 class JsonlFile(AbstractFile):
     """A file of JSON lines. Numbers are those that an editor shows."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path), path.parent)
-        self._path = path
+    suffixes = (".jsonl", ".ndjson")
 
     def rows(self) -> NumberedRows:
-        """(line number, object), or the reason why a line is none."""
+        """(line number, object), or the reason why a line holds no object."""
         for number, line in self.texts():
-            yield number, _parse(line)
+            yield number, _parse_line(line)
 
     def num_rows(self) -> int:
-        """Line breaks, counted."""
-        with self._path.open("rb") as file:
-            return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(_CHUNK_BYTES), b""))
+        """The number of line breaks."""
+        return count_line_breaks(self.path)
 
     def texts(self) -> Iterator[tuple[int, bytes]]:
         """(line number, line without its break)."""
-        with self._path.open("rb") as file:
+        with self.path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield number, line.rstrip(b"\r\n")
 
 
-def _parse(line: bytes) -> Row:
+def count_line_breaks(path: Path) -> int:
+    """The number of line breaks in a file."""
+    with path.open("rb") as file:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(_CHUNK_BYTES), b""))
+
+
+def _parse_line(line: bytes) -> Row:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return f"the line is no JSON ({error})"
-    return value if isinstance(value, dict) else f"the line must be a JSON object, found {type(value).__name__}"
+        return f"the line is not valid JSON ({error}): every line must hold one complete JSON object"
+    if isinstance(value, dict):
+        return value
+    return f'the line must be a JSON object such as {{"messages": [...]}}, found {type(value).__name__}'

@@ -1,9 +1,8 @@
-"""Parquet files, pictures inside as ``{"bytes": ..., "path": ...}``."""
+"""Parquet files, with pictures inside as ``{"bytes": ..., "path": ...}``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -12,17 +11,16 @@ from marslora.core.errors import DataError
 from marslora.data._readers._base import AbstractFile, NumberedRows
 
 _ROWS_AT_ONCE = 32
+"""Rows in memory at once: few, since a row may hold pictures of several MB."""
 
 
 class ParquetFile(AbstractFile):
     """A Parquet file, read a few rows at a time."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path), path.parent)
-        self._path = path
+    suffixes = (".parquet",)
 
     def rows(self) -> NumberedRows:
-        """(number, row)."""
+        """(number from 1 on, row)."""
         number = 0
         for batch in self.tables():
             for row in batch.to_pylist():
@@ -30,18 +28,23 @@ class ParquetFile(AbstractFile):
                 yield number, row
 
     def num_rows(self) -> int:
-        """As the file's footer says."""
-        return int(self._file().metadata.num_rows)
+        """The number that the file's footer states."""
+        return int(self._open().metadata.num_rows)
 
     def tables(self) -> Iterator[pa.RecordBatch]:
-        """The rows in Arrow's form."""
+        """The rows in Arrow's form, a few at a time."""
         try:
-            yield from self._file().iter_batches(_ROWS_AT_ONCE)
+            yield from self._open().iter_batches(_ROWS_AT_ONCE)
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"`{self.place}` is damaged: {' '.join(str(error).split())}.") from None
+            raise DataError(
+                f"`{self.place}` is damaged: {' '.join(str(error).split())}. Download or write it again."
+            ) from None
 
-    def _file(self) -> parquet.ParquetFile:
+    def _open(self) -> parquet.ParquetFile:
         try:
-            return parquet.ParquetFile(self._path, pre_buffer=False, buffer_size=1 << 20)
+            return parquet.ParquetFile(self.path, pre_buffer=False, buffer_size=1 << 20)
         except pa.ArrowInvalid as error:
-            raise DataError(f"`{self.place}` is no Parquet file: {error}.") from None
+            raise DataError(
+                f"`{self.place}` is not a Parquet file: {error}. Download or write it again, or give it the ending of "
+                "its real type."
+            ) from None

@@ -1,0 +1,68 @@
+"""The files behind the sources of a `DataSpec`: what a source names, and a fingerprint that shows when they change.
+
+A source is a path, ``FOLDER#NAME`` or ``dataset_info.json:NAME`` (an entry of a LLaMA-Factory registry), or
+``memory:NAME`` (rows that this process holds). The fingerprint is made of the size and the time of every file, so it is
+cheap and can be taken before anything is read. It cannot see rows in memory: ask `has_rows_in_memory`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from marslora.core.spec import DataSpec
+
+MEMORY = "memory:"
+"""How the source of rows in memory begins."""
+REGISTRY_FILE = "dataset_info.json"
+"""What LLaMA-Factory calls the file that lists the data sets of a folder."""
+_ENTRY_OF_REGISTRY = re.compile(r"(.*dataset_info\.json):([^/\\]+)|(.*)#([^/\\#]+)")
+
+
+def parse_source(source: str) -> tuple[Path, str | None]:
+    """(path, name of an entry or None) of a source. A path that exists is taken as it is, even if it holds a ``#``."""
+    path = Path(source).expanduser()
+    if path.exists() or not (match := _ENTRY_OF_REGISTRY.fullmatch(source)):
+        return path, None
+    return Path(match[1] or match[3]).expanduser(), match[2] or match[4]
+
+
+def list_sources(data: DataSpec) -> tuple[str, ...]:
+    """Every source of a study: training, validation, test."""
+    return (*data.train, *data.validation, *data.test)
+
+
+def has_rows_in_memory(data: DataSpec) -> bool:
+    """Whether any source names rows in memory, which only reading them can compare."""
+    return any(source.startswith(MEMORY) for source in list_sources(data))
+
+
+def data_fingerprint(data: DataSpec, media: Iterable[Path] = ()) -> str:
+    """Changes when a file of ``data`` or of ``media`` (pictures and sounds that rows name) is edited, added or removed.
+
+    A folder counts with all its files; so does the folder of a LLaMA-Factory registry, whose entries lie beside it.
+    """
+    hashed = hashlib.sha256()
+    for source in list_sources(data):
+        hashed.update(f"{source}\n".encode())
+        if not source.startswith(MEMORY):
+            hashed.update("".join(map(_describe_file, _list_files(source))).encode())
+    hashed.update("".join(map(_describe_file, sorted(set(media)))).encode())
+    return hashed.hexdigest()[:20]
+
+
+def _list_files(source: str) -> list[Path]:
+    path, _ = parse_source(source)
+    path = path.parent if path.name == REGISTRY_FILE else path
+    return sorted(path.rglob("*")) if path.is_dir() else [path]
+
+
+def _describe_file(path: Path) -> str:
+    """A line for one file; a folder has none, and a missing file has one without size and time."""
+    try:
+        status = path.stat()
+    except OSError:
+        return f"{path}\n"
+    return "" if path.is_dir() else f"{path} {status.st_size} {status.st_mtime_ns}\n"

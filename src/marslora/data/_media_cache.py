@@ -1,0 +1,72 @@
+"""Pictures and sounds made from what rows hold: a file that many rows name, or equal bytes, are made once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from marslora.core.errors import DataError
+from marslora.data import _blobs, _values
+from marslora.data._blobs import BlobStore, StoredBlob
+from marslora.data.pictures import Picture
+from marslora.data.sounds import Sound, encode_wav
+
+
+class MediaCache:
+    """The pictures and sounds of rows whose relative paths start in one folder.
+
+    Bytes inside rows go into a `BlobStore`, so that memory does not grow with what the rows carry.
+    """
+
+    def __init__(self, folder: Path, blobs: BlobStore | None = None) -> None:
+        self._folder = folder
+        self._blobs = blobs if blobs is not None else BlobStore()
+        self._pictures: dict[Path | str, Picture] = {}
+        self._sounds: dict[Path | str, Sound] = {}
+
+    def get_picture(self, value: Any) -> Picture:
+        """The picture of a path, data URL, bytes, ``{"bytes": ..., "path": ...}`` or PIL image."""
+        content = _values.unwrap_value(value, "image")
+        if isinstance(content, Image.Image):
+            return Picture(content)
+        if not isinstance(content, Path | bytes):
+            raise DataError(
+                f"an image must be a path, a data URL, bytes or a PIL image, found {type(content).__name__}"
+            )
+        key = _make_key(content)
+        if key not in self._pictures:
+            self._pictures[key] = Picture(self._keep(content))
+        return self._pictures[key]
+
+    def get_sound(self, value: Any) -> Sound:
+        """The sound of a path, data URL, bytes, ``{"bytes": ..., "path": ...}`` or ``{"array", "sampling_rate"}``."""
+        content = _values.unwrap_value(value, "audio")
+        if not isinstance(content, Path | bytes):
+            content = encode_wav(content)
+        key = _make_key(content)
+        if key not in self._sounds:
+            self._sounds[key] = Sound(self._keep(content))
+        return self._sounds[key]
+
+    def _keep(self, content: Path | bytes) -> Path | StoredBlob:
+        return self._folder / content if isinstance(content, Path) else self._blobs.put(content)
+
+
+class MediaCaches:
+    """A `MediaCache` for every folder that relative paths start from; all share one `BlobStore`."""
+
+    def __init__(self, image_folder: str | None) -> None:
+        self._image_folder = Path(image_folder).expanduser() if image_folder is not None else None
+        self._blobs = BlobStore()
+        self._by_folder: dict[Path, MediaCache] = {}
+
+    def get(self, folder: Path) -> MediaCache:
+        """The cache for rows whose relative paths start in ``folder``, unless an image folder was named for all."""
+        folder = self._image_folder if self._image_folder is not None else folder
+        return self._by_folder.setdefault(folder, MediaCache(folder, self._blobs))
+
+
+def _make_key(content: Path | bytes) -> Path | str:
+    return content if isinstance(content, Path) else _blobs.compute_digest(content)
