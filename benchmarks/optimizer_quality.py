@@ -182,10 +182,10 @@ def embedded(options: argparse.Namespace, journal: Journal) -> Trial:
 
     A seed draws the adapters and orders the batches. The learning rate warms up, stays, and falls to 0 at the end.
     """
-    from marslora.demo.settings import settings
+    from marslora.demo.settings import make_settings
 
     home = Path(tempfile.mkdtemp())
-    task = settings(options.task, home / "task")
+    task = make_settings(options.task, home / "task")
 
     def trial(method: Method, rank: int, rates: list[float], seeds: list[int]) -> np.ndarray:
         def key(rate: float, seed: int) -> str:

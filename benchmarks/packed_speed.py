@@ -75,13 +75,13 @@ def setup(task_folder, batch_size, num_steps, num_rows, scale):
 
     from marslora.core.spec import DataSpec, ModelSpec, TrainingSpec
     from marslora.data.rows import load_encoded_splits
-    from marslora.demo import tasks
+    from marslora.demo import task_files
     from marslora.engine.pack import Base
     from marslora.engine.prepare import probe_parts
     from marslora.models import loading
 
     torch.set_num_threads(1)
-    paths = tasks.ensure_task("both", task_folder)
+    paths = task_files.ensure_task("both", task_folder)
     model = ModelSpec(path=str(model_folder(scale, task_folder)))
     loaded = loading.load(model)
     cache = str(Path(task_folder) / "cache")

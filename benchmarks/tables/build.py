@@ -23,7 +23,7 @@ from pathlib import Path
 from marslora.core.allocation import Allocation, Space
 from marslora.core.runs import Event, Failure, MemberResult, Observation, Prepared
 from marslora.core.spec import DataSpec, MemberSpec, ModelSpec, PackSpec, PrepareSpec, TrainingSpec
-from marslora.demo import tasks
+from marslora.demo import task_files, tasks
 from marslora.demo.model import embedded_folder
 from marslora.replay.table import Entry, Header, Table
 
@@ -186,7 +186,7 @@ def build(name: str, plan: Plan, work: Path) -> Table:
 
     training = plan.training
     folder = work / f"{plan.task}-{plan.rows}-{training.examples}"  # tables that hold the same runs share them
-    paths = tasks.ensure_task(plan.task, work / "rows")
+    paths = task_files.ensure_task(plan.task, work / "rows")
     data = DataSpec(train=(str(paths["train"]),), validation=(str(paths["validation"]),), max_examples=plan.num_train)
     model = ModelSpec(path=str(embedded_folder()))
     found: list[Prepared] = []

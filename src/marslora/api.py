@@ -287,11 +287,12 @@ def inspect(
 
 
 def _embedded_rows(spec: ModelSpec, folder: str) -> tuple[str, ...]:
-    from marslora.demo import tasks
+    from marslora.demo.task_files import write_task
+    from marslora.demo.tasks import TASKS
 
     if "image" not in (info := describe_model(spec)).modalities:
         raise ConfigError(f"{info.architecture} sees no pictures: it must be probed on your own rows. Give --train.")
-    paths = tasks.write_task(next(iter(tasks.TASKS)), folder, num_train=16, num_validation=1, num_test=1)
+    paths = write_task(next(iter(TASKS)), folder, num_train=16, num_validation=1, num_test=1)
     return (str(paths["train"]),)
 
 

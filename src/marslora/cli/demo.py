@@ -8,9 +8,13 @@ from typing import Annotated
 import typer
 
 from marslora.cli._run import watch
+from marslora.demo.tasks import TASKS
 
 STUDY = typer.Option("--study", "-o", help="Study folder.", file_okay=False)
-TASK = typer.Option(help="vision, language, both, small or null: which part of the model has something to learn.")
+TASK = typer.Option(
+    help="What the model has to learn. " + " ".join(f"{name}: {task.description}" for name, task in TASKS.items()),
+    metavar="TASK",
+)
 
 
 def command(
@@ -23,7 +27,7 @@ def command(
     It writes the data as ordinary parquet files and then does just what `marslora search` does.
     """
     from marslora import settings as study_settings
-    from marslora.demo import settings as embedded
+    from marslora.demo.settings import make_settings
 
-    spec = study_settings.spec_from(embedded.settings(task, study / "data"), "the demo")
+    spec = study_settings.spec_from(make_settings(task, study / "data"), "the demo")
     watch(spec, study, uniform=uniform)

@@ -61,10 +61,10 @@ def asked(settings: Mapping[str, Any], source: str) -> Asked:
 
 def demo_settings(task: str, folder: Path) -> dict[str, Any]:
     """Model, data and training of an embedded task; its rows are written into ``folder/data``."""
-    from marslora.demo.settings import settings
+    from marslora.demo.settings import make_settings
 
-    found = settings(task, folder / "data")
-    return {name: found[name] for name in ("model", "data", "training")}
+    settings = make_settings(task, folder / "data")
+    return {name: settings[name] for name in ("model", "data", "training")}
 
 
 def method_of_words(text: str) -> MethodSpec:

@@ -1,4 +1,9 @@
-"""Pictures of the embedded tasks: emoji and handwritten digits on a 2x2 grid of 48 x 48 pixels, in several styles."""
+"""Draw the pictures of the demo: emoji and handwritten digits on a 2x2 grid of 48 x 48 pixels, in several styles.
+
+A *scene* says which thing is in each of four cells and on which background. Digits of each split come from other
+people's handwriting, so no test picture is a training picture. A *style* changes a whole picture in a way that the
+model has never seen: the vision tower then has something to learn.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +19,13 @@ from numpy.typing import NDArray
 Split = Literal["train", "validation", "test"]
 
 IMAGE_PIXELS = 48
+"""Height and width of a picture: small enough for a CPU, large enough for four things."""
 CELL_PIXELS = 24
+"""Height and width of a cell, of which a picture has 2 x 2."""
 SPRITE_PIXELS = 20
+"""Height and width of a thing; it may be anywhere in its cell."""
 EMPTY = -1
-"""The thing of an empty cell."""
+"""What `Scenes.cells_NC` holds for an empty cell."""
 BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "white": (240, 240, 240),
     "black": (20, 20, 20),
@@ -26,15 +34,20 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "blue": (80, 110, 215),
     "yellow": (235, 215, 95),
 }
+"""The background colours (red, green, blue), by name."""
 PLACES = ("top left", "top right", "bottom left", "bottom right")
+"""The names of the four cells."""
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+"""The names of the digits, which are things too."""
 _DIGIT_SHARES: dict[Split, tuple[float, float]] = {"train": (0, 0.7), "validation": (0.7, 0.8), "test": (0.8, 1)}
+"""Which handwritten instances of each digit a split may show, as (from, to) shares of all."""
 _TILE = 4
+"""Height and width of a mosaic's tile: a patch of the model's tower (12 pixels) holds 3 x 3 tiles."""
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """N scenes: which thing stands in each of the four cells, on which background, and the picture of it."""
+    """N scenes: which thing is in each of the four cells, on which background, and the picture of it."""
 
     cells_NC: NDArray[np.int64]
     """Index into `list_things`, or `EMPTY`; C = 4 cells in the order of `PLACES`."""
@@ -47,7 +60,7 @@ class Scenes:
 
 @cache
 def load_names() -> dict[str, tuple[str, ...]]:
-    """The names of all things by language (english, french, german, spanish); the digits' come last and are English."""
+    """The names of all things by language (english, french, german, spanish); digits come last, with English names."""
     text = (files("marslora.demo") / "assets" / "words.tsv").read_text(encoding="utf-8")
     head, *rows = (line.split("\t") for line in text.splitlines())
     return {
@@ -57,12 +70,12 @@ def load_names() -> dict[str, tuple[str, ...]]:
 
 
 def list_things() -> tuple[str, ...]:
-    """The English names of everything that can stand in a cell."""
+    """The English names of everything that can be in a cell; their order numbers the things."""
     return load_names()["english"]
 
 
 @cache
-def _sprites() -> tuple[NDArray[np.float32], tuple[NDArray[np.float32], ...]]:
+def _load_sprites() -> tuple[NDArray[np.float32], tuple[NDArray[np.float32], ...]]:
     """Emoji as (N, 20, 20, 4) in [0, 1], and per digit its handwritten instances as (n, 20, 20) ink shares."""
     with (files("marslora.demo") / "assets" / "sprites.npz").open("rb") as file, np.load(file) as arrays:
         emoji_NHWC = arrays["emoji"].astype(np.float32) / 255
@@ -76,9 +89,9 @@ def _sprites() -> tuple[NDArray[np.float32], tuple[NDArray[np.float32], ...]]:
     return emoji_NHWC, tuple(large_NSS[labels_N == digit] for digit in range(10))
 
 
-def _sprite(thing: int, split: Split, ink: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+def _pick_sprite(thing: int, split: Split, ink: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
     """One (20, 20, 4) sprite; a digit's handwriting comes from the split's own share of the instances."""
-    emoji_NHWC, digits = _sprites()
+    emoji_NHWC, digits = _load_sprites()
     if thing < len(emoji_NHWC):
         emoji: NDArray[np.float32] = emoji_NHWC[thing]
         return emoji
@@ -96,12 +109,15 @@ def draw_scenes(
     things_used: NDArray[np.int64] | None = None,
     style: str = "plain",
 ) -> Scenes:
-    """Draw ``num`` scenes of one to four things in ``style``, with the split's own handwriting."""
+    """Draw ``num`` scenes of one to four things in ``style`` (a name of `STYLES`), with the split's own handwriting.
+
+    ``things_used`` are the indices of the things that may be shown; None: all.
+    """
     used = np.arange(len(list_things())) if things_used is None else things_used
     cells_NC = rng.choice(used, (num, 4))
     cells_NC[rng.random((num, 4)) < 0.2] = EMPTY
-    lonely = np.flatnonzero((cells_NC == EMPTY).all(axis=1))
-    cells_NC[lonely, rng.integers(4, size=len(lonely))] = rng.choice(used, len(lonely))
+    without_thing = np.flatnonzero((cells_NC == EMPTY).all(axis=1))
+    cells_NC[without_thing, rng.integers(4, size=len(without_thing))] = rng.choice(used, len(without_thing))
     backgrounds_N = rng.integers(len(BACKGROUNDS), size=num)
     colours = np.array(list(BACKGROUNDS.values()), np.float32)
     canvas_NHWC = np.broadcast_to(colours[backgrounds_N][:, None, None], (num, IMAGE_PIXELS, IMAGE_PIXELS, 3)).copy()
@@ -110,21 +126,21 @@ def draw_scenes(
     inks_NC3 = rng.uniform(0, 1, (num, 4, 3)).astype(np.float32)
     for n, c in zip(*np.nonzero(cells_NC != EMPTY), strict=True):
         ink = 1 - np.round(colours[backgrounds_N[n]].mean() / 255) + (inks_NC3[n, c] - 0.5) * 0.4
-        sprite = _sprite(int(cells_NC[n, c]), split, np.clip(ink, 0, 1).astype(np.float32), rng)
+        sprite = _pick_sprite(int(cells_NC[n, c]), split, np.clip(ink, 0, 1).astype(np.float32), rng)
         y, x = jitter_NC2[n, c] + (CELL_PIXELS * (c // 2), CELL_PIXELS * (c % 2))
         window = canvas_NHWC[n, y : y + SPRITE_PIXELS, x : x + SPRITE_PIXELS]
         window += (sprite[..., :3] * (255 * bright_NC[n, c]) - window) * sprite[..., 3:]
     return Scenes(cells_NC, backgrounds_N, STYLES[style](canvas_NHWC).clip(0, 255).astype(np.uint8))
 
 
-def _outline(x_NHWC: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A chalk drawing: the length of the brightness gradient, grey."""
+def _draw_outline(x_NHWC: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A chalk drawing: the length of the gradient of the brightness, in grey."""
     dy, dx = np.gradient(x_NHWC.mean(axis=-1), axis=(1, 2))
     return np.repeat(np.minimum(255, 2.5 * np.hypot(dy, dx))[..., None], 3, axis=-1)
 
 
-def _tiles(x_NHWC: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A mosaic laid wrongly: the 4x4-pixel tiles of every 12x12 patch change places, the same way everywhere."""
+def _shuffle_tiles(x_NHWC: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A mosaic laid wrongly: the 4x4-pixel tiles of every 12x12 patch change places, in the same way everywhere."""
     num, size = len(x_NHWC), IMAGE_PIXELS // 12
     x = x_NHWC.reshape(num, size, 3, _TILE, size, 3, _TILE, 3).transpose(0, 1, 4, 2, 5, 3, 6, 7)
     x = x.reshape(num, size, size, 9, _TILE, _TILE, 3)[:, :, :, [5, 0, 7, 2, 8, 3, 6, 1, 4]]
@@ -139,7 +155,7 @@ STYLES: dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
     "upside down": lambda x: x[:, ::-1],
     "recoloured": lambda x: x[..., [1, 2, 0]],
     "turned negative": lambda x: 255 - np.rot90(x, axes=(1, 2)),
-    "outline": _outline,
-    "tiles": _tiles,
+    "outline": _draw_outline,
+    "tiles": _shuffle_tiles,
 }
-"""What happens to a whole picture, by name."""
+"""What a style does to whole pictures (N, H, W, 3) with values from 0 to 255, by name."""

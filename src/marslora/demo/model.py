@@ -1,4 +1,9 @@
-"""The embedded model: a small LLaVA (SigLIP tower, projector, Llama decoder) shipped with the package."""
+"""The embedded model: a small LLaVA (SigLIP tower, projector, Llama decoder) that is shipped with the package.
+
+Its 1.06 million parameters were trained from scratch by `scripts/pretrain_embedded.py` to answer questions about drawn
+scenes (`drawing`, `questions`). Its pictures passed through a narrow noisy code in training: without it the tower hands
+all pixels through, and the language model alone could learn any new style (dev/LOG.md, 2026-11-22).
+"""
 
 from __future__ import annotations
 
@@ -8,11 +13,15 @@ from pathlib import Path
 from typing import Any
 
 IMAGE_PIXELS = 48
+"""Height and width of the pictures that the tower reads."""
 PATCH_PIXELS = 12
+"""Height and width of a patch: 4 x 4 patches, 2 x 2 for each cell of a scene."""
 NUM_IMAGE_TOKENS = (IMAGE_PIXELS // PATCH_PIXELS) ** 2
+"""What a picture becomes: one token per patch."""
 VISION_WIDTH, LANGUAGE_WIDTH = 96, 128
+"""Hidden sizes, set by hand: small enough to train packs on a CPU, large enough that ranks up to 64 differ."""
 PAD, USER, ASSISTANT, END, IMAGE = SPECIAL_TOKENS = ("<pad>", "<|user|>", "<|assistant|>", "<|end|>", "<image>")
-
+"""The tokens with a meaning of their own."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] == 'assistant' %}{{ '<|assistant|>' }}{% generation %}"
@@ -27,8 +36,8 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-"""An answer starts with a space, so that a word at its start is the token it is elsewhere.
-System messages are read like a user's: the model has seen none."""
+"""An answer starts with a space, so that its first word is the same token as inside a sentence. System messages are
+written like a user's: the model has seen none."""
 
 
 def embedded_folder() -> Path:
@@ -37,7 +46,7 @@ def embedded_folder() -> Path:
 
 
 def new_processor(texts: Iterable[str], num_tokens: int) -> Any:
-    """A `LlavaProcessor` with a byte-level BPE tokenizer trained on ``texts``: no input is ever unknown to it."""
+    """A `LlavaProcessor` with a byte-level BPE tokenizer trained on ``texts``: it can encode any input."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlavaProcessor, PreTrainedTokenizerFast
     from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil

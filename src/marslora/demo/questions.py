@@ -1,4 +1,8 @@
-"""What is asked and answered about the scenes of the embedded tasks."""
+"""Questions about the scenes of the demo's tasks, with their answers.
+
+A kind of question is a function ``ask_X(scene) -> (question, answer)``, listed in `QUESTIONS` under the name that tasks
+use. Its choices (which cell is asked about) are drawn from the scene's random generator.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from marslora.demo.drawing import BACKGROUNDS, DIGITS, EMPTY, PLACES, list_thing
 
 @dataclass(frozen=True)
 class Scene:
-    """What a question needs to know of one scene."""
+    """What a question needs to know about one scene."""
 
     cells: tuple[int, ...]
     background: str
@@ -20,12 +24,12 @@ class Scene:
     """The name of every thing, in the language of the answers."""
     rng: np.random.Generator
 
-    def present(self) -> list[int]:
+    def list_filled_cells(self) -> list[int]:
         """The cells that are not empty."""
         return [cell for cell, thing in enumerate(self.cells) if thing != EMPTY]
 
-    def name(self, cell: int) -> str:
-        """The name of what stands in a cell, or ``nothing``."""
+    def name_thing(self, cell: int) -> str:
+        """The name of what is in a cell, or ``nothing``."""
         return "nothing" if self.cells[cell] == EMPTY else self.names[self.cells[cell]]
 
 
@@ -34,50 +38,50 @@ Turn = tuple[str, str]
 
 
 def ask_place(scene: Scene) -> Turn:
-    """What stands in one cell."""
+    """Asks what is in one cell."""
     cell = int(scene.rng.integers(4))
-    return f"what is at the {PLACES[cell]}?", scene.name(cell)
+    return f"what is at the {PLACES[cell]}?", scene.name_thing(cell)
 
 
 def ask_list(scene: Scene) -> Turn:
-    """What stands in every cell, row by row."""
-    return "list the objects.", ", ".join(scene.name(cell) for cell in range(4))
+    """Asks what is in every cell, row by row."""
+    return "list the objects.", ", ".join(scene.name_thing(cell) for cell in range(4))
 
 
 def ask_where(scene: Scene) -> Turn:
-    """The first cell in which a thing stands."""
-    cell = int(scene.rng.choice(scene.present()))
+    """Asks for the first cell in which a thing is."""
+    cell = int(scene.rng.choice(scene.list_filled_cells()))
     cell = scene.cells.index(scene.cells[cell])
     return f"where is the {list_things()[scene.cells[cell]]}?", PLACES[cell]
 
 
 def ask_presence(scene: Scene) -> Turn:
-    """Whether a thing is there; half of the answers are yes."""
-    wanted = scene.cells[int(scene.rng.choice(scene.present()))]
+    """Asks whether a thing is in the picture; about half of the answers are yes."""
+    wanted = scene.cells[int(scene.rng.choice(scene.list_filled_cells()))]
     if scene.rng.random() < 0.5:
         wanted = int(scene.rng.integers(len(list_things())))
     return f"is there a {list_things()[wanted]} in the image?", "yes" if wanted in scene.cells else "no"
 
 
 def ask_count(scene: Scene) -> Turn:
-    """How many cells are not empty."""
-    return "how many objects are there?", DIGITS[len(scene.present())]
+    """Asks how many cells are not empty."""
+    return "how many objects are there?", DIGITS[len(scene.list_filled_cells())]
 
 
 def ask_background(scene: Scene) -> Turn:
-    """The colour of the background."""
+    """Asks for the colour of the background."""
     return "what color is the background?", scene.background
 
 
 def ask_rain(scene: Scene) -> Turn:
-    """What nobody can know from the picture: its loss has a floor of ln 2, whatever the rank."""
+    """Asks what nobody can know from the picture: the loss has a floor of ln 2, whatever the rank."""
     return "will it rain tomorrow?", str(scene.rng.choice(["yes", "no"]))
 
 
 def ask_repeat(scene: Scene, vocabulary: Sequence[str]) -> Turn:
-    """A word to say again: how the language model meets words that no picture shows."""
-    word = " ".join(scene.rng.choice(np.array(vocabulary), int(scene.rng.integers(1, 4))))
-    return f'repeat "{word}"', word
+    """Asks to repeat words: this is how the language model meets words that no picture shows."""
+    words = " ".join(scene.rng.choice(np.array(vocabulary), int(scene.rng.integers(1, 4))))
+    return f'repeat "{words}"', words
 
 
 QUESTIONS: dict[str, Callable[[Scene], Turn]] = {

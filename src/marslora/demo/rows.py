@@ -1,4 +1,4 @@
-"""Scenes with questions as rows: conversations about one picture, in the form TRL and `datasets` read."""
+"""Write scenes with questions as rows: conversations about one picture, in the form that TRL and `datasets` read."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from PIL import Image
 
 from marslora.demo.questions import Turn
 
-_PART = pa.struct([("type", pa.string()), ("text", pa.string())])
+_PART_TYPE = pa.struct([("type", pa.string()), ("text", pa.string())])
 SCHEMA = pa.schema(
     [
-        ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.list_(_PART))]))),
+        ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.list_(_PART_TYPE))]))),
         ("images", pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))),
     ]
 )
 
 
 def make_messages(turns: Sequence[Turn]) -> list[dict[str, Any]]:
-    """A conversation about one picture, which stands before the first question."""
-    said: list[dict[str, Any]] = []
+    """A conversation about one picture, which comes before the first question."""
+    messages: list[dict[str, Any]] = []
     for question, answer in turns:
-        said.append({"role": "user", "content": [{"type": "text", "text": question}]})
-        said.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-    said[0]["content"].insert(0, {"type": "image", "text": None})
-    return said
+        messages.append({"role": "user", "content": [{"type": "text", "text": question}]})
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+    messages[0]["content"].insert(0, {"type": "image", "text": None})
+    return messages
 
 
 def encode_png(image_HWC: NDArray[np.uint8]) -> bytes:
@@ -41,11 +41,11 @@ def encode_png(image_HWC: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def write_rows(path: Path, talks: Sequence[Sequence[Turn]], images_NHWC: NDArray[np.uint8]) -> None:
-    """Write one parquet file, a row per conversation; the file appears only once it is whole."""
+def write_rows(path: Path, conversations: Sequence[Sequence[Turn]], images_NHWC: NDArray[np.uint8]) -> None:
+    """Write one Parquet file, a row per conversation; the file appears only when it is complete."""
     rows = [
         {"messages": make_messages(turns), "images": [{"bytes": encode_png(image), "path": None}]}
-        for turns, image in zip(talks, images_NHWC, strict=True)
+        for turns, image in zip(conversations, images_NHWC, strict=True)
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")

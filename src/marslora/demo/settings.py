@@ -1,25 +1,32 @@
-"""The embedded model on one of its tasks: a study that runs anywhere in minutes."""
+"""The settings of a study of the embedded model: a whole search that runs anywhere in minutes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from marslora.demo.tasks import TASKS, find_task
+
 CALIBRATION_COST = 2.0
-"""Run equivalents: its full run is short, and a shorter calibration would end before anything has converged."""
+"""The budget of the demo's calibration, in full runs. It is more than a real study needs: a full run of the demo has at
+most 150 steps, and with a budget of 0.9 most of the runs' steps were warm-up, so no part converged (dev/LOG.md,
+2026-11-22)."""
 
 
-def settings(task: str, folder: Path) -> dict[str, Any]:
-    """The settings of a study of the embedded model; the task's rows are written into ``folder`` as parquet files."""
-    from marslora.demo import tasks
+def make_settings(task: str, folder: Path) -> dict[str, Any]:
+    """The settings of a study of ``task``, one of `TASKS`; its rows are written into ``folder`` as Parquet files.
+
+    Raises `ConfigError` for an unknown task.
+    """
+    find_task(task)
     from marslora.demo.model import embedded_folder
+    from marslora.demo.task_files import ensure_task
 
-    paths = tasks.ensure_task(task, folder)
-    defaults = tasks.TASKS[task]
+    paths = ensure_task(task, folder)
     return {
         "model": {"path": str(embedded_folder())},
         "data": {split: [str(path)] for split, path in paths.items()},
-        "training": dict(defaults.training),
+        "training": dict(TASKS[task].training),
         "search": {"strategy": {"name": "mars"}, "budget": CALIBRATION_COST},
-        "ranks": list(defaults.ranks),
+        "ranks": list(TASKS[task].ranks),
     }

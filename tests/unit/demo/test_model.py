@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
 
-from marslora.demo import drawing, tasks
+from marslora.demo import drawing, task_files
 from marslora.demo.model import embedded_folder, new_model, new_processor
 from marslora.demo.rows import make_messages
 
@@ -30,7 +30,7 @@ def test_it_loads_like_any_other_and_is_small(model):
 def share_right(model, processor, kind: str, num: int = 128) -> float:
     """Share of whole answers that greedy decoding gets right on test scenes."""
     drawn = drawing.draw_scenes(num, "test", np.random.default_rng(77))
-    talks = tasks.make_conversations(drawn, [kind], ["english"], np.random.default_rng(7))
+    talks = task_files.make_conversations(drawn, [kind], ["english"], np.random.default_rng(7))
     texts = [processor.apply_chat_template(make_messages(turns)[:1], add_generation_prompt=True) for turns in talks]
     processor.tokenizer.padding_side = "left"
     inputs = processor(

@@ -8,7 +8,7 @@ from marslora import demo
 from marslora.core.errors import ConfigError
 from marslora.core.spec import DataSpec
 from marslora.data.splits import load_splits
-from marslora.demo import drawing, tasks
+from marslora.demo import drawing, task_files, tasks
 from marslora.demo.drawing import EMPTY, STYLES, draw_scenes, list_things, load_names
 
 NOTICES = Path(__file__).parents[3] / "NOTICES"
@@ -21,9 +21,9 @@ def images(path: Path) -> list[bytes]:
 
 @pytest.mark.parametrize("name", tasks.TASKS)
 def test_the_same_seed_gives_the_same_rows_and_another_seed_others(name, tmp_path):
-    first = tasks.write_task(name, tmp_path / "a", **SIZES, seed=3)
-    again = tasks.write_task(name, tmp_path / "b", **SIZES, seed=3)
-    other = tasks.write_task(name, tmp_path / "c", **SIZES, seed=4)
+    first = task_files.write_task(name, tmp_path / "a", **SIZES, seed=3)
+    again = task_files.write_task(name, tmp_path / "b", **SIZES, seed=3)
+    other = task_files.write_task(name, tmp_path / "c", **SIZES, seed=4)
     for split, path in first.items():
         table = pq.read_table(path)
         assert table.num_rows == SIZES[f"num_{split}"]
@@ -33,7 +33,7 @@ def test_the_same_seed_gives_the_same_rows_and_another_seed_others(name, tmp_pat
 
 @pytest.mark.parametrize("name", tasks.TASKS)
 def test_splits_share_no_picture(name, tmp_path):
-    paths = tasks.write_task(name, tmp_path, num_train=300, num_validation=100, num_test=100, seed=0)
+    paths = task_files.write_task(name, tmp_path, num_train=300, num_validation=100, num_test=100, seed=0)
     pictures = {split: set(images(path)) for split, path in paths.items()}
     assert not pictures["train"] & pictures["test"]
     assert not pictures["train"] & pictures["validation"]
@@ -42,8 +42,8 @@ def test_splits_share_no_picture(name, tmp_path):
 
 
 def test_a_split_does_not_depend_on_the_sizes_of_others(tmp_path):
-    few = tasks.write_task("both", tmp_path / "a", num_train=10, num_validation=12, num_test=9)
-    many = tasks.write_task("both", tmp_path / "b", num_train=40, num_validation=12, num_test=9)
+    few = task_files.write_task("both", tmp_path / "a", num_train=10, num_validation=12, num_test=9)
+    many = task_files.write_task("both", tmp_path / "b", num_train=40, num_validation=12, num_test=9)
     assert images(few["validation"]) == images(many["validation"])
     assert images(few["test"]) == images(many["test"])
 
@@ -58,7 +58,7 @@ def test_handwriting_of_the_test_split_is_in_no_other(monkeypatch):
 
 @pytest.mark.parametrize("name", tasks.TASKS)
 def test_rows_are_read_back_as_examples(name, tmp_path):
-    paths = tasks.write_task(name, tmp_path, **SIZES)
+    paths = task_files.write_task(name, tmp_path, **SIZES)
     row = pq.read_table(paths["train"]).to_pylist()[0]
     assert [message["role"] for message in row["messages"][:2]] == ["user", "assistant"]
     assert row["messages"][0]["content"][0]["type"] == "image"
@@ -69,7 +69,7 @@ def test_rows_are_read_back_as_examples(name, tmp_path):
 
 def test_answers_say_what_was_drawn():
     scene = draw_scenes(200, "train", np.random.default_rng(0))
-    talks = tasks.make_conversations(scene, ["list", "count"], ["spanish"], np.random.default_rng(0))
+    talks = task_files.make_conversations(scene, ["list", "count"], ["spanish"], np.random.default_rng(0))
     for cells, turns in zip(scene.cells_NC, talks, strict=True):
         names = ["nothing" if thing == EMPTY else load_names()["spanish"][thing] for thing in cells]
         assert turns[0] == ("list the objects. spanish", ", ".join(names))
@@ -94,13 +94,13 @@ def test_a_style_changes_every_picture_and_keeps_its_size(style):
 
 def test_an_unknown_task_is_named_with_the_known_ones(tmp_path):
     with pytest.raises(ConfigError, match=r"`smell`.*vision"):
-        tasks.ensure_task("smell", tmp_path)
+        task_files.ensure_task("smell", tmp_path)
 
 
 def test_files_that_are_there_are_kept(tmp_path, monkeypatch):
-    paths = tasks.ensure_task("small", tmp_path)
-    monkeypatch.setattr(tasks, "write_task", lambda *_, **__: pytest.fail("written again"))
-    assert tasks.ensure_task("small", tmp_path) == paths
+    paths = task_files.ensure_task("small", tmp_path)
+    monkeypatch.setattr(task_files, "write_task", lambda *_, **__: pytest.fail("written again"))
+    assert task_files.ensure_task("small", tmp_path) == paths
 
 
 def test_notices_name_the_licence_of_every_asset():

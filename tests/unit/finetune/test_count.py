@@ -6,7 +6,7 @@ from marslora.core.allocation import Allocation
 from marslora.core.comparison import MethodSpec, training_of
 from marslora.core.runs import Counted, Failure
 from marslora.core.spec import CountSpec, DataSpec, FinalSpec, ModelSpec
-from marslora.demo import tasks
+from marslora.demo import task_files
 from marslora.demo.model import embedded_folder
 from marslora.finetune import comparison_tasks
 from marslora.models.loading import describe
@@ -17,7 +17,7 @@ SOME, OTHERS = ("asymlora", "adalora"), ("uniform", "dora", "hydralora", "lora_m
 
 
 def spec_of(recipe, folder, allocation, options=None):
-    paths = tasks.write_task("small", folder, num_train=16, num_validation=4, num_test=4)
+    paths = task_files.write_task("small", folder, num_train=16, num_validation=4, num_test=4)
     info = describe(MODEL)
     return FinalSpec(
         model=MODEL,
