@@ -9,7 +9,7 @@ The way of a row, and what it is called at each step:
    that cannot be used becomes a **BadRow** with its reason instead.
 4. `splits.load_splits` returns **ExampleSplits**: the examples of training, validation and test. `check.check_data`
    reads the same rows, decodes every picture and returns a **CheckReport**; `repair` writes the good rows apart.
-5. `encode.encode` runs the model's processor over examples and returns **EncodedRows**: the tokens, labels and pixels of
+5. `encode.encode` runs the model's processor over examples and returns **EncodedRows**: tokens, labels and pixels of
    one split, in memory maps on disk, named by their content. Labels are on answers alone.
 6. `rows.load_encoded_splits` does steps 4 and 5 for a whole study and returns **EncodedSplits**, which also knows the
    order of rows (`order`): each step's rows, and the micro-batches of tensors that a model takes. Training code asks a
