@@ -1,4 +1,4 @@
-"""``marslora data``: look at rows before they are trained on."""
+"""``marslora data``: check rows before a model is trained on them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ if TYPE_CHECKING:
     from marslora.data.check import CheckReport
 
 BAD_ROWS, INTERRUPTED = 1, 130
-_SHOWN = 100
+"""Exit codes: 1 as linters use it, 130 as shells report Ctrl-C."""
+_SHOWN_BAD_ROWS = 100
+"""Bad rows that are printed: a few screens; ``--json`` and ``--fix`` name all of them."""
+_MAX_WORKERS = 8
+"""Processes by default at most: reading rarely gets faster beyond, and each may load a processor."""
 app = typer.Typer(
     name="data",
-    help="Look at rows before they are trained on.",
+    help="Check rows before a model is trained on them.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -30,27 +34,31 @@ app = typer.Typer(
 
 @app.callback()
 def _group() -> None:
-    """Look at rows before they are trained on."""
+    """Check rows before a model is trained on them."""
 
 
 PATHS = typer.Argument(
-    help="Files (.jsonl, .json, .csv, .parquet) or folders: of `datasets`, of pictures or sounds with a metadata "
-    "file, of such files; FOLDER#NAME picks from a LLaMA-Factory dataset_info.json.",
+    help="Files (.jsonl, .json, .csv, .parquet) or folders: saved by `datasets`, with pictures or sounds and a "
+    "metadata file, or with such files. FOLDER#NAME names a data set of a LLaMA-Factory dataset_info.json.",
     metavar="PATH...",
     show_default=False,
 )
-MODEL = typer.Option("--model", "-m", help="Model folder or hub name: lengths are then tokens of its processor.")
+MODEL = typer.Option("--model", "-m", help="Model folder or Hub name. Lengths are then counted in tokens.")
 FIX = typer.Option(
     "--fix",
-    help="New folder for good.jsonl (rows as they were written) and bad.jsonl (file, row, reason, text). The sources "
-    "stay as they are.",
+    help="Write good.jsonl (rows exactly as they were) and bad.jsonl (file, row, reason, text) into this new folder. "
+    "The sources are not changed.",
     metavar="OUT",
 )
-FOLDER = typer.Option(help="Where relative paths start. Default: beside the data file.")
-WORKERS = typer.Option(
-    help="Processes that read, once it takes more than seconds. Default: one a core, at most 8.", min=1
+FOLDER = typer.Option(
+    help="The folder that relative paths of images and sounds start from. Default: the data file's folder."
 )
-AS_JSON = typer.Option("--json", help="Print everything as JSON, every bad row included.")
+WORKERS = typer.Option(
+    help="Number of processes; they start only if checking takes more than a few seconds. Default: the number of "
+    "cores, at most 8.",
+    min=1,
+)
+AS_JSON = typer.Option("--json", help="Print the whole report as JSON, with every bad row.")
 
 
 @app.command()
@@ -62,14 +70,14 @@ def check(
     workers: Annotated[int | None, WORKERS] = None,
     as_json: Annotated[bool, AS_JSON] = False,
 ) -> None:
-    """Read every row, decode every picture and sound, and say what is there and what is wrong.
+    """Read every row, decode every picture and sound, and report counts, lengths and what is wrong.
 
-    Bad rows are named with their reason: a missing, damaged or cut picture, turns in a wrong order, no answer, more
-    placeholders than pictures, broken JSON, ...
+    Every bad row is listed with its reason: a missing, damaged or truncated picture, turns in the wrong order, no
+    answer, more placeholders than pictures, invalid JSON, ...
 
-    Exit code: 0 clean, 1 bad rows found, 2 nothing could be read.
+    Exit code: 0 if all rows are good, 1 if there are bad rows, 2 if nothing could be read.
 
-    Example: marslora data check train.jsonl --model ./llava --fix mended
+    Example: marslora data check train.jsonl --model ./llava --fix repaired
     """
     from marslora.data import check as checking
     from marslora.data import repair
@@ -77,72 +85,72 @@ def check(
     files = checking.resolve_files(paths)
     if fix is not None:
         repair.check_can_repair(files, fix, image_folder)
-    workers = workers if workers is not None else min(8, os.cpu_count() or 1)
+    workers = workers if workers is not None else min(_MAX_WORKERS, os.cpu_count() or 1)
     try:
         with Live(Console(stderr=True)) as live:
-            found = checking.check_data(
+            report = checking.check_data(
                 paths,
                 image_folder=image_folder,
-                processor=partial(processor_of, model) if model is not None else None,
+                processor=partial(load_model_processor, model) if model is not None else None,
                 workers=workers,
                 progress=lambda done, total: live.advance(ProgressEvent(task="reading rows", done=done, total=total)),
             )
-        written = repair.write_repaired(files, found.bad, fix) if fix is not None else []
+        written = repair.write_repaired(files, report.bad, fix) if fix is not None else []
     except KeyboardInterrupt:
         Console(stderr=True).print("Interrupted; nothing was written.")
         raise typer.Exit(INTERRUPTED) from None
     if as_json:
-        print(found.to_json())
+        print(report.to_json())
     else:
-        show(Console(), found)
+        print_report(Console(), report)
         for path in written:
             Console().print(f"wrote {path}", highlight=False, soft_wrap=True)
         if written:
-            Console().print(how_to_use(files, fix, image_folder), highlight=False, soft_wrap=True)
-    if found.bad:
+            Console().print(suggest_options(files, fix, image_folder), highlight=False, soft_wrap=True)
+    if report.bad:
         raise typer.Exit(BAD_ROWS)
 
 
-def processor_of(model: str) -> Any:
-    """The processor of a model."""
+def load_model_processor(model: str) -> Any:
+    """The processor of a model's folder or Hub name."""
     from marslora.core.spec import ModelSpec
     from marslora.models.loading import load_processor
 
     return load_processor(ModelSpec(path=model))
 
 
-def show(console: Console, found: CheckReport) -> None:
-    """The check as a person reads it."""
+def print_report(console: Console, report: CheckReport) -> None:
+    """Print the report as tables and histograms."""
     table = Table(box=None, show_header=False)
-    table.add_row("rows", f"{found.num_rows:,}")
-    table.add_row("turns", f"{found.num_turns:,}")
-    table.add_row("images", f"{found.num_images:,}")
-    table.add_row("audio", f"{found.num_sounds:,} ({found.audio_seconds:,.1f} s)")
-    table.add_row("repeated rows", f"{found.num_repeats:,}")
-    table.add_row("bad rows", f"{found.num_bad:,}")
+    table.add_row("rows", f"{report.num_rows:,}")
+    table.add_row("turns", f"{report.num_turns:,}")
+    table.add_row("images", f"{report.num_images:,}")
+    table.add_row("audio", f"{report.num_sounds:,} ({report.audio_seconds:,.1f} s)")
+    table.add_row("repeated rows", f"{report.num_repeats:,}")
+    table.add_row("bad rows", f"{report.num_bad:,}")
     console.print(table)
-    for unit, lengths in found.lengths.items():
+    for unit, lengths in report.lengths.items():
         quantiles = "  ".join(f"{float(share):.0%} {value:,}" for share, value in lengths.quantiles.items())
         console.print(
-            f"\n[bold]{unit} a row[/bold]  mean {lengths.mean:,.1f}  least {lengths.least:,}  {quantiles}  "
-            f"most {lengths.most:,}",
+            f"\n[bold]{unit} per row[/bold]  mean {lengths.mean:,.1f}  min {lengths.least:,}  {quantiles}  "
+            f"max {lengths.most:,}",
             highlight=False,
             soft_wrap=True,
         )
         for line in bars(lengths.edges, lengths.counts):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
-    for line in found.repeats:
+    for line in report.repeats:
         console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
-    for row in found.bad[:_SHOWN]:
+    for row in report.bad[:_SHOWN_BAD_ROWS]:
         console.print(str(row), style="red", highlight=False, markup=False, soft_wrap=True)
-    if len(found.bad) > _SHOWN:
-        console.print(f"... and {len(found.bad) - _SHOWN:,} more: --json or --fix names all of them")
+    if len(report.bad) > _SHOWN_BAD_ROWS:
+        console.print(f"... and {len(report.bad) - _SHOWN_BAD_ROWS:,} more: --json or --fix lists all of them")
 
 
-def how_to_use(files: list[Any], out: Path | None, image_folder: str | None) -> str:
-    """The options that read what was written."""
+def suggest_options(files: list[Any], out: Path | None, image_folder: str | None) -> str:
+    """The options with which `marslora search` reads the files that were written."""
     assert out is not None
     whole_folder = files[0].registry is not None or files[0].copy_name != "good.jsonl"
     names = [out] if whole_folder else sorted(out.glob("good.*"))
     sources = " ".join(f"--train {name}" for name in names)
-    return f"to use it: {sources} --image-folder {image_folder or files[0].folder}"
+    return f"to use them: {sources} --image-folder {image_folder or files[0].folder}"

@@ -124,7 +124,7 @@ def _select_learned(messages: Sequence[Message], spans: Sequence[Span]) -> list[
 
 def _count_common(a: str, b: str) -> int:
     """The number of characters that two texts have in common at their start."""
-    differing = (at for at, (one, other) in enumerate(zip(a, b, strict=False)) if one != other)
+    differing = (at for at, (in_a, in_b) in enumerate(zip(a, b, strict=False)) if in_a != in_b)
     return next(differing, min(len(a), len(b)))
 
 

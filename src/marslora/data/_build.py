@@ -35,7 +35,7 @@ def build_rows_folder(
         writer = _RowsWriter(RaggedWriter(temporary / "new"), max_length)
         row_processor = RowProcessor(processor)
         done = 0
-        for group in _groups(examples):
+        for group in _group_examples(examples):
             for index, row in _encode_group(row_processor, examples, group):
                 writer.add(index, examples[index], row)
             done += len(group)
@@ -52,7 +52,7 @@ def _find_per_row_keys(row_processor: RowProcessor, examples: Sequence[Example])
     return row_processor.find_per_row_keys(showing[0]) if 0 < len(showing) < len(examples) else ()
 
 
-def _groups(examples: Sequence[Example]) -> Iterator[list[int]]:
+def _group_examples(examples: Sequence[Example]) -> Iterator[list[int]]:
     """Indices of examples with equally many pictures of equal sizes and sounds of equal lengths, a few at a time; rows
     with the same pictures are neighbours."""
 
@@ -61,7 +61,7 @@ def _groups(examples: Sequence[Example]) -> Iterator[list[int]]:
         return (tuple(image.size for image in example.images), tuple(sound.length for sound in example.sounds))
 
     def sort_key(index: int) -> tuple[Any, ...]:
-        return (shape(index), examples[index].media, index)
+        return (shape(index), examples[index].media_digests, index)
 
     group: list[int] = []
     for index in sorted(range(len(examples)), key=sort_key):
@@ -89,13 +89,13 @@ def _encode_group(
     for index in group:
         example = examples[index]
         try:
-            if example.media not in opened:
-                opened[example.media] = row_processor.decode_media(example)
+            if example.media_digests not in opened:
+                opened[example.media_digests] = row_processor.decode_media(example)
         except DataError as error:
             yield index, error
             continue
         good.append(index)
-        media.append(opened[example.media])
+        media.append(opened[example.media_digests])
     if good:
         yield from _encode_opened(row_processor, examples, good, media)
 
@@ -150,7 +150,7 @@ class _RowsWriter:
     def _place(self, example: Example, row: RowArrays) -> int:
         if not row.pictures:
             return -1
-        key = example.media
+        key = example.media_digests
         if key not in self._places:
             self._places[key] = len(self._places)
             for name, values in row.pictures.items():

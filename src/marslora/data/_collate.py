@@ -16,7 +16,7 @@ Array = NDArray[Any]
 def pad_texts(entries: Sequence[Array | None], length: int, value: int) -> Tensor:
     """Entries stacked to (entries, length, ...); what is missing holds ``value``. Later axes are padded too."""
     present = [entry for entry in entries if entry is not None]
-    rest = _largest([entry.shape[1:] for entry in present])
+    rest = _find_largest_sizes([entry.shape[1:] for entry in present])
     batch = np.full((len(entries), length, *rest), value, dtype=present[0].dtype)
     for index, entry in enumerate(entries):
         if entry is not None:
@@ -25,13 +25,12 @@ def pad_texts(entries: Sequence[Array | None], length: int, value: int) -> Tenso
 
 
 def join_pictures(entries: Sequence[Array | None], by_row: bool) -> Tensor:
-    """Entries joined along the first axis; where later axes differ, smaller entries are padded with zeros.
+    """Entries joined along the first axis; if later axes differ, smaller entries are padded with zeros.
 
-    A row without pictures (None) is one entry of zeros where the array counts rows, and nothing where it counts
-    pictures.
+    A row without pictures (None) becomes one entry of zeros if the array counts rows (``by_row``), else nothing.
     """
     present = [entry for entry in entries if entry is not None]
-    rest = _largest([entry.shape[1:] for entry in present])
+    rest = _find_largest_sizes([entry.shape[1:] for entry in present])
     lengths = [int(by_row) if entry is None else len(entry) for entry in entries]
     batch = np.zeros((sum(lengths), *rest), dtype=present[0].dtype)
     at = 0
@@ -46,5 +45,5 @@ def _corner(shape: tuple[int, ...]) -> tuple[slice, ...]:
     return tuple(slice(size) for size in shape)
 
 
-def _largest(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+def _find_largest_sizes(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     return tuple(max(sizes) for sizes in zip(*shapes, strict=True))

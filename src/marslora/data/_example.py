@@ -14,6 +14,7 @@ from marslora.core.errors import DataError
 from marslora.data import _formats
 from marslora.data._media import RowMedia
 from marslora.data._media_cache import MediaCache
+from marslora.data._values import describe_value
 from marslora.data.pictures import Picture
 from marslora.data.sounds import Sound
 
@@ -44,11 +45,11 @@ class Example:
     @cached_property
     def digest(self) -> str:
         """Equal text, equal pictures and equal sounds have equal digests, wherever the row comes from."""
-        text = json.dumps([self.messages, self.media], sort_keys=True)
+        text = json.dumps([self.messages, self.media_digests], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     @property
-    def media(self) -> tuple[str, ...]:
+    def media_digests(self) -> tuple[str, ...]:
         """The digests of the pictures, then of the sounds."""
         return tuple(medium.digest for medium in self.pictures_and_sounds)
 
@@ -81,7 +82,7 @@ def to_example(row: Mapping[str, Any], cache: MediaCache, source: str, number: i
 
 def _read_message(turn: Any, media: RowMedia) -> Message:
     if not isinstance(turn, Mapping):
-        raise DataError(f"a turn must be an object with `role` and `content`, found {_show(turn)}")
+        raise DataError(f"a turn must be an object with `role` and `content`, found {describe_value(turn)}")
     if turn.get("role") not in _ROLES:
         raise DataError(
             f"a turn's role must be system, user or assistant, found {turn.get('role')!r}: rename the role or remove "
@@ -97,7 +98,7 @@ def _read_parts(content: Any, media: RowMedia) -> Iterator[dict[str, str]]:
         yield from _split_tags(content, media)
         return
     if not isinstance(content, list | tuple):
-        raise DataError(f"a turn's content must be text or a list of parts, found {_show(content)}")
+        raise DataError(f"a turn's content must be text or a list of parts, found {describe_value(content)}")
     for part in content:
         yield {"type": "text", "text": part} if isinstance(part, str) else _read_part(part, media)
 
@@ -107,7 +108,7 @@ def _read_part(part: Any, media: RowMedia) -> dict[str, str]:
     if kind == "text" and isinstance(part.get("text"), str):
         return {"type": "text", "text": part["text"]}
     if kind == "text":
-        raise DataError(f"a text part must have its text under `text`, found {_show(part.get('text'))}")
+        raise DataError(f"a text part must have its text under `text`, found {describe_value(part.get('text'))}")
     if (medium := media.find_medium(kind)) is None:
         raise DataError(
             f"a part of a turn must be text or an image or audio, found the type {kind!r}: remove it, or set its `type`"
@@ -148,12 +149,6 @@ def _check_roles(messages: list[Message]) -> None:
             f"all {len(answers)} assistant's turns have `loss` false, so there is no answer to learn: set one to true "
             "or remove the row"
         )
-
-
-def _show(value: Any) -> str:
-    """A value of a row for a message: its type and its beginning."""
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"
 
 
 def _join_text(message: Message) -> str:

@@ -21,7 +21,7 @@ class LengthCounter:
         Raises `DataError` for a row that the processor or the chat template refuses.
         """
         short = self._processor.count_text_tokens(example.messages)
-        if not example.media:
+        if not example.media_digests:
             return {"tokens": short, "text tokens": short}
         sizes = (*(image.size for image in example.images), *(sound.length for sound in example.sounds))
         if sizes not in self._expansions:

@@ -38,7 +38,7 @@ class RowMedia:
                 f"the text has placeholders for boxes ({' or '.join(_BOXES)}, column `objects`), which are not filled "
                 "in: write the coordinates into the text"
             )
-        self._columns = {kind: list(_values(row, columns)) for kind, columns in KINDS.items()}
+        self._columns = {kind: list(_list_values(row, columns)) for kind, columns in KINDS.items()}
         self._used: dict[str, list[Any]] = {kind: [] for kind in KINDS}
         self._taken = dict.fromkeys(KINDS, 0)
 
@@ -52,7 +52,7 @@ class RowMedia:
 
         Raises `DataError` if the column has no value left.
         """
-        value = _payload(part) if part is not None else None
+        value = _get_payload(part) if part is not None else None
         if value is None:
             value = self._next(kind)
         self._used[kind].append(value)
@@ -94,7 +94,7 @@ def _plural(kind: str) -> str:
     return {"image": "images", "audio": "sounds"}[kind]
 
 
-def _values(row: Mapping[str, Any], columns: tuple[str, ...]) -> Iterator[Any]:
+def _list_values(row: Mapping[str, Any], columns: tuple[str, ...]) -> Iterator[Any]:
     for column in columns:
         value = row.get(column)
         if isinstance(value, list | tuple):
@@ -107,7 +107,7 @@ def _is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, str | list | tuple) and len(value) == 0)
 
 
-def _payload(part: Mapping[str, Any]) -> Any:
+def _get_payload(part: Mapping[str, Any]) -> Any:
     for key in _PAYLOADS:
         value = part.get(key)
         if value is not None:

@@ -10,6 +10,7 @@ from PIL import Image
 from marslora.core.errors import DataError
 from marslora.data import _blobs, _values
 from marslora.data._blobs import BlobStore, StoredBlob
+from marslora.data._values import describe_value
 from marslora.data.pictures import Picture
 from marslora.data.sounds import Sound, encode_wav
 
@@ -33,7 +34,7 @@ class MediaCache:
             return Picture(content)
         if not isinstance(content, Path | bytes):
             raise DataError(
-                f"an image must be a path, a data URL, bytes or a PIL image, found {type(content).__name__}"
+                f"an image must be a path, a data URL, bytes or a PIL image, found {describe_value(content)}"
             )
         key = _make_key(content)
         if key not in self._pictures:

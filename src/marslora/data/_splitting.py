@@ -54,7 +54,7 @@ def _group_by_content(examples: list[Example]) -> list[list[int]]:
 
     first_with: dict[str, int] = {}
     for index, example in enumerate(examples):
-        for key in example.media or (example.digest,):
+        for key in example.media_digests or (example.digest,):
             other = find_root(first_with.setdefault(key, index))
             mine = find_root(index)
             parent[max(mine, other)] = min(mine, other)

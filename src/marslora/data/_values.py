@@ -1,4 +1,4 @@
-"""What a row holds where a picture or a sound belongs: a path, bytes, base64 text, or an object in memory."""
+"""Unwrap what a row holds for a picture or a sound: a path, bytes, base64 text, or an object in memory."""
 
 from __future__ import annotations
 
@@ -34,18 +34,26 @@ def _unwrap_object(value: Mapping[str, Any], what: str) -> Any:
         if value.get(key) is not None:
             content = value[key]
             return decode_base64(content, what) if key in _BASE64 and isinstance(content, str) else content
-    raise DataError(f"an {what} must have `bytes` or a `path`, found the keys {sorted(value)}")
+    raise DataError(f"an {what} must have `bytes` or a `path`, found the keys {sorted(value)}: rename one of them")
 
 
 def _parse_text(text: str, what: str) -> Path | bytes:
     if text.startswith("data:"):
         header, comma, data = text.partition(",")
         if not comma or not header.endswith(";base64"):
-            raise DataError(f"a data URL must read `data:{what}/...;base64,...`, found `{text[:40]}`")
+            raise DataError(
+                f"a data URL must have the form `data:{what}/...;base64,...`, found `{text[:40]}`: encode it as base64"
+            )
         return decode_base64(data, what)
     if text.startswith(("http://", "https://")):
         raise DataError(f"{what} `{text}` is on the network and is not downloaded: save it to a file and name that")
     return Path(text.removeprefix("file://")).expanduser()
+
+
+def describe_value(value: Any) -> str:
+    """The type and the beginning of a value, for messages: ``str 'hello'``."""
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"
 
 
 def decode_base64(text: str, what: str) -> bytes:

@@ -34,7 +34,7 @@ class EncodedRows:
     """The encoded rows of one split, read from memory maps. Refused rows are left out: see ``rows`` and ``skipped``."""
 
     texts: dict[str, Ragged]
-    """By key of the processor: one entry a row, its first axis the row's tokens; ``labels`` among them."""
+    """By key of the processor: one entry per row, whose first axis is the row's tokens; ``labels`` is one of them."""
     pictures: dict[str, Ragged]
     """By key of the processor: one entry for every different sequence of pictures and sounds."""
     picture_of: NDArray[np.int64]
@@ -92,13 +92,13 @@ def encode(
     max_bad_share: float = 0.01,
     progress: RowProgress | None = None,
 ) -> EncodedRows:
-    """Every example through the model's own processor and chat template.
+    """Encode every example with the model's own processor and chat template.
 
     ``labels`` are the tokens of the assistant's turns, each with the token that ends it, and -100 elsewhere.
-    The result lies in ``cache_folder`` (None: a folder that goes with the object), named by the content of the
-    examples, the processor, its template and ``max_length``; a second call reads it, a damaged one is made again.
-    Rows longer than ``max_length`` tokens, pictures and sounds that cannot be decoded are refused and listed in
-    ``skipped``.
+    The result is written to ``cache_folder`` (None: a folder that is deleted with the object), under a name made of the
+    content of the examples, the processor, its template and ``max_length``. A second call reads it; a damaged one is
+    written again. Rows longer than ``max_length`` tokens, pictures and sounds that cannot be decoded are refused and
+    listed in ``skipped``.
     Raises `DataError` if they are more than ``max_bad_share``, `ModelError` for a processor that cannot be used.
     """
     digest = _compute_digest(examples, processor, max_length)

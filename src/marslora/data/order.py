@@ -18,7 +18,7 @@ from marslora.core.seeds import derive
 
 def nested_order(n: int, seed: int) -> NDArray[np.int64]:
     """A seeded order of ``n`` rows. Its first D entries are the subset of size D, which holds every smaller one."""
-    return _shuffled(n, derive(seed, "nested order"))
+    return _shuffle(n, derive(seed, "nested order"))
 
 
 def iterate_batches(
@@ -47,7 +47,7 @@ def iterate_batches(
         while at < stop:
             if at // data_examples != epoch:
                 epoch = at // data_examples
-                shuffled = _shuffled(data_examples, derive(seed, "epoch", epoch))
+                shuffled = _shuffle(data_examples, derive(seed, "epoch", epoch))
             piece = shuffled[at % data_examples : at % data_examples + stop - at]
             pieces.append(piece)
             at += len(piece)
@@ -60,5 +60,5 @@ def split_evenly(rows: list[int], count: int) -> list[list[int]]:
     return [rows[low:high] for low, high in itertools.pairwise(bounds)]
 
 
-def _shuffled(n: int, seed: int) -> NDArray[np.int64]:
+def _shuffle(n: int, seed: int) -> NDArray[np.int64]:
     return np.random.Generator(np.random.PCG64(seed)).permutation(n)

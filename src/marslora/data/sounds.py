@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from marslora.core.errors import DataError
 from marslora.data import _blobs
 from marslora.data._blobs import StoredBlob
+from marslora.data._values import describe_value
 
 _STREAMED = 0xFFFFFFFF
-"""The length that a WAV header states where its writer did not know it."""
+"""The length in a WAV header if its writer did not know it, because the sound was streamed."""
 
 
 class Sound:
@@ -109,7 +110,7 @@ def encode_wav(value: Any) -> bytes:
     if not isinstance(value, Mapping) or value.get("sampling_rate") is None:
         raise DataError(
             "audio must be a path, a data URL, bytes or an object with `array` and `sampling_rate`, "
-            f"found {type(value).__name__}"
+            f"found {describe_value(value)}"
         )
     try:
         samples = np.asarray(value["array"], dtype=np.float32)

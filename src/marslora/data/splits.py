@@ -198,14 +198,14 @@ def _fingerprint_examples(*splits: list[Example]) -> str:
 
 def _find_leaks(train: list[Example], **others: list[Example]) -> Iterable[str]:
     rows = {example.digest for example in train}
-    media = {digest for example in train for digest in example.media}
+    media = {digest for example in train for digest in example.media_digests}
     for name, split in others.items():
         if same := sum(example.digest in rows for example in split):
             yield (
                 f"{same} of {len(split)} {name} rows are also training rows: they measure memorisation. Remove them "
                 "from one of the two."
             )
-        elif shared := sum(any(digest in media for digest in example.media) for example in split):
+        elif shared := sum(any(digest in media for digest in example.media_digests) for example in split):
             yield (
                 f"{shared} of {len(split)} {name} rows show a picture or sound that training rows show too: their loss "
                 "may be too low."

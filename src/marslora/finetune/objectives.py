@@ -124,7 +124,7 @@ def _members(spec: ObjectiveSpec, encoded: BatchSource, data: DataSpec) -> list[
     train = splits.load_splits(data).train
     chosen = [train[index] for index in encoded.rows]
     if spec.rows == "text":
-        return [not example.media for example in chosen]
+        return [not example.media_digests for example in chosen]
     if spec.rows in ("pictures", "sounds"):
         return [bool(example.images if spec.rows == "pictures" else example.sounds) for example in chosen]
     name, equals, wanted = str(spec.rows).partition("=")

@@ -26,7 +26,7 @@ def lines(path, *rows: object) -> str:
 def test_clean_rows_exit_with_zero(tmp_path):
     done = run(lines(tmp_path / "rows.jsonl", GOOD, {**GOOD, "completion": "a dog"}))
     assert done.exit_code == 0
-    assert all(word in done.stdout for word in ("rows", "words a row", "50% 5", "bad rows"))
+    assert all(word in done.stdout for word in ("rows", "words per row", "50% 5", "bad rows"))
 
 
 def test_bad_rows_exit_with_one_and_are_written_apart(tmp_path):

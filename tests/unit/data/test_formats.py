@@ -218,7 +218,7 @@ BAD = {
     "does not exist": {**said(("user", "?"), ("assistant", "b")), "images": ["nowhere.png"]},
     "is not a picture that Pillow can open": {**said(("user", "?"), ("assistant", "b")), "images": ["text.png"]},
     "base64 text is damaged": {**said(("user", "?"), ("assistant", "b")), "images": ["data:image/png;base64,???"]},
-    "data URL must read": {**said(("user", "?"), ("assistant", "b")), "images": ["data:image/png"]},
+    "data URL must have the form": {**said(("user", "?"), ("assistant", "b")), "images": ["data:image/png"]},
     "on the network": {**said(("user", "?"), ("assistant", "b")), "images": ["https://example.org/a.png"]},
     "must have `bytes` or a `path`": {**said(("user", "?"), ("assistant", "b")), "images": [{"size": 3}]},
     "found int": {**said(("user", "?"), ("assistant", "b")), "images": [3]},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from marslora.core.errors import DataError
+from marslora.data._values import describe_value
 
 COLUMNS = ("instruction", "output")
 PRECEDENCE = 40
@@ -16,7 +17,7 @@ def read_turns(row: dict[str, Any]) -> list[dict[str, Any]]:
     for pair in row.get("history") or ():
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise DataError(
-                f"`history` must be a list of pairs of a question and its answer, found {str(pair)[:40]!r} in it"
+                f"`history` must be a list of pairs of a question and its answer, found {describe_value(pair)} in it"
             )
         turns += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
     question = "\n".join(filter(None, (row["instruction"], row.get("input"))))

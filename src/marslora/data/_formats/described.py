@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from marslora.core.errors import DataError
+from marslora.data._values import describe_value
 
 COLUMNS = ("image|images|audio|audios", "text|caption|transcription")
 PRECEDENCE = 50
@@ -16,6 +17,6 @@ def read_turns(row: dict[str, Any]) -> list[dict[str, Any]]:
     if not isinstance(text, str):
         raise DataError(
             f"the column {COLUMNS[1].replace('|', ', ')} of a picture or sound must be text, found "
-            f"{type(text).__name__} {str(text)[:40]}"
+            f"{describe_value(text)}{str(text)[:40]}"
         )
     return [{"role": "user", "content": []}, {"role": "assistant", "content": text}]

@@ -1,8 +1,8 @@
 """Readers: the sources that a `DataSpec` names become files of numbered rows. A file type is one file in this folder.
 
-Such a file defines one class: an `AbstractFile` (see `_base`) with the name endings it reads as `suffixes`, and with
+Such a file defines one class: an `AbstractFile` (see `_base`) with the endings that it reads as `suffixes`, and with
 `rows` and `num_rows`. Its name has no leading underscore. Nothing else has to be edited: the folder is the registry.
-Modules with a leading underscore read what is not told by a file's ending: folders, registries, rows in memory.
+Modules with a leading underscore read sources that have no ending: folders, registries, rows in memory.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _list_some(folder: Path) -> str:
 
 
 def _select_role(paths: list[Path], folder: Path, role: str) -> list[Path]:
-    """Those whose path names ``role``; if there are none, those that name no role; if there are none, all."""
+    """The paths that name ``role``; if no path does, those that name no role; if every path does, all of them."""
 
     def names_any(path: Path, roles: Iterable[str]) -> bool:
         words = re.split(r"[\W_]+", str(path.relative_to(folder)).lower())

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from marslora.core.errors import DataError
 from marslora.data._readers._base import AbstractSource, NumberedRows
+from marslora.data._values import describe_value
 
 ALIASES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev", "eval"), "test": ("test",)}
 """The names that data sets give to each split, in the order in which they are looked for."""
@@ -43,7 +44,7 @@ class DatasetRows(AbstractSource):
             if isinstance(value, dict):
                 yield number, value
             else:
-                yield number, f"a row must be a dict of columns, found {type(value).__name__}"
+                yield number, f"a row must be a dict of columns, found {describe_value(value)}"
 
     def num_rows(self) -> int:
         """As many as the data set has; 0 for rows without a length."""

@@ -10,6 +10,7 @@ from typing import Any
 from marslora.core.data_files import REGISTRY_FILE
 from marslora.core.errors import DataError
 from marslora.data._readers._base import Row
+from marslora.data._values import describe_value
 
 _ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}
 """The columns of the ``alpaca`` layout if an entry does not name its own."""
@@ -94,7 +95,7 @@ def _convert_conversation(row: Mapping[str, Any], columns: Mapping[str, str], ta
     turns = row.get(column)
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         return (
-            f"the column `{column}` must hold a list of turns, found {type(turns).__name__}: correct `columns` in "
+            f"the column `{column}` must hold a list of turns, found {describe_value(turns)}: correct `columns` in "
             f"{REGISTRY_FILE}"
         )
     roles = {tags[role]: role for role in ("user", "assistant", "system")}

@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 from marslora.core.errors import DataError
 from marslora.data._readers._base import AbstractFile, NumberedRows
+from marslora.data._values import describe_value
 
 _CHUNK_CHARACTERS = 1 << 20
 """Read at once: an entry (a row with its conversation) is far smaller, and memory stays flat."""
@@ -26,7 +27,7 @@ class JsonFile(AbstractFile):
             if isinstance(value, dict):
                 yield number, value
             else:
-                yield number, f"an entry of the array must be an object of columns, found {type(value).__name__}"
+                yield number, f"an entry of the array must be an object of columns, found {describe_value(value)}"
 
     def num_rows(self) -> int:
         """Estimated from the number of entries in the first MiB."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from marslora.data._readers._base import AbstractFile, NumberedRows, Row
+from marslora.data._values import describe_value
 
 _CHUNK_BYTES = 1 << 20
 """Read at once while lines are counted; any size from some KiB on is as fast."""
@@ -47,4 +48,4 @@ def _parse_line(line: bytes) -> Row:
         return f"the line is not valid JSON ({error}): every line must hold one complete JSON object"
     if isinstance(value, dict):
         return value
-    return f'the line must be a JSON object such as {{"messages": [...]}}, found {type(value).__name__}'
+    return f'the line must be a JSON object such as {{"messages": [...]}}, found {describe_value(value)}'
