@@ -1,4 +1,4 @@
-"""``marslora inspect``: the parts of a model, what LoRA can adapt in them, and what it would learn."""
+"""``marslora inspect``: the parts of a model, what LoRA can adapt in them, and what it would learn from data."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def command(
 ) -> None:
     """Show a model's parts, their adaptable linears and parameters.
 
-    Without --probe or --train only the configuration is read (no weights). With them the gradient doctor looks at one
-    forward and backward on real rows, and says what is wrong and how to mend it.
+    Without --probe or --train only the configuration is read, no weights. With either of them the model is probed: one
+    forward and backward on real rows shows what is wrong, and each warning says how to mend it.
     """
     from marslora import api
 
@@ -38,27 +38,31 @@ def command(
         print(info.to_json())
         return
     console = Console()
-    console.print(f"[bold]{info.architecture}[/bold]  {', '.join(info.modalities)}  {millions(info.num_parameters)}")
-    console.print(diagnosis(info, rank) if probe or train else table(info, rank))
+    console.print(
+        f"[bold]{info.architecture}[/bold]  {', '.join(info.modalities)}  {format_parameters(info.num_parameters)}"
+    )
+    console.print(build_probe_table(info, rank) if probe or train else build_table(info, rank))
     if info.member_bytes is not None:
-        console.print(f"all parts at rank {rank}: {size(info.member_bytes)} beside the model, at 4 rows a batch")
+        console.print(
+            f"all parts at rank {rank}: {format_bytes(info.member_bytes)} besides the model, with batches of 4 rows"
+        )
     if info.unlabelled:
-        console.print(f"left alone: {', '.join(info.unlabelled[:6])}{' ...' if len(info.unlabelled) > 6 else ''}")
+        console.print(f"not adapted: {', '.join(info.unlabelled[:6])}{' ...' if len(info.unlabelled) > 6 else ''}")
     for warning in info.warnings:
         console.print(f"[yellow]warning:[/yellow] {warning}", highlight=False)
 
 
-def table(info: ModelInfo, rank: int) -> Table:
-    """One row a part, of what the configuration tells."""
+def build_table(info: ModelInfo, rank: int) -> Table:
+    """A row for each part with what the configuration contains."""
     shown = Table("part", "where", "parameters", "linears", f"LoRA parameters at r={rank}", box=None)
     for part in info.parts:
         counts = (f"{part.num_parameters:,}", str(len(part.linears)), f"{part.num_trainable(rank):,}")
-        shown.add_row(part.name, where(part), *counts)
+        shown.add_row(part.name, list_paths(part), *counts)
     return shown
 
 
-def diagnosis(info: ModelInfo, rank: int) -> Table:
-    """One row a part, of what a probe found."""
+def build_probe_table(info: ModelInfo, rank: int) -> Table:
+    """A row for each part with what a probe measured."""
     shown = Table(
         "part", "adapted", "dead", "gradient", "base", "parameters", f"trained at r={rank}", "memory", box=None
     )
@@ -71,21 +75,21 @@ def diagnosis(info: ModelInfo, rank: int) -> Table:
             "frozen" if part.frozen else "not frozen",
             f"{part.num_parameters:,}",
             f"{part.num_trainable(rank):,}" if part.linears else "whole only",
-            "-" if part.member_bytes is None else size(part.member_bytes),
+            "-" if part.member_bytes is None else format_bytes(part.member_bytes),
         )
     return shown
 
 
-def where(part: PartInfo) -> str:
-    """The module paths of a part, shortened."""
+def list_paths(part: PartInfo) -> str:
+    """The module paths of a part, at most three of them."""
     return ", ".join(part.paths[:3]) + (" ..." if len(part.paths) > 3 else "")
 
 
-def size(num_bytes: int) -> str:
-    """``12.3 MB``."""
+def format_bytes(num_bytes: int) -> str:
+    """A number of bytes as people write it, e.g. ``12.3 MB``."""
     return f"{num_bytes / 1e6:,.1f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:,.1f} GB"
 
 
-def millions(count: int) -> str:
-    """``134.5 M parameters``."""
+def format_parameters(count: int) -> str:
+    """A number of parameters as people write it, e.g. ``134.5 M parameters``."""
     return f"{count / 1e6:,.1f} M parameters"

@@ -1,4 +1,4 @@
-"""From a model's folder to its configuration and the class that `transformers` builds from it."""
+"""From a model's folder to its configuration and to the class that `transformers` builds from it."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from marslora.models.folders import resolve_path
 
 
 def read_config(path: str, trust_remote_code: bool = False) -> PreTrainedConfig:
-    """The configuration in ``path``; `ModelError` where there is none that `transformers` knows."""
+    """The configuration in ``path``; `ModelError` if there is none that `transformers` knows."""
     try:
         return AutoConfig.from_pretrained(resolve_path(path), trust_remote_code=trust_remote_code)
     except ModelError:
         raise
-    except Exception as error:  # a wrong field raises what its own validator chose
+    except Exception as error:  # the validator of every field has its own
         raise ModelError(
-            f"The configuration of `{path}` cannot be read: {first_line(error)}. It must be a folder that "
-            "`transformers` can load, or a hub name that can be reached from here."
+            f"The configuration of `{path}` cannot be read: {first_line(error)}. Name a folder that `transformers` can "
+            "load, or a hub name that can be reached from here."
         ) from None
 
 
 def find_model_class(config: PreTrainedConfig, path: str) -> type[PreTrainedModel]:
-    """The multimodal class of a configuration; `ModelError` for one that only reads text."""
-    found = _mapped_class(config) or _named_class(config)
-    if found is None or list_modalities(found) <= {"text"}:
+    """The multimodal class of a configuration; `ModelError` for a model that reads text only."""
+    model_class = _find_mapped_class(config) or _find_named_class(config)
+    if model_class is None or list_modalities(model_class) <= {"text"}:
         raise ModelError(
             f"`{path}` ({config.model_type}) is not multimodal: its model reads text only. "
-            "Name a model that takes pictures or sound, e.g. a LLaVA, Qwen-VL or Qwen-Audio model."
+            "Name a model that takes images or sound, e.g. a LLaVA, Qwen-VL or Qwen-Audio model."
         )
-    return found
+    return model_class
 
 
 def list_modalities(model: Any) -> set[str]:
-    """What a model (or its class) declares to read, e.g. ``{"image", "text"}``."""
+    """The modalities that a model (or its class) declares to read, e.g. ``{"image", "text"}``."""
     declared = model.input_modalities
     return {declared} if isinstance(declared, str) else set(declared or ())
 
@@ -50,16 +50,16 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().partition("\n")[0] or type(error).__name__).rstrip(".")
 
 
-def _mapped_class(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
+def _find_mapped_class(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
     for mapping in (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, MODEL_FOR_MULTIMODAL_LM_MAPPING):
         if type(config) in mapping:
-            found: Any = mapping[type(config)]
-            first: type[PreTrainedModel] = found[0] if isinstance(found, tuple) else found
+            classes: Any = mapping[type(config)]
+            first: type[PreTrainedModel] = classes[0] if isinstance(classes, tuple) else classes
             return first
     return None
 
 
-def _named_class(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
+def _find_named_class(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
     name = (config.architectures or [None])[0]
-    found = getattr(transformers, name, None) if name else None
-    return found if isinstance(found, type) and issubclass(found, PreTrainedModel) else None
+    known = getattr(transformers, name, None) if name else None
+    return known if isinstance(known, type) and issubclass(known, PreTrainedModel) else None

@@ -1,4 +1,4 @@
-"""Names on the hub: what can be had of them, said within seconds where there is no network."""
+"""Names on the hub: whether they can be loaded, answered within seconds even without a network."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from huggingface_hub.errors import HFValidationError
 from marslora.core.errors import ModelError
 
 CONNECT_SECONDS = 2.0
-"""How long the hub has to answer at all; names are looked up in that time too."""
+"""Time for the hub to answer at all, looking up its address included. By convention: a person waits this long."""
 REMEMBERED_SECONDS = 60.0
+"""How long an answer counts: within it a study asks for several files, after it the network may be back."""
 _checked: dict[str, tuple[float, str]] = {}
-"""By address of a hub: when it was asked last, and why it could not be reached (empty: it could)."""
+"""By address of a hub: when it was asked last, and why it could not be reached (empty if it could). Asked again after
+`REMEMBERED_SECONDS`; never emptied, since there is an entry for each address only."""
 
 
 def resolve_hub_name(name: str) -> str:
-    """What `from_pretrained` takes for a name: the name itself, or its folder in the cache where there is no network.
+    """What `from_pretrained` should get for a hub name: the name, or its folder in the cache if there is no network.
 
-    Raises `ModelError` for what cannot be a name, and for one that is not in the cache while the hub cannot be reached:
-    `from_pretrained` would try again and again for each of a model's files.
+    Raises `ModelError` for a string that cannot be a name, and for a name that is not in the cache while the hub cannot
+    be reached (`from_pretrained` would retry for each of a model's files).
     """
     try:
         cached = try_to_load_from_cache(name, "config.json")
@@ -31,7 +33,7 @@ def resolve_hub_name(name: str) -> str:
             f"Model `{name}` is neither a folder here nor a name on the hub. Name a folder with a config.json, or a "
             "hub name such as `owner/model`."
         ) from None
-    why = _unreachable()
+    why = _explain_unreachable()
     if not why:
         return name
     if isinstance(cached, str):
@@ -42,33 +44,33 @@ def resolve_hub_name(name: str) -> str:
     )
 
 
-def _unreachable() -> str:
-    """Why the hub cannot be reached; empty where it can."""
+def _explain_unreachable() -> str:
+    """Why the hub cannot be reached; empty if it can."""
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     asked, why = _checked.get(constants.ENDPOINT, (-REMEMBERED_SECONDS, ""))
     if time.monotonic() - asked >= REMEMBERED_SECONDS:
-        why = _ask(constants.ENDPOINT)
+        why = _ask_hub(constants.ENDPOINT)
         _checked[constants.ENDPOINT] = (time.monotonic(), why)
     return why
 
 
-def _ask(endpoint: str) -> str:
-    """Ask for nothing but an answer, with the hub's own client: proxies and certificates are those of the download.
+def _ask_hub(endpoint: str) -> str:
+    """Request the smallest answer with the hub's own client, which has the proxies and certificates of a download.
 
-    In a thread, since looking up an address cannot be given a time limit.
+    Returns why that failed, or an empty string. It runs in a thread, since looking up an address has no time limit.
     """
-    found = [f"{endpoint} does not answer within {CONNECT_SECONDS:g} s"]
+    problem = [f"{endpoint} does not answer within {CONNECT_SECONDS:g} s"]
 
     def ask() -> None:
         try:
             get_session().head(endpoint, timeout=CONNECT_SECONDS)
-        except Exception as error:  # of whichever client is installed
-            found[0] = f"{endpoint} cannot be reached ({error or type(error).__name__})"
+        except Exception as error:  # every client has its own
+            problem[0] = f"{endpoint} cannot be reached ({error or type(error).__name__})"
         else:
-            found[0] = ""
+            problem[0] = ""
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(CONNECT_SECONDS)
-    return found[0]
+    return problem[0]

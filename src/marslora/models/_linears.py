@@ -10,6 +10,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transformers.pytorch_utils import Conv1D
 
 EXPERTS = re.compile(r"(^|\.)experts(\.|$)")
+"""The module paths that `transformers` gives mixtures of experts."""
 
 
 def linears(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -28,11 +29,11 @@ def stacked(model: nn.Module) -> Iterator[tuple[str, int, int, int]]:
 
 
 def is_adaptable(module: nn.Module) -> bool:
-    """False for the output layer inside `nn.MultiheadAttention`: its weight is used without calling the layer."""
+    """Whether the layer is called: `nn.MultiheadAttention` only reads the weight of its output layer."""
     return not isinstance(module, NonDynamicallyQuantizableLinear)
 
 
-def sizes(module: nn.Module) -> tuple[int, int]:
+def layer_sizes(module: nn.Module) -> tuple[int, int]:
     """(inputs, outputs) of an adaptable layer."""
     if isinstance(module, nn.Linear):
         return module.in_features, module.out_features

@@ -1,4 +1,4 @@
-"""What the gradient doctor says of a batch, and of how a model is set up, in words with the way out."""
+"""Warnings of a probe about a batch and about how a model is set up, each with a remedy."""
 
 from __future__ import annotations
 
@@ -9,38 +9,41 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-IGNORED = -100
+from marslora.models.answers import IGNORED
+
 _INPUTS = {"image": ("pixel_values", "image_pixel_values"), "audio": ("input_features", "audio_input_features")}
+"""The keys of a batch that hold a modality's input, by the name its tokens have in configurations."""
 
 
 def check_batch(model: Any, batch: Mapping[str, Tensor], loss: Tensor) -> Iterator[str]:
-    """Labels that teach nothing, a loss that is no number or has no gradient, pictures that no token stands for."""
+    """Yield warnings about masked labels, a loss that is not finite or has no gradient, and inputs without a token."""
     labels = batch.get("labels")
-    silent = 0 if labels is None else int((labels == IGNORED).all(-1).sum())
-    if labels is not None and silent == len(labels):
+    num_masked = 0 if labels is None else int((labels == IGNORED).all(-1).sum())
+    if labels is not None and num_masked == len(labels):
         yield "Every label is masked: no token counts as an answer. Check that rows end in an assistant's turn."
     elif not torch.isfinite(loss):
-        yield f"The loss of the untouched model is {loss.item()}. Try float32, or look for damaged weights."
+        yield f"The loss of the untouched model is {loss.item()}. Try float32, or check its weights for damage."
     elif not loss.requires_grad:
         yield "The loss has no gradient: the model computes it under `torch.no_grad()`."
-    elif silent:
+    elif num_masked:
         yield (
-            f"{silent} of {len(batch['labels'])} rows have no answer token: all their labels are masked, they teach "
-            "nothing. Check that rows end in an assistant's turn, and that `max_length` does not cut the answer off."
+            f"{num_masked} of {len(batch['labels'])} rows have no answer token: all their labels are masked, so they "
+            "teach nothing. Check that rows end in an assistant's turn, and that `max_length` does not cut answers off."
         )
     for kind, token_id in _placeholders(model, batch):
         if not (batch["input_ids"] == token_id).any():
             yield (
-                f"The batch has {kind} input but no {kind} token ({token_id}) in `input_ids`: the model never looks. "
-                "Check the chat template, and `max_length` or a truncation that cut the tokens off."
+                f"The batch has {kind} input but no {kind} token ({token_id}) in `input_ids`: the model never reads "
+                "it. Check the chat template, and `max_length` or a truncation that cut the tokens off."
             )
 
 
 def check_recomputation(model: nn.Module, batch: Mapping[str, Tensor]) -> Iterator[str]:
-    """Layers whose activations are recomputed in the reentrant way, where nothing before them needs a gradient.
+    """Yield a warning about layers that are recomputed with reentrant checkpointing and would get no gradient.
 
-    Reentrant checkpointing gives an output a gradient only if a positional input has one; of a frozen model's first
-    layers none has. Newer `transformers` make the embeddings' outputs need one, which helps where it reaches.
+    Reentrant checkpointing gives an output a gradient only if a positional input has one, and the inputs of a frozen
+    model's first layers have none. Newer `transformers` let the outputs of embeddings have one, which helps the layers
+    that these reach.
     """
     lost: list[str] = []
 
@@ -77,18 +80,18 @@ def _is_reentrant(module: nn.Module) -> bool:
 
 
 def explain_truncation(model: Any, batch: Mapping[str, Tensor]) -> str:
-    """A likely reason why a batch cannot be run: too few tokens are left for its pictures. Empty if it has none."""
+    """A likely reason why a model cannot run a batch: too few tokens for its images. Empty if it has none."""
     for kind, token_id in _placeholders(model, batch):
         counts = (batch["input_ids"] == token_id).sum(-1).tolist()
         return (
             f" Its rows of {batch['input_ids'].shape[-1]} tokens hold {counts} {kind} tokens; if `max_length` or a "
-            f"truncation cut some off, the rest no longer fits the {kind}: allow longer rows, or leave long ones out."
+            f"truncation cut some off, the rest no longer fits the {kind}: allow longer rows, or leave long rows out."
         )
     return ""
 
 
 def _placeholders(model: Any, batch: Mapping[str, Tensor]) -> Iterator[tuple[str, int]]:
-    """(kind, token id) of what the batch has input for."""
+    """Yield (modality, token id) for each modality that the batch has input for."""
     config = model.config.to_dict()
     for kind, inputs in _INPUTS.items():
         for key in (f"{kind}_token_id", f"{kind}_token_index"):

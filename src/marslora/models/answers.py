@@ -1,4 +1,7 @@
-"""The loss of answer tokens, logits made for these alone; of many members at once, each on its own chunk."""
+"""The loss of the answer tokens, with logits for these tokens only; for K members at once, each on its own chunk.
+
+A batch is repeated K times, and a *chunk* is one member's copy of it.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,19 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 IGNORED = -100
+"""The label of a token that is not part of an answer, as in `torch.nn.functional.cross_entropy`."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch on the model's device, once: it is repeated for the members only when it is run."""
+    """One micro-batch on the model's device. It is kept once, and repeated for the members only while it runs."""
 
     inputs: dict[str, Any]
-    """Keyword arguments of the model without labels; every tensor's first dimension is rows, tiles or patches."""
+    """Keyword arguments of the model without labels; the first dimension of a tensor is rows, tiles or patches."""
     labels_BT: Tensor
-    """-100 where a token is not part of an answer."""
+    """`IGNORED` where a token is not part of an answer."""
     shift: int = 1
-    """The logits at a position predict the label so many positions later: 0 in encoder-decoder models."""
+    """The logits of a position predict the label this many positions later: 1, or 0 in encoder-decoder models."""
 
     @classmethod
     def of(cls, batch: Mapping[str, Any], device: torch.device, *, is_encoder_decoder: bool = False) -> Batch:
@@ -35,17 +39,17 @@ class Batch:
 
     @property
     def num_rows(self) -> int:
-        """B."""
+        """The number of rows B."""
         return self.labels_BT.shape[0]
 
     def answers(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(rows, positions, tokens) of the N answer tokens; a position is where the token is predicted."""
+        """(rows, positions, tokens), each (N,), of the answer tokens; a position is where a token is predicted."""
         labels_BT = self.labels_BT[:, self.shift :]
         rows_N, positions_N = (labels_BT != IGNORED).nonzero(as_tuple=True)
         return rows_N, positions_N, labels_BT[rows_N, positions_N]
 
     def repeated(self, members: int) -> dict[str, Any]:
-        """The inputs of ``members`` chunks, one after the other."""
+        """The inputs repeated ``members`` times along their first dimension."""
         if members == 1:
             return self.inputs
         return {
@@ -58,21 +62,23 @@ class TokenSums(NamedTuple):
     """Sums over N answer tokens, for each of K members."""
 
     nats_K: Tensor
-    """With a gradient where the logits have one."""
+    """(K,) sums of nats, with a gradient if the logits have one."""
     correct_K: Tensor
+    """(K,) numbers of tokens predicted correctly."""
     num_tokens: int
+    """The number of answer tokens N, the same for all members."""
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """Half precision made float32; the rest as it is."""
+    """The tensor in float32 if it is in half precision, else as it is."""
     return tensor.to(torch.promote_types(torch.float32, tensor.dtype))
 
 
 class AnswerHead:
-    """Makes a language model's head see only the positions that predict answer tokens.
+    """Lets the head of a language model run only at the positions that predict answer tokens.
 
-    The hidden states that reach the head, (rows, T, D), are replaced by those of the positions in use, (1, N, D).
-    Models whose head is not called as a module give all logits, and the positions are taken from these.
+    The hidden states that reach the head, (rows, T, D), are replaced by those of these positions, (1, N, D). A model
+    whose head is not called as a module returns all logits, of which these positions are taken.
     """
 
     def __init__(self, model: Any):
@@ -82,7 +88,7 @@ class AnswerHead:
 
     @contextlib.contextmanager
     def at(self, rows_N: Tensor, positions_N: Tensor) -> Iterator[None]:
-        """Within it the head sees these positions alone."""
+        """Within it, the head only gets these positions."""
         if self._head is None:
             yield
             return
@@ -100,16 +106,16 @@ class AnswerHead:
 
 
 class AnswerOutputs(NamedTuple):
-    """What a model gave for a batch."""
+    """What a model returned for a batch."""
 
     logits_KNV: Tensor
-    """What predicts the N answer tokens, for each of K members' chunks."""
+    """(K, N, V) logits that predict the N answer tokens, for the chunk of each member."""
     outputs: Any
-    """Of the model; its logits are at all positions only where no `AnswerHead` took part."""
+    """The model's outputs; their logits are at all positions only if there was no `AnswerHead`."""
 
 
 def answer_outputs(model: Any, head: AnswerHead | None, batch: Batch, members: int = 1) -> AnswerOutputs:
-    """Run a model on ``members`` chunks. Without ``head`` all logits are made: the plain path."""
+    """Run a model on ``members`` chunks. Without ``head``, logits at all positions are computed: the plain path."""
     rows_N, positions_N, _ = batch.answers()
     chunks_KN = rows_N + batch.num_rows * torch.arange(members, device=rows_N.device).unsqueeze(-1)
     rows, positions = chunks_KN.flatten(), positions_N.repeat(members)
@@ -122,18 +128,18 @@ def answer_outputs(model: Any, head: AnswerHead | None, batch: Batch, members: i
 
 
 def answer_logits(model: Any, head: AnswerHead | None, batch: Batch, members: int) -> Tensor:
-    """(K, N, V) logits that predict the N answer tokens, for each member's chunk."""
+    """The ``logits_KNV`` of `answer_outputs`."""
     return answer_outputs(model, head, batch, members).logits_KNV
 
 
 def token_sums(logits_KNV: Tensor, tokens_N: Tensor) -> TokenSums:
-    """Nats and right guesses of each member, in float32."""
+    """Nats and correct predictions of each member, summed over the N tokens; nats in float32 at least."""
     correct_K = (logits_KNV.detach().argmax(-1) == tokens_N).sum(-1)
     return TokenSums(token_nats(logits_KNV, tokens_N).sum(-1), correct_K, len(tokens_N))
 
 
 def token_nats(logits_KNV: Tensor, tokens_N: Tensor) -> Tensor:
-    """(K, N) nats of every answer token, in float32 at least."""
+    """(K, N) nats of each answer token, in float32 at least."""
     members, num_tokens, vocabulary = logits_KNV.shape
     tokens = tokens_N.expand(members, -1).reshape(-1)
     nats = cross_entropy(at_least_float32(logits_KNV.reshape(-1, vocabulary)), tokens, reduction="none")

@@ -21,15 +21,16 @@ from marslora.models._linears import EXPERTS
 from marslora.models._towers import MODALITIES, Layout, find_layout
 
 PART_ORDER = ("vision", "audio", "projector", "language")
+"""The order in which parts are listed everywhere: the way of an input through a model."""
 
 
 def discover(model: nn.Module, targets: str | None = None, *, experts: bool = False) -> ModelInfo:
-    """The parts of ``model`` (on any device, ``meta`` included) with their adaptable linears, in a fixed order.
+    """The parts of ``model`` (on any device, ``meta`` included) with their adaptable linears, in `PART_ORDER`.
 
-    ``targets`` is a regular expression that a linear's whole path must match to be listed. Parts are disjoint;
-    the language model's head, generators of sound or pictures, and linears of no known part are `unlabelled`.
-    With ``experts``, parameters in which experts are stacked are listed among the linears.
-    Raises `ModelError` where there is nothing to adapt, `ConfigError` where ``targets`` is no regular expression.
+    ``targets`` is a regular expression that the whole path of a linear must match for it to be listed. Parts are
+    disjoint; the head of the language model, generators of sound or images, and linears of no known part are
+    `unlabelled`. With ``experts``, parameters that stack the weights of several experts are listed among the linears.
+    Raises `ModelError` if there is nothing to adapt, `ConfigError` if ``targets`` is not a regular expression.
     """
     layout = find_layout(model)
     wanted = _compile(targets)
@@ -40,7 +41,7 @@ def discover(model: nn.Module, targets: str | None = None, *, experts: bool = Fa
         if part is None or not _linears.is_adaptable(module):
             unlabelled.append(name)
         elif wanted is None or wanted.fullmatch(name):
-            inputs, outputs = _linears.sizes(module)
+            inputs, outputs = _linears.layer_sizes(module)
             linears.setdefault(part, []).append(LinearInfo(name=name, inputs=inputs, outputs=outputs))
     for name, num_experts, inputs, outputs in _linears.stacked(model) if experts else ():
         part = layout.part_of(name)
@@ -48,15 +49,15 @@ def discover(model: nn.Module, targets: str | None = None, *, experts: bool = Fa
             linear = LinearInfo(name=name, inputs=inputs, outputs=outputs, experts=num_experts)
             linears.setdefault(part, []).append(linear)
     if not any(linears.values()):
-        raise ModelError(_nothing(model, targets))
-    parts = _parts(model, layout, linears)
+        raise ModelError(_explain_nothing_found(model, targets))
+    parts = _build_parts(model, layout, linears)
     return ModelInfo(
         architecture=type(model).__name__,
         modalities=tuple(sorted(list_modalities(model))),
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         parts=parts,
         unlabelled=tuple(unlabelled),
-        warnings=tuple(_warnings(model, layout, parts, targets, experts)),
+        warnings=tuple(_list_warnings(model, layout, parts, targets, experts)),
     )
 
 
@@ -64,25 +65,25 @@ def _compile(targets: str | None) -> re.Pattern[str] | None:
     try:
         return None if targets is None else re.compile(targets)
     except re.error as error:
-        raise ConfigError(f"`targets` is no regular expression: {error} (found {targets!r}).") from None
+        raise ConfigError(f"`targets` must be a regular expression, found {targets!r}: {error}.") from None
 
 
-def _parts(model: nn.Module, layout: Layout, linears: dict[str, list[LinearInfo]]) -> tuple[PartInfo, ...]:
+def _build_parts(model: nn.Module, layout: Layout, linears: dict[str, list[LinearInfo]]) -> tuple[PartInfo, ...]:
     num_parameters = dict.fromkeys(linears, 0)
     for name, parameter in model.named_parameters():
         part = layout.part_of(name)
         if part is not None:
             num_parameters[part] = num_parameters.get(part, 0) + parameter.numel()
     return tuple(
-        PartInfo(name=part, paths=layout.paths(part), num_parameters=num_parameters[part], linears=tuple(found))
-        for part, found in linears.items()
-        if found or layout.paths(part)
+        PartInfo(name=part, paths=layout.paths(part), num_parameters=num_parameters[part], linears=tuple(listed))
+        for part, listed in linears.items()
+        if listed or layout.paths(part)
     )
 
 
-def _nothing(model: Any, targets: str | None) -> str:
+def _explain_nothing_found(model: Any, targets: str | None) -> str:
     if targets is None:
-        return f"{type(model).__name__} has no linear layer that LoRA could adapt."
+        return f"{type(model).__name__} has no linear layer that LoRA could adapt. Choose another model."
     example = next((name for name, _ in _linears.linears(model)), "none")
     return (
         f"`targets` {targets!r} matches no linear layer of {type(model).__name__}. It must match a layer's whole path, "
@@ -90,7 +91,7 @@ def _nothing(model: Any, targets: str | None) -> str:
     )
 
 
-def _warnings(
+def _list_warnings(
     model: Any, layout: Layout, parts: tuple[PartInfo, ...], targets: str | None, experts: bool
 ) -> Iterator[str]:
     declared = list_modalities(model)
@@ -107,10 +108,10 @@ def _warnings(
                 f"it can still be trained whole: full = [{part.name!r}]."
             )
     listed = {linear.name for part in parts for linear in part.linears}
-    left = [(name, p.numel()) for name, p in model.named_parameters() if EXPERTS.search(name) and p.dim() > 2]
-    if count := sum(number for name, number in left if name not in listed):
-        way_out = "no adapter is known for their shape" if experts else "`experts` adapts them too, each on its own"
+    remaining = [(name, p.numel()) for name, p in model.named_parameters() if EXPERTS.search(name) and p.dim() > 2]
+    if count := sum(number for name, number in remaining if name not in listed):
+        remedy = "no adapter is known for their shape" if experts else "`experts` adapts them too, each on its own"
         yield (
             f"{count:,} parameters of experts are stacked, not linear layers: they are left alone. "
-            f"The layers around them are adapted; {way_out}."
+            f"The layers around them are adapted; {remedy}."
         )

@@ -1,4 +1,4 @@
-"""Where a model is: a folder, a name on the hub, an object in memory. Without torch, so that it is said at once."""
+"""Where a model is: a folder, a name on the hub, an object in memory. Without torch, so that errors come at once."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from marslora.core.errors import ModelError
 from marslora.models._hub import resolve_hub_name
 
 MEMORY = "memory:"
-"""What the path of a model in memory begins with."""
+"""The beginning of the path of a model in memory."""
 
 
 def check_model_path(path: str) -> None:
-    """`ModelError` where no model can be loaded from ``path``: said before the slow imports that loading needs."""
+    """Raise `ModelError` if no model can be loaded from ``path``, before the slow imports that loading needs."""
     if not path.startswith(MEMORY):
         resolve_path(path)
 
 
 def resolve_path(path: str) -> str:
-    """``path`` if `from_pretrained` has a chance with it; `ModelError` for a folder that is missing or holds no model.
+    """What `from_pretrained` should get for ``path``; `ModelError` for a folder that is missing or has no model.
 
-    A name of one or two words (``llava`` or ``owner/llava``) that is no folder here is taken for a hub name, and
-    gives its folder in the cache where there is no network.
+    A name of one or two words (``llava`` or ``owner/llava``) that is not a folder here is taken for a hub name; without
+    a network it becomes its folder in the cache.
     """
     folder = Path(path).expanduser()
     if folder.is_dir():
@@ -40,5 +40,7 @@ def _check_folder(folder: Path) -> None:
         return
     if (folder / "adapter_config.json").is_file():
         raise ModelError(f"`{folder}` holds a PEFT adapter. Name the folder of its base model.")
-    found = sorted(item.name for item in folder.iterdir())[:5]
-    raise ModelError(f"`{folder}` is not a model folder: it has no config.json (found {found}).")
+    files = sorted(item.name for item in folder.iterdir())[:5]
+    raise ModelError(
+        f"`{folder}` is not a model folder: it has no config.json (found {files}). Name the folder that has one."
+    )

@@ -24,9 +24,14 @@ from marslora.models._classes import find_model_class, first_line, list_modaliti
 from marslora.models.discovery import discover
 from marslora.models.folders import MEMORY, resolve_path
 
-_KEPT = 2
+MOST_LOADED = 2
+"""Models that stay loaded: a study uses one, a comparison with a converted copy two; more could fill the memory."""
 _loaded: OrderedDict[str, LoadedModel] = OrderedDict()
+"""The models loaded last, by `_cache_key`: packs and stages of one process share them. The oldest is dropped when there
+are more than `MOST_LOADED`."""
 _registered: dict[str, tuple[nn.Module, Any]] = {}
+"""(model, processor) by name, from `register_model`: specifications hold strings only. Kept until the process ends,
+since a study may be continued at any time; registering a name again replaces its entry."""
 
 
 @dataclass(frozen=True)
@@ -40,33 +45,33 @@ class LoadedModel:
 
 
 def register_model(name: str, model: nn.Module, processor: Any) -> str:
-    """Keep objects that are in memory under ``name``; the returned ``memory:NAME`` is a model path in this process."""
+    """Register a model in memory and its processor; the returned ``memory:NAME`` is a model path in this process."""
     _registered[name] = (model, processor)
     return MEMORY + name
 
 
 def fingerprint_model(model: nn.Module) -> str:
-    """16 hex digits that tell models in memory apart: names, shapes, and the first numbers of every parameter."""
-    found = hashlib.sha256()
+    """16 hex digits of the names, shapes and first numbers of all parameters, which tell models in memory apart."""
+    digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
-        found.update(f"{name} {tuple(parameter.shape)} ".encode())
-        found.update(str(parameter.detach().flatten()[:8].tolist()).encode())
-    return found.hexdigest()[:16]
+        digest.update(f"{name} {tuple(parameter.shape)} ".encode())
+        digest.update(str(parameter.detach().flatten()[:8].tolist()).encode())
+    return digest.hexdigest()[:16]
 
 
 def load(spec: ModelSpec) -> LoadedModel:
-    """The model and processor of ``spec``. The last two are kept: loading them again returns the same object.
+    """The model and processor of ``spec``; loading one of the last two again returns the same object.
 
-    A held model stays on its device and in its dtype where the spec says ``auto``.
+    A registered model stays on its device and in its dtype if the spec says ``auto``.
     Raises `ModelError` for a missing folder, a folder without a model, a model that is not multimodal, a missing
-    processor, and a processor that needs a package which is not installed.
+    processor, and a processor whose package is not installed.
     """
     if spec.path.startswith(MEMORY):
         return _load_registered(spec)
     key = _cache_key(spec)
     if key not in _loaded:
         _loaded[key] = _load_folder(spec)
-        while len(_loaded) > _KEPT:
+        while len(_loaded) > MOST_LOADED:
             _loaded.popitem(last=False)
     _loaded.move_to_end(key)
     return _loaded[key]
@@ -87,13 +92,13 @@ def skeleton(spec: ModelSpec) -> PreTrainedModel:
 
 
 def load_processor(spec: ModelSpec) -> Any:
-    """The processor of ``spec`` alone."""
+    """The processor of ``spec``, without its model."""
     if spec.path.startswith(MEMORY):
         return _find_registered(spec.path)[1]
     try:
         processor = AutoProcessor.from_pretrained(resolve_path(spec.path), trust_remote_code=spec.trust_remote_code)
     except ImportError as error:
-        raise ModelError(_missing_package(spec.path, error)) from None
+        raise ModelError(_describe_missing_package(spec.path, error)) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, ModelError):
             raise
@@ -103,13 +108,14 @@ def load_processor(spec: ModelSpec) -> Any:
     return processor
 
 
-_PROCESSOR_HELP = "Save it beside the model: AutoProcessor.from_pretrained(ORIGINAL).save_pretrained(FOLDER)."
+_PROCESSOR_HELP = "Save it in the model's folder: AutoProcessor.from_pretrained(ORIGINAL).save_pretrained(FOLDER)."
+"""How to add a processor that is missing."""
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device called ``name``; ``auto`` is CUDA where there is one; workers take turns with the CUDA devices.
+    """The device called ``name``; ``auto`` is CUDA if there is a CUDA device, which workers use in turn.
 
-    Raises `ConfigError` for a device that is not there.
+    Raises `ConfigError` for a device that does not exist here.
     """
     if name == "auto" and not torch.cuda.is_available():
         return torch.device("cpu")
@@ -125,19 +131,21 @@ def _named_device(name: str) -> torch.device:
         device = torch.device(name)
         if device.type != "cuda":
             torch.empty(0, device=device)
-        elif (device.index or 0) >= (count := torch.cuda.device_count()):  # to try would take memory on the first GPU
+        elif (device.index or 0) >= (
+            count := torch.cuda.device_count()
+        ):  # trying it would take memory on the first GPU
             problem = f"torch sees {count} CUDA devices"
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         problem = first_line(error)
     if problem:
         raise ConfigError(
-            f"`device` {name!r} cannot be used: {problem}. Name one that is there (cpu, cuda, cuda:1), or leave it out."
+            f"`device` {name!r} cannot be used: {problem}. Name an existing one (cpu, cuda, cuda:1), or leave it out."
         )
     return device
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype called ``name``; ``auto`` is bfloat16 on a CUDA device that has it in hardware, else float32."""
+    """The dtype called ``name``; ``auto`` is bfloat16 on a CUDA device with bfloat16 in hardware, else float32."""
     if name == "auto":
         fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if fast else torch.float32
@@ -155,22 +163,27 @@ def _load_folder(spec: ModelSpec) -> LoadedModel:
     try:
         model = model_class.from_pretrained(resolve_path(spec.path), config=config, dtype=dtype)
     except ImportError as error:
-        raise ModelError(_missing_package(spec.path, error)) from None
+        raise ModelError(_describe_missing_package(spec.path, error)) from None
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"The weights of `{spec.path}` cannot be loaded: {first_line(error)}.") from None
-    return LoadedModel(_frozen(model).to(device), processor, device, dtype)
+        raise ModelError(
+            f"The weights of `{spec.path}` cannot be loaded: {first_line(error)}. Download or save the model again."
+        ) from None
+    return LoadedModel(_freeze(model).to(device), processor, device, dtype)
 
 
 def _load_registered(spec: ModelSpec) -> LoadedModel:
     model, processor = _find_registered(spec.path)
     if list_modalities(model) <= {"text"}:
-        raise ModelError(f"`{spec.path}` ({type(model).__name__}) is not multimodal: it reads text only.")
+        raise ModelError(
+            f"`{spec.path}` ({type(model).__name__}) is not multimodal: it reads text only. Register a model that "
+            "takes images or sound."
+        )
     if spec.device != "auto":
         model.to(resolve_device(spec.device))
     if spec.dtype != "auto":
         model.to(getattr(torch, spec.dtype))
     first = next(model.parameters())
-    return LoadedModel(_frozen(model), processor, first.device, first.dtype)
+    return LoadedModel(_freeze(model), processor, first.device, first.dtype)
 
 
 def _find_registered(path: str) -> tuple[Any, Any]:
@@ -183,11 +196,11 @@ def _find_registered(path: str) -> tuple[Any, Any]:
     return _registered[name]
 
 
-def _frozen(model: Any) -> Any:
+def _freeze(model: Any) -> Any:
     return model.requires_grad_(False).eval()
 
 
-def _missing_package(path: str, error: ImportError) -> str:
+def _describe_missing_package(path: str, error: ImportError) -> str:
     text = str(error)
     named = re.search(r"pip install `?([\w.-]+)", text)
     package = "torchvision" if "torchvision" in text.lower() else named.group(1) if named else error.name
@@ -196,7 +209,7 @@ def _missing_package(path: str, error: ImportError) -> str:
 
 
 def _cache_key(spec: ModelSpec) -> str:
-    """Changes with what is loaded and with the files it is loaded from; not with what is adapted."""
+    """A key that changes with the model and the files it is loaded from, but not with what is adapted."""
     folder = Path(spec.path).expanduser()
     newest = max((item.stat().st_mtime_ns for item in folder.iterdir()), default=0) if folder.is_dir() else 0
     return f"{spec.model_copy(update={'targets': None, 'experts': False}).digest()} {newest}"

@@ -1,4 +1,8 @@
-"""The gradient doctor: one forward and backward on real rows shows what training would and would not reach."""
+"""Probe a model: one forward and backward on real rows shows which layers training would reach.
+
+The model stays frozen. A zero that takes a gradient is added to the output of every linear, and the gradient of that
+zero, with the linear's input, gives the gradient that its weight would have. Nothing of it remains afterwards.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +19,22 @@ from marslora.core.errors import ModelError
 from marslora.core.parts import LinearInfo, ModelInfo, PartInfo
 from marslora.models import _warnings
 from marslora.models._classes import first_line
-from marslora.models._linears import sizes
+from marslora.models._linears import layer_sizes
 
 _EXPERT = re.compile(r"\.experts\.\d+\.")
+"""Experts that are layers of their own: one without a token in the batch is not dead."""
 
 
 @dataclass
 class _Seen:
-    """What happened at one linear layer."""
+    """What happened at one linear layer in a forward and backward."""
 
     num_calls: int = 0
+    """Calls in the forward."""
     under_no_grad: bool = False
+    """Whether a call was made under `torch.no_grad()`."""
     reached: bool = False
-    """A gradient arrived at its output."""
+    """Whether a gradient arrived at its output."""
     squared_norm: float = 0.0
     """Of the gradient of its weight."""
     gradient: Tensor | None = None
@@ -35,16 +42,16 @@ class _Seen:
 
 
 _Raw = dict[str, list[nn.Parameter]]
-"""The parameters of every part that has no linear, by part; and those of stacked experts, each by its own name."""
+"""Parameters that no linear stands for: those of parts without a linear, by part, and stacked experts, by name."""
 
 
 def probe(model: nn.Module, batch: Mapping[str, Tensor], info: ModelInfo) -> ModelInfo:
-    """``info`` with dead linears marked, each part's gradient norm, and warnings in words with the way out.
+    """``info`` with dead linears marked, each part's gradient norm, and warnings that say how to mend what is wrong.
 
-    A linear is dead where no gradient reaches its output (or it is never called): a LoRA there would learn nothing.
-    Linears whose gradient is exactly zero, as behind a zero-initialised projector or a closed gate, are not dead but
-    get a warning. The model runs in eval mode; its parameters, gradients, modules and mode are left as they were.
-    Raises `ModelError` where the batch cannot be run, or its loss has no gradient at all.
+    A linear is dead if no gradient reaches its output or it is never called: LoRA there would learn nothing. A linear
+    whose gradient is exactly zero, e.g. before a zero-initialised projector or a closed gate, is not dead but gets a
+    warning. The model runs in evaluation mode; its parameters, gradients, modules and mode are left as they were.
+    Raises `ModelError` if the model cannot run the batch or returns no loss for it.
     """
     seen = {linear.name: _Seen() for part in info.parts for linear in part.linears}
     stacked = [linear.name for part in info.parts for linear in part.linears if linear.experts > 1]
@@ -54,9 +61,9 @@ def probe(model: nn.Module, batch: Mapping[str, Tensor], info: ModelInfo) -> Mod
     with _use_eval_mode(model):
         reentrant = list(_warnings.check_recomputation(model, batch))
         with _watch_linears(model, seen) as probes, _require_gradients(raw) as bare, torch.enable_grad():
-            loss = _loss(model, batch)
+            loss = _compute_loss(model, batch)
             gradients = torch.autograd.grad(loss, [*probes, *bare], allow_unused=True) if loss.requires_grad else ()
-    norms = _norms(raw, gradients[len(probes) :])
+    norms = _measure_norms(raw, gradients[len(probes) :])
     for name in stacked:
         square = norms.pop(name)["gradient_norm"] ** 2
         seen[name] = _Seen(num_calls=1, reached=square > 0, squared_norm=square)
@@ -74,8 +81,8 @@ def _parameters(model: nn.Module, part: PartInfo) -> list[nn.Parameter]:
 
 @contextmanager
 def _require_gradients(raw: _Raw) -> Iterator[list[nn.Parameter]]:
-    """Within it the parameters take gradients, since there is no layer whose output could tell."""
-    parameters = [parameter for found in raw.values() for parameter in found]
+    """Within it these parameters take gradients, since there is no layer whose output could show them."""
+    parameters = [parameter for group in raw.values() for parameter in group]
     before = [parameter.requires_grad for parameter in parameters]
     for parameter in parameters:
         parameter.requires_grad_(True)
@@ -86,38 +93,38 @@ def _require_gradients(raw: _Raw) -> Iterator[list[nn.Parameter]]:
             parameter.requires_grad_(wanted)
 
 
-def _norms(raw: _Raw, gradients: Sequence[Tensor | None]) -> dict[str, dict[str, float]]:
-    """``gradient_norm`` of every part without a linear; ``gradients`` are those of all of them, in order."""
-    found = iter(gradients)
-    squares = {part: sum(_square(next(found, None)) for _ in parameters) for part, parameters in raw.items()}
+def _measure_norms(raw: _Raw, gradients: Sequence[Tensor | None]) -> dict[str, dict[str, float]]:
+    """``gradient_norm`` by part or name; ``gradients`` are those of all parameters in ``raw``, in order."""
+    remaining = iter(gradients)
+    squares = {part: sum(_squared_norm(next(remaining, None)) for _ in parameters) for part, parameters in raw.items()}
     return {part: {"gradient_norm": square**0.5} for part, square in squares.items()}
 
 
-def _square(gradient: Tensor | None) -> float:
+def _squared_norm(gradient: Tensor | None) -> float:
     return 0.0 if gradient is None else float(gradient.float().square().sum())
 
 
-def _loss(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+def _compute_loss(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     try:
         loss: Tensor | None = model(**batch).loss
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        cut = _warnings.explain_truncation(model, batch)
+        likely = _warnings.explain_truncation(model, batch) or " Check the rows and their processor."
         raise ModelError(
-            f"{type(model).__name__} cannot run a batch of {sorted(batch)}: {first_line(error)}.{cut}"
+            f"{type(model).__name__} cannot run a batch of {sorted(batch)}: {first_line(error)}.{likely}"
         ) from None
     if loss is None:
-        raise ModelError(f"{type(model).__name__} gives no loss for a batch of {sorted(batch)}. It needs `labels`.")
+        raise ModelError(f"{type(model).__name__} returns no loss for a batch of {sorted(batch)}. Add `labels` to it.")
     return loss
 
 
 @contextmanager
 def _watch_linears(model: nn.Module, seen: dict[str, _Seen]) -> Iterator[list[Tensor]]:
-    """Adds a zero that can take a gradient to every linear's output, so that a frozen base has gradients to show."""
+    """Within it a zero that takes a gradient is added to every linear's output; yields these zeros as they are made."""
     probes: list[Tensor] = []
     modules = dict(model.named_modules())
     handles = [
-        modules[name].register_forward_hook(_make_watcher(found, probes), with_kwargs=True)
-        for name, found in seen.items()
+        modules[name].register_forward_hook(_make_watcher(record, probes), with_kwargs=True)
+        for name, record in seen.items()
         if name in modules
     ]
     try:
@@ -127,31 +134,31 @@ def _watch_linears(model: nn.Module, seen: dict[str, _Seen]) -> Iterator[list[Te
             handle.remove()
 
 
-def _make_watcher(found: _Seen, probes: list[Tensor]) -> Any:
+def _make_watcher(seen: _Seen, probes: list[Tensor]) -> Any:
     def watch(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> Tensor:
-        found.num_calls += 1
+        seen.num_calls += 1
         if not torch.is_grad_enabled():
-            found.under_no_grad = True
+            seen.under_no_grad = True
             return output
-        zero = torch.zeros(sizes(module)[1], dtype=output.dtype, device=output.device, requires_grad=True)
+        zero = torch.zeros(layer_sizes(module)[1], dtype=output.dtype, device=output.device, requires_grad=True)
         probes.append(zero)
         watched = output + zero
         x = next(iter((*inputs, *named.values())))
-        watched.register_hook(_make_recorder(found, x.detach()))  # type: ignore[no-untyped-call]
+        watched.register_hook(_make_recorder(seen, x.detach()))  # type: ignore[no-untyped-call]
         return watched
 
     return watch
 
 
-def _make_recorder(found: _Seen, x: Tensor) -> Any:
+def _make_recorder(seen: _Seen, x: Tensor) -> Any:
     def record(gradient: Tensor) -> None:
         x_NI = x.reshape(-1, x.shape[-1]).float()
         dy_NO = gradient.reshape(-1, gradient.shape[-1]).float()
-        found.reached = True
+        seen.reached = True
         dw_OI = dy_NO.T @ x_NI
-        if found.num_calls > 1:
-            found.gradient = dw_OI = dw_OI if found.gradient is None else found.gradient + dw_OI
-        found.squared_norm = float(dw_OI.square().sum())
+        if seen.num_calls > 1:
+            seen.gradient = dw_OI = dw_OI if seen.gradient is None else seen.gradient + dw_OI
+        seen.squared_norm = float(dw_OI.square().sum())
 
     return record
 
@@ -180,19 +187,19 @@ def _check_parts(parts: tuple[PartInfo, ...], seen: dict[str, _Seen]) -> Iterato
     for part in parts:
         if not part.linears:
             continue
-        found = [seen[linear.name] for linear in part.linears]
-        if any(one.under_no_grad for one in found):
+        calls = [seen[linear.name] for linear in part.linears]
+        if any(one.under_no_grad for one in calls):
             yield (
                 f"{part.name} runs under `torch.no_grad()`, so no adapter in it can learn. "
                 "Give it rank 0, or remove the `no_grad` around it (a frozen part needs only requires_grad=False)."
             )
-        elif not any(one.num_calls for one in found):
+        elif not any(one.num_calls for one in calls):
             yield f"{part.name} was not used by this batch. Give it rank 0, or rows that need it."
-        elif not any(one.reached for one in found):
+        elif not any(one.reached for one in calls):
             yield f"No gradient reaches {part.name}: its output is not used by the loss. Give it rank 0."
-        elif not any(one.squared_norm for one in found):
+        elif not any(one.squared_norm for one in calls):
             yield (
-                f"Gradients reach {part.name} but are exactly zero, as behind a zero-initialised projector or a closed "
+                f"Gradients reach {part.name} but are exactly zero, as before a zero-initialised projector or a closed "
                 "gate. Its rank cannot be measured before that opens: load trained weights, or train the projector."
             )
         else:
@@ -201,13 +208,13 @@ def _check_parts(parts: tuple[PartInfo, ...], seen: dict[str, _Seen]) -> Iterato
 
 def _check_linears(part: PartInfo, seen: dict[str, _Seen]) -> Iterator[str]:
     if dead := [linear for linear in part.linears if linear.dead]:
-        yield f"{_count(dead)} of {part.name} get no gradient and are left alone: {_some(dead)}."
+        yield f"{_count(dead)} of {part.name} get no gradient and are not adapted: {_list_some(dead)}."
     if idle := [linear for linear in part.linears if not linear.dead and not seen[linear.name].reached]:
-        yield f"{_count(idle)} of experts in {part.name} had no token in this batch: {_some(idle)}."
+        yield f"{_count(idle)} of experts in {part.name} had no token in this batch: {_list_some(idle)}."
     if zero := [linear for linear in part.linears if seen[linear.name].reached and not seen[linear.name].squared_norm]:
         yield (
             f"{_count(zero)} of {part.name} get a gradient of exactly zero (a closed gate or a zero-initialised layer "
-            f"after them): {_some(zero)}."
+            f"after them): {_list_some(zero)}."
         )
 
 
@@ -215,5 +222,5 @@ def _count(linears: list[LinearInfo]) -> str:
     return f"{len(linears)} linear layer{'s' if len(linears) > 1 else ''}"
 
 
-def _some(linears: list[LinearInfo]) -> str:
+def _list_some(linears: list[LinearInfo]) -> str:
     return ", ".join(linear.name for linear in linears[:3]) + (", ..." if len(linears) > 3 else "")

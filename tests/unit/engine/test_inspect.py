@@ -1,4 +1,4 @@
-"""The gradient doctor from rows to a diagnosis, as people call it."""
+"""`marslora.inspect`, from rows to parts with gradients, memory and warnings."""
 
 import pytest
 

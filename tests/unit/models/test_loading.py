@@ -70,7 +70,7 @@ def test_workers_take_the_devices_in_turn(monkeypatch):
 
 @pytest.mark.parametrize("name", ["nosuch", "cuda:99", "gpu"])
 def test_a_device_that_is_not_there_is_named(name):
-    with pytest.raises(ConfigError, match=f"`device` '{name}' cannot be used: .*Name one that is there"):
+    with pytest.raises(ConfigError, match=f"`device` '{name}' cannot be used: .*Name an existing one"):
         loading.resolve_device(name)
 
 

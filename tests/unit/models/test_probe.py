@@ -1,4 +1,4 @@
-"""The gradient doctor tells dead from zero from alive, and leaves no trace."""
+"""The probe tells dead layers from those with a zero gradient and from living ones, and leaves no trace."""
 
 from __future__ import annotations
 
