@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -28,6 +29,7 @@ class Live:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[detail]}[/dim]"),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -53,12 +55,16 @@ class Live:
     def advance(self, step: ProgressEvent) -> None:
         """Move a bar; off a terminal, print a line every few seconds."""
         if step.task not in self._bars:
-            self._bars[step.task] = self._progress.add_task(step.task, total=step.total)
-        self._progress.update(self._bars[step.task], completed=step.done, total=step.total)  # type: ignore[arg-type]
+            self._bars[step.task] = self._progress.add_task(step.task, total=step.total, detail="")
+        bar: Any = self._bars[step.task]
+        if step.detail:
+            self._progress.update(bar, detail=step.detail)
+        self._progress.update(bar, completed=step.done, total=step.total)
         now = time.monotonic()
         if not self.console.is_terminal and now - self._last_line >= LINE_EVERY_SECONDS:
             self._last_line = now
-            self.console.print(f"{self._clock()}   {step.task}: {step.done / max(step.total, 1e-9):.0%}")
+            share = f"{step.done / max(step.total, 1e-9):.0%}"
+            self.console.print(f"{self._clock()}   {step.task}: {share}{step.detail and f', {step.detail}'}")
 
     def note(self, text: str) -> None:
         """Print a line above the bars."""

@@ -27,7 +27,8 @@ class ProgressBar:
         if step.task not in self.totals:
             return step
         self.done[step.task] = step.done
-        return ProgressEvent(task=self.task, done=sum(self.done.values()), total=sum(self.totals.values()))
+        done, total = sum(self.done.values()), sum(self.totals.values())
+        return ProgressEvent(task=self.task, done=done, total=total, detail=step.detail)
 
     def finish(self, pack: str) -> ProgressEvent:
         """The bar after a pack has ended, whether or not all its members got to their ends."""

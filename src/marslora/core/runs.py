@@ -43,8 +43,9 @@ class Observation(Record):
     examples: int
     """Examples this member had seen."""
     metric: str
-    """``validation_loss`` and ``train_loss`` (nats per answer token), ``validation_accuracy`` (share of answer tokens
-    guessed right), ``update_norm.PART`` (norm of a part's last update)."""
+    """``validation_loss`` and ``train_loss`` (mean nats per answer token, the latter over the steps since the member's
+    last point), ``validation_accuracy`` (share of answer tokens predicted correctly), and on request
+    ``update_norm.PART`` (norm of a part's last update)."""
     value: float
 
 
@@ -121,6 +122,9 @@ class FinalResult(Record):
     examples: tuple[int, ...] = ()
     validation_curve: tuple[float, ...] = ()
     """Validation loss at ``examples``."""
+    train_examples: tuple[int, ...] = ()
+    train_curve: tuple[float, ...] = ()
+    """Mean training loss since the point before, at ``train_examples``."""
     kept_examples: int | None = None
     """Where on the curve the adapter is from; None: its end."""
     started_at_examples: int = 0
@@ -164,6 +168,8 @@ class ProgressEvent(Record):
     task: str
     done: float
     total: float
+    detail: str = ""
+    """The latest losses, for people to read."""
 
 
 class DataSummary(Record):

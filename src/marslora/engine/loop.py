@@ -150,12 +150,15 @@ class PackLoop:
             self.emit(observation)
         return member
 
-    def report_progress(self, done: int) -> None:
-        """Emit how many examples all members have seen, at most once in `PROGRESS_SECONDS`."""
+    def report_progress(self, members: Sequence[RunState]) -> None:
+        """Emit how many examples the members have seen and their lowest loss, at most once in `PROGRESS_SECONDS`."""
         if time.monotonic() - self._reported_at >= PROGRESS_SECONDS:
             self._reported_at = time.monotonic()
-            total = sum(member.spec.until_examples for member in self.members)
-            self.emit(ProgressEvent(task=self.spec.id, done=done, total=total))
+            done = sum(member.examples for member in members)
+            total = sum(member.spec.until_examples for member in members)
+            losses = [loss for member in members if (loss := member.last_loss) is not None]
+            detail = f"lowest validation loss {min(losses):.3f}" if losses else ""
+            self.emit(ProgressEvent(task=self.spec.id, done=done, total=total, detail=detail))
 
 
 class SegmentRun:
@@ -181,7 +184,7 @@ class SegmentRun:
                 self._record_losses(examples, result)
                 if any(self._find_due(examples, step + 1)):
                     self._validate(pack, examples, step + 1, result)
-                loop.report_progress(self._count_examples())
+                loop.report_progress(self._current_members())
                 if time.monotonic() - saved >= CHECKPOINT_SECONDS and examples < self.segment.stop:
                     self._save(pack, step + 1)
                     saved = time.monotonic()
@@ -189,10 +192,10 @@ class SegmentRun:
                     break
             self._finish(pack)
 
-    def _count_examples(self) -> int:
-        """Examples seen by all members of the loop, those of this segment as they stand now."""
+    def _current_members(self) -> list[RunState]:
+        """All members of the loop, those of this segment as they stand now."""
         others = [m for index, m in enumerate(self.loop.members) if index not in self.segment.indices]
-        return sum(member.examples for member in [*others, *self.now])
+        return [*others, *self.now]
 
     def _steps(self) -> Iterator[tuple[int, int, list[dict[str, Tensor]]]]:
         """(examples seen after it, number from 0, micro-batches) of every step."""

@@ -42,6 +42,12 @@ class RunState:
         """Whether the member still has examples to see."""
         return self.status == "running"
 
+    @property
+    def last_loss(self) -> float | None:
+        """The latest validation loss; None before the first."""
+        losses = (value for _, metric, value in reversed(self.points) if metric == "validation_loss")
+        return next(losses, None)
+
     def observations(self) -> tuple[Observation, ...]:
         """Everything observed so far, in order."""
         return tuple(

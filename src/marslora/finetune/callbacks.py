@@ -14,12 +14,13 @@ import torch
 from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from marslora.core.runs import Event, Observation, ProgressEvent
+from marslora.core.runs import Event, ProgressEvent
 from marslora.finetune.best_point import Best
 from marslora.finetune.checkpoints import FinalRunState, mark_complete
 from marslora.finetune.evaluate import SplitScore, world
 
-MEMBER = "final"
+TASK = "final"
+"""The name of a final run in progress events."""
 Emit = Callable[[Event], None]
 
 
@@ -64,25 +65,20 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         return self._record(examples, self.validate())
 
     def _record(self, examples: int, score: SplitScore) -> SplitScore:
-        self.observe(examples, "validation_loss", score.loss)
-        self.observe(examples, "validation_accuracy", score.accuracy)
-        self.progress = self.progress.seen(examples, score.loss)
+        self.progress = self.progress.add_validation(examples, score.loss)
         if self.best is not None and self.progress.best == len(self.progress.examples) - 1:
             self.best.take()
         return score
 
-    def observe(self, examples: int, metric: str, value: float) -> None:
-        """Emit one number."""
-        self.emit(Observation(member=MEMBER, examples=examples, metric=metric, value=value))
-
     def on_step_end(self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Validate where it is due; say how far the run is."""
+        """Validate if it is due, and report progress with the latest losses."""
         step, examples = state.global_step, self.examples_at(state.global_step)
-        self.emit(ProgressEvent(task=MEMBER, done=examples, total=self.examples_at(state.max_steps)))
         if step in self.validate_after:
             score, is_log_due = self.measure(examples), control.should_log
             self.log({"eval_loss": score.loss, "eval_accuracy": score.accuracy})
             control.should_log = is_log_due  # Trainer takes any log for the one that is due
+        total, detail = self.examples_at(state.max_steps), self.progress.describe_losses()
+        self.emit(ProgressEvent(task=TASK, done=examples, total=total, detail=detail))
 
     def on_log(
         self,
@@ -92,9 +88,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Pass the training loss on."""
+        """Keep the training loss."""
         if logs and "loss" in logs:
-            self.observe(self.examples_at(state.global_step), "train_loss", logs["loss"])
+            self.progress = self.progress.add_training(self.examples_at(state.global_step), logs["loss"])
 
     def on_save(self, args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
         """Declare the checkpoint whole once every process has written its share."""

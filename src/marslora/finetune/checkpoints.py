@@ -24,6 +24,9 @@ class FinalRunState(Record):
     base_validation_accuracy: float
     examples: tuple[int, ...] = ()
     validation_curve: tuple[float, ...] = ()
+    train_examples: tuple[int, ...] = ()
+    train_curve: tuple[float, ...] = ()
+    """Training losses as Trainer logs them, at ``train_examples``."""
     seconds: float = 0.0
     """Wall time spent so far, earlier starts included."""
 
@@ -34,14 +37,20 @@ class FinalRunState(Record):
         points = [point for point in trained if math.isfinite(self.validation_curve[point])]
         return min(points, key=self.validation_curve.__getitem__, default=None)
 
-    def seen(self, examples: int, loss: float) -> FinalRunState:
-        """The progress after another validation point."""
-        return self.model_copy(
-            update={
-                "examples": (*self.examples, examples),
-                "validation_curve": (*self.validation_curve, loss),
-            }
-        )
+    def add_validation(self, examples: int, loss: float) -> FinalRunState:
+        """The state after another validation point."""
+        points = {"examples": (*self.examples, examples), "validation_curve": (*self.validation_curve, loss)}
+        return self.model_copy(update=points)
+
+    def add_training(self, examples: int, loss: float) -> FinalRunState:
+        """The state after another training loss."""
+        points = {"train_examples": (*self.train_examples, examples), "train_curve": (*self.train_curve, loss)}
+        return self.model_copy(update=points)
+
+    def describe_losses(self) -> str:
+        """The latest losses, for people to read."""
+        named = (("validation loss", self.validation_curve), ("training loss", self.train_curve))
+        return ", ".join(f"{name} {curve[-1]:.3f}" for name, curve in named if curve)
 
 
 def mark_complete(checkpoint: Path, progress: FinalRunState) -> None:

@@ -225,6 +225,8 @@ class _FinalRun:
             base_test_accuracy=base_test and base_test.accuracy,
             examples=progress.examples,
             validation_curve=progress.validation_curve,
+            train_examples=progress.train_examples,
+            train_curve=progress.train_curve,
             kept_examples=kept_examples,
             started_at_examples=progress.started_at_examples,
             cost=self._cost(watch.seconds),

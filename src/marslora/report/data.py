@@ -18,6 +18,8 @@ from marslora.store.study import Study
 CONVERGENCE = "convergence"
 """The kind of law whose points carry convergence times."""
 SNIPPET = ("exports", "peft", "lora_config.py")
+Points = Sequence[tuple[int, float]]
+"""(examples seen, value) of one series of a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,10 @@ class ReportData:
     info: ModelInfo
     decision: DecisionRecord
     runs: Sequence[Run] = ()
+    train_losses: Mapping[str, Points] = field(default_factory=dict)
+    """The training loss of each run, by member: mean over the steps since the point before."""
+    accuracies: Mapping[str, Points] = field(default_factory=dict)
+    """The share of validation answer tokens that each run predicted correctly, by member."""
     final: FinalResult | None = None
     """The final run of the chosen allocation; None if it has not been made."""
     uniform: FinalResult | None = None
@@ -151,11 +157,14 @@ def gather(study: Study, runs: Sequence[Run] | None = None) -> ReportData:
             "the same arguments; it continues where it stopped."
         )
     snippet = study.path(*SNIPPET)
+    runs = study.runs() if runs is None else runs
     return ReportData(
         spec=study.spec,
         info=prepared.info,
         decision=decision,
-        runs=study.runs() if runs is None else runs,
+        runs=runs,
+        train_losses=study.trials.series("train_loss"),
+        accuracies=study.trials.series("validation_accuracy"),
         final=study.read("final.json", FinalResult),
         uniform=study.read("uniform.json", FinalResult),
         full_examples=full_examples(study.spec.training, prepared.data.num_train),

@@ -95,13 +95,14 @@ class Trials:
                 segments[trial.user_attrs["member"]["id"]].append(trial)
         return [_run(trials) for trials in segments.values()]
 
-    def series(self, member: str, metric: str) -> list[tuple[int, float]]:
-        """One of the other series of a member: ``[(examples, value)]``."""
-        points: dict[int, float] = {}
+    def series(self, metric: str) -> dict[str, list[tuple[int, float]]]:
+        """``[(examples, value)]`` of every member, for a metric other than the validation loss."""
+        points: dict[str, dict[int, float]] = defaultdict(dict)
         for trial in self._study.get_trials(deepcopy=False):
-            if trial.user_attrs.get("member", {}).get("id") == member:
-                points.update({int(examples): value for examples, value in trial.user_attrs.get(metric, [])})
-        return sorted(points.items())
+            if "member" in trial.user_attrs and metric in trial.user_attrs:
+                member = trial.user_attrs["member"]["id"]
+                points[member].update({int(examples): value for examples, value in trial.user_attrs[metric]})
+        return {member: sorted(values.items()) for member, values in points.items()}
 
     def _unfinished(self, member: MemberSpec) -> int | None:
         wanted = member.model_dump(mode="json")

@@ -5,7 +5,7 @@ from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
 from marslora.data.rows import load_encoded_splits
-from marslora.finetune.checkpoints import Progress
+from marslora.finetune.checkpoints import FinalRunState
 from marslora.models.loading import load
 from tests.unit.finetune.tiny import distance, run, weights
 
@@ -53,9 +53,13 @@ def test_a_run_killed_after_its_best_point_still_keeps_it(final_spec, kept):
 
 
 def test_the_model_as_it_came_is_no_point_of_the_run():
-    progress = Progress(spec_digest="", started_at_examples=0, base_validation_loss=1.0, base_validation_accuracy=0.0)
+    progress = FinalRunState(
+        spec_digest="", started_at_examples=0, base_validation_loss=1.0, base_validation_accuracy=0.0
+    )
     assert progress.best is None
-    assert progress.seen(0, 1.0).best is None
-    assert progress.seen(0, 1.0).seen(8, 2.0).seen(16, 1.5).seen(24, 1.7).best == 2
-    assert progress.seen(8, float("nan")).best is None
-    assert progress.seen(8, float("nan")).seen(16, 1.5).seen(24, float("inf")).best == 1
+    assert progress.add_validation(0, 1.0).best is None
+    assert (
+        progress.add_validation(0, 1.0).add_validation(8, 2.0).add_validation(16, 1.5).add_validation(24, 1.7).best == 2
+    )
+    assert progress.add_validation(8, float("nan")).best is None
+    assert progress.add_validation(8, float("nan")).add_validation(16, 1.5).add_validation(24, float("inf")).best == 1

@@ -1,6 +1,8 @@
-from marslora.finetune.checkpoints import Progress, mark_complete, newest, remove_broken
+from marslora.finetune.checkpoints import FinalRunState, mark_complete, newest, remove_broken
 
-PROGRESS = Progress(spec_digest="mine", started_at_examples=0, base_validation_loss=2.0, base_validation_accuracy=0.1)
+PROGRESS = FinalRunState(
+    spec_digest="mine", started_at_examples=0, base_validation_loss=2.0, base_validation_accuracy=0.1
+)
 
 
 def checkpoint(folder, step, progress=PROGRESS):
@@ -15,7 +17,7 @@ def checkpoint(folder, step, progress=PROGRESS):
 def test_the_newest_is_the_one_with_most_steps(tmp_path):
     checkpoint(tmp_path, 9)
     assert newest(tmp_path, "mine") is not None
-    expected = checkpoint(tmp_path, 10, PROGRESS.seen(80, 1.5))
+    expected = checkpoint(tmp_path, 10, PROGRESS.add_validation(80, 1.5))
     path, progress = newest(tmp_path, "mine")
     assert path == expected
     assert (progress.examples, progress.validation_curve) == ((80,), (1.5,))

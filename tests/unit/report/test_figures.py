@@ -122,6 +122,27 @@ def test_on_the_balanced_line_the_times_are_equal(clear):
         assert log_time("language", column) == pytest.approx(log_time("vision", row), abs=1e-9)
 
 
+def test_training_losses_are_thin_lines_and_accuracies_are_shown_on_hover(clear):
+    run = next(run for run in clear.runs if run.member.allocation.active == ("vision",))
+    seen = ((8, 2.5), (32, 1.5))
+    data = replace(clear, train_losses={run.member.id: seen}, accuracies={run.member.id: ((run.examples[-1], 0.75),)})
+    picture = next(picture for picture in curves.pictures(data) if picture.name == "curves-vision")
+    (thin,) = [trace for trace in picture.traces if trace["mode"] == "lines" and trace["line"]["width"] < 1]
+    assert (thin["x"], thin["y"], thin["showlegend"]) == ([8.0, 32.0], [2.5, 1.5], False)
+    assert "Thin lines: training loss." in picture.caption
+    assert any("75" in text for trace in picture.traces for text in trace.get("customdata", ()))
+    assert not any("training" in picture.caption for picture in curves.pictures(clear))
+
+
+def test_the_training_loss_of_the_final_run_is_drawn(clear):
+    assert not any(trace["name"] == "training loss" for trace in final.pictures(clear)[0].traces)
+    trained = clear.final.model_copy(update={"train_examples": (64, 128), "train_curve": (1.5, 1.2)})
+    picture = final.pictures(replace(clear, final=trained))[0]
+    (thin,) = [trace for trace in picture.traces if trace["name"] == "training loss"]
+    assert (thin["x"], thin["y"], thin["line"]["width"]) == ([64.0, 128.0], [1.5, 1.2], 1)
+    assert "The thin line is the training loss" in picture.caption
+
+
 def test_no_balanced_line_where_times_are_unknown():
     names = [t.get("name") for t in traces_of(allocations.pictures(instances.made("failed")), "allocations")]
     assert "balanced line" not in names

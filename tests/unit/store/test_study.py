@@ -71,7 +71,7 @@ def test_other_series_are_kept(tmp_path):
                 Observation(member="joint", examples=examples, metric="train_loss", value=1 / examples)
             )
         study.trials.finish(MemberResult(member="joint", status="diverged", examples=32, message="loss was nan"))
-        assert study.trials.series("joint", "train_loss") == [(16, 1 / 16), (32, 1 / 32)]
+        assert study.trials.series("train_loss") == {"joint": [(16, 1 / 16), (32, 1 / 32)]}
         assert study.runs()[0].status == "diverged"
         assert study.runs()[0].last_loss == float("inf")
 

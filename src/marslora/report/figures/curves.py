@@ -1,4 +1,4 @@
-"""Learning curves: validation loss against examples seen, a panel for each part and one for parts trained together."""
+"""Learning curves: validation and training loss against examples seen, a panel for each part and one for several."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from marslora.core.decision import LawPoint
 from marslora.core.runs import Run
-from marslora.report.data import ReportData
+from marslora.report.data import Points, ReportData
 from marslora.report.figures._style import DASHES, Picture, Trace, frame, log_axis, steps, text
 from marslora.report.numbers import count, listing, loss, percent, ranks
 
@@ -57,24 +57,47 @@ def _panel(data: ReportData, title: str, runs: Sequence[Run]) -> Picture:
         dash = DASHES[min(sizes.index(run.member.data_examples), len(DASHES) - 1)]
         named = label not in shown and len(labels) <= MANY
         shown.add(label)
-        traces.append(_curve(run, label, colours[label], dash, origin, named))
+        accuracies = dict(data.accuracies.get(run.member.id, ()))
+        traces.append(_curve(run, label, colours[label], dash, origin, named, accuracies))
+        if train_losses := data.train_losses.get(run.member.id):
+            traces.append(_training_curve(train_losses, label, colours[label], dash))
     traces += _marks(runs, points, {run.member.id: colours[_label(run, title, data)] for run in runs}, origin)
     x = [origin, *(float(each) for run in runs for each in run.examples if each > 0)]
     across = log_axis("examples seen", x, start=origin)
-    up = log_axis("validation loss (nats per answer token)", [v for run in runs for v in run.validation_loss])
+    trained = [value for run in runs for _, value in data.train_losses.get(run.member.id, ())]
+    up = log_axis("loss (nats per answer token)", [*(v for run in runs for v in run.validation_loss), *trained])
     heading = f"{title} alone" if title != JOINT else "Several parts together"
     return Picture(
         name=f"curves-{_slug(title)}",
         title=heading,
         traces=traces,
         layout=frame(across, up),
-        caption=_caption(runs, points, title, sizes, len(labels)),
+        caption=_caption(runs, points, title, sizes, len(labels)) + (" Thin lines: training loss." if trained else ""),
         height=360,
         wide=title == JOINT,
     )
 
 
-def _curve(run: Run, label: str, colour: str, dash: str, origin: float, named: bool) -> Trace:
+def _training_curve(points: Points, label: str, colour: str, dash: str) -> Trace:
+    """The training loss of a run as a thin line, shown and hidden together with its validation loss."""
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [float(examples) for examples, _ in points],
+        "y": [value for _, value in points],
+        "name": text(label),
+        "legendgroup": text(label),
+        "showlegend": False,
+        "line": {"color": colour, "width": 0.8, "dash": dash},
+        "opacity": 0.45,
+        "hovertemplate": f"{text(label)}<br>training loss<br>%{{x:,.0f}} examples: %{{y:.4f}}<extra></extra>",
+    }
+
+
+def _curve(
+    run: Run, label: str, colour: str, dash: str, origin: float, named: bool, accuracies: Mapping[int, float]
+) -> Trace:
+    """The validation loss of a run; hovering also shows the accuracy."""
     x = [float(max(each, 0)) or origin for each in run.examples]
     name = text(label)
     hover = f"{name}<br>{count(run.member.data_examples)} rows, seed {run.member.seed}, {run.status}"
@@ -88,7 +111,8 @@ def _curve(run: Run, label: str, colour: str, dash: str, origin: float, named: b
         "showlegend": named,
         "line": {"color": colour, "width": 1.8, "dash": dash},
         "opacity": 0.45 if run.status in ("diverged", "failed") else 0.95,
-        "hovertemplate": hover + "<br>%{x:,.0f} examples: %{y:.4f}<extra></extra>",
+        "customdata": [f", {percent(accuracies[t])} right" if t in accuracies else "" for t in run.examples],
+        "hovertemplate": hover + "<br>%{x:,.0f} examples: %{y:.4f}%{customdata}<extra></extra>",
     }
 
 

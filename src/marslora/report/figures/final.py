@@ -21,13 +21,16 @@ def pictures(data: ReportData) -> list[Picture]:
     traces.append(_line(final.examples, final.validation_curve, origin, "final run", ACCENT, "solid"))
     sizes = [9 if examples == final.kept_examples else 5 for examples in final.examples]
     traces[-1] = {**traces[-1], "mode": "lines+markers", "marker": {"size": sizes, "color": ACCENT}}
+    if final.train_examples:
+        training = _line(final.train_examples, final.train_curve, origin, "training loss", ACCENT, "solid")
+        traces.append({**training, "line": {**training["line"], "width": 1}, "opacity": 0.6})
     if data.uniform is not None and data.uniform.examples:
         traces.append(
             _line(data.uniform.examples, data.uniform.validation_curve, origin, "uniform rank", "@warn", "dash")
         )
     x = [value for trace in traces for value in trace["x"]]
     across = log_axis("examples seen", x, start=origin)
-    up = log_axis("validation loss (nats per answer token)", [y for trace in traces for y in trace["y"]])
+    up = log_axis("loss (nats per answer token)", [y for trace in traces for y in trace["y"]])
     return [
         Picture(
             name="final",
@@ -82,6 +85,8 @@ def _words(data: ReportData, final: FinalResult, run: Run | None) -> str:
             f"It took over a calibration run at {count(final.started_at_examples)} examples, "
             f"which saved {percent(saved)} of a full run."
         )
+    if final.train_examples:
+        said.append("The thin line is the training loss, the others the validation loss.")
     end = final.validation_curve[-1]
     if final.kept_examples is not None:
         said.append(
