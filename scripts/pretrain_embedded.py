@@ -1,8 +1,9 @@
 """Train the embedded model from scratch and write its folder, `src/marslora/demo/assets/embedded`.
 
-Two stages, as its big relatives are trained. First the tower alone learns to tell what stands in each cell, through a
-narrow, noisy code: it learns to throw away what it was not asked for. Then the whole model learns to answer questions.
-The code stays narrow: the projector's first matrix has rank `CODE_WIDTH`. About 10 minutes on two CPU cores.
+It is trained in two stages, like large vision-language models. First the tower learns to tell what is in each cell,
+through a narrow, noisy code: this teaches it to drop everything else, so that it must be adapted to see a new style of
+pictures. Then the whole model learns to answer questions. The code stays narrow: the projector's first matrix has rank
+`CODE_WIDTH`. About 10 minutes on two CPU cores.
 
 Run: ``python scripts/pretrain_embedded.py [--tower-steps N] [--steps N] [--out FOLDER]``.
 """
@@ -24,23 +25,30 @@ from marslora.demo.model import NUM_IMAGE_TOKENS, embedded_folder, new_model, ne
 from marslora.demo.questions import QUESTIONS, Scene, Turn, ask_repeat, get_background_name
 
 SEED = 20260
+"""Of the weights, the scenes and the questions."""
 CODE_WIDTH = 12
+"""Numbers per image token that pass from the tower to the language model; set by hand, see dev/LOG.md (2026-11-22)."""
 NOISE = 0.3
+"""Standard deviation of the noise on these numbers in training; a penalty on their size keeps it from vanishing."""
 NUM_TOKENS = 640
-TOKEN_SPREAD = 0.2  # standard deviation of the token embeddings at the start: as large as what the tower says
+"""Size of the vocabulary: enough for every name of a thing to be one token."""
+TOKEN_SPREAD = 0.2
+"""Standard deviation of the token embeddings at the start: about that of the projector's outputs."""
 KIND_SHARES = {"place": 0.3, "list": 0.2, "where": 0.15, "presence": 0.1, "count": 0.1, "background": 0.15}
+"""How often each kind of question is asked. ``rain`` is left out: its answer cannot be learned."""
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-GENERAL = [
+GENERAL_TEXTS = [
     "what color is the shape?", "what shape is in the image?", "is there a red circle in the image?",
     "is there not a blue rectangle in the image?", "what is the color of the triangle?",
     "does the image contain a shape?", "is a green shape present?", "describe the picture in one sentence.",
     "what do you see?", "how many are there?",
     "black gray teal brown orange purple pink square", "left right above below next to and or not the a an of in on",
 ]  # fmt: skip
+"""Texts about other pictures that the tokenizer is trained on too, so that other data sets do not fall into letters."""
 
 
 class NoisyCode(nn.Module):
-    """The narrow passage between the tower and everything after it: a linear code with noise added while training."""
+    """The narrow connection from the tower to the rest of the model: a linear code, with noise added in training."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -54,27 +62,27 @@ class NoisyCode(nn.Module):
 
 
 class StepLog:
-    """Prints a line now and then, with the seconds still to go."""
+    """Prints lines about the progress of a stage, with the seconds that remain."""
 
     def __init__(self, name: str, steps: int) -> None:
         self.name, self.steps, self.start = name, steps, time.perf_counter()
 
     def __call__(self, step: int, text: str) -> None:
-        """Print ``text`` with the time."""
+        """Print ``text`` with the step and the time."""
         seconds = time.perf_counter() - self.start
         left = seconds / step * (self.steps - step)
         print(f"{self.name} {step}/{self.steps}  {text}  {seconds:.0f} s, {left:.0f} s to go", flush=True)
 
 
 def normalise_pixels(images_NHWC: np.ndarray) -> Tensor:
-    """As the processor makes them: in [-1, 1], channels first."""
+    """Pictures (N, H, W, 3) as the processor makes them: (N, 3, H, W) in [-1, 1]."""
     return torch.from_numpy(images_NHWC).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
 def make_optimizer(
     modules: list[nn.Module], rate: float, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW with a warm-up and a cosine decay."""
+    """AdamW with warm-up and cosine decay, and its schedule."""
     parameters = [p for module in modules for p in module.parameters()]
     adamw = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.02, betas=(0.9, 0.98))
     return adamw, torch.optim.lr_scheduler.OneCycleLR(adamw, rate, total_steps=steps, pct_start=0.1)
@@ -87,17 +95,17 @@ def find_cell_of_token() -> Tensor:
 
 
 def find_name_tokens(names: Iterable[str], tokenizer) -> Tensor:
-    """The token of every name as it stands inside a sentence. Exits where a name is not one token."""
+    """The token of every name as it is inside a sentence. Exits if a name is not a single token."""
     ids = [tokenizer(f" {name}")["input_ids"] for name in names]
-    if long := [name for name, tokens in zip(names, ids, strict=True) if len(tokens) != 1]:
-        raise SystemExit(f"These words are not single tokens: {long}. Show the tokenizer more of them.")
+    if split := [name for name, tokens in zip(names, ids, strict=True) if len(tokens) != 1]:
+        raise SystemExit(f"These names are not single tokens: {split}. Repeat them in the texts for the tokenizer.")
     return torch.tensor(ids).flatten()
 
 
 def train_tower(model: nn.Module, tokenizer, pool: Scenes, steps: int, batch: int = 128) -> None:
-    """Teach tower and projector to say in every image token what stands in its cell, on which ground, and where it is.
+    """Teach tower and projector to encode in every image token the thing in its cell, the background and the place.
 
-    They say it in words: an image token becomes like the language model's own embedding of the thing's name.
+    An image token is trained to be close to the language model's own embedding of the thing's name.
     """
     tower, projector = model.model.vision_tower, model.model.multi_modal_projector
     embedding, place = model.get_input_embeddings(), nn.Linear(projector.linear_2.out_features, NUM_IMAGE_TOKENS)
@@ -110,8 +118,8 @@ def train_tower(model: nn.Module, tokenizer, pool: Scenes, steps: int, batch: in
     clock, code = StepLog("tower", steps), projector.linear_1[0]
     for step in range(1, steps + 1):
         rows = torch.randint(len(pool), (batch,))
-        said = projector(tower(pixel_values=normalise_pixels(pool.images_NHWC[rows.numpy()])).last_hidden_state)
-        scores = (said @ embedding.weight[things_N].T, said @ embedding.weight[grounds_N].T, place(said))
+        tokens = projector(tower(pixel_values=normalise_pixels(pool.images_NHWC[rows.numpy()])).last_hidden_state)
+        scores = (tokens @ embedding.weight[things_N].T, tokens @ embedding.weight[grounds_N].T, place(tokens))
         targets = (cells[rows][:, cells_T], backgrounds[rows, None].expand(-1, NUM_IMAGE_TOKENS), places_BT)
         losses = [F.cross_entropy(s.flatten(0, 1), t.flatten()) for s, t in zip(scores, targets, strict=True)]
         (sum(losses) + 0.02 * code.size).backward()
@@ -124,26 +132,26 @@ def train_tower(model: nn.Module, tokenizer, pool: Scenes, steps: int, batch: in
 
 
 def make_turns(pool: Scenes, n: int, rng: np.random.Generator, vocabulary: list[str]) -> list[Turn]:
-    """Three turns about one scene; now and then words to repeat."""
+    """Three turns about one scene; in about a third of all cases the last one asks to repeat words."""
     scene = Scene(tuple(pool.cells_NC[n].tolist()), get_background_name(int(pool.backgrounds_N[n])), list_things(), rng)
-    asked = [
+    turns = [
         QUESTIONS[kind](scene) for kind in rng.choice(list(KIND_SHARES), 3, replace=False, p=list(KIND_SHARES.values()))
     ]
     if rng.random() < 0.35:
         letters = "".join(rng.choice(list(LETTERS), int(rng.integers(2, 7))))
-        asked[2] = ask_repeat(scene, [*vocabulary, letters])
-    return asked
+        turns[2] = ask_repeat(scene, [*vocabulary, letters])
+    return turns
 
 
 def make_batch(
     pool: Scenes, rows: np.ndarray, rng: np.random.Generator, processor, vocabulary: list[str]
 ) -> dict[str, Tensor]:
-    """Encoded conversations about the scenes ``rows``: exactly the text of the chat template, labels on the answers."""
+    """Encoded conversations about the scenes ``rows``, as the chat template writes them, with labels on the answers."""
     tokenizer = processor.tokenizer
     texts = []
     for n in rows:
-        said = "".join(f"<|user|>{q}<|assistant|> {a}<|end|>" for q, a in make_turns(pool, n, rng, vocabulary))
-        texts.append("<|user|>" + "<image>" * NUM_IMAGE_TOKENS + said.removeprefix("<|user|>"))
+        text = "".join(f"<|user|>{q}<|assistant|> {a}<|end|>" for q, a in make_turns(pool, n, rng, vocabulary))
+        texts.append("<|user|>" + "<image>" * NUM_IMAGE_TOKENS + text.removeprefix("<|user|>"))
     encoded = tokenizer(texts, padding=True, return_tensors="pt")
     ids = encoded["input_ids"]
     starts = (ids == tokenizer.convert_tokens_to_ids("<|assistant|>")).long().cumsum(1)
@@ -159,7 +167,7 @@ def make_batch(
 
 
 def train_all(model: nn.Module, processor, pool: Scenes, held_out: Scenes, steps: int, batch: int = 48) -> None:
-    """Teach the whole model to answer."""
+    """Teach the whole model to answer questions about the scenes."""
     vocabulary = sorted({name for names in load_names().values() for name in names})
     rng = np.random.default_rng(SEED + 1)
     adamw, schedule = make_optimizer([model], 2.5e-3, steps)
@@ -183,7 +191,7 @@ def train_all(model: nn.Module, processor, pool: Scenes, held_out: Scenes, steps
 
 @torch.no_grad()
 def score_answers(model: nn.Module, processor, pool: Scenes, num: int = 512) -> str:
-    """Loss and share of answer tokens guessed right on held-out scenes."""
+    """Loss and share of answer tokens predicted correctly on held-out scenes, as text."""
     model.eval()
     data = make_batch(pool, np.arange(num), np.random.default_rng(0), processor, list(list_things()))
     labels = data.pop("labels")[:, 1:]
@@ -194,7 +202,7 @@ def score_answers(model: nn.Module, processor, pool: Scenes, num: int = 512) -> 
 
 
 def merge_code(model: nn.Module) -> None:
-    """Fold the narrow code into the projector's first matrix: the model becomes an ordinary LLaVA."""
+    """Multiply the narrow code into the projector's first matrix: the model becomes an ordinary LLaVA."""
     projector = model.model.multi_modal_projector
     code, widen = projector.linear_1[0].linear, projector.linear_1[1]
     merged = nn.Linear(code.in_features, widen.out_features)
@@ -205,20 +213,20 @@ def merge_code(model: nn.Module) -> None:
 
 
 def main() -> None:
-    """Train both stages and save."""
+    """Train both stages and save the model with its processor."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--tower-steps", type=int, default=800)
     arguments.add_argument("--steps", type=int, default=1500)
     arguments.add_argument("--pool", type=int, default=20000)
     arguments.add_argument("--out", type=Path, default=embedded_folder())
-    given = arguments.parse_args()
+    options = arguments.parse_args()
     torch.manual_seed(SEED)
     start = time.perf_counter()
-    pool = draw_scenes(given.pool, "train", np.random.default_rng(SEED))
+    pool = draw_scenes(options.pool, "train", np.random.default_rng(SEED))
     held_out = draw_scenes(512, "validation", np.random.default_rng(SEED + 2))
     names = [name for column in load_names().values() for name in column]
     texts = (
-        GENERAL
+        GENERAL_TEXTS
         + [f" {name} {name}" for name in names]
         + [f"the {name}," for name in [*list_things(), *BACKGROUNDS, "nothing"]] * 40
     )
@@ -234,12 +242,12 @@ def main() -> None:
     projector = model.model.multi_modal_projector
     narrow, widen = projector.linear_1.in_features, projector.linear_1.out_features
     projector.linear_1 = nn.Sequential(NoisyCode(narrow), nn.Linear(CODE_WIDTH, widen))
-    train_tower(model, processor.tokenizer, pool, given.tower_steps)
-    train_all(model, processor, pool, held_out, given.steps)
+    train_tower(model, processor.tokenizer, pool, options.tower_steps)
+    train_all(model, processor, pool, held_out, options.steps)
     merge_code(model)
     print(f"held out: {score_answers(model, processor, held_out)}; {time.perf_counter() - start:.0f} s in all")
-    model.save_pretrained(given.out)
-    processor.save_pretrained(given.out)
+    model.save_pretrained(options.out)
+    processor.save_pretrained(options.out)
 
 
 if __name__ == "__main__":
