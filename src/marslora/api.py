@@ -7,24 +7,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from marslora.comparison.settings import COMPARE_OPTIONS, read_comparison
 from marslora.core import patterns
 from marslora.core.allocation import Allocation
-from marslora.core.budget import Budget, Limit
 from marslora.core.decision import DecisionRecord
 from marslora.core.errors import ConfigError
-from marslora.core.ladders import DEFAULT_RANKS, RankLadders
+from marslora.core.options import takes_options
 from marslora.core.parts import ModelInfo
+from marslora.core.progress import Listener, SilentListener
 from marslora.core.runs import FinalResult
 from marslora.core.spec import DataSpec, ModelSpec, StudySpec, TrainingSpec
-from marslora.pipeline import Listener, Pipeline, Silent, full_modules
-from marslora.settings import default_folder, describe_model, spec_from
+from marslora.pipeline import Pipeline, full_modules
+from marslora.run_options import RunOptions
+from marslora.settings import INSPECT_OPTIONS, SEARCH_OPTIONS, default_folder, describe_model, make_spec, read_search
 from marslora.store.study import Study
 
 if TYPE_CHECKING:
     from peft import LoraConfig
 
     from marslora.core.comparison import Comparison
-    from marslora.executors import AbstractExecutor
+
+PROBE_ROWS, PROBE_VALIDATION = 64, 8
+"""Rows that `inspect` reads at most: one batch of gradients needs no more."""
 
 
 @dataclass(frozen=True)
@@ -82,159 +86,62 @@ class Decision:
         return self.record.summary
 
 
+@takes_options(SEARCH_OPTIONS)
 def search(
     *,
-    model: Any,
-    train: Any,
     processor: Any = None,
-    eval: Any = None,
-    test: Any = None,
-    ranks: RankLadders = DEFAULT_RANKS,
-    strategy: str = "mars",
-    budget: float | str | None = None,
-    max_parameters: int | None = None,
-    max_memory: int | str | None = None,
-    max_rank: int | None = None,
-    calibration_adapter: str | None = None,
-    training: Mapping[str, Any] | None = None,
-    data: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    study: str | Path | None = None,
-    storage: str | None = None,
-    final: bool = True,
-    uniform: bool = False,
-    report_to: Sequence[str] = (),
+    config: str | Path | None = None,
     listener: Listener | None = None,
+    **options: Any,
 ) -> Decision:
     """Find the ranks, train the adapter, write the report; call again with the same arguments to continue.
 
+    Every option of ``marslora search`` is a keyword here. Several that belong together may also be given as a mapping
+    with the names of the specs' fields, e.g. ``training={"epochs": 2, "warmup": 0.1}``.
+
     Args:
-        model: A folder or hub name, or a `transformers` model already in memory (then ``processor`` too).
-        train: Training rows: a file, several, or a sequence of rows with ``messages`` and ``images``.
+        OPTIONS
         processor: The processor of a model in memory.
-        eval: Held-out rows for every decision; None splits a share off ``train``.
-        test: Rows that are looked at once, at the very end.
-        ranks: One ladder for every part, or ``{part: ladder or rank}``. A projector that is not named gets the
-            ladder's middle rank, and is not searched.
-        strategy: A kind of `marslora.strategies`, e.g. ``mars``, ``grid``, ``uniform``.
-        budget: Most run equivalents spent on calibration, e.g. ``0.5``; None leaves it to the strategy. With a limit on
-            time or operations, e.g. ``"30m"``, ``"1e15flops"`` or ``"0.5,2h"``, no round begins that would exceed it.
-        max_parameters: Allocations with more trainable parameters are not candidates.
-        max_memory: The same in bytes, e.g. ``"500MB"``: 16 for a trainable parameter (its weight, gradient and AdamW's
-            two moments). The base and its activations, which rank hardly changes, come on top: see `inspect`.
-        max_rank: The largest rank of any part, such as vLLM's ``max_lora_rank``; ladders end there.
-        calibration_adapter: What calibration runs train, typically ``lora``; None: the final run's adapter.
-        training: Fields of `TrainingSpec`, e.g. ``{"epochs": 2, "learning_rate": 1e-4}``.
-        data: Further fields of `DataSpec`, e.g. ``{"max_validation": 256}``.
-        seed: Seed of initialisation, order and bootstrap.
-        study: The study folder; None derives one from the arguments.
-        storage: An Optuna storage URL; None is an SQLite file in the study folder.
-        final: Train the chosen allocation to the end.
-        uniform: Train one uniform rank with as many parameters too, to compare; not where that is what was chosen.
-        report_to: Trackers of `transformers.Trainer` for the final run.
-        listener: Who is told about progress.
+        config: YAML file with model, data, ranks, search and training; keywords override it.
+        listener: What is told about progress, e.g. to draw a progress bar.
 
     Raises:
         MarsloraError: With what was expected, what was found and how to mend it.
     """
-    asked = Budget.of(budget)
-    settings: dict[str, Any] = {
-        "model": {"path": _register_model(model, processor)},
-        "data": {
-            **(data or {}),
-            "train": _held_rows("train", train),
-            "validation": _held_rows("eval", eval),
-            "test": _held_rows("test", test),
-        },
-        "training": dict(training or {}),
-        "search": {
-            "strategy": {"name": strategy},
-            "budget": asked.runs,
-            "max_parameters": max_parameters,
-            "max_memory": max_memory,
-            "max_rank": max_rank,
-            "seed": seed,
-            "adapter": {"name": calibration_adapter} if calibration_adapter else None,
-        },
-        "ranks": ranks,
-    }
-    spec = spec_from(settings)
-    folder = Path(study) if study else default_folder(spec)
-    return run_study(
-        spec,
-        folder,
-        storage=storage,
-        final=final,
-        uniform=uniform,
-        report_to=report_to,
-        listener=listener,
-        limit=asked.limit,
-    )
+    settings, run_options = read_search(register_inputs(options, processor), _read_path(config), "keyword")
+    return run_study(make_spec(settings), run_options, listener)
 
 
+@takes_options(COMPARE_OPTIONS)
 def compare(
     *,
-    model: Any = None,
-    train: Any = None,
-    methods: Sequence[str | Mapping[str, Any]],
     demo: str | None = None,
     processor: Any = None,
-    eval: Any = None,
-    test: Any = None,
-    seeds: Sequence[int] = (0, 1, 2),
-    equal: str = "parameters",
-    ranks: int | Mapping[str, int] | None = None,
-    training: Mapping[str, Any] | None = None,
-    data: Mapping[str, Any] | None = None,
-    out: str | Path | None = None,
+    config: str | Path | None = None,
     listener: Listener | None = None,
+    **options: Any,
 ) -> Comparison:
     """Train several methods on the same rows, seeds and budget; call again with the same arguments to continue.
 
+    Every option of ``marslora compare`` is a keyword here. Several that belong together may also be given as a mapping
+    with the names of the specs' fields, e.g. ``training={"epochs": 2}``. What is given of the training holds for all
+    methods and overrides what the recipes' papers used.
+
     Args:
-        model: As in `search`.
-        train: As in `search`.
-        methods: The reference first. Each a recipe of `marslora.recipes`, ``RECIPE:key=value,...`` as on the command
-            line, or a mapping of `MethodSpec`'s fields.
-        demo: An embedded task, instead of ``model`` and ``train``.
-        processor: As in `search`.
-        eval: As in `search`.
-        test: Rows that are looked at once, at the end of every run.
-        seeds: Each a run of every method.
-        equal: ``parameters``, ``compute`` or ``examples``: see `ComparisonSpec`.
-        ranks: Of every method that is given none of its own; None: the recipes'.
-        training: Fields of `TrainingSpec` for all methods; they override what the recipes' papers used.
-        data: Further fields of `DataSpec`.
-        out: The folder; None derives one from the arguments.
-        listener: Who is told about progress.
+        OPTIONS
+        demo: A built-in task (vision, language, both, small or null), instead of ``model`` and ``train``.
+        processor: The processor of a model in memory.
+        config: YAML file with model, data, training, methods, seeds, equal and ranks; keywords override it.
+        listener: What is told about progress, e.g. to draw a progress bar.
 
     Raises:
         MarsloraError: With what was expected, what was found and how to mend it. A method that fails (the reference's
             plan excepted) is reported in the result instead.
     """
-    from marslora.comparison.run import run
-    from marslora.comparison.settings import asked, demo_settings
+    from marslora.comparison.run import run_comparison
 
-    if demo is not None:
-        base = demo_settings(demo, Path(out or f"comparisons/demo-{demo}"))
-        out = out or f"comparisons/demo-{demo}"
-    else:
-        rows = {"train": _held_rows("train", train), "validation": _held_rows("eval", eval)}
-        base = {
-            "model": {"path": _register_model(model, processor)},
-            "data": {**rows, "test": _held_rows("test", test)},
-        }
-    settings = {
-        "model": base["model"],
-        "data": {**base["data"], **(data or {})},
-        "training": {**base.get("training", {}), **(training or {})},
-        "methods": list(methods),
-        "seeds": list(seeds),
-        "equal": equal,
-        "ranks": ranks,
-    }
-    wanted = asked(settings, "the comparison's arguments")
-    return run(wanted, Path(out) if out else wanted.default_folder, listener=listener)
+    request, run_options = read_comparison(register_inputs(options, processor), _read_path(config), demo, "keyword")
+    return run_comparison(request, run_options, listener)
 
 
 def attach(model: Any, folder: str | Path) -> Any:
@@ -249,106 +156,121 @@ def attach(model: Any, folder: str | Path) -> Any:
     return methods.attach(model, folder)
 
 
+@takes_options(INSPECT_OPTIONS)
 def inspect(
     *,
     model: Any,
     train: Any = None,
     processor: Any = None,
-    targets: str | None = None,
-    experts: bool = False,
     rank: int = 16,
     probe: bool = False,
+    **options: Any,
 ) -> ModelInfo:
-    """The parts of a model and what LoRA can adapt in them; with rows, what they would learn.
+    """Return the parts of a model and what LoRA can adapt in them; with rows, what they would learn.
+
+    Without rows only the configuration is read.
 
     Args:
-        model: A folder, a hub name, or a model in memory (then ``processor`` is needed beside it).
-        train: Rows to probe with, as `search` takes them: one forward and backward finds layers without a gradient,
-            and says in ``warnings`` what is wrong and how to mend it. Memory is measured at ``rank``.
-        processor: Of a model in memory.
-        targets: Regular expression: only linears whose whole path matches are looked at.
-        experts: Look at experts whose weights are stacked in one parameter, too.
-        rank: Of the adapters whose memory is measured.
-        probe: Probe also without ``train``, on rows of an embedded task. The model must see pictures.
+        model: A folder, a hub name, or a model in memory, together with ``processor``.
+        train: Rows to probe with, as `search` takes them: one forward and backward pass finds layers that no gradient
+            reaches, and ``warnings`` of the result say what is wrong and how to mend it.
+        processor: The processor of a model in memory.
+        rank: Rank of the adapters whose memory is measured.
+        probe: Probe without ``train`` too, on rows of a built-in task. The model must see pictures.
+        OPTIONS
 
-    Without rows only the configuration is read. Raises `ModelError`, `DataError` or `ConfigError`.
+    Raises:
+        MarsloraError: A `ModelError`, `DataError` or `ConfigError` for what cannot be read or is wrong.
     """
     import tempfile
 
-    spec = ModelSpec(path=_register_model(model, processor), targets=targets, experts=experts)
+    values = {**INSPECT_OPTIONS.nest(options, "marslora.inspect"), "path": register_model(model, processor)}
+    spec = INSPECT_OPTIONS.parse(ModelSpec, values, "model", "keyword", list(options))
     if train is None and not probe:
         return describe_model(spec)
     from marslora.engine.inspect import inspect_model
 
     with tempfile.TemporaryDirectory() as folder:
-        rows = _embedded_rows(spec, folder) if train is None else _held_rows("train", train)
-        data = DataSpec(train=rows, max_examples=64, max_validation=8)
+        rows = _write_demo_rows(spec, folder) if train is None else register_rows("train", train)
+        data = DataSpec(train=rows, max_examples=PROBE_ROWS, max_validation=PROBE_VALIDATION)
         return inspect_model(spec, data, str(Path(folder, "cache")), rank)
 
 
-def _embedded_rows(spec: ModelSpec, folder: str) -> tuple[str, ...]:
+def _write_demo_rows(spec: ModelSpec, folder: str) -> tuple[str, ...]:
     from marslora.demo.task_files import write_task
     from marslora.demo.tasks import TASKS
 
     if "image" not in (info := describe_model(spec)).modalities:
-        raise ConfigError(f"{info.architecture} sees no pictures: it must be probed on your own rows. Give --train.")
+        raise ConfigError(
+            f"{info.architecture} takes {', '.join(info.modalities)} and no pictures, so probe it on your own rows. "
+            "Give `train` (--train)."
+        )
     paths = write_task(next(iter(TASKS)), folder, num_train=16, num_validation=1, num_test=1)
     return (str(paths["train"]),)
 
 
-def run_study(
-    spec: StudySpec,
-    folder: Path,
-    *,
-    storage: str | None = None,
-    final: bool = True,
-    uniform: bool = False,
-    report_to: Sequence[str] = (),
-    listener: Listener | None = None,
-    executor: AbstractExecutor | None = None,
-    limit: Limit | None = None,
-) -> Decision:
-    """Run every stage of a study that is not there yet."""
-    from marslora.executors.inline import Inline
+def run_study(spec: StudySpec, options: RunOptions, listener: Listener | None = None) -> Decision:
+    """Run every stage of a study that is missing in its folder."""
     from marslora.report import page
 
-    with Study.create(folder, spec, storage) as study:
-        pipeline = Pipeline(study, executor or Inline(), listener or Silent(), tuple(report_to), limit or Limit())
+    with Study.create(options.study or default_folder(spec), spec, options.storage) as study:
+        pipeline = Pipeline(study, options.make_executor(), listener or SilentListener(), options)
         record = pipeline.decide()
         pipeline.plan_final()
-        trained = pipeline.train() if final else None
-        baseline = pipeline.train_uniform() if uniform else None
+        final = pipeline.train() if options.final else None
+        uniform = pipeline.train_uniform() if options.uniform else None
         pipeline.export()
         page.write_study(study)
         return Decision(
             record=record,
             info=pipeline.prepare().info,
             training=spec.training,
-            folder=folder,
-            final=trained,
-            uniform=baseline,
+            folder=study.folder,
+            final=final,
+            uniform=uniform,
         )
 
 
-def _register_model(model: Any, processor: Any) -> str:
+def register_inputs(options: Mapping[str, Any], processor: Any) -> dict[str, Any]:
+    """Return the options with names in the place of models and rows in memory, and with texts in the place of paths.
+
+    A nested ``model`` or ``data`` section is taken as it is. Raises `ConfigError` for what is neither rows nor a file.
+    """
+    values = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    if values.get("model") is not None and not isinstance(values["model"], Mapping):
+        values["model"] = register_model(values["model"], processor)
+    for name in ("train", "validation", "test"):
+        if values.get(name) is not None:
+            values[name] = register_rows(name, values[name])
+    return values
+
+
+def register_model(model: Any, processor: Any) -> str:
+    """Return the path of a model; one in memory is registered and gets the name of its contents."""
     if isinstance(model, str | Path):
         return str(model)
-    from marslora.models.loading import fingerprint_model, register_model
+    from marslora.models import loading
 
     if processor is None:
-        raise ConfigError("`processor` is needed beside a model in memory. Give `AutoProcessor.from_pretrained(...)`.")
-    return register_model(f"{type(model).__name__}-{fingerprint_model(model)}", model, processor)
+        raise ConfigError(
+            f"`processor` is missing: the model in memory ({type(model).__name__}) needs one. "
+            "Give `processor=AutoProcessor.from_pretrained(...)`."
+        )
+    return loading.register_model(f"{type(model).__name__}-{loading.fingerprint_model(model)}", model, processor)
 
 
-def _held_rows(name: str, rows: Any) -> tuple[str, ...]:
-    if rows is None:
-        return ()
+def register_rows(name: str, rows: Any) -> tuple[str, ...]:
+    """Return the files of some rows; rows in memory are registered under ``name``."""
     if isinstance(rows, str | Path):
         return (str(rows),)
     if not isinstance(rows, Iterable):
-        raise ConfigError(f"`{name}` must be a file, several, or rows, found {rows!r}.")
+        raise ConfigError(f"`{name}` must be a file, several files, or a sequence of rows, found {rows!r}.")
     if isinstance(rows, Sequence) and all(isinstance(row, str | Path) for row in rows):
         return tuple(str(row) for row in rows)
-    from marslora.data.splits import register_rows
+    from marslora.data import splits
 
-    return (register_rows(name, rows),)
+    return (splits.register_rows(name, rows),)
+
+
+def _read_path(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path)

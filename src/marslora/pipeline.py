@@ -13,18 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from marslora import adapters, exporters, methods, optim, strategies
 from marslora.core import plugins
 from marslora.core.allocation import Allocation
-from marslora.core.budget import Limit
 from marslora.core.data_files import data_fingerprint, has_rows_in_memory
 from marslora.core.decision import DecisionRecord
 from marslora.core.errors import ConfigError, StudyError, named
 from marslora.core.packs import describe_members, group_members, shared_out
 from marslora.core.parts import ModelInfo
-from marslora.core.progress import ProgressBar
+from marslora.core.progress import Listener, ProgressBar, SilentListener
 from marslora.core.runs import (
     Event,
     Failure,
@@ -50,6 +49,7 @@ from marslora.core.spec import (
 from marslora.executors import AbstractExecutor
 from marslora.executors.inline import Inline
 from marslora.exporters import AbstractExporter
+from marslora.run_options import RunOptions
 from marslora.store.study import Study
 from marslora.strategies import LEAST_STEPS, AbstractStrategy, Problem, total_cost
 from marslora.strategies.uniform import equal_uniform
@@ -64,42 +64,14 @@ SLACK = 1.1
 Answer = TypeVar("Answer", Prepared, FinalResult)
 
 
-class Listener(Protocol):
-    """Who wants to know how far the study is."""
-
-    def stage(self, title: str) -> None:
-        """A stage begins."""
-
-    def advance(self, step: ProgressEvent) -> None:
-        """A long piece of work has got further."""
-
-    def note(self, text: str) -> None:
-        """Something a person should read."""
-
-
-@dataclass
-class Silent:
-    """A listener that shows nothing."""
-
-    def stage(self, title: str) -> None:
-        """Ignored."""
-
-    def advance(self, step: ProgressEvent) -> None:
-        """Ignored."""
-
-    def note(self, text: str) -> None:
-        """Ignored."""
-
-
 @dataclass
 class Pipeline:
     """The stages of one study."""
 
     study: Study
     executor: AbstractExecutor = field(default_factory=Inline)
-    listener: Listener = field(default_factory=Silent)
-    report_to: tuple[str, ...] = ()
-    limit: Limit = field(default_factory=Limit)
+    listener: Listener = field(default_factory=SilentListener)
+    options: RunOptions = field(default_factory=RunOptions)
     _prepared: Prepared | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -109,8 +81,8 @@ class Pipeline:
         for adapter in (training.adapter, self.study.spec.calibration.adapter):
             plugins.check(adapter.name, adapters, methods)
         self.strategy()
-        if self.report_to:
-            Inline().run(CHECK_TRACKERS, [TrackerSpec(names=self.report_to)], lambda _: None)
+        if self.options.report_to:
+            Inline().run(CHECK_TRACKERS, [TrackerSpec(names=self.options.report_to)], lambda _: None)
 
     def prepare(self) -> Prepared:
         """Load the model, find its parts, read and encode every row; kept in ``prepared.json``.
@@ -197,7 +169,7 @@ class Pipeline:
 
     def _is_out_of_budget(self, members: Sequence[MemberSpec], runs: Sequence[Run]) -> bool:
         new = _new_examples(members, runs)
-        if reason := self.limit.words(total_cost(runs), new):
+        if reason := self.options.limit.describe_excess(total_cost(runs), new):
             self.listener.note(reason)
         return reason is not None
 
@@ -260,7 +232,7 @@ class Pipeline:
             cache_folder=str(self.study.path("cache")),
             seed=started.seed if started else spec.search.seed,
             order_seed=started.order_seed if started else spec.search.seed,
-            report_to=self.report_to,
+            report_to=self.options.report_to,
         )
         self.study.write(f"plan/{name}.json", planned, planned.digest())
         return planned

@@ -25,14 +25,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "finetune": {"core", "adapters", "methods", "gradients", "optim", "models", "data"},
     "testing": {"core", "adapters", "optim", "models", "data", "engine"},
     "recipes": {"core"},
-    "settings": {"core", "models"},
-    "pipeline": {"core", "store", "strategies", "executors", "exporters", "adapters", "methods", "optim"},
+    "run_options": {"core", "executors"},
+    "settings": {"core", "models", "run_options"},
+    "pipeline": {"core", "store", "strategies", "executors", "exporters", "adapters", "methods", "optim"}
+    | {"run_options"},
     "comparison": {"core", "store", "executors", "report", "adapters", "methods", "gradients", "optim"}
-    | {"recipes", "settings", "demo", "pipeline"},
+    | {"recipes", "run_options", "settings", "demo", "pipeline"},
     "api": {"core", "store", "executors", "report", "methods", "models", "data", "engine", "demo"}
-    | {"settings", "pipeline", "comparison"},
+    | {"run_options", "settings", "pipeline", "comparison"},
     "cli": {"core", "store", "executors", "exporters", "replay", "report", "models", "data", "demo"}
-    | {"settings", "pipeline", "comparison", "api"},
+    | {"run_options", "settings", "pipeline", "comparison", "api"},
     "__init__": {"api"},
     "__main__": {"cli"},
 }

@@ -58,11 +58,11 @@ def study(tmp_path_factory):
     root = tmp_path_factory.mktemp("adapter")
     tiny.write_model(root / "model")
     write_rows(root / "train.jsonl", 160, 0)
-    write_rows(root / "eval.jsonl", 24, 1)
+    write_rows(root / "held.jsonl", 24, 1)
     decision = api.search(
         model=root / "model",
         train=root / "train.jsonl",
-        eval=root / "eval.jsonl",
+        validation=root / "held.jsonl",
         ranks=(1, 4),
         training={"examples": 512, "learning_rate": 3e-3},
         study=root / "study",
@@ -74,7 +74,7 @@ def study(tmp_path_factory):
 def test_peft_alone_gives_the_recorded_loss(study, merge):
     root, decision = study
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE, root / "model", decision.adapter_folder, root / "eval.jsonl", merge],
+        [sys.executable, "-c", MEASURE, root / "model", decision.adapter_folder, root / "held.jsonl", merge],
         capture_output=True,
         text=True,
     )

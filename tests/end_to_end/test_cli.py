@@ -50,7 +50,7 @@ def row(question, **more):
     return {"messages": [user, {"role": "assistant", "content": [{"type": "text", "text": "red"}]}], **more}
 
 
-@pytest.mark.parametrize("words", [["--help"], ["search", "--help"], ["demo", "-h"], ["inspect", "-h"], ["kinds"]])
+@pytest.mark.parametrize("words", [["--help"], ["search", "--help"], ["demo", "-h"], ["inspect", "-h"], ["list"]])
 def test_help_teaches_without_torch(words):
     code = (
         "import sys; sys.argv = ['marslora', *sys.argv[1:]]\n"

@@ -11,12 +11,12 @@ from tests.helpers.fake_training import INFO
 
 @pytest.fixture
 def specs(monkeypatch):
-    """The specs of studies that were asked for; none of them is run."""
-    asked = []
+    """The specs of the studies that would be run."""
+    seen = []
     monkeypatch.setattr(settings, "describe_model", lambda _: INFO)
-    monkeypatch.setattr(api, "run_study", lambda spec, *_, **__: asked.append(spec))
-    monkeypatch.setattr(search, "watch", lambda spec, *_, **__: asked.append(spec))
-    return asked
+    monkeypatch.setattr(api, "run_study", lambda spec, *_, **__: seen.append(spec))
+    monkeypatch.setattr(search, "watch_study", lambda spec, *_, **__: seen.append(spec))
+    return seen
 
 
 def test_limits_in_python(specs):
@@ -44,8 +44,13 @@ def test_limits_on_the_command_line(specs, monkeypatch, capsys):
 
 def test_budgets_come_from_everywhere(specs, monkeypatch, tmp_path):
     limits = []
-    monkeypatch.setattr(api, "run_study", lambda spec, *_, limit, **__: (specs.append(spec), limits.append(limit)))
-    monkeypatch.setattr(search, "watch", lambda spec, *_, limit, **__: (specs.append(spec), limits.append(limit)))
+
+    def note(spec, options, *_):
+        specs.append(spec)
+        limits.append(options.limit)
+
+    monkeypatch.setattr(api, "run_study", note)
+    monkeypatch.setattr(search, "watch_study", note)
     api.search(model="m", train="a.jsonl", ranks=(4, 16), budget="0.3,30m")
     (tmp_path / "c.yaml").write_text("search: {budget: '0.3,30m'}\nranks: [4, 16]\n")
     base = "marslora search --model m --train a.jsonl"

@@ -4,31 +4,62 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
-from marslora.cli import bench, compare, data, demo, export, inspect, report, search
-from marslora.cli import list as list_plugins
+from marslora.cli._lazy import HELP_NAMES, LazyGroup
 from marslora.core.errors import EXIT_CODE, MarsloraError
+
+
+class Commands(LazyGroup):
+    """The commands of marslora."""
+
+    names = ("demo", "search", "compare", "bench", "inspect", "report", "export", "list", "data")
+
 
 app = typer.Typer(
     name="marslora",
-    help="Find the LoRA ranks your multimodal model needs, before you pay for them.",
-    epilog="Start with `marslora demo`: a whole search on a small embedded model, in minutes, without a download.",
+    cls=Commands,
+    epilog="Start with `marslora demo`: a whole search on a small built-in model, in minutes, without a download.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP_NAMES,
 )
-for command in (demo, search, compare, bench, inspect, report, export, list_plugins):
-    app.command(name=command.__name__.rpartition(".")[2])(command.command)
-app.add_typer(data.app)
+
+
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        from marslora import __version__
+
+        print(f"marslora {__version__}")
+        raise typer.Exit
+
+
+VERSION = typer.Option("--version", help="Print the version and exit.", callback=_show_version, is_eager=True)
+
+
+@app.callback()
+def _describe(version: Annotated[bool, VERSION] = False) -> None:
+    """Find the LoRA ranks your multimodal model needs, before you pay for them."""
 
 
 def main() -> None:
-    """Run the command line; a user's error is one line and exit code 2."""
+    """Run the command line; whatever a user typed wrong is one line on the error stream and exit code 2."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin make every other process slow
     try:
-        app()
+        sys.exit(app(standalone_mode=False) or 0)
     except MarsloraError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_CODE)
+        _fail(str(error))
+    except typer.Abort:
+        _fail("aborted")
+    except Exception as error:
+        describe = getattr(error, "format_message", None)  # usage errors of click, whichever package brings it
+        if describe is None:
+            raise
+        _fail(describe())
+
+
+def _fail(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(EXIT_CODE)

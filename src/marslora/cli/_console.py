@@ -12,9 +12,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from marslora.core.runs import ProgressEvent
 
 LINE_EVERY_SECONDS = 10.0
+"""How often progress is printed where there is no terminal: often enough to see life, rarely enough for a log."""
 
 
-class Live:
+class ConsoleListener:
     """A listener that draws bars on a terminal and prints plain lines elsewhere. Use as a context manager."""
 
     def __init__(self, console: Console) -> None:
@@ -35,7 +36,7 @@ class Live:
             disable=not console.is_terminal,
         )
 
-    def __enter__(self) -> Live:
+    def __enter__(self) -> ConsoleListener:
         self._progress.start()
         return self
 

@@ -10,11 +10,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from marslora.cli import _settings
-from marslora.cli._console import Live
+from marslora.cli._console import ConsoleListener
 from marslora.core.decision import Interval
 from marslora.core.errors import ConfigError
 from marslora.core.runs import ProgressEvent
+from marslora.core.words import read_numbers
 
 if TYPE_CHECKING:
     from marslora.replay.ranking import Reliability
@@ -83,17 +83,17 @@ def command(
     reference = reference or REFERENCE
     entrants = with_reference(named or standard_searchers(), reference, standard_searchers())
     console = Console()
-    with Live(console) as live:
-        live.stage(f"Replaying {len(entrants)} settings of searches")
+    with ConsoleListener(console) as listener:
+        listener.stage(f"Replaying {len(entrants)} settings of searches")
         found = replayed.bench(
             replayed.find_tables(tables),
             entrants,
             reference,
             costs=sorted(cost or replayed.COSTS),
             max_shares=shares,
-            seeds=_settings.seeds(seeds) if seeds else (),
+            seeds=_read_seeds(seeds) if seeds else (),
             workers=workers,
-            advance=lambda done, total: live.advance(ProgressEvent(task="replays", done=done, total=total)),
+            advance=lambda done, total: listener.advance(ProgressEvent(task="replays", done=done, total=total)),
         )
     show(console, found)
     write_atomically(out / "bench.json", found.to_json())
@@ -135,6 +135,13 @@ def show(console: Console, bench: BenchmarkResult) -> None:
         console.print(_table(("", *(each.family for each in told)), lines))
     for line in summary_lines(bench):
         console.print(line, highlight=False, style="dim")
+
+
+def _read_seeds(text: str) -> tuple[int, ...]:
+    try:
+        return read_numbers(text, "numbers such as 0,1,2")
+    except ValueError as error:
+        raise ConfigError(f"`--seeds` {error}.") from None
 
 
 def _share(found: Reliability, table: str) -> str:

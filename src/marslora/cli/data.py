@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from marslora.cli._console import Live
+from marslora.cli._console import ConsoleListener
 from marslora.cli._histogram import bars
 from marslora.core.runs import ProgressEvent
 
@@ -26,6 +26,7 @@ _MAX_WORKERS = 8
 """Processes by default at most: reading rarely gets faster beyond, and each may load a processor."""
 app = typer.Typer(
     name="data",
+    add_completion=False,
     help="Check rows before a model is trained on them.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -87,13 +88,15 @@ def check(
         repair.check_can_repair(files, fix, image_folder)
     workers = workers if workers is not None else min(_MAX_WORKERS, os.cpu_count() or 1)
     try:
-        with Live(Console(stderr=True)) as live:
+        with ConsoleListener(Console(stderr=True)) as listener:
             report = checking.check_data(
                 paths,
                 image_folder=image_folder,
                 processor=partial(load_model_processor, model) if model is not None else None,
                 workers=workers,
-                progress=lambda done, total: live.advance(ProgressEvent(task="reading rows", done=done, total=total)),
+                progress=lambda done, total: listener.advance(
+                    ProgressEvent(task="reading rows", done=done, total=total)
+                ),
             )
         written = repair.write_repaired(files, report.bad, fix) if fix is not None else []
     except KeyboardInterrupt:

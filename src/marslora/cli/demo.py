@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from marslora.cli._run import watch
+from marslora.cli._options import with_options
+from marslora.cli._run import watch_study
+from marslora.core.options import OptionTable
 from marslora.demo.tasks import TASKS
+from marslora.run_options import RunOptions
 
-STUDY = typer.Option("--study", "-o", help="Study folder.", file_okay=False)
+DEMO_OPTIONS = OptionTable.of(RunOptions, without=("study", "uniform"))
+"""Those options of `marslora search` that say how the demo is run; its model, data and training are given."""
+STUDY = typer.Option("--study", "-o", help="Study folder.", file_okay=False, metavar="FOLDER")
 TASK = typer.Option(
     help="What the model has to learn. " + " ".join(f"{name}: {task.description}" for name, task in TASKS.items()),
     metavar="TASK",
 )
 
 
+@with_options(DEMO_OPTIONS)
 def command(
     task: Annotated[str, TASK] = "both",
     study: Annotated[Path, STUDY] = Path("marslora-demo"),
     uniform: Annotated[bool, typer.Option("--uniform/--no-uniform", help="Compare with one uniform rank.")] = True,
+    **options: Any,
 ) -> None:
-    """Search the ranks of a small real multimodal model on embedded data: minutes on two CPU cores.
+    """Search the ranks of a small real multimodal model on built-in data, in minutes on two CPU cores.
 
-    It writes the data as ordinary parquet files and then does just what `marslora search` does.
+    It writes the data as ordinary parquet files and then does what `marslora search` does.
+
+    Example: marslora demo --task vision
     """
-    from marslora import settings as study_settings
     from marslora.demo.settings import make_settings
+    from marslora.settings import StudySettings, make_spec
 
-    spec = study_settings.spec_from(make_settings(task, study / "data"), "the demo")
-    watch(spec, study, uniform=uniform)
+    run_options = DEMO_OPTIONS.parse(RunOptions, options, "the demo", "flag", list(options))
+    settings = StudySettings.parse(make_settings(task, study / "data"), "the demo")
+    watch_study(make_spec(settings), run_options.model_copy(update={"study": study, "uniform": uniform}))

@@ -9,11 +9,16 @@ import typer
 from rich.console import Console
 
 STUDY = typer.Argument(help="Study folder with a decision.")
-TO = typer.Option("--to", "-t", help="peft, trl, axolotl, ... (see `marslora kinds`). Repeatable. Default: all.")
+TO = typer.Option(
+    "--to", "-t", help="Exporter: peft, trl, axolotl, ... (see `marslora list`). Repeatable. Default: all."
+)
 
 
 def command(study: Annotated[Path, STUDY], to: Annotated[list[str] | None, TO] = None) -> None:
-    """Write the decision for PEFT, TRL, Axolotl, LLaMA-Factory, ms-swift, Unsloth or vLLM."""
+    """Write the decision for PEFT, TRL, Axolotl, LLaMA-Factory, ms-swift, Unsloth or vLLM.
+
+    Example: marslora export studies/llava-1a2b3c4d --to axolotl
+    """
     from marslora.pipeline import export
     from marslora.store.study import Study
 

@@ -2,38 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from marslora.cli._options import with_options
 from marslora.core.parts import ModelInfo, PartInfo
+from marslora.settings import INSPECT_OPTIONS
 
-TRAIN = typer.Option("--train", "-d", help="Rows to probe with, instead of those of an embedded task. Repeatable.")
-PROBE = typer.Option("--probe", help="Run one forward and backward: find what no gradient reaches, and the memory.")
-TARGETS = typer.Option(help="Regular expression: only linears whose whole path matches are counted.")
-EXPERTS = typer.Option("--experts", help="Count stacked experts among what can be adapted.")
+MODEL = typer.Argument(help="Model folder or hub name.")
+TRAIN = typer.Option(
+    "--train", "-d", help="Rows to probe with, instead of those of a built-in task. Repeatable.", metavar="ROWS"
+)
+PROBE = typer.Option(
+    "--probe", help="Run one forward and backward pass: find what no gradient reaches, and measure the memory."
+)
 RANK = typer.Option(min=1, help="Rank at which trainable parameters and memory are counted.")
+AS_JSON = typer.Option("--json", help="Print everything as JSON.")
 
 
+@with_options(INSPECT_OPTIONS)
 def command(
-    model: Annotated[str, typer.Argument(help="Model folder or hub name.")],
+    model: Annotated[str, MODEL],
     train: Annotated[list[str] | None, TRAIN] = None,
     probe: Annotated[bool, PROBE] = False,
-    targets: Annotated[str | None, TARGETS] = None,
-    experts: Annotated[bool, EXPERTS] = False,
     rank: Annotated[int, RANK] = 16,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    as_json: Annotated[bool, AS_JSON] = False,
+    **options: Any,
 ) -> None:
-    """Show a model's parts, their adaptable linears and parameters.
+    """Show a model's parts, their adaptable linear layers and parameters.
 
-    Without --probe or --train only the configuration is read, no weights. With either of them the model is probed: one
-    forward and backward on real rows shows what is wrong, and each warning says how to mend it.
+    Without --probe or --train only the configuration is read (no weights). With them, one forward and backward pass on
+    real rows shows what would be trained, and what is wrong and how to mend it.
+
+    Example: marslora inspect ./llava --train train.jsonl --rank 8
     """
     from marslora import api
 
-    info = api.inspect(model=model, train=train, targets=targets, experts=experts, rank=rank, probe=probe)
+    info = api.inspect(model=model, train=train, rank=rank, probe=probe, **options)
     if as_json:
         print(info.to_json())
         return
@@ -47,9 +55,10 @@ def command(
             f"all parts at rank {rank}: {format_bytes(info.member_bytes)} besides the model, with batches of 4 rows"
         )
     if info.unlabelled:
-        console.print(f"not adapted: {', '.join(info.unlabelled[:6])}{' ...' if len(info.unlabelled) > 6 else ''}")
+        ignored = f"{', '.join(info.unlabelled[:6])}{' ...' if len(info.unlabelled) > 6 else ''}"
+        console.print(f"not adapted: {ignored}", soft_wrap=True)
     for warning in info.warnings:
-        console.print(f"[yellow]warning:[/yellow] {warning}", highlight=False)
+        console.print(f"[yellow]warning:[/yellow] {warning}", highlight=False, soft_wrap=True)
 
 
 def build_table(info: ModelInfo, rank: int) -> Table:

@@ -1,4 +1,4 @@
-"""``marslora report``: the page of a study, written anew."""
+"""``marslora report``: the page of a study, written again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ def command(
     study: Annotated[Path, STUDY],
     storage: Annotated[str | None, typer.Option(help="Optuna URL, if the study was made with one.")] = None,
 ) -> None:
-    """Write report.html of a study (finished or not) and print the verdict."""
+    """Write report.html of a study, finished or not, and print the verdict.
+
+    Example: marslora report studies/llava-1a2b3c4d
+    """
     from marslora.report import page
     from marslora.store.study import Study
 

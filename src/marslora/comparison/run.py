@@ -1,28 +1,27 @@
-"""A comparison from what was asked to `compare.json` and `compare.html` in its folder."""
+"""A comparison from what a user asked for to `compare.json` and `compare.html` in its folder."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from marslora.comparison.settings import Asked
+from marslora.comparison.settings import ComparisonRequest
 from marslora.comparison.stages import Comparing
 from marslora.core.comparison import Comparison
-from marslora.executors import AbstractExecutor
-from marslora.executors.inline import Inline
-from marslora.pipeline import Listener, Silent
+from marslora.core.progress import Listener, SilentListener
 from marslora.report import comparison as page
+from marslora.run_options import ComparisonOptions
 from marslora.store.study import Study
 
 
-def run(
-    asked: Asked, folder: Path, *, listener: Listener | None = None, executor: AbstractExecutor | None = None
+def run_comparison(
+    request: ComparisonRequest, options: ComparisonOptions, listener: Listener | None = None
 ) -> Comparison:
-    """Train what is not there yet, and write the result and its page.
+    """Train what is missing in the folder, and write the result and its page.
 
-    Raises `StudyError` where ``folder`` belongs to another model, other data or other common settings, and what
+    Raises `StudyError` if the folder belongs to another model, other data or other common settings, and what
     `Comparing.run` raises.
     """
-    with Study.create(folder, asked.study) as study:
-        found = Comparing(study, asked.comparison, asked.common, executor or Inline(), listener or Silent()).run()
-    page.write(found, folder / page.NAME)
-    return found
+    folder, executor = options.out or request.default_folder, options.make_executor()
+    with Study.create(folder, request.study) as study:
+        stages = Comparing(study, request.comparison, request.common, executor, listener or SilentListener())
+        comparison = stages.run()
+    page.write(comparison, folder / page.NAME)
+    return comparison

@@ -1,28 +1,44 @@
-"""What a person asks for, in words or as a mapping, becomes the specs of a comparison."""
+"""From the options of a command or a call, and a configuration file, to the specs of a comparison."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from marslora.core.comparison import ComparisonSpec, MethodSpec
+from marslora.core.comparison import ComparisonSpec
+from marslora.core.config_file import merge_settings, read_config
 from marslora.core.errors import ConfigError
-from marslora.core.spec import StudySpec
+from marslora.core.options import OptionTable, Style
+from marslora.core.spec import DataSpec, ModelSpec, PluginSpec, SearchSpec, StudySpec, TrainingSpec
 from marslora.recipes import find_recipe
-from marslora.settings import spec_from
+from marslora.run_options import ComparisonOptions
+from marslora.settings import StudySettings, make_spec
 
-KINDS = ("adapter", "optimizer", "gradients")
-COMMON = ("examples", "epochs", "batch_size")
-"""Fields of `TrainingSpec` that are the same for all methods."""
+COMMON_FIELDS = ("examples", "epochs", "batch_size")
+"""Fields of `TrainingSpec` that are the same for all methods, so that they see the same examples."""
+DEMO = "demo:"
+"""What the ``path`` of a built-in model and task begins with, e.g. ``demo:both``."""
+SPACE_RANKS = (16,)
+"""Ranks of the study in which a comparison is kept; the methods bring their own."""
+
+
+class ComparisonSettings(ComparisonSpec):
+    """What a user says of a comparison, before the model is looked at."""
+
+    model: ModelSpec
+    data: DataSpec
+    training: TrainingSpec = TrainingSpec()
+
+
+COMPARE_OPTIONS = OptionTable.of(ComparisonSettings, ComparisonOptions)
+"""The options of ``marslora compare`` and the keywords of `marslora.compare`."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A comparison as it was asked for."""
+class ComparisonRequest:
+    """A comparison as a user asked for it."""
 
     study: StudySpec
     """The model, the data and the common settings."""
@@ -36,81 +52,54 @@ class Asked:
         return Path("comparisons") / f"{Path(self.study.model.path).name or 'model'}-{self.study.digest()[:8]}"
 
 
-def asked(settings: Mapping[str, Any], source: str) -> Asked:
-    """The specs of ``model``, ``data``, ``training``, ``methods``, ``seeds``, ``equal`` and ``ranks``.
+def read_comparison(
+    options: Mapping[str, Any], config: Path | None, demo: str | None, style: Style
+) -> tuple[ComparisonRequest, ComparisonOptions]:
+    """Read options by keyword, which override the configuration file, which overrides the built-in task ``demo``.
 
-    A method is a recipe's name, the words of `method_of_words`, or a mapping of `MethodSpec`'s fields.
-    Raises `ConfigError` for whatever is wrong.
+    Raises `ConfigError` for whatever is wrong, and `ModelError` for a model that is missing.
     """
-    values = dict(settings)
-    fields = {name: values.pop(name) for name in ("methods", "seeds", "equal", "ranks") if name in values}
-    if not fields.get("methods"):
-        raise ConfigError(f"{source}: `methods` is missing. Name at least one recipe (see `marslora kinds`).")
-    named = [fields["methods"]] if isinstance(fields["methods"], str) else fields["methods"]
-    fields["methods"] = [method_of_words(each) if isinstance(each, str) else each for each in named]
-    comparison = ComparisonSpec.parse(fields, source)
-    for method in comparison.methods:
+    given = COMPARE_OPTIONS.nest(options, "marslora.compare")
+    values = merge_settings(read_config(config), given)
+    source = str(config) if config else "the settings"
+    run = COMPARE_OPTIONS.parse(ComparisonOptions, values, source, style, list(options))
+    if demo is None and (path := str((values.get("model") or {}).get("path", ""))).startswith(DEMO):
+        demo = path.removeprefix(DEMO)
+        values["model"] = {key: value for key, value in values["model"].items() if key != "path"}
+    if demo is not None:
+        folder = run.out or Path(f"comparisons/demo-{demo}")
+        run = run.model_copy(update={"out": folder})
+        values = merge_settings(read_demo(demo, folder), values)
+    settings = COMPARE_OPTIONS.parse(ComparisonSettings, values, source, style, list(options))
+    return make_request(settings), run
+
+
+def make_request(settings: ComparisonSettings) -> ComparisonRequest:
+    """Check the methods and return the specs. Raises `ConfigError` or `ModelError`."""
+    for method in settings.methods:
         find_recipe(method.recipe, method.options)
-        if fixed := sorted(set(method.training) & set(COMMON)):
+        if fixed := sorted(set(method.training) & set(COMMON_FIELDS)):
             raise ConfigError(
-                f"method `{method.title}` cannot have its own {fixed}: they are the same for all methods."
+                f"method `{method.title}` cannot have its own {fixed}: they are the same for all methods. "
+                "Set them for the comparison."
             )
-    study = spec_from({**values, "search": {"strategy": {"name": "uniform"}}, "ranks": (16,)}, source)
-    return Asked(study, dict(values.get("training", {})), comparison)
+    study = make_spec(
+        StudySettings(
+            model=settings.model,
+            data=settings.data,
+            ranks=SPACE_RANKS,
+            training=settings.training,
+            search=SearchSpec(strategy=PluginSpec(name="uniform")),
+        )
+    )
+    common = {name: getattr(settings.training, name) for name in settings.training.model_fields_set}
+    comparison = ComparisonSpec(**{name: getattr(settings, name) for name in ComparisonSpec.model_fields})
+    return ComparisonRequest(study, common, comparison)
 
 
-def demo_settings(task: str, folder: Path) -> dict[str, Any]:
-    """Model, data and training of an embedded task; its rows are written into ``folder/data``."""
+def read_demo(task: str, folder: Path) -> dict[str, Any]:
+    """Return model, data and training of a built-in task; its rows are written into ``folder/data``."""
     from marslora.demo.settings import make_settings
 
-    settings = make_settings(task, folder / "data")
-    return {name: settings[name] for name in ("model", "data", "training")}
-
-
-def method_of_words(text: str) -> MethodSpec:
-    """A method from ``RECIPE`` or ``RECIPE:key=value,...``.
-
-    Keys are ``name``, ``rank``, ``rank.PART``, ``rate.PART`` (over the learning rate of all others), ``adapter``,
-    ``optimizer``, ``gradients``, ``training.FIELD``; any other is an option of the recipe. Values are read as YAML.
-    """
-    recipe, _, rest = text.partition(":")
-    found: dict[str, Any] = {"recipe": recipe, "options": {}, "training": {}, "name": text if rest else ""}
-    for word in filter(None, rest.split(",")):
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise ConfigError(f"`--method` must look like asymlora:rank=8,rate.projector=0.1, found {text!r}.")
-        try:
-            _put(found, key.strip(), yaml.safe_load(value))
-        except yaml.YAMLError:
-            raise ConfigError(f"`--method {text}`: the value of {key} is no YAML, found {value!r}.") from None
-    return MethodSpec.parse(found, f"--method {text}")
-
-
-def _put(found: dict[str, Any], key: str, value: Any) -> None:
-    head, _, tail = key.partition(".")
-    if key == "name":
-        found["name"] = str(value)
-    elif key == "rank":
-        found["ranks"] = value
-    elif head == "rank":
-        found["ranks"] = {**(found.get("ranks") or {}), tail: value}
-    elif head == "rate" and tail:
-        found["rate_factors"] = {**(found.get("rate_factors") or {}), tail: value}
-    elif key in KINDS:
-        found["training"][key] = {"name": value}
-    elif head == "training" and tail:
-        found["training"][tail] = value
-    else:
-        found["options"][key] = value
-
-
-def rank_words(words: Sequence[str]) -> int | dict[str, int] | None:
-    """``["16"]`` for every part, or ``["vision=8", "language=16"]``; None for none."""
-    if not words:
-        return None
-    try:
-        if len(words) == 1 and "=" not in words[0]:
-            return int(words[0])
-        return {part: int(rank) for part, _, rank in (word.partition("=") for word in words)}
-    except ValueError:
-        raise ConfigError(f"`--rank` must be a number or PART=NUMBER, found {list(words)}.") from None
+    values = make_settings(task, folder / "data")
+    return {name: values[name] for name in ("model", "data", "training")}

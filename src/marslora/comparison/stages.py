@@ -19,14 +19,14 @@ from marslora.core.allocation import Allocation
 from marslora.core.comparison import Compared, Comparison, ComparisonSpec, MethodRun, MethodSpec, Recipe, training_of
 from marslora.core.errors import ConfigError, MarsloraError, named
 from marslora.core.parts import ModelInfo
-from marslora.core.progress import ProgressBar
+from marslora.core.progress import Listener, ProgressBar, SilentListener
 from marslora.core.record import Record
 from marslora.core.runs import Counted, Event, Failure, FinalResult, Prepared, ProgressEvent
 from marslora.core.schedule import full_examples
 from marslora.core.spec import CountSpec, FinalSpec
 from marslora.executors import AbstractExecutor
 from marslora.executors.inline import Inline
-from marslora.pipeline import Listener, Pipeline, Silent, digest, full_modules
+from marslora.pipeline import Pipeline, digest, full_modules
 from marslora.recipes import find_recipe
 from marslora.store.study import Study
 
@@ -64,7 +64,7 @@ class Comparing:
     spec: ComparisonSpec
     common: Mapping[str, Any]
     executor: AbstractExecutor = field(default_factory=Inline)
-    listener: Listener = field(default_factory=Silent)
+    listener: Listener = field(default_factory=SilentListener)
     errors: dict[str, str] = field(default_factory=dict)
     """Why a method could not be planned, by its title; why a run failed, by its id."""
 

@@ -1,8 +1,8 @@
-"""How much a search may spend: planned in run equivalents, limited in seconds or floating-point operations.
+"""How much a search may spend: planned in full runs, limited in seconds or floating-point operations.
 
-Only run equivalents can be planned with: what a second buys depends on how long the runs are that it is spent on, since
-short ones are mostly validation, and that depends on the plan. So time and operations are limits: a round that would
-go beyond them, at the price of what was measured so far, does not begin, and the decision is made on what is there.
+Only full runs can be planned with: what a second buys depends on how long the runs are (short ones are mostly
+validation), and that depends on the plan. So time and operations are limits: a round that would exceed them, at the
+price of what was measured so far, does not begin, and the decision is made on the runs that there are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from marslora.core.errors import ConfigError
 from marslora.core.runs import Cost
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+"""Seconds in each unit of time that a budget may have."""
 EXAMPLES = "0.5 (full runs), 90s, 30m, 2h, 1e15flops, or several with commas: 0.5,30m"
+"""What a budget may look like, for errors."""
 
 
 @dataclass(frozen=True)
@@ -25,46 +27,48 @@ class Limit:
     seconds: float | None = None
     """Wall time of all packs, one after the other."""
     flops: float | None = None
+    """Floating-point operations of all packs."""
 
-    def words(self, spent: Cost, new_examples: int) -> str | None:
-        """Why a round of so many new examples may not begin; None where it may.
+    def describe_excess(self, spent: Cost, new_examples: int) -> str | None:
+        """Say why a round of ``new_examples`` may not begin; None if it may.
 
-        Its price is that of the examples so far, whose runs began anew: a round that goes on with them costs less.
-        Before anything was measured there is no price, so the first round always begins.
+        It is priced like the examples so far, whose runs started from scratch: a round that continues them costs
+        less. Before anything was measured there is no price, so the first round always begins.
         """
         share = new_examples / spent.examples if spent.examples else 0.0
-        for name, most, had in (("seconds", self.seconds, spent.seconds), ("operations", self.flops, spent.flops)):
-            if most is not None and spent.examples and had * (1 + share) > most:
+        for unit, most, used in (("seconds", self.seconds, spent.seconds), ("operations", self.flops, spent.flops)):
+            if most is not None and spent.examples and used * (1 + share) > most:
                 return (
-                    f"calibration ends here: it took {had:.3g} {name} and the next round would take about "
-                    f"{had * share:.3g} more, beyond the limit of {most:.3g}."
+                    f"calibration ends here: it took {used:.3g} {unit} and the next round would take about "
+                    f"{used * share:.3g} more, beyond the limit of {most:.3g}."
                 )
         return None
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What was asked for."""
+    """What a user lets a search spend."""
 
     runs: float | None = None
-    """Run equivalents to plan with; None: what the strategy needs."""
+    """Full runs to plan with; None: what the strategy needs."""
     limit: Limit = Limit()
+    """Time and operations that calibration may not exceed."""
 
     @classmethod
-    def of(cls, value: float | str | None) -> Budget:
-        """The budget that a number or words such as ``0.5,30m`` mean. Raises `ConfigError`."""
+    def read(cls, value: float | str | None) -> Budget:
+        """Return the budget that a number or words such as ``0.5,30m`` mean. Raises `ConfigError`."""
         if value is None:
             return cls()
-        found: dict[str, float] = {}
+        amounts: dict[str, float] = {}
         for word in str(value).replace(" ", "").split(","):
-            unit, amount = _amount(word)
-            if unit in found:
-                raise ConfigError(f"`budget` names {unit} twice in {value!r}.")
-            found[unit] = amount
-        return cls(found.get("runs"), Limit(found.get("seconds"), found.get("flops")))
+            unit, amount = _read_amount(word)
+            if unit in amounts:
+                raise ConfigError(f"`budget` names {unit} twice in {value!r}. Give each unit once.")
+            amounts[unit] = amount
+        return cls(amounts.get("runs"), Limit(amounts.get("seconds"), amounts.get("flops")))
 
 
-def _amount(word: str) -> tuple[str, float]:
+def _read_amount(word: str) -> tuple[str, float]:
     number, unit = re.fullmatch(r"(.*?)(flops|[smh]?)", word, re.IGNORECASE).groups()  # type: ignore[union-attr]
     try:
         amount = float(number)

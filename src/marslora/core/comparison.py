@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from marslora.core.allocation import Allocation
 from marslora.core.decision import Interval
 from marslora.core.errors import ConfigError
+from marslora.core.options import SEARCHING, Option, OptionRecord
 from marslora.core.record import Record
 from marslora.core.runs import Cost, FinalResult
-from marslora.core.spec import TrainingSpec
+from marslora.core.training import TrainingSpec
+from marslora.core.words import read_numbers, read_options, read_pairs
 
 Equal = Literal["parameters", "compute", "examples"]
-FixedRanks = int | dict[str, int]
-"""One rank for every part, or ``{part: rank}``; parts that are not named are left alone."""
+PLUGIN_FIELDS = ("adapter", "optimizer", "gradients")
+"""Fields of `TrainingSpec` that a method may name directly, e.g. ``moka:optimizer=muon``."""
+
+
+def read_ranks(value: Any) -> Any:
+    """Read ``"16"`` as one rank and ``["vision=8", "language=16"]`` as ranks of parts; anything else stays as it is."""
+    words = [value] if isinstance(value, str) else value
+    if not (isinstance(words, Sequence) and words and all(isinstance(word, str) for word in words)):
+        return value
+    try:
+        if len(words) == 1 and "=" not in words[0]:
+            return int(words[0])
+        return {part: int(rank) for part, rank in read_pairs(words, "vision=8").items()}
+    except ValueError:
+        raise ValueError(f"must be one rank such as 16, or ranks such as vision=8, found {value!r}") from None
+
+
+FixedRanks = Annotated[int | dict[str, int], BeforeValidator(read_ranks)]
+"""One rank for every part, or ``{part: rank}``; parts that are not named are not adapted."""
 
 
 class Recipe(Record):
@@ -33,7 +53,11 @@ class Recipe(Record):
 
 
 class MethodSpec(Record):
-    """One entry of a comparison: a recipe, and what is changed in it."""
+    """One entry of a comparison: a recipe, and what is changed in it. In words: ``RECIPE`` or ``RECIPE:key=value,...``.
+
+    The keys of words are ``name``, ``rank``, ``rank.PART``, ``rate.PART`` (over the learning rate of all others),
+    ``adapter``, ``optimizer``, ``gradients``, ``training.FIELD``; any other is an option of the recipe.
+    """
 
     recipe: str = "uniform"
     """A file of `marslora.recipes`."""
@@ -48,27 +72,89 @@ class MethodSpec(Record):
     training: dict[str, Any] = {}
     """Fields of `TrainingSpec` for this method alone; they override everything else."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_words(cls, value: Any) -> Any:
+        return read_method(value) if isinstance(value, str) else value
+
     @property
     def title(self) -> str:
         """What the method is called."""
         return self.name or self.recipe
 
 
-class ComparisonSpec(Record):
+def read_method(text: str) -> dict[str, Any]:
+    """Read ``RECIPE:key=value,...`` as the fields of a `MethodSpec`. Raises `ValueError` for anything else."""
+    recipe, _, rest = text.partition(":")
+    fields: dict[str, Any] = {"recipe": recipe, "options": {}, "training": {}, "name": text if rest else ""}
+    try:
+        options = read_options(rest)
+    except ValueError as error:
+        raise ValueError(f"must look like asymlora:rank=8,rate.projector=0.1, found {text!r}: {error}") from None
+    for key, value in options.items():
+        head, _, tail = key.partition(".")
+        if key == "name":
+            fields["name"] = str(value)
+        elif key == "rank":
+            fields["ranks"] = value
+        elif head == "rank":
+            fields["ranks"] = {**(fields.get("ranks") or {}), tail: value}
+        elif head == "rate" and tail:
+            fields["rate_factors"] = {**(fields.get("rate_factors") or {}), tail: value}
+        elif key in PLUGIN_FIELDS:
+            fields["training"][key] = {"name": value}
+        elif head == "training" and tail:
+            fields["training"][tail] = value
+        else:
+            fields["options"][key] = value
+    return fields
+
+
+def _read_methods(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+def _read_seeds(value: Any) -> Any:
+    if isinstance(value, str):
+        return read_numbers(value, "seeds such as 0,1,2")
+    return tuple(value) if isinstance(value, Sequence) else value
+
+
+class ComparisonSpec(OptionRecord):
     """Which methods are compared, and how fairly. The first one is the reference."""
 
-    methods: tuple[MethodSpec, ...] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
-    """Each a run of every method: initialisation, dropout and order of the rows."""
-    equal: Equal = "parameters"
-    """What is the same for all beside data and seeds. ``parameters``: ranks are scaled until a method trains as many
-    numbers as the reference, on the same examples. ``compute``: ranks stay, and a method sees so many examples that
-    training, and what it does before, cost as many floating-point operations. ``examples``: ranks and examples stay."""
-    ranks: FixedRanks | None = None
-    """Of every method that is given none of its own; None: the recipes'."""
+    methods: Annotated[
+        tuple[MethodSpec, ...],
+        BeforeValidator(_read_methods),
+        Field(min_length=1),
+        Option(
+            SEARCHING,
+            flag="--method",
+            metavar="METHOD",
+            hint="Name at least one recipe, e.g. uniform (see `marslora list`).",
+        ),
+    ]
+    """A recipe (see `marslora list`), or RECIPE:key=value,... where a key is name, rank, rank.PART, rate.PART, adapter,
+    optimizer, gradients, training.FIELD or an option of the recipe. The first method is the reference."""
+    seeds: Annotated[
+        tuple[int, ...],
+        BeforeValidator(_read_seeds),
+        Field(min_length=1),
+        Option(SEARCHING, metavar="0,1,2", is_repeatable=False, type=Sequence[int] | str),
+    ] = (0, 1, 2)
+    """Seeds of initialisation, dropout and order of the rows: each is a run of every method."""
+    equal: Annotated[Equal, Option(SEARCHING)] = "parameters"
+    """What methods have in common besides data and seeds. ``parameters``: ranks are scaled until a method trains as
+    many parameters as the reference. ``compute``: ranks stay, and examples are scaled until training costs as many
+    floating-point operations. ``examples``: ranks and examples stay as they are."""
+    ranks: Annotated[
+        FixedRanks | None,
+        Option(SEARCHING, flag="--rank", metavar="RANK", is_repeatable=True, type=int | Mapping[str, int]),
+    ] = None
+    """Rank of methods that do not set one: 16, or vision=8 and language=16. Default: those of the recipes."""
 
     @model_validator(mode="after")
-    def _distinct(self) -> ComparisonSpec:
+    def _check_distinct(self) -> ComparisonSpec:
         titles = [method.title for method in self.methods]
         if repeated := sorted({title for title in titles if titles.count(title) > 1}):
             raise ValueError(f"every method needs a name of its own, found {repeated} more than once: set `name`")

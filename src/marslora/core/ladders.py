@@ -7,40 +7,67 @@ from collections.abc import Mapping, Sequence
 from marslora.core.allocation import Space
 from marslora.core.errors import ConfigError
 from marslora.core.parts import ModelInfo
+from marslora.core.words import read_numbers, read_pairs
 
 DEFAULT_RANKS = (1, 4, 16, 64)
 """The ladder of every searched part: a factor of four a rung, the habitual 16 among them."""
 
 RankLadders = int | Sequence[int] | Mapping[str, int | Sequence[int]]
+"""One rank or ladder for every part, or ``{part: rank or ladder}``. One rank fixes a part."""
+EXAMPLE = "ranks such as 4,16,64 or vision=4,16,64"
 
 
-def space_of(info: ModelInfo, ranks: RankLadders, full: Sequence[str] = (), max_rank: int | None = None) -> Space:
-    """The space that ``ranks`` up to ``max_rank`` mean for a model: a projector that is not named gets the ladder's
-    middle rank."""
+def read_ladders(value: object) -> RankLadders:
+    """Read ranks from numbers, a mapping, or words such as ``"4,16,64"`` and ``["vision=4,16", "language=64"]``.
+
+    Raises `ValueError` with an example for anything else.
+    """
+    if isinstance(value, str):
+        return read_ladders([value])
+    if isinstance(value, Mapping):
+        return {str(part): _read_ladder(ladder, f" for {part}") for part, ladder in value.items()}
+    if isinstance(value, Sequence) and value and all(isinstance(word, str) for word in value):
+        if len(value) == 1 and "=" not in value[0]:
+            return _read_ladder(value[0])
+        return {part: _read_ladder(text, f" for {part}") for part, text in read_pairs(value, "vision=4,16,64").items()}
+    return _read_ladder(value)
+
+
+def _read_ladder(value: object, where: str = "") -> tuple[int, ...]:
+    if isinstance(value, str):
+        return read_numbers(value, f"{EXAMPLE}{where}")
+    ladder = (value,) if isinstance(value, int) else tuple(value) if isinstance(value, Sequence) else ()
+    if not ladder or not all(isinstance(rank, int) and not isinstance(rank, bool) for rank in ladder):
+        raise ValueError(f"must be {EXAMPLE}{where}, found {value!r}")
+    return ladder
+
+
+def build_space(info: ModelInfo, ranks: RankLadders, full: Sequence[str] = (), max_rank: int | None = None) -> Space:
+    """Return the search space of ``ranks`` up to ``max_rank`` for the parts of a model that are not trained whole.
+
+    A projector that is not named gets the middle rank of the ladder, and is not searched. Raises `ConfigError`.
+    """
     parts = [part.name for part in info.parts if part.linears and part.name not in full]
     if not parts:
-        raise ConfigError(f"`full` names every part of {info.architecture}: none is left to rank. Leave one out.")
-    named: dict[str, tuple[int, ...]] = {}
-    if isinstance(ranks, Mapping):
-        for part, ladder in ranks.items():
-            info.part(part)
-            named[part] = _ladder(f"`ranks` of {part}", ladder)
-    common = DEFAULT_RANKS if isinstance(ranks, Mapping) else _ladder("`ranks`", ranks)
-    common = _up_to(max_rank, common, "every part")
+        raise ConfigError(
+            f"`full` names every part of {info.architecture} ({', '.join(full)}): no part is left to rank. Omit one."
+        )
+    try:
+        ladders = read_ladders(ranks)
+    except ValueError as error:
+        raise ConfigError(f"`ranks` {error}.") from None
+    named = ladders if isinstance(ladders, Mapping) else {}
+    for part in named:
+        info.part(part)
+    common = _cut_ladder(
+        DEFAULT_RANKS if isinstance(ladders, Mapping) else _read_ladder(ladders), max_rank, "every part"
+    )
     middle = (common[len(common) // 2],)
-    ladders = {part: named.get(part, middle if part == "projector" else common) for part in parts}
-    return Space.parse({part: _up_to(max_rank, ladder, part) for part, ladder in ladders.items()}, "`ranks`")
+    chosen = {part: _read_ladder(named.get(part, middle if part == "projector" else common)) for part in parts}
+    return Space.parse({part: _cut_ladder(ladder, max_rank, part) for part, ladder in chosen.items()}, "`ranks`")
 
 
-def _ladder(name: str, ladder: int | Sequence[int]) -> tuple[int, ...]:
-    if isinstance(ladder, int):
-        return (ladder,)
-    if not ladder or not all(isinstance(rank, int) for rank in ladder):
-        raise ConfigError(f"{name} must be whole numbers such as 4,16,64, found {ladder!r}.")
-    return tuple(ladder)
-
-
-def _up_to(max_rank: int | None, ladder: tuple[int, ...], part: str) -> tuple[int, ...]:
+def _cut_ladder(ladder: tuple[int, ...], max_rank: int | None, part: str) -> tuple[int, ...]:
     kept = tuple(rank for rank in ladder if max_rank is None or rank <= max_rank)
     if not kept:
         raise ConfigError(f"`max_rank` = {max_rank} leaves no rank of {list(ladder)} for {part}. Name smaller ranks.")

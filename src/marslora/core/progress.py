@@ -1,12 +1,39 @@
-"""Several packs as one progress bar."""
+"""How far a study is: who wants to know, and several packs as one progress bar."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from marslora.core.runs import ProgressEvent
 from marslora.core.spec import PackSpec
+
+
+class Listener(Protocol):
+    """What wants to know how far a study is."""
+
+    def stage(self, title: str) -> None:
+        """A stage begins."""
+
+    def advance(self, step: ProgressEvent) -> None:
+        """A long piece of work has got further."""
+
+    def note(self, text: str) -> None:
+        """There is something that a person should read."""
+
+
+class SilentListener:
+    """A listener that shows nothing."""
+
+    def stage(self, title: str) -> None:
+        """Do nothing."""
+
+    def advance(self, step: ProgressEvent) -> None:
+        """Do nothing."""
+
+    def note(self, text: str) -> None:
+        """Do nothing."""
 
 
 @dataclass

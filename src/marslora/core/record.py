@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -15,15 +18,19 @@ from marslora.core.errors import ConfigError
 class Record(BaseModel):
     """A frozen record. Unknown fields are refused; equal records have equal digests."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+    model_config = ConfigDict(frozen=True, defer_build=True, extra="forbid", ser_json_inf_nan="strings")
 
     @classmethod
-    def parse(cls, values: Any, source: str = "") -> Self:
-        """The record that ``values`` describe; `ConfigError` with one line a wrong field otherwise."""
+    def parse(cls, values: Any, source: str = "", labels: Mapping[tuple[str, ...], str] = MappingProxyType({})) -> Self:
+        """The record that ``values`` describe.
+
+        Raises `ConfigError` with one sentence for each wrong field. Fields whose path is in ``labels`` are called as
+        they say, all others by their path in ``source``.
+        """
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise ConfigError(explain(error, source or cls.__name__)) from None
+            raise ConfigError(explain(error, source or cls.__name__, cls, labels)) from None
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -40,13 +47,49 @@ class Record(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def explain(error: ValidationError, source: str) -> str:
-    """One line for a pydantic error: the field, what is wrong with it, what was found."""
-    lines = []
+def explain(
+    error: ValidationError,
+    source: str,
+    record: type[BaseModel],
+    labels: Mapping[tuple[str, ...], str] = MappingProxyType({}),
+) -> str:
+    """One sentence for each error of pydantic: the field, what it must be, what was found."""
+    sentences: dict[str, list[str]] = {}
     for item in error.errors():
-        field = ".".join(str(step) for step in item["loc"])
-        where = f"`{field}`: " if field else ""
-        own = item["type"] == "value_error"  # validators of this package say themselves what they found
-        found = "" if own else f" (found {item.get('input')!r})"
-        lines.append(f"{where}{item['msg'].removeprefix('Value error, ')}{found}")
-    return f"{source}: " + "; ".join(lines)
+        path = tuple(str(step) for step in item["loc"])
+        size = next((size for size in range(len(path), 0, -1) if path[:size] in labels), 0)
+        name = " ".join(filter(None, (labels.get(path[:size], ""), ".".join(path[size:])))) if size else ""
+        field = name or (f"`{'.'.join(path)}`" if path else "")
+        sentences.setdefault("" if size else source, []).append(_explain_item(item, field, path, record))
+    return "; ".join(
+        f"{where}: {'; '.join(lines)}" if where else "; ".join(lines) for where, lines in sentences.items()
+    )
+
+
+def _explain_item(item: Mapping[str, Any], field: str, path: Sequence[str], record: type[BaseModel]) -> str:
+    if item["type"] == "value_error":  # validators of this package say themselves what they found
+        message = item["msg"].removeprefix("Value error, ")
+        separator = " " if message.startswith("must ") else ": "
+        return f"{field}{separator}{message}" if field else message
+    if item["type"] == "missing":
+        return f"{field} is missing"
+    if item["type"] == "extra_forbidden":
+        unknown = f"{field} is not a field (found {item.get('input')!r})."
+        return unknown + suggest(path[-1], _known_fields(record, path[:-1]))
+    must, _, _ = item["msg"].replace("Input should", "must").replace("Value should", "must").partition(", unable to")
+    return f"{field} {must}, found {item.get('input')!r}"
+
+
+def _known_fields(record: Any, path: Sequence[str]) -> Iterable[str]:
+    for step in path:
+        field = record.model_fields.get(step)
+        record = field.annotation if field else None
+        if not (isinstance(record, type) and issubclass(record, BaseModel)):
+            return ()
+    return list(record.model_fields)
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """`` Did you mean `x`?`` for a name that resembles a known one; empty otherwise."""
+    close = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
+    return f" Did you mean {' or '.join(f'`{each}`' for each in close)}?" if close else ""

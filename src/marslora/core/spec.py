@@ -1,201 +1,133 @@
-"""What a user asks for (`StudySpec`) and what travels to the training wing (`PackSpec`)."""
+"""What a user asks for (`StudySpec`) and the specs of the work that executors run (`PackSpec`, `FinalSpec`, ...).
+
+How runs are trained has a file of its own, `marslora.core.training`; all specs can be imported from here.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import ByteSize, Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import BeforeValidator, ByteSize, Field, field_validator, model_validator
 
 from marslora.core.allocation import Allocation, Space
+from marslora.core.options import INPUT, RUNNING, SEARCHING, Option, OptionRecord
 from marslora.core.parts import ModelInfo
 from marslora.core.record import Record
+from marslora.core.training import LORA_VARIANTS as LORA_VARIANTS
+from marslora.core.training import ObjectiveSpec as ObjectiveSpec
+from marslora.core.training import PluginSpec as PluginSpec
+from marslora.core.training import TrainingSpec as TrainingSpec
+from marslora.core.training import read_names
 
 PACKED_ADAPTERS = ("lora",)
 """The adapters of this package whose runs can share one model while ranks are compared."""
-LORA_VARIANTS = ("use_rslora", "use_dora")
-"""Options of the adapter `lora`, named as in `peft.LoraConfig`."""
-
-
 BYTES_PER_PARAMETER = 16
-"""Of training: a weight, its gradient and AdamW's two moments in float32."""
+"""Training memory of one parameter: a weight, its gradient and AdamW's two moments, each in float32."""
+SCHEMA_VERSION: Literal[2] = 2
+"""Version of ``spec.json``: it grows by one whenever study folders of the version before cannot be read any more."""
 
 
-class PluginSpec(Record):
-    """A kind by name with its options, e.g. ``{"name": "adamw", "options": {"betas": [0.9, 0.99]}}``, or its name."""
-
-    name: str
-    options: dict[str, Any] = {}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _name_alone(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
+Files = Annotated[tuple[str, ...], BeforeValidator(read_names)]
+"""One file or several."""
 
 
-class ModelSpec(Record):
+class ModelSpec(OptionRecord):
     """Where the model is and how it is loaded."""
 
-    path: str
-    """A folder that `from_pretrained` reads, a hub name, or ``memory:NAME`` for a model held by this process."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """``auto``: bfloat16 where the device has it in hardware, float32 otherwise."""
-    device: str = "auto"
-    trust_remote_code: bool = False
-    targets: str | None = None
-    """A regular expression: only linears whose whole path matches it are adapted. None: every linear of a part."""
-    experts: bool = False
-    """Whether experts whose weights are stacked in one parameter are adapted too, each with its part's rank."""
+    path: Annotated[
+        str,
+        Option(
+            INPUT,
+            name="model",
+            short="-m",
+            metavar="MODEL",
+            hint="Give a model folder or a hub name, or try `marslora demo` or `marslora compare --demo both`.",
+        ),
+    ]
+    """Model folder or hub name. From Python also a model in memory, together with ``processor``."""
+    targets: Annotated[str | None, Option(INPUT, metavar="REGEX")] = None
+    """Adapt only those linear layers whose whole path matches this regular expression. Default: all of each part."""
+    experts: Annotated[bool, Option(INPUT)] = False
+    """Also adapt experts whose weights are stacked in one parameter, each expert with the rank of its part."""
+    trust_remote_code: Annotated[bool, Option(INPUT)] = False
+    """Run the Python code that comes with the model, as `from_pretrained` does. Only for sources that you trust."""
+    device: Annotated[str, Option(RUNNING)] = "auto"
+    """Device to train on, such as ``cpu`` or ``cuda:1``; ``auto`` takes the GPU if there is one."""
+    dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"], Option(RUNNING)] = "auto"
+    """Number format of the frozen model; ``auto`` is bfloat16 if the device has it in hardware, otherwise float32."""
 
 
-class DataSpec(Record):
+class DataSpec(OptionRecord):
     """Where the examples are and how they are split."""
 
-    train: tuple[str, ...]
-    """Files (.jsonl, .json, .csv, .parquet), folders (of `datasets`, of pictures with a metadata file, of such files),
-    ``FOLDER#NAME`` of a LLaMA-Factory dataset_info.json, or ``memory:NAME``."""
-    validation: tuple[str, ...] = ()
-    """Held-out rows for every decision; empty: ``validation_share`` of the training rows is split off."""
-    test: tuple[str, ...] = ()
-    """Rows that nothing looks at before the final report."""
-    validation_share: float = Field(0.1, gt=0, lt=1)
-    image_folder: str | None = None
-    """The folder that relative image paths start from; None: the folder of the data file."""
-    max_examples: int | None = Field(None, gt=0)
-    max_validation: int = Field(256, gt=0)
-    """At most so many validation rows are used for a measurement."""
-    max_length: int | None = Field(None, gt=0)
-    """Longer rows are refused (never cut: a cut could remove image tokens)."""
-    max_bad_share: float = Field(0.01, ge=0, le=1)
-    """A larger share of unusable rows stops the study; a smaller one is skipped and counted."""
-    seed: int = 0
-
-    @field_validator("train", "validation", "test", mode="before")
-    @classmethod
-    def _one_file(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
-
-
-class ObjectiveSpec(Record):
-    """One of several things the final run is trained for; the gradient of each is computed apart.
-
-    Exactly one of ``rows``, ``output`` and ``function`` says where its loss comes from.
-    """
-
-    name: str
-    """As it appears in logs and pictures."""
-    rows: str | None = None
-    """The answer loss of some rows: ``all``, ``text`` (without pictures and sounds), ``pictures``, ``sounds``, or
-    ``COLUMN=VALUE``.
-    Every training row belongs to one such objective; together their losses are the ordinary one."""
-    output: str | None = None
-    """A scalar that the model returns by this name, e.g. ``image_loss``; None there: absent from the batch."""
-    function: str | None = None
-    """``package.module:name``, called with (model outputs, batch); a scalar, or None where absent from the batch."""
-    weight: float = Field(1.0, gt=0)
-    """Factor on the loss."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> ObjectiveSpec:
-        if sum(source is not None for source in (self.rows, self.output, self.function)) != 1:
-            raise ValueError("exactly one of `rows`, `output` and `function` must be given")
-        return self
+    train: Annotated[
+        Files,
+        Option(
+            INPUT,
+            short="-d",
+            metavar="ROWS",
+            hint="Give a file of rows, or try `marslora demo` or `marslora compare --demo both`.",
+        ),
+    ]
+    """Training rows: a .jsonl, .json, .csv or .parquet file, a folder of `datasets`, of such files, or of pictures with
+    a metadata file, or FOLDER#NAME of a LLaMA-Factory dataset_info.json. From Python also a sequence of rows."""
+    validation: Annotated[Files, Option(INPUT, metavar="ROWS")] = ()
+    """Held-out rows for every decision. Default: a share of the training rows is split off."""
+    test: Annotated[Files, Option(INPUT, metavar="ROWS")] = ()
+    """Rows that are evaluated once, at the very end."""
+    validation_share: Annotated[float, Field(gt=0, lt=1), Option(INPUT)] = 0.1
+    """Share of the training rows that is held out if no validation rows are given."""
+    image_folder: Annotated[str | None, Option(INPUT, metavar="FOLDER")] = None
+    """Folder that relative image paths start from. Default: the folder of the data file."""
+    max_examples: Annotated[int | None, Field(gt=0), Option(INPUT)] = None
+    """Use at most this many training rows, drawn with the data seed. Default: all."""
+    max_validation: Annotated[int, Field(gt=0), Option(INPUT)] = 256
+    """Use at most this many validation rows for each measurement."""
+    max_length: Annotated[int | None, Field(gt=0), Option(INPUT)] = None
+    """Refuse rows with more tokens. Rows are never cut, since a cut could remove image tokens. Default: no limit."""
+    max_bad_share: Annotated[float, Field(ge=0, le=1), Option(INPUT)] = 0.01
+    """Stop if a larger share of the rows cannot be used; a smaller share is skipped and counted."""
+    seed: Annotated[int, Option(INPUT, name="data_seed")] = 0
+    """Seed of the split and of the choice of rows."""
 
 
-class TrainingSpec(Record):
-    """How every run is trained. A *full run* sees ``examples`` examples."""
-
-    examples: int | None = Field(None, gt=0)
-    """Examples seen by one full run; None: ``epochs`` passes over the training rows."""
-    epochs: float = Field(3.0, gt=0, allow_inf_nan=False)
-    batch_size: int = Field(16, gt=0)
-    accumulation: int = Field(1, gt=0)
-    """Micro-batches a step; a step sees ``batch_size`` examples in all."""
-    learning_rate: float = Field(2e-4, gt=0, allow_inf_nan=False)
-    part_learning_rates: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
-    """Learning rates of single parts, where they differ."""
-    warmup: float = Field(0.03, ge=0, lt=1)
-    """Share of a full run over which the learning rate rises; then it is constant."""
-    decay: float = Field(0.2, ge=0, lt=1)
-    """Share of a full run, at its end, over which the final run's learning rate falls linearly to 0."""
-    clip_norm: float = Field(1.0, ge=0)
-    """Largest gradient norm of a member, over all its parameters; 0: no clipping."""
-    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    alpha_over_rank: float = Field(2.0, gt=0, allow_inf_nan=False)
-    """The scale of an adapter, the same at every rank; with rsLoRA that of rank 16 (see `marslora.core.patterns`)."""
-    full: tuple[str, ...] = ()
-    """Parts that are trained whole instead of by LoRA (typically the projector)."""
-    optimizer: PluginSpec = PluginSpec(name="adamw")
-    adapter: PluginSpec = PluginSpec(name="lora")
-    gradient_checkpointing: bool = False
-    evaluations: int = Field(12, gt=1)
-    """Validation points of a full run, even in the logarithm of the examples seen; in the final run so many are even in
-    the examples themselves, and others come before."""
-    keep: Literal["best", "last"] = "best"
-    """Which point the final run hands back: that of lowest validation loss among its ``evaluations``, or its end."""
-    objectives: tuple[ObjectiveSpec, ...] = ()
-    """What the final run is trained for, where that is more than the loss of all answers; at least two."""
-    gradients: PluginSpec = PluginSpec(name="sum")
-    """How the objectives' gradients become one; their order is that of ``objectives``."""
-
-    @model_validator(mode="after")
-    def _several_objectives(self) -> TrainingSpec:
-        names = [objective.name for objective in self.objectives]
-        if len(names) == 1 or len(set(names)) < len(names):
-            raise ValueError(f"`objectives` must be none, or at least two with names of their own, found {names}")
-        if not names and self.gradients != PluginSpec(name="sum"):
-            raise ValueError(f"`gradients` {self.gradients.name} needs at least two `objectives`")
-        return self
-
-    @model_serializer(mode="wrap")
-    def _without_later_fields(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What came later and is not set is not written, so that such a study has the digest it had before."""
-        values: dict[str, Any] = serialize(self)
-        later = {"objectives": not self.objectives, "gradients": not self.objectives, "keep": self.keep == "best"}
-        return {key: value for key, value in values.items() if not later.get(key)}
-
-    @model_validator(mode="after")
-    def _check_adapter(self) -> TrainingSpec:
-        options = self.adapter.options if self.adapter.name == "lora" else {}
-        if unknown := {
-            key: value for key, value in options.items() if key not in LORA_VARIANTS or value not in (True, False)
-        }:
-            raise ValueError(f"options of the adapter `lora` are {list(LORA_VARIANTS)}, true or false; found {unknown}")
-        return self
-
-    def rate_of(self, part: str, run_rate: float | None = None) -> float:
-        """The learning rate of a part; a run with a learning rate of its own keeps the ratios of the parts."""
-        rate = self.part_learning_rates.get(part, self.learning_rate)
-        return rate if run_rate is None else rate * run_rate / self.learning_rate
-
-    @property
-    def use_dora(self) -> bool:
-        """Whether rows have trained lengths."""
-        return self.lora_variant.get("use_dora", False)
-
-    @property
-    def lora_variant(self) -> dict[str, bool]:
-        """The options of a `lora` adapter as `marslora.core.patterns.lora_config_dict` takes them."""
-        return (
-            {key: bool(self.adapter.options.get(key)) for key in LORA_VARIANTS} if self.adapter.name == "lora" else {}
-        )
-
-
-class SearchSpec(Record):
+class SearchSpec(OptionRecord):
     """How allocations are compared."""
 
-    strategy: PluginSpec = PluginSpec(name="mars")
-    budget: float | None = Field(None, gt=0)
-    """Most run equivalents spent before the final run; None: what the strategy needs."""
-    seed: int = 0
-    adapter: PluginSpec | None = None
-    """What calibration runs train; None: the adapter of the final run."""
-    max_parameters: int | None = Field(None, gt=0)
-    """Allocations with more trainable parameters, those of parts trained whole included, are not candidates."""
-    max_memory: ByteSize | None = Field(None, gt=0)
-    """The same in bytes (``500MB``, ``2GiB``) of training memory that grows with rank, `BYTES_PER_PARAMETER` each."""
-    max_rank: int | None = Field(None, gt=0)
-    """The largest rank of any part, such as vLLM's ``max_lora_rank``."""
+    strategy: Annotated[
+        PluginSpec,
+        Option(SEARCHING, metavar="STRATEGY"),
+        Option(
+            SEARCHING,
+            name="sweep",
+            key="sweep",
+            type=float,
+            help="Finally, also train the chosen ranks and their neighbours for this share of a full run, on top of "
+            "the budget. An option of the strategy `mars`.",
+        ),
+    ] = PluginSpec(name="mars")
+    """Search strategy: mars, grid, uniform, ... (see `marslora list`), with options as in mars:sweep=0.25."""
+    budget: Annotated[float | None, Field(gt=0), Option(SEARCHING, metavar="BUDGET", type=float | str)] = None
+    """Full runs to spend on calibration before the final run, e.g. 0.5. A time (30m, 2h) or a number of operations
+    (1e15flops) is a limit that no round may exceed; several are joined as in 0.5,30m. Default: the strategy decides."""
+    max_parameters: Annotated[int | None, Field(gt=0), Option(SEARCHING)] = None
+    """Upper limit on trainable parameters, those of parts trained whole included. Default: no limit."""
+    max_memory: Annotated[ByteSize | None, Field(gt=0), Option(SEARCHING, metavar="BYTES", type=int | str)] = None
+    """Upper limit on the memory of trained parameters, their gradients and the optimizer's state, e.g. 500MB or 2GiB;
+    16 bytes for each parameter. The model and its activations come on top (see `marslora inspect`). Default: none."""
+    max_rank: Annotated[int | None, Field(gt=0), Option(SEARCHING)] = None
+    """Largest rank of any part, such as vLLM's max_lora_rank. Default: no limit."""
+    adapter: Annotated[PluginSpec | None, Option(SEARCHING, name="calibration_adapter", metavar="ADAPTER")] = None
+    """What is trained while ranks are compared, typically lora. Default: the adapter of the final run."""
+    seed: Annotated[int, Option(SEARCHING)] = 0
+    """Seed of initialisation, order of the rows and bootstrap."""
+
+    @field_validator("strategy", mode="before")
+    @classmethod
+    def _name_strategy(cls, value: Any) -> Any:
+        is_nameless = isinstance(value, Mapping) and "name" not in value
+        return {**value, "name": cls.model_fields["strategy"].default.name} if is_nameless else value
 
     @property
     def most_parameters(self) -> int | None:
@@ -203,17 +135,11 @@ class SearchSpec(Record):
         by_memory = None if self.max_memory is None else self.max_memory // BYTES_PER_PARAMETER
         return min((most for most in (self.max_parameters, by_memory) if most is not None), default=None)
 
-    @model_serializer(mode="wrap")
-    def _without_later_fields(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What came later and is not set is not written, so that such a study has the digest it had before."""
-        values: dict[str, Any] = serialize(self)
-        later = ("adapter", "max_parameters", "max_memory", "max_rank")
-        return {key: value for key, value in values.items() if key not in later or value is not None}
-
 
 class StudySpec(Record):
     """Everything that defines a study. Its digest names it: another spec is another study."""
 
+    schema_version: Literal[2] = SCHEMA_VERSION
     model: ModelSpec
     data: DataSpec
     space: Space
@@ -225,8 +151,6 @@ class StudySpec(Record):
         """How calibration runs are trained."""
         adapter = self.search.adapter
         return self.training if adapter is None else self.training.model_copy(update={"adapter": adapter})
-
-    schema_version: Literal[1] = 1
 
     @model_validator(mode="after")
     def _check_max_rank(self) -> StudySpec:
@@ -240,9 +164,12 @@ class StudySpec(Record):
         training = self.training
         is_plain = training.adapter.name == "lora" and not training.lora_variant["use_dora"]
         if self.model.experts and (training.dropout or not is_plain):
-            raise ValueError("`experts` can be adapted by `lora` without dropout and DoRA alone: PEFT can do no more")
+            raise ValueError(
+                "`experts` need the adapter `lora` without dropout and DoRA, since PEFT supports nothing else; found "
+                f"{training.adapter.name} with dropout {training.dropout:g}"
+            )
         if self.model.experts and training.optimizer.name != "adamw":
-            raise ValueError(f"`experts` are trained by adamw, found the optimizer `{training.optimizer.name}`")
+            raise ValueError(f"`experts` need the optimizer adamw, found `{training.optimizer.name}`")
         return self
 
 

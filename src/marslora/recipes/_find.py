@@ -15,7 +15,7 @@ from marslora.core.errors import ConfigError
 def find_recipe(name: str, options: Mapping[str, Any] | None = None) -> Recipe:
     """The recipe called ``name`` with these arguments of its function; `ConfigError` where either is unknown."""
     if name not in (known := plugins.names(recipes)):
-        raise ConfigError(f"`{name}` is no recipe. It must be one of {list(known)} (see `marslora kinds`).")
+        raise ConfigError(f"`{name}` is not a recipe. It must be one of {list(known)} (see `marslora list`).")
     make = getattr(importlib.import_module(f"{recipes.__name__}.{name}"), name)
     try:
         found: Recipe = make(**(options or {}))

@@ -1,46 +1,88 @@
-"""Words of the command line."""
+"""Words of the command line, configuration files, and what overrides what."""
 
 import pytest
 
-from marslora.cli import _settings
+from marslora.core.config_file import merge_settings, read_config
 from marslora.core.errors import ConfigError
-from marslora.core.spec import PluginSpec, SearchSpec
+from marslora.core.ladders import read_ladders
+from marslora.core.spec import PluginSpec, SearchSpec, TrainingSpec
+from marslora.core.words import read_plugin
+from marslora.settings import read_search
+
+INPUTS = {"model": "m", "train": ["a.jsonl"]}
 
 
 def test_ranks_for_all_parts_or_for_each():
-    assert _settings.ranks(["4,16"]) == (4, 16)
-    assert _settings.ranks(["vision=4,16", "projector=8"]) == {"vision": (4, 16), "projector": (8,)}
+    assert read_ladders(["4,16"]) == read_ladders("4,16") == read_ladders([4, 16]) == (4, 16)
+    assert read_ladders(["vision=4,16", "projector=8"]) == {"vision": (4, 16), "projector": (8,)}
+    assert read_ladders({"vision": [4, 16], "projector": 8}) == {"vision": (4, 16), "projector": (8,)}
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("options", "message"),
     [
-        (lambda: _settings.ranks(["4;16"]), r"`--ranks` must be ranks such as 4,16,64, found '4;16'"),
-        (lambda: _settings.ranks(["vision=4", "8"]), r"`--ranks` must look like vision=4,16,64, found '8'"),
-        (lambda: _settings.rates(["vision=fast"]), r"numbers such as vision=1e-4"),
-        (lambda: _settings.seeds("one"), r"`--seeds` must be numbers such as 0,1,2, found 'one'"),
-        (lambda: _settings.merge({"model": 5}, {"model": {"path": None}}), "`model` must be settings such as path: "),
-        (lambda: _settings.merge({"data": "a.jsonl"}, {"data": {"train": None}}), "`data` .* train: ..., found 'a.jso"),
-        (lambda: _settings.rates(["1e-4"]), r"must look like vision=1e-4, found '1e-4'"),
+        ({"ranks": ["4;16"]}, r"`--ranks` must be ranks such as 4,16,64 or vision=4,16,64, found '4;16'"),
+        ({"ranks": ["vision=4", "8"]}, r"`--ranks` must look like vision=4,16,64, found '8'"),
+        (
+            {"part_learning_rates": ["vision=fast"]},
+            r"`--part-learning-rate` vision must be a valid number, found 'fast'",
+        ),
+        ({"part_learning_rates": ["1e-4"]}, r"`--part-learning-rate` must look like vision=1e-4, found '1e-4'"),
+        ({"learning_rate": "-1"}, r"^`--learning-rate` must be greater than 0, found '-1'$"),
+        ({"dtype": "int8"}, r"`--dtype` must be 'auto', 'float32', 'bfloat16' or 'float16', found 'int8'"),
+        ({"workers": "-1"}, r"`--workers` must be greater than or equal to 0, found '-1'"),
+        ({"budget": "much"}, r"`budget` must be numbers above 0 such as"),
+        ({"objectives": ["text:weight=2"]}, r"`--objective` 0.*exactly one of"),
+        ({"max_memory": "5XB"}, r"`--max-memory` could not interpret byte unit: XB, found '5XB'"),
+        ({"train": []}, r"`--train` is missing\. Give a file of rows"),
+        ({"model": None}, r"`--model` is missing\. Give a model folder"),
     ],
 )
-def test_wrong_words_are_named(call, message):
+def test_wrong_words_are_named(options, message):
     with pytest.raises(ConfigError, match=message):
-        call()
+        read_search({**INPUTS, **options}, None, "flag")
+
+
+def test_an_unknown_keyword_is_answered_with_those_that_resemble_it():
+    with pytest.raises(ConfigError, match=r"no keyword `learn_rate` \(found 1\)\. Did you mean `learning_rate`"):
+        read_search({**INPUTS, "learn_rate": 1}, None, "keyword")
+    with pytest.raises(ConfigError, match=r"`training.epoch` is not a field \(found 2\)\. Did you mean `epochs`\?"):
+        read_search({**INPUTS, "training": {"epoch": 2}}, None, "keyword")
+    with pytest.raises(ConfigError, match=r"^`learning_rate` must be greater than 0, found -1$"):
+        read_search({**INPUTS, "learning_rate": -1}, None, "keyword")
 
 
 def test_options_override_the_file(tmp_path):
     path = tmp_path / "c.yaml"
-    path.write_text("training: {epochs: 2, batch_size: 4}\nranks: {vision: [4, 8]}\n")
-    merged = _settings.merge(
-        _settings.read_config(path),
-        {"training": {"epochs": 5, "dropout": None}, "ranks": None, "search": {"budget": None}},
+    path.write_text(
+        "model: {path: m}\ndata: {train: a.jsonl}\nworkers: 2\nranks: {vision: [4, 8]}\n"
+        "training: {epochs: 2, batch_size: 4}\nsearch: {strategy: 'mars:sweep=0.5'}\n"
     )
-    assert merged == {"training": {"epochs": 5, "batch_size": 4}, "ranks": {"vision": [4, 8]}}
+    settings, run = read_search({"epochs": "5", "ranks": ["language=8"], "final": False}, path, "flag")
+    assert (settings.training.epochs, settings.training.batch_size, settings.ranks) == (5, 4, {"language": (8,)})
+    assert settings.search.strategy == PluginSpec(name="mars", options={"sweep": 0.5})
+    assert (run.workers, run.final) == (2, False)
+    settings, _ = read_search({"strategy": "grid"}, path, "flag")
+    assert settings.search.strategy == PluginSpec(name="grid")
+    settings, _ = read_search({"sweep": "0.25"}, path, "flag")
+    assert float(settings.search.strategy.options["sweep"]) == 0.25
 
 
-def test_ranks_of_the_command_line_replace_those_of_the_file():
-    assert _settings.merge({"ranks": {"vision": [4]}}, {"ranks": {"language": (8,)}}) == {"ranks": {"language": (8,)}}
+def test_keywords_override_sections():
+    settings, _ = read_search({**INPUTS, "training": {"epochs": 2, "warmup": 0.5}, "epochs": 4}, None, "keyword")
+    assert (settings.training.epochs, settings.training.warmup) == (4, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("base", "over", "message"),
+    [
+        ({"model": 5}, {"model": {"path": "m"}}, "`model` must be settings such as path: "),
+        ({"data": "a.jsonl"}, {"data": {"train": "b"}}, "`data` .* train: ..., found 'a.jso"),
+    ],
+)
+def test_what_is_not_settings_is_named(base, over, message):
+    with pytest.raises(ConfigError, match=message):
+        merge_settings(base, over)
 
 
 @pytest.mark.parametrize(
@@ -51,17 +93,38 @@ def test_a_bad_configuration_file_is_named(tmp_path, text, message):
     if text is not None:
         path.write_bytes(text.encode("utf-16"))  # starts with no byte of UTF-8
         with pytest.raises(ConfigError, match="not valid YAML"):
-            _settings.read_config(path)
+            read_config(path)
         path.write_text(text)
     with pytest.raises(ConfigError, match=message):
-        _settings.read_config(path)
+        read_config(path)
 
 
-def test_a_word_in_the_place_of_settings_is_the_name_of_a_kind():
-    file = {"search": {"strategy": "mars"}}
-    given = {"search": {"strategy": {"name": None, "options": {"sweep": None}}}}
-    assert _settings.merge(file, given) == {"search": {"strategy": {"name": "mars"}}}
-    given["search"]["strategy"]["options"]["sweep"] = 0.25
-    merged = _settings.merge(file, given)
-    assert SearchSpec.parse(merged["search"]).strategy == PluginSpec(name="mars", options={"sweep": 0.25})
-    assert SearchSpec.parse(file["search"]).strategy == PluginSpec(name="mars")
+@pytest.mark.parametrize(
+    ("words", "name", "options"),
+    [
+        ("mars", "mars", {}),
+        ("package.module:Class", "package.module:Class", {}),
+        ("mars:sweep=0.25", "mars", {"sweep": 0.25}),
+        ("package.module:Class:eta=4,first=1e-2", "package.module:Class", {"eta": 4, "first": 0.01}),
+        ("adamw:betas=[0.9,0.99],amsgrad=true", "adamw", {"betas": [0.9, 0.99], "amsgrad": True}),
+    ],
+)
+def test_a_plugin_in_words(words, name, options):
+    plugin = PluginSpec.parse(words)
+    assert plugin == PluginSpec(name=name, options=options)
+    assert PluginSpec.parse(str(plugin)) == plugin
+    assert read_plugin(words)["name"] == name
+
+
+def test_a_strategy_without_a_name_is_the_default_one():
+    assert SearchSpec.parse({"strategy": {"options": {"sweep": 0.25}}}).strategy == PluginSpec(
+        name="mars", options={"sweep": 0.25}
+    )
+
+
+def test_objectives_in_words():
+    training = TrainingSpec.parse({"objectives": ["text:rows=text", "images:rows=pictures,weight=2"]})
+    assert [(each.name, each.rows, each.weight) for each in training.objectives] == [
+        ("text", "text", 1.0),
+        ("images", "pictures", 2.0),
+    ]

@@ -2,17 +2,22 @@
 
 import pytest
 
-from marslora.comparison.settings import asked, method_of_words, rank_words
-from marslora.core.comparison import MethodSpec, Recipe, training_of
+from marslora.comparison.settings import COMPARE_OPTIONS, ComparisonSettings, make_request, read_comparison
+from marslora.core.comparison import ComparisonSpec, MethodSpec, Recipe, training_of
 from marslora.core.errors import ConfigError
 from marslora.demo.model import embedded_folder
 
 
+def request_comparison(settings):
+    """The request of nested settings."""
+    return make_request(COMPARE_OPTIONS.parse(ComparisonSettings, settings, "a test", "keyword"))
+
+
 def test_words_say_all_that_a_mapping_can():
-    found = method_of_words(
+    method = MethodSpec.parse(
         "asymlora:name=both,rank.vision=4,rank.language=8,rate.projector=0.1,optimizer=muon,form=task"
     )
-    assert found == MethodSpec(
+    assert method == MethodSpec(
         recipe="asymlora",
         name="both",
         options={"form": "task"},
@@ -20,10 +25,10 @@ def test_words_say_all_that_a_mapping_can():
         rate_factors={"projector": 0.1},
         training={"optimizer": {"name": "muon"}},
     )
-    assert method_of_words("uniform:rank=4,training.dropout=0.1") == MethodSpec(
+    assert MethodSpec.parse("uniform:rank=4,training.dropout=0.1") == MethodSpec(
         name="uniform:rank=4,training.dropout=0.1", ranks=4, training={"dropout": 0.1}
     )
-    assert method_of_words("eva") == MethodSpec(recipe="eva")
+    assert MethodSpec.parse("eva") == MethodSpec(recipe="eva")
 
 
 def test_later_settings_win():
@@ -55,22 +60,22 @@ def settings(**changes):
     ("changes", "said"),
     [
         ({"methods": []}, "`methods` is missing"),
-        ({"methods": ["nosuch"]}, "no recipe"),
+        ({"methods": ["nosuch"]}, "not a recipe"),
         ({"methods": ["eva:rank"]}, "must look like"),
-        ({"methods": ["eva:rank=["]}, "the value of rank is no YAML"),
-        ({"methods": "nosuch"}, "`nosuch` is no recipe"),
+        ({"methods": ["eva:rank=["]}, "cannot read the value"),
+        ({"methods": "nosuch"}, "`nosuch` is not a recipe"),
         ({"methods": ["uniform", "uniform"]}, "name of its own"),
         ({"methods": ["moka:nosuch=1"]}, "does not know"),
         ({"methods": ["mars_ranks:decision=nowhere"]}, "nowhere"),
         ({"methods": ["uniform:training.examples=3"]}, "the same for all"),
         ({"seeds": [0, 0]}, "must differ"),
-        ({"equal": "luck"}, "equal"),
+        ({"equal": "luck"}, "`equal` must be"),
         ({"typo": 1}, "typo"),
     ],
 )
 def test_what_is_wrong_is_said(changes, said):
     with pytest.raises(ConfigError, match=said):
-        asked(settings(**changes), "a test")
+        request_comparison(settings(**changes))
 
 
 def test_a_part_that_is_not_there_has_no_rate():
@@ -79,14 +84,37 @@ def test_a_part_that_is_not_there_has_no_rate():
 
 
 def test_the_folder_is_that_of_model_data_and_common_settings():
-    one = asked(settings(), "a test").default_folder
-    assert asked(settings(methods=["eva", "uniform"], seeds=[4]), "a test").default_folder == one
-    assert asked(settings(training={"epochs": 1}), "a test").default_folder != one
+    one = request_comparison(settings()).default_folder
+    assert request_comparison(settings(methods=["eva", "uniform"], seeds=[4])).default_folder == one
+    assert request_comparison(settings(training={"epochs": 1})).default_folder != one
 
 
 def test_ranks_in_words():
-    assert rank_words(["8"]) == 8
-    assert rank_words(["vision=8", "language=4"]) == {"vision": 8, "language": 4}
-    assert rank_words([]) is None
-    with pytest.raises(ConfigError, match="--rank"):
-        rank_words(["many"])
+    def ranks(words):
+        return ComparisonSpec.parse({"methods": "uniform", "ranks": words}).ranks
+
+    assert ranks("8") == ranks(["8"]) == ranks(8) == 8
+    assert ranks(["vision=8", "language=4"]) == {"vision": 8, "language": 4}
+    assert ranks(None) is None
+    with pytest.raises(ConfigError, match="`ranks` must be one rank such as 16"):
+        ranks(["many"])
+
+
+def test_words_of_the_command_line_are_those_of_python(tmp_path):
+    base = {"model": str(embedded_folder()), "train": ("x.jsonl",)}
+    typed = {"methods": ["eva", "moka:rank=8"], "seeds": "1,2", "ranks": ["4"], "epochs": "2", "out": str(tmp_path)}
+    given = {"methods": ["eva", "moka:rank=8"], "seeds": (1, 2), "ranks": 4, "epochs": 2, "out": tmp_path}
+    assert read_comparison({**base, **typed}, None, None, "flag") == read_comparison(
+        {**base, **given}, None, None, "keyword"
+    )
+
+
+def test_common_settings_are_those_that_were_given():
+    assert request_comparison(settings(training={"epochs": 3.0})).common == {"epochs": 3.0}
+
+
+def test_an_explicitly_empty_setting_overrides_that_of_the_demo(tmp_path):
+    request, run = read_comparison(
+        {"methods": "uniform", "data": {"test": []}, "out": tmp_path}, None, "small", "keyword"
+    )
+    assert request.study.data.test == () and request.study.data.train and run.out == tmp_path

@@ -6,12 +6,13 @@ import pytest
 
 from marslora import pipeline
 from marslora.comparison import stages
-from marslora.comparison.run import run
-from marslora.comparison.settings import Asked
+from marslora.comparison.run import run_comparison
+from marslora.comparison.settings import ComparisonRequest
 from marslora.comparison.stages import slug
 from marslora.core.comparison import Comparison, ComparisonSpec
 from marslora.core.errors import ConfigError, StudyError
 from marslora.core.spec import StudySpec
+from marslora.run_options import ComparisonOptions
 from tests.helpers.fake_training import INFO
 
 FAKES = "tests.helpers.fake_training"
@@ -25,7 +26,7 @@ def fakes(monkeypatch):
     monkeypatch.setattr(stages, "TRAIN", f"{FAKES}:train")
 
 
-def asked(*methods, common=None, **fields):
+def request_comparison(*methods, common=None, **fields):
     common = {"examples": 512, "batch_size": 16, **(common or {})}
     study = StudySpec.parse(
         {
@@ -37,7 +38,11 @@ def asked(*methods, common=None, **fields):
         }
     )
     entries = [{"recipe": each} if isinstance(each, str) else each for each in methods]
-    return Asked(study, common, ComparisonSpec.parse({"methods": entries, **fields}))
+    return ComparisonRequest(study, common, ComparisonSpec.parse({"methods": entries, **fields}))
+
+
+def run(request, folder, listener=None):
+    return run_comparison(request, ComparisonOptions(out=folder), listener)
 
 
 class Notes:
@@ -64,7 +69,7 @@ def never(monkeypatch):
 
 def test_methods_train_as_many_parameters_as_the_reference(tmp_path):
     notes = Notes()
-    found = run(asked("uniform", "hydralora"), tmp_path, listener=notes)
+    found = run(request_comparison("uniform", "hydralora"), tmp_path, listener=notes)
     uniform, hydra = found.methods
     assert uniform.num_planned == INFO.num_trainable(uniform.allocation) == 3 * 64 * 16
     assert hydra.num_planned == 3 * INFO.num_trainable(hydra.allocation)
@@ -85,30 +90,30 @@ def losses(method):
 
 
 def test_ranks_stay_where_examples_are_equal(tmp_path):
-    found = run(asked("uniform", "hydralora", equal="examples"), tmp_path)
+    found = run(request_comparison("uniform", "hydralora", equal="examples"), tmp_path)
     assert [method.allocation["vision"] for method in found.methods] == [16, 4]
-    common = run(asked("uniform", "hydralora", equal="examples", ranks=8), tmp_path / "common")
+    common = run(request_comparison("uniform", "hydralora", equal="examples", ranks=8), tmp_path / "common")
     assert [method.allocation["vision"] for method in common.methods] == [8, 8]
 
 
 def test_equal_compute_buys_fewer_examples_of_a_dearer_method(tmp_path):
-    found = run(asked("uniform", "hydralora", "eva", equal="compute"), tmp_path)
+    found = run(request_comparison("uniform", "hydralora", "eva", equal="compute"), tmp_path)
     assert [method.examples for method in found.methods] == [512, 256, 384]
     assert [method.flops_per_row for method in found.methods] == [1e6, 2e6, 1e6]
 
 
 def test_a_finished_comparison_trains_nothing(tmp_path, monkeypatch):
-    first = run(asked("uniform", "hydralora"), tmp_path)
+    first = run(request_comparison("uniform", "hydralora"), tmp_path)
     never(monkeypatch)
-    assert run(asked("uniform", "hydralora"), tmp_path) == first
+    assert run(request_comparison("uniform", "hydralora"), tmp_path) == first
 
 
 def test_methods_and_seeds_can_be_added(tmp_path, monkeypatch):
-    run(asked("uniform", "hydralora", seeds=[0, 1]), tmp_path)
+    run(request_comparison("uniform", "hydralora", seeds=[0, 1]), tmp_path)
     (tmp_path / "runs" / "uniform.s0.json").write_text(
         (tmp_path / "runs" / "uniform.s0.json").read_text().replace('"seconds": 1.0', '"seconds": 123.0')
     )
-    found = run(asked("uniform", "eva", "hydralora", seeds=[0, 1, 2]), tmp_path)
+    found = run(request_comparison("uniform", "eva", "hydralora", seeds=[0, 1, 2]), tmp_path)
     assert found.methods[0].results[0].cost.seconds == 123.0
     assert all(len(method.results) == 3 for method in found.methods)
 
@@ -116,19 +121,19 @@ def test_methods_and_seeds_can_be_added(tmp_path, monkeypatch):
 def test_an_interrupted_comparison_goes_on(tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_DIE_AT", "hydralora.s1")
     with pytest.raises(KeyboardInterrupt):
-        run(asked("uniform", "hydralora"), tmp_path)
+        run(request_comparison("uniform", "hydralora"), tmp_path)
     there = {path.name for path in (tmp_path / "runs").glob("*.json")}
     assert there == {"uniform.s0.json", "hydralora.s0.json", "uniform.s1.json"}
     monkeypatch.delenv("FAKE_DIE_AT")
-    whole = run(asked("uniform", "hydralora"), tmp_path / "whole")
-    again = run(asked("uniform", "hydralora"), tmp_path)
+    whole = run(request_comparison("uniform", "hydralora"), tmp_path / "whole")
+    again = run(request_comparison("uniform", "hydralora"), tmp_path)
     assert [m.difference for m in again.methods] == [m.difference for m in whole.methods]
 
 
 def test_a_method_that_fails_costs_only_itself(tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_FAIL", "hydralora")
     notes = Notes()
-    found = run(asked("uniform", "lora_moe", "hydralora", "eva"), tmp_path, listener=notes)
+    found = run(request_comparison("uniform", "lora_moe", "hydralora", "eva"), tmp_path, listener=notes)
     uniform, moe, hydra, eva = found.methods
     assert "no experts here" in moe.error
     assert [run.error for run in hydra.runs] == ["OutOfMemoryError: no room"] * 3
@@ -140,36 +145,38 @@ def test_a_method_that_fails_costs_only_itself(tmp_path, monkeypatch):
     assert "no room" in page
     assert "no experts here" in page
     monkeypatch.delenv("FAKE_FAIL")
-    assert len(run(asked("uniform", "hydralora"), tmp_path).methods[1].results) == 3
+    assert len(run(request_comparison("uniform", "hydralora"), tmp_path).methods[1].results) == 3
 
 
 def test_a_reference_that_cannot_be_planned_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match="no experts here"):
-        run(asked("lora_moe", "uniform"), tmp_path)
+        run(request_comparison("lora_moe", "uniform"), tmp_path)
 
 
 def test_a_kind_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match="nosuch"):
         run(
-            asked("uniform", {"recipe": "uniform", "name": "b", "training": {"optimizer": {"name": "nosuch"}}}),
+            request_comparison(
+                "uniform", {"recipe": "uniform", "name": "b", "training": {"optimizer": {"name": "nosuch"}}}
+            ),
             tmp_path,
         )
 
 
 def test_other_common_settings_are_another_folder(tmp_path):
-    run(asked("uniform"), tmp_path)
+    run(request_comparison("uniform"), tmp_path)
     with pytest.raises(StudyError, match="learning_rate"):
-        run(asked("uniform", common={"learning_rate": 1e-3}), tmp_path)
+        run(request_comparison("uniform", common={"learning_rate": 1e-3}), tmp_path)
 
 
 def test_changed_settings_of_one_method_are_trained_again(tmp_path):
-    run(asked("uniform", "eva"), tmp_path)
+    run(request_comparison("uniform", "eva"), tmp_path)
     before = (tmp_path / "runs" / "uniform.s0.json").stat().st_mtime_ns
     changed = {"recipe": "eva", "training": {"learning_rate": 1e-3}}
-    run(asked("uniform", changed), tmp_path)
+    run(request_comparison("uniform", changed), tmp_path)
     assert (tmp_path / "runs" / "uniform.s0.json").stat().st_mtime_ns == before
     stages_of = json.loads((tmp_path / "stages.json").read_text())
-    run(asked("uniform", "eva"), tmp_path)
+    run(request_comparison("uniform", "eva"), tmp_path)
     assert json.loads((tmp_path / "stages.json").read_text())["runs/eva.s0.json"] != stages_of["runs/eva.s0.json"]
 
 

@@ -1,0 +1,48 @@
+"""Configuration files, and how later settings override earlier ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from marslora.core.errors import ConfigError
+from marslora.core.words import read_plugin
+
+
+def read_config(path: Path | None) -> dict[str, Any]:
+    """Return the settings of a YAML or JSON file; an empty mapping if there is none. Raises `ConfigError`."""
+    if path is None:
+        return {}
+    import yaml
+
+    if not path.is_file():
+        raise ConfigError(f"configuration file {path} does not exist. Check the path.")
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration file {path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(settings, dict):
+        raise ConfigError(f"configuration file {path} must be a mapping with `model`, `data`, ..., found {settings!r}.")
+    return settings
+
+
+def merge_settings(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with the values of ``over``; None leaves ``base`` as it is.
+
+    A text in the place of settings is the name of a plugin, and another plugin replaces the options too.
+    Raises `ConfigError` for a value that is neither.
+    """
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, Mapping) and key != "ranks":
+            inner = merged.get(key) or {}
+            if isinstance(inner, str):
+                inner = read_plugin(inner) if set(value) <= {"name", "options"} else inner
+            if not isinstance(inner, Mapping):
+                raise ConfigError(f"`{key}` must be settings such as {next(iter(value))}: ..., found {inner!r}.")
+            is_other = value.get("name") and inner.get("name") != value["name"]
+            merged[key] = merge_settings({} if is_other else inner, value)
+        elif value is not None:
+            merged[key] = value
+    return merged

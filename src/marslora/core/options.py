@@ -1,0 +1,307 @@
+"""One table of options for the command line and for Python.
+
+A field of a record that carries an `Option` is an option of the commands and a keyword of the functions that take it:
+
+    learning_rate: Annotated[float, Field(gt=0), Option(TRAINING, short="--lr")] = 2e-4
+    \"\"\"Learning rate of the adapters.\"\"\"
+
+The field's name, type, limits, default and docstring are all that ``--learning-rate`` and
+``marslora.search(learning_rate=...)`` need: a new option is one field. Words of the command line reach the field's
+validators as they were typed, so a field that takes more than a number or a text reads its words there.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, TypeVar
+
+from pydantic import ConfigDict
+from pydantic.fields import FieldInfo
+
+from marslora.core.errors import ConfigError
+from marslora.core.record import Record, suggest
+from marslora.core.words import read_plugin, read_value, write_words
+
+INPUT, SEARCHING, TRAINING, RUNNING = "What to tune", "How to search", "How to train", "Machine and output"
+"""The groups of options in the help of a command, in this order."""
+LIMITS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+"""How the help calls the limits that pydantic's `Field` knows."""
+METAVARS: dict[Any, str] = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
+"""How the help of the command line calls a value of each type; anything else is ``TEXT``."""
+Style = Literal["keyword", "flag"]
+"""How errors call an option: as a Python keyword or as a flag of the command line."""
+R = TypeVar("R", bound=Record)
+
+
+class OptionRecord(Record):
+    """A record with options among its fields: the docstring of a field is its description."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+@dataclass(frozen=True)
+class Option:
+    """What the command line and Python need to know of a field beyond its name, type, limits, default and docstring."""
+
+    panel: str
+    """The group of the option in the help."""
+    name: str = ""
+    """The Python keyword; by default the name of the field."""
+    flag: str = ""
+    """The flag; by default the keyword with dashes."""
+    short: str = ""
+    """A second flag, e.g. ``-m``."""
+    metavar: str = ""
+    """How the help calls the value; by default its type."""
+    hint: str = ""
+    """What to do if a required option is missing."""
+    is_repeatable: bool | None = None
+    """Whether the flag may be given several times; by default if the field is a tuple or a mapping."""
+    key: str = ""
+    """For a plugin: the option of the plugin that is meant, instead of its name. Needs ``name``, ``type``, ``help``."""
+    type: Any = None
+    """What Python callers may give; by default the type of the field."""
+    help: str = ""
+    """The description; by default the docstring of the field."""
+
+
+@dataclass(frozen=True)
+class OptionRow:
+    """One option of a table."""
+
+    option: Option
+    record: type[Record]
+    """The record whose field, or whose section's field, is set."""
+    path: tuple[str, ...]
+    """Where the value belongs in the record, e.g. ``("training", "learning_rate")``."""
+    type: Any
+    """Without None."""
+    default: Any
+    is_required: bool
+    description: str
+    limits: str
+    """Such as ``above 0``; empty if there are none."""
+
+    @property
+    def name(self) -> str:
+        """The Python keyword."""
+        return self.option.name or self.path[-1]
+
+    @property
+    def flag(self) -> str:
+        """The flag of the command line."""
+        return self.option.flag or f"--{self.name.replace('_', '-')}"
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether the option is on or off, and takes no value on the command line."""
+        return self.type is bool
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the flag may be given several times."""
+        has_several = typing.get_origin(self.type) in (tuple, dict)
+        return has_several if self.option.is_repeatable is None else self.option.is_repeatable
+
+    @property
+    def metavar(self) -> str:
+        """How the help of the command line calls the value."""
+        if typing.get_origin(self.type) is Literal:
+            return "|".join(map(str, typing.get_args(self.type)))
+        return self.option.metavar or METAVARS.get(self.type, "TEXT")
+
+    @property
+    def default_text(self) -> str:
+        """The default as a person would type it; empty if the description says what happens without the option."""
+        if self.is_required or self.default in (None, (), {}):
+            return ""
+        if self.is_switch:
+            return "on" if self.default else "off"
+        return write_words(self.default)
+
+    def show(self, style: Style) -> str:
+        """The option as an error calls it."""
+        return f"`{self.flag}`" if style == "flag" else f"`{self.name}`"
+
+
+@dataclass(frozen=True)
+class OptionTable:
+    """The options of one or more records."""
+
+    rows: tuple[OptionRow, ...]
+    sections: tuple[str, ...] = ()
+    """Names of those fields that are records themselves, such as ``training``: a mapping of that name is nested."""
+
+    @classmethod
+    def of(cls, *records: type[Record], without: Sequence[str] = ()) -> OptionTable:
+        """The table of all options of ``records`` except those named in ``without``.
+
+        Raises `TypeError` for a name or a flag that two fields have.
+        """
+        rows = [row for record in records for row in find_rows(record, record) if row.name not in without]
+        for words in ([row.name for row in rows], [flag for row in rows for flag in (row.flag, row.option.short)]):
+            if repeated := sorted({word for word in words if word and words.count(word) > 1}):
+                raise TypeError(f"two options cannot have the same name, found {repeated}; set `Option.name`")
+        return cls(tuple(rows), tuple(dict.fromkeys(row.path[0] for row in rows if len(row.path) > 1)))
+
+    @cached_property
+    def by_name(self) -> Mapping[str, OptionRow]:
+        """Each option by its Python keyword."""
+        return {row.name: row for row in self.rows}
+
+    def nest(self, values: Mapping[str, Any], function: str) -> dict[str, Any]:
+        """Values by keyword as nested settings; a keyword overrides a section such as ``training={...}``.
+
+        Raises `ConfigError` for a keyword that ``function`` does not have.
+        """
+        settings = {name: value for name, value in values.items() if self._is_section(name, value)}
+        for name, value in values.items():
+            if name not in settings:
+                row = self.by_name.get(name)
+                if row is None:
+                    raise ConfigError(
+                        f"`{function}` has no keyword `{name}` (found {value!r})."
+                        f"{suggest(name, self.by_name)} `help({function})` lists all keywords."
+                    )
+                is_text = row.option.key and isinstance(value, str)
+                settings = put(settings, row.path, read_value(value) if is_text else value)
+        return settings
+
+    def parse(
+        self, record: type[R], settings: Mapping[str, Any], source: str, style: Style, given: Sequence[str] = ()
+    ) -> R:
+        """A record from nested settings. Errors call the options named in ``given`` as the caller typed them.
+
+        Raises `ConfigError` for whatever is missing or wrong; ``source`` says where the other settings came from.
+        """
+        rows = [row for row in self.rows if row.record is record]
+        own = {name: value for name, value in settings.items() if not self._is_of_another(name, record)}
+        for row in rows:
+            if row.is_required and look_up(own, row.path) in (None, (), [], ""):
+                raise ConfigError(f"{row.show(style)} is missing. {row.option.hint}".strip())
+        return record.parse(own, source, {row.path: row.show(style) for row in rows if row.name in given})
+
+    def _is_section(self, name: str, value: Any) -> bool:
+        return name in self.sections and isinstance(value, Mapping)
+
+    def _is_of_another(self, name: str, record: type[Record]) -> bool:
+        owners = {row.record for row in self.rows if row.path[0] == name}
+        return bool(owners) and record not in owners
+
+
+def find_rows(owner: type[Record], record: type[Record], path: tuple[str, ...] = ()) -> Iterator[OptionRow]:
+    """The options among the fields of ``record``, and of the records in its fields, in order."""
+    for name, field in record.model_fields.items():
+        options = [item for item in field.metadata if isinstance(item, Option)]
+        for option in options:
+            yield _make_row(option, owner, field, (*path, name))
+        if not options and isinstance(field.annotation, type) and issubclass(field.annotation, Record):
+            yield from find_rows(owner, field.annotation, (*path, name))
+
+
+def _make_row(option: Option, owner: type[Record], field: FieldInfo, path: tuple[str, ...]) -> OptionRow:
+    if option.key:
+        path = (*path, "options", option.key)
+    description = option.help or field.description or ""
+    limits = [
+        f"{word} {value:g}"
+        for name, word in LIMITS.items()
+        for item in field.metadata
+        if (value := getattr(item, name, None)) is not None
+    ]
+    return OptionRow(
+        option=option,
+        record=owner,
+        path=path,
+        type=option.type or _without_none(field.annotation),
+        default=None if option.key or field.is_required() else field.get_default(call_default_factory=True),
+        is_required=field.is_required(),
+        description=" ".join(description.replace("``", "").split()),
+        limits=" and ".join(limits),
+    )
+
+
+def _without_none(annotation: Any) -> Any:
+    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
+        return annotation
+    kept = [each for each in typing.get_args(annotation) if each is not types.NoneType]
+    return kept[0] if len(kept) == 1 else typing.Union[tuple(kept)]  # noqa: UP007  (the types are not known here)
+
+
+def put(settings: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """A copy of ``settings`` with one value set; a text on the way is the name of a plugin."""
+    head, *rest = path
+    if not rest:
+        return {**settings, head: value}
+    inner = settings.get(head) or {}
+    if isinstance(inner, str):
+        inner = read_plugin(inner)
+    return {**settings, head: put(inner, rest, value)}
+
+
+def look_up(settings: Any, path: Sequence[str]) -> Any:
+    """The value at a path of nested settings; None if there is none."""
+    for step in path:
+        settings = settings.get(step) if isinstance(settings, Mapping) else None
+    return settings
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def takes_options(table: OptionTable) -> Callable[[F], F]:
+    """A decorator for a function with ``**options``: `help` and completion show each option of the table.
+
+    It gives the function a signature with every keyword, its type and default, and lists them in its docstring in the
+    place of the line ``OPTIONS``. The function is called as before.
+    """
+
+    def decorate(function: F) -> F:
+        own = [
+            parameter
+            for parameter in inspect.signature(function).parameters.values()
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
+        parameters = [
+            inspect.Parameter(
+                row.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if row.is_required else _python_default(row),
+                annotation=_python_type(row.type)
+                if row.default is not None or row.is_required
+                else _python_type(row.type) | None,
+            )
+            for row in table.rows
+        ]
+        function.__signature__ = inspect.Signature([*parameters, *own])  # type: ignore[attr-defined]
+        function.__doc__ = (function.__doc__ or "").replace("OPTIONS", "\n        ".join(map(_describe, table.rows)))
+        return function
+
+    return decorate
+
+
+def _python_default(row: OptionRow) -> Any:
+    return str(row.default) if isinstance(row.default, Record) else row.default
+
+
+def _python_type(annotation: Any) -> Any:
+    """What Python callers may give for a field: one text for several, words for a plugin."""
+    if isinstance(annotation, type) and issubclass(annotation, Record):
+        return str | Mapping[str, Any]
+    inner = typing.get_args(annotation)
+    if typing.get_origin(annotation) is tuple:
+        return str | Sequence[str] if inner[0] is str else Sequence[_python_type(inner[0])]  # type: ignore[misc]
+    if typing.get_origin(annotation) is dict:
+        return Mapping[str, typing.get_args(inner[1])[0]]  # type: ignore[misc]
+    return annotation
+
+
+def _describe(row: OptionRow) -> str:
+    limits = f" ({row.limits})" if row.limits else ""
+    default = f" Default: {row.default_text}." if row.default_text else ""
+    return f"{row.name}: {row.description}{limits}{default}"

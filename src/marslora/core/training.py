@@ -1,0 +1,164 @@
+"""How runs are trained: the plugins, the objectives and the numbers that a user may set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from marslora.core.options import TRAINING, Option, OptionRecord
+from marslora.core.record import Record
+from marslora.core.words import read_pairs, read_plugin, write_value
+
+LORA_VARIANTS = ("use_rslora", "use_dora")
+"""Options of the adapter `lora`, named as in `peft.LoraConfig`."""
+
+
+def read_names(value: Any) -> Any:
+    """One text or several as a tuple; anything else as it is."""
+    return (value,) if isinstance(value, str) else value
+
+
+def _read_rates(value: Any) -> Any:
+    is_words = isinstance(value, Sequence) and not isinstance(value, str)
+    return read_pairs(value, "vision=1e-4") if is_words else value
+
+
+class PluginSpec(Record):
+    """A plugin with its options: ``{"name": "mars", "options": {"sweep": 0.25}}``, in words ``mars:sweep=0.25``."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_words(cls, value: Any) -> Any:
+        return read_plugin(value) if isinstance(value, str) else value
+
+    def __str__(self) -> str:
+        options = ",".join(f"{name}={write_value(value)}" for name, value in self.options.items())
+        return f"{self.name}:{options}" if options else self.name
+
+
+class ObjectiveSpec(Record):
+    """One of several things the final run is trained for; the gradient of each is computed apart.
+
+    Exactly one of ``rows``, ``output`` and ``function`` says where its loss comes from. In words: ``NAME:rows=text``.
+    """
+
+    name: str
+    """As it appears in logs and figures."""
+    rows: str | None = None
+    """The answer loss of some rows: ``all``, ``text`` (without pictures and sounds), ``pictures``, ``sounds``, or
+    ``COLUMN=VALUE``.
+    Every training row belongs to one such objective; together their losses are the ordinary one."""
+    output: str | None = None
+    """A scalar that the model returns by this name, such as ``image_loss``; None: it is absent from the batch."""
+    function: str | None = None
+    """``package.module:name``, called with (model outputs, batch): a scalar, or None if absent from the batch."""
+    weight: float = Field(1.0, gt=0)
+    """Factor on the loss."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_words(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        fields = read_plugin(value)
+        return {"name": fields["name"], **fields.get("options", {})}
+
+    @model_validator(mode="after")
+    def _check_source(self) -> ObjectiveSpec:
+        sources = {name: getattr(self, name) for name in ("rows", "output", "function")}
+        if sum(source is not None for source in sources.values()) != 1:
+            raise ValueError(f"exactly one of `rows`, `output` and `function` must be given, found {sources}")
+        return self
+
+
+class TrainingSpec(OptionRecord):
+    """How every run is trained. A *full run* sees ``examples`` examples."""
+
+    examples: Annotated[int | None, Field(gt=0), Option(TRAINING)] = None
+    """Length of a full run in examples seen. Default: as many as ``epochs`` says."""
+    epochs: Annotated[float, Field(gt=0, allow_inf_nan=False), Option(TRAINING)] = 3.0
+    """Length of a full run in passes over the training rows."""
+    batch_size: Annotated[int, Field(gt=0), Option(TRAINING)] = 16
+    """Examples in a step."""
+    accumulation: Annotated[int, Field(gt=0), Option(TRAINING)] = 1
+    """Micro-batches in a step; together they hold ``batch_size`` examples."""
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False), Option(TRAINING, short="--lr")] = 2e-4
+    """Learning rate of everything that is trained."""
+    part_learning_rates: Annotated[
+        dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]],
+        BeforeValidator(_read_rates),
+        Option(TRAINING, flag="--part-learning-rate", metavar="PART=RATE"),
+    ] = {}
+    """Learning rates of single parts, e.g. vision=1e-4. Default: that of all parts."""
+    warmup: Annotated[float, Field(ge=0, lt=1), Option(TRAINING)] = 0.03
+    """Share of a full run over which the learning rate rises; then it is constant."""
+    decay: Annotated[float, Field(ge=0, lt=1), Option(TRAINING)] = 0.2
+    """Share of a full run, at its end, over which the learning rate of the final run falls linearly to 0."""
+    clip_norm: Annotated[float, Field(ge=0), Option(TRAINING)] = 1.0
+    """Largest gradient norm of a run, over all its parameters; 0 switches clipping off."""
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False), Option(TRAINING)] = 0.0
+    """Weight decay of the optimizer."""
+    dropout: Annotated[float, Field(ge=0, lt=1), Option(TRAINING)] = 0.0
+    """Dropout on the inputs of the adapters."""
+    alpha_over_rank: Annotated[float, Field(gt=0, allow_inf_nan=False), Option(TRAINING)] = 2.0
+    """Scale of an adapter, the same at every rank; with rsLoRA that of rank 16."""
+    full: Annotated[tuple[str, ...], BeforeValidator(read_names), Option(TRAINING, metavar="PART")] = ()
+    """Part that is trained whole instead of by LoRA, typically the projector. Default: none."""
+    optimizer: Annotated[PluginSpec, Option(TRAINING, metavar="OPTIMIZER")] = PluginSpec(name="adamw")
+    """Optimizer (see `marslora list`), with options as in adamw:betas=[0.9,0.99]."""
+    adapter: Annotated[PluginSpec, Option(TRAINING, metavar="ADAPTER")] = PluginSpec(name="lora")
+    """Adapter or method that the final run trains (see `marslora list`), with options as in lora:use_rslora=true."""
+    gradient_checkpointing: Annotated[bool, Option(TRAINING)] = False
+    """Recompute activations: less memory for about a third more time."""
+    evaluations: Annotated[int, Field(gt=1), Option(TRAINING)] = 12
+    """Validation points of a full run, evenly spaced in the logarithm of the examples seen. The final run has as many
+    evenly spaced in the examples themselves, and a few before them."""
+    keep: Annotated[Literal["best", "last"], Option(TRAINING)] = "best"
+    """Point of the final run whose adapter is kept: that of lowest validation loss, or the end."""
+    objectives: Annotated[
+        tuple[ObjectiveSpec, ...], Option(TRAINING, flag="--objective", metavar="NAME:rows=ROWS")
+    ] = ()
+    """At least two objectives of the final run, if it is trained for more than the loss of all answers, e.g.
+    text:rows=text and images:rows=pictures,weight=2. Each has ``rows``, ``output`` or ``function``, and ``weight``."""
+    gradients: Annotated[PluginSpec, Option(TRAINING, metavar="COMBINER")] = PluginSpec(name="sum")
+    """How the gradients of the objectives become one (see `marslora list`)."""
+
+    @model_validator(mode="after")
+    def _check_objectives(self) -> TrainingSpec:
+        names = [objective.name for objective in self.objectives]
+        if len(names) == 1 or len(set(names)) < len(names):
+            raise ValueError(f"`objectives` must be none, or at least two with different names, found {names}")
+        if not names and self.gradients != PluginSpec(name="sum"):
+            raise ValueError(f"`gradients` {self.gradients.name} needs at least two `objectives`, found none")
+        return self
+
+    @model_validator(mode="after")
+    def _check_adapter(self) -> TrainingSpec:
+        options = self.adapter.options if self.adapter.name == "lora" else {}
+        if unknown := {
+            key: value for key, value in options.items() if key not in LORA_VARIANTS or value not in (True, False)
+        }:
+            raise ValueError(f"options of the adapter `lora` are {list(LORA_VARIANTS)}, true or false; found {unknown}")
+        return self
+
+    def rate_of(self, part: str, run_rate: float | None = None) -> float:
+        """The learning rate of a part; a run with a learning rate of its own keeps the ratios of the parts."""
+        rate = self.part_learning_rates.get(part, self.learning_rate)
+        return rate if run_rate is None else rate * run_rate / self.learning_rate
+
+    @property
+    def use_dora(self) -> bool:
+        """Whether the rows of adapted weights have trained lengths (DoRA)."""
+        return self.lora_variant.get("use_dora", False)
+
+    @property
+    def lora_variant(self) -> dict[str, bool]:
+        """The options of a `lora` adapter as `marslora.core.patterns.lora_config_dict` takes them."""
+        return (
+            {key: bool(self.adapter.options.get(key)) for key in LORA_VARIANTS} if self.adapter.name == "lora" else {}
+        )

@@ -1,0 +1,73 @@
+"""Words of the command line, of configuration files and of Python strings become values, and values become words."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+PLUGIN_SYNTAX = "NAME, package.module:Class, or either with options as in mars:sweep=0.25"
+_COMMAS_OUTSIDE_BRACKETS = re.compile(r",(?![^\[{]*[\]}])")
+
+
+def read_value(text: str) -> Any:
+    """A value as YAML reads it, e.g. a number, ``true`` or ``[0.9, 0.99]``. Raises `ValueError`."""
+    import yaml
+
+    if "e" in text.lower():  # YAML 1.1 takes 1e-3 for a text
+        with contextlib.suppress(ValueError):
+            return float(text)
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ValueError(f"cannot read the value {text!r}; quote it, or write it as YAML") from None
+
+
+def read_options(text: str) -> dict[str, Any]:
+    """``"eta=4,betas=[0.9,0.99]"`` as a mapping of values. Raises `ValueError` for anything else."""
+    pairs = read_pairs([word for word in _COMMAS_OUTSIDE_BRACKETS.split(text) if word], "key=value,key=value")
+    return {key: read_value(value) for key, value in pairs.items()}
+
+
+def read_plugin(text: str) -> dict[str, Any]:
+    """``"mars"``, ``"package.module:Class"`` or ``"mars:sweep=0.25"`` as the fields of a `PluginSpec`."""
+    name, _, options = text.rpartition(":")
+    if not name or "=" not in options:
+        return {"name": text}
+    return {"name": name, "options": read_options(options)}
+
+
+def read_pairs(words: Sequence[str], example: str) -> dict[str, str]:
+    """``["a=b", "c=d"]`` as a mapping of texts. Raises `ValueError` for a word without ``=``."""
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (name.strip() and equals and value.strip()):
+            raise ValueError(f"must look like {example}, found {word!r}")
+    return {name.strip(): text.strip() for name, _, text in (word.partition("=") for word in words)}
+
+
+def read_numbers(text: str, example: str) -> tuple[int, ...]:
+    """``"4,16,64"`` as whole numbers. Raises `ValueError`, which gives the example, for anything else."""
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise ValueError(f"must be {example}, found {text!r}") from None
+
+
+def write_value(value: Any) -> str:
+    """A value as `read_value` reads it: ``0.25``, ``true``, ``[0.9,0.99]``."""
+    import json
+
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def write_words(value: Any) -> str:
+    """A value as it is typed on the command line: ``1,4,16,64``, ``2e-4``, ``mars``."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={write_words(each)}" for name, each in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ",".join(map(write_words, value))
+    return str(value)

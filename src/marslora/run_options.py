@@ -1,0 +1,75 @@
+"""How a study or a comparison is run: what may differ when the same command continues it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ConfigDict, Field
+
+from marslora.core.budget import Limit
+from marslora.core.errors import ConfigError
+from marslora.core.options import RUNNING, Option, OptionRecord
+from marslora.core.training import PluginSpec, read_names
+from marslora.executors import AbstractExecutor
+
+
+def _read_executor(value: Any) -> Any:
+    return value if value is None or isinstance(value, AbstractExecutor) else PluginSpec.model_validate(value)
+
+
+class ExecutorOptions(OptionRecord):
+    """Where the work is done."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    workers: Annotated[int, Field(ge=0), Option(RUNNING)] = 0
+    """Runs that are trained at a time, each in a process of its own, on the GPUs in turn; 0 trains in this process."""
+    executor: Annotated[
+        PluginSpec | AbstractExecutor | None,
+        BeforeValidator(_read_executor),
+        Option(RUNNING, metavar="EXECUTOR", type=str | AbstractExecutor),
+    ] = None
+    """What the work is handed to: an executor's name (see `marslora list`) or package.module:Class. From Python also an
+    executor. Default: inline, or processes if there are workers."""
+
+    def make_executor(self) -> AbstractExecutor:
+        """The executor; ``workers`` become its option ``num_workers`` if there are any.
+
+        Raises `ConfigError` for an executor that does not exist or does not take the options.
+        """
+        from marslora import executors
+        from marslora.core import plugins
+
+        if isinstance(self.executor, AbstractExecutor):
+            return self.executor
+        spec = self.executor or PluginSpec(name="processes" if self.workers else "inline")
+        options = {**({"num_workers": self.workers} if self.workers else {}), **spec.options}
+        try:
+            return plugins.load(executors, spec.name, AbstractExecutor)(**options)
+        except TypeError as error:
+            raise ConfigError(f"`executor` {spec.name} does not take the options {options}: {error}.") from None
+
+
+class RunOptions(ExecutorOptions):
+    """How a study is run. Nothing here belongs to its spec: another run of the same study may choose otherwise."""
+
+    study: Annotated[Path | None, Option(RUNNING, short="-o", metavar="FOLDER", type=Path)] = None
+    """Study folder. Default: studies/MODEL-DIGEST, so that the same settings continue the same study."""
+    storage: Annotated[str | None, Option(RUNNING, metavar="URL")] = None
+    """Optuna storage of the runs. Default: SQLite in the study folder."""
+    final: Annotated[bool, Option(RUNNING)] = True
+    """Train the chosen allocation to the end."""
+    uniform: Annotated[bool, Option(RUNNING)] = False
+    """Also train one uniform rank with as many parameters, to compare, unless that is what was chosen."""
+    report_to: Annotated[tuple[str, ...], BeforeValidator(read_names), Option(RUNNING, metavar="TRACKER")] = ()
+    """Tracker of the final run: trackio, wandb, tensorboard, ... Default: none."""
+    limit: Limit = Limit()
+    """What calibration may cost at most in time and operations; part of ``budget``."""
+
+
+class ComparisonOptions(ExecutorOptions):
+    """How a comparison is run."""
+
+    out: Annotated[Path | None, Option(RUNNING, short="-o", metavar="FOLDER", type=Path)] = None
+    """Folder of the comparison. Default: comparisons/MODEL-DIGEST, so that the same settings continue it."""
