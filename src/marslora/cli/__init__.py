@@ -30,9 +30,9 @@ app = typer.Typer(
 
 def _show_version(is_wanted: bool) -> None:
     if is_wanted:
-        from marslora import __version__
+        import marslora
 
-        print(f"marslora {__version__}")
+        print(f"marslora {marslora.__version__}")
         raise typer.Exit
 
 

@@ -39,7 +39,7 @@ def decision(strategy: str, problem: Problem, runs: Sequence[Run], study: Analys
             "closed_forms": study.closed_forms,
             "continue_run": seen[chosen].member.id if chosen in seen else None,
             "calibration": total_cost(runs),
-            "calibration_run_equivalents": problem.spent(runs),
+            "calibration_full_runs": problem.spent(runs),
             "assumptions": tuple(_assumptions(problem, study)),
             "next_steps": tuple(_next_steps(study, chosen, seen)),
         }
