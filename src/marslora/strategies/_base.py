@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 from marslora.core.allocation import Allocation, Space
 from marslora.core.decision import DecisionRecord
 from marslora.core.errors import ConfigError
+from marslora.core.plugin_options import PluginConfig
 from marslora.core.runs import Cost, Run
 from marslora.core.seeds import derive
 from marslora.core.spec import MemberSpec
@@ -99,7 +100,7 @@ class AbstractStrategy(ABC):
     """
 
     @dataclass(frozen=True, kw_only=True)
-    class Config:
+    class Config(PluginConfig):
         """The strategy's options."""
 
     def __init__(self, config: Config | None = None) -> None:
@@ -108,16 +109,7 @@ class AbstractStrategy(ABC):
     @classmethod
     def of(cls, options: Mapping[str, Any] | None = None) -> Self:
         """The strategy with options by name, as a configuration file gives them; `ConfigError` for wrong ones."""
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in (options or {}).items()}
-        known = cls.Config.__dataclass_fields__
-        for name, value in values.items():
-            if name not in known:
-                raise ConfigError(f"`{name}` is no option of {cls.__name__}. Its options are {list(known)}.")
-            if not _is_like(value, known[name].default):
-                raise ConfigError(
-                    f"`{name}` of {cls.__name__} must be of the kind of {known[name].default!r}, found {value!r}."
-                )
-        return cls(cls.Config(**values))
+        return cls(cls.Config.of(options, cls.__name__))
 
     @abstractmethod
     def propose(self, problem: Problem, runs: Sequence[Run]) -> Sequence[MemberSpec]:
@@ -126,17 +118,6 @@ class AbstractStrategy(ABC):
     @abstractmethod
     def decide(self, problem: Problem, runs: Sequence[Run]) -> DecisionRecord:
         """The choice on what has been measured so far, with a reason for every candidate. Never raises on bad runs."""
-
-
-def _is_like(value: object, default: object) -> bool:
-    """Whether an option's value has the type of its default; anything has where there is none."""
-    if default is MISSING or default is None:
-        return True
-    if isinstance(default, bool) or isinstance(value, bool):
-        return isinstance(default, bool) and isinstance(value, bool)
-    if isinstance(default, tuple):
-        return isinstance(value, tuple) and all(_is_like(each, default[0]) for each in value)
-    return isinstance(value, int | float if isinstance(default, float) else type(default))
 
 
 def check_rungs(eta: int, first_rung: float) -> None:

@@ -29,12 +29,12 @@ def test_a_word_is_a_family():
     ("word", "said"),
     [
         ("nonsense", "`nonsense` is not in marslora's strategies"),
-        ("mars:colour=3", "`colour` is no option"),
+        ("mars:colour=3", r"MarsStrategy has no option \['colour'\]"),
         ("mars@much", "a budget must be a number of full runs above 0, found 'much'"),
         ("mars@-1", "found '-1'"),
         ("successive_halving:eta=4,first_rung", "must look like STRATEGY"),
         ("mars:cost=[", r"`--strategy mars:cost=\[`: a value is no YAML, found '\['"),
-        ("mars:cost=few", "`cost` of MarsStrategy must be of the kind of 0.25, found 'few'"),
+        ("mars:cost=few", "`cost` of MarsStrategy must be a number, found 'few'"),
     ],
 )
 def test_what_is_wrong_with_a_word_is_said(word, said):
