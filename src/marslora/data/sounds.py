@@ -18,6 +18,8 @@ from marslora.data import _blobs
 from marslora.data._blobs import StoredBlob
 from marslora.data._values import describe_value
 
+_PEAK_TIME = 12
+"""Where a WAV file's ``PEAK`` chunk holds its time stamp: after its name, size and version, 4 bytes each."""
 _STREAMED = 0xFFFFFFFF
 """The length in a WAV header if its writer did not know it, because the sound was streamed."""
 
@@ -126,4 +128,10 @@ def encode_wav(value: Any) -> bytes:
         )
     wav = io.BytesIO()
     soundfile.write(wav, samples, int(value["sampling_rate"]), format="WAV", subtype="FLOAT")
-    return wav.getvalue()
+    return _clear_timestamp(wav.getvalue())
+
+
+def _clear_timestamp(wav: bytes) -> bytes:
+    """The file without the time at which libsndfile wrote it: equal sounds must be equal bytes, now and later."""
+    start = wav.find(b"PEAK", 0, wav.find(b"data"))
+    return wav if start < 0 else wav[: start + _PEAK_TIME] + bytes(4) + wav[start + _PEAK_TIME + 4 :]

@@ -1,4 +1,4 @@
-"""Pictures and rows that the tests of this room share."""
+"""Pictures and rows that the tests of this package share."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def picture(seed: int = 0, width: int = 48, height: int = 48) -> Image.Image:
 
 def row(question: str, answer: str, *images: object) -> dict[str, object]:
     """One question and its answer, the pictures in front."""
-    asked = [{"type": "image"}] * len(images) + [{"type": "text", "text": question}]
+    question_parts = [{"type": "image"}] * len(images) + [{"type": "text", "text": question}]
     return {
-        "messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}],
+        "messages": [{"role": "user", "content": question_parts}, {"role": "assistant", "content": answer}],
         "images": list(images),
     }
 

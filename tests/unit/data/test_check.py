@@ -1,4 +1,4 @@
-"""Every row is judged once and ends in exactly one file; every kind of damage is named."""
+"""Every row is checked once and ends in exactly one file; every kind of damage is named."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def huge_png() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100)))
 
 
-def said(*turns: tuple[str, str]) -> dict:
+def make_row(*turns: tuple[str, str]) -> dict:
     return {"messages": [{"role": role, "content": content} for role, content in turns]}
 
 
@@ -48,12 +48,21 @@ DAMAGED = {
     "missing audio": ({"prompt": "?", "completion": "a", "audio": "gone.wav"}, "does not exist"),
     "truncated audio": ({"prompt": "?", "completion": "a", "audio": "cut.wav"}, "is cut off"),
     "audio that breaks off": ({"prompt": "?", "completion": "a", "audio": "cut.flac"}, "cannot be decoded"),
-    "wrong order": (said(("assistant", "a"), ("user", "?")), "turns must alternate user, assistant"),
-    "two questions": (said(("user", "?"), ("user", "?"), ("assistant", "a")), "turns must alternate user, assistant"),
-    "no answer": (said(("user", "?")), "end in an answer"),
-    "empty answer": (said(("user", "?"), ("assistant", " ")), "has no text to learn"),
-    "too few images": (said(("user", "<image><image>?"), ("assistant", "a")) | {"images": ["0.png"]}, "more image pl"),
-    "too many images": (said(("user", "<image>?"), ("assistant", "a")) | {"images": ["0.png"] * 2}, "the row 2 images"),
+    "wrong order": (make_row(("assistant", "a"), ("user", "?")), "turns must alternate user, assistant"),
+    "two questions": (
+        make_row(("user", "?"), ("user", "?"), ("assistant", "a")),
+        "turns must alternate user, assistant",
+    ),
+    "no answer": (make_row(("user", "?")), "end in an answer"),
+    "empty answer": (make_row(("user", "?"), ("assistant", " ")), "has no text to learn"),
+    "too few images": (
+        make_row(("user", "<image><image>?"), ("assistant", "a")) | {"images": ["0.png"]},
+        "more image pl",
+    ),
+    "too many images": (
+        make_row(("user", "<image>?"), ("assistant", "a")) | {"images": ["0.png"] * 2},
+        "the row 2 images",
+    ),
     "no layout": ({"question": "?", "answer": "a"}, "the row must have the columns"),
     "no object": (["?"], "must be a JSON object"),
 }
@@ -159,7 +168,7 @@ def line_of(kind: str, number: int) -> bytes:
     made = {
         "good": row(f"what is {number}?", "\u00e9" * (number % 3 + 1)),
         "twice": row("?", "same"),
-        "bad order": said(("assistant", "a")),
+        "bad order": make_row(("assistant", "a")),
         "gone": row("?", "a", "gone.png"),
         "array": [number],
     }
@@ -197,7 +206,7 @@ def embedded(count: int) -> list[dict]:
         return buffer.getvalue()[: 1000 if seed == 2 else None]
 
     return [
-        {**said(("user", f"what {n}?"), ("assistant", "a")), "images": [{"bytes": png(n), "path": None}]}
+        {**make_row(("user", f"what {n}?"), ("assistant", "a")), "images": [{"bytes": png(n), "path": None}]}
         for n in range(count)
     ]
 
@@ -228,7 +237,7 @@ def test_rows_with_bytes_are_copied_as_they_are(make, tmp_path):
 
 
 def test_a_pretty_array_becomes_lines(tmp_path):
-    rows = [row("a\nb", "c"), said(("user", "?")), row("d", "e")]
+    rows = [row("a\nb", "c"), make_row(("user", "?")), row("d", "e")]
     (tmp_path / "rows.json").write_text(json.dumps(rows, indent=2))
     source = str(tmp_path / "rows.json")
     repair.write_repaired(resolve_files([source]), check_data([source]).bad, tmp_path / "out")
@@ -275,39 +284,41 @@ def test_nothing_is_overwritten_and_nothing_is_mixed(folder, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_several_processes_judge_as_one_does(damage, monkeypatch):
+def test_several_processes_report_what_one_does(damage, monkeypatch):
     rows = [DAMAGED[kind][0] for kind in DAMAGED] + [row(str(n), "a", f"{n % 10}.png") for n in range(200)]
     source = write_lines(damage / "rows.jsonl", rows)
-    alone = check_data([source], processor=tiny.llava_processor)
+    by_one = check_data([source], processor=tiny.llava_processor)
     monkeypatch.setattr(_row_checks, "_START_SECONDS", 0.0)
     done: list[tuple[int, int]] = []
-    together = check_data([source], processor=tiny.llava_processor, workers=2, progress=lambda *step: done.append(step))
-    assert together == alone
+    by_several = check_data(
+        [source], processor=tiny.llava_processor, workers=2, progress=lambda *step: done.append(step)
+    )
+    assert by_several == by_one
     assert done[-1] == (216, 216) and done == sorted(done)
 
 
 @pytest.mark.parametrize(("others_take", "shared"), [(0.0, True), (60.0, False)])
-def test_other_processes_start_only_where_the_work_takes_longer_than_that(monkeypatch, others_take, shared):
-    def tasks(number):
+def test_other_processes_start_only_if_the_work_takes_longer_than_that(monkeypatch, others_take, shared):
+    def chunks(number):
         return iter([_row_checks.RowChunk("a", Path(), [(n, {"n": n})]) for n in range(number)])
 
-    def in_processes(rest, judge, workers):
+    def in_processes(rest, checker, workers):
         started.append(workers)
-        return ((task, judge(task)) for task in rest)
+        return ((chunk, checker(chunk)) for chunk in rest)
 
-    def judge(task):
+    def checker(chunk):
         clock[0] += 5.0 if not loaded else 1.0  # the first row loads the processor
-        loaded.append(task)
+        loaded.append(chunk)
         return []
 
     clock, loaded, started = [0.0], [], []
     monkeypatch.setattr(_row_checks.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(_row_checks, "_check_in_processes", in_processes)
     monkeypatch.setattr(_row_checks, "_START_SECONDS", others_take)
-    assert len(list(_row_checks.check_chunks(tasks(6), judge, 2))) == 6
+    assert len(list(_row_checks.check_chunks(chunks(6), checker, 2))) == 6
     assert not started
     clock, loaded = [0.0], []
-    assert len(list(_row_checks.check_chunks(tasks(20), judge, 2))) == 20
+    assert len(list(_row_checks.check_chunks(chunks(20), checker, 2))) == 20
     assert bool(started) == shared
 
 

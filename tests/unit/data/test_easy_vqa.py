@@ -31,6 +31,6 @@ def test_the_converted_files_are_read_back(tmp_path):
     assert splits.test[0].messages[0]["content"] == [{"type": "image"}, {"type": "text", "text": "what shape?"}]
 
 
-def test_a_wrong_folder_is_said_in_one_line(tmp_path):
+def test_a_wrong_folder_is_one_line_on_stderr(tmp_path):
     done = subprocess.run([sys.executable, str(SCRIPT), str(tmp_path)], capture_output=True, text=True)
     assert done.returncode != 0 and "train/questions.json" in done.stderr

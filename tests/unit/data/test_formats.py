@@ -166,7 +166,7 @@ def test_every_way_to_hold_a_sound_gives_the_same_samples(kind, column, folder):
 def test_the_sound_of_an_openai_turn(folder):
     data = base64.b64encode(wave(folder)).decode()
     content = [{"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}, {"type": "text", "text": "?"}]
-    example = to_example(said(("user", content), ("assistant", "b")), MediaCache(folder), "", 1)
+    example = to_example(make_row(("user", content), ("assistant", "b")), MediaCache(folder), "", 1)
     assert example.messages[0]["content"][0] == {"type": "audio"} and example.sounds[0].seconds == 0.5
 
 
@@ -179,54 +179,57 @@ def test_a_system_turn_comes_first(folder):
     ]
 
 
-def said(*turns: tuple[str, object]) -> dict:
+def make_row(*turns: tuple[str, object]) -> dict:
     return {"messages": [{"role": role, "content": content} for role, content in turns]}
 
 
 BAD = {
     "must have the columns": {"text": "hello"},
-    "alternate user, assistant": said(("assistant", "a"), ("user", "b")),
-    "end in an answer": said(("user", "a")),
-    "has no text to learn": said(("user", "a"), ("assistant", " ")),
-    "role must be": said(("user", "a"), ("tool", "b")),
-    "content must be text": said(("user", 3), ("assistant", "b")),
+    "alternate user, assistant": make_row(("assistant", "a"), ("user", "b")),
+    "end in an answer": make_row(("user", "a")),
+    "has no text to learn": make_row(("user", "a"), ("assistant", " ")),
+    "role must be": make_row(("user", "a"), ("tool", "b")),
+    "content must be text": make_row(("user", 3), ("assistant", "b")),
     "`messages` must be a list": {"messages": "hello"},
     "must be a list of turns, found str": {"conversations": "hello"},
     "a turn must be an object": {"conversations": ["hello"]},
     "text or a list of turns": {"prompt": 3, "completion": "b"},
     "pairs of a question": {"instruction": "a", "output": "b", "history": ["a"]},
     "must be text, found list": {"image": "0.png", "text": ["a", "b"]},
-    "must have its text": said(("user", [{"type": "text"}]), ("assistant", "b")),
-    "has videos": {**said(("user", "<video>?"), ("assistant", "b")), "videos": ["a.mp4"]},
-    "placeholders for boxes": {**said(("user", "<bbox>?"), ("assistant", "b")), "objects": {"bbox": [[1, 2, 3, 4]]}},
+    "must have its text": make_row(("user", [{"type": "text"}]), ("assistant", "b")),
+    "has videos": {**make_row(("user", "<video>?"), ("assistant", "b")), "videos": ["a.mp4"]},
+    "placeholders for boxes": {
+        **make_row(("user", "<bbox>?"), ("assistant", "b")),
+        "objects": {"bbox": [[1, 2, 3, 4]]},
+    },
     "`loss` false": {
         "messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "b", "loss": False}]
     },
-    "more audio placeholders": {**said(("user", "<audio>?"), ("assistant", "b"))},
+    "more audio placeholders": {**make_row(("user", "<audio>?"), ("assistant", "b"))},
     "audio `.*gone.wav` does not exist": {"prompt": "?", "completion": "b", "audio": "gone.wav"},
     "is not a sound that libsndfile can open": {"prompt": "?", "completion": "b", "audio": "text.png"},
     "is empty": {"prompt": "?", "completion": "b", "audio": {"array": [], "sampling_rate": 8000}},
     "with `array` and `sampling_rate`": {"prompt": "?", "completion": "b", "audio": {"array": [0.1]}},
     "must hold numbers": {"prompt": "?", "completion": "b", "audio": {"array": [[1], [2, 3]], "sampling_rate": 8}},
     "cut off": {"prompt": "?", "completion": "b", "audio": "cut.wav"},
-    "must be text or an image": said(("user", [{"type": "video"}]), ("assistant", "b")),
-    "more image placeholders": {**said(("user", "<image><image>?"), ("assistant", "b")), "images": ["0.png"]},
+    "must be text or an image": make_row(("user", [{"type": "video"}]), ("assistant", "b")),
+    "more image placeholders": {**make_row(("user", "<image><image>?"), ("assistant", "b")), "images": ["0.png"]},
     "1 image placeholders and the row 2": {
-        **said(("user", "<image>?"), ("assistant", "b")),
+        **make_row(("user", "<image>?"), ("assistant", "b")),
         "images": ["0.png", "1.png"],
     },
-    "does not exist": {**said(("user", "?"), ("assistant", "b")), "images": ["nowhere.png"]},
-    "is not a picture that Pillow can open": {**said(("user", "?"), ("assistant", "b")), "images": ["text.png"]},
-    "base64 text is damaged": {**said(("user", "?"), ("assistant", "b")), "images": ["data:image/png;base64,???"]},
-    "data URL must have the form": {**said(("user", "?"), ("assistant", "b")), "images": ["data:image/png"]},
-    "on the network": {**said(("user", "?"), ("assistant", "b")), "images": ["https://example.org/a.png"]},
-    "must have `bytes` or a `path`": {**said(("user", "?"), ("assistant", "b")), "images": [{"size": 3}]},
-    "found int": {**said(("user", "?"), ("assistant", "b")), "images": [3]},
+    "does not exist": {**make_row(("user", "?"), ("assistant", "b")), "images": ["nowhere.png"]},
+    "is not a picture that Pillow can open": {**make_row(("user", "?"), ("assistant", "b")), "images": ["text.png"]},
+    "base64 text is damaged": {**make_row(("user", "?"), ("assistant", "b")), "images": ["data:image/png;base64,???"]},
+    "data URL must have the form": {**make_row(("user", "?"), ("assistant", "b")), "images": ["data:image/png"]},
+    "on the network": {**make_row(("user", "?"), ("assistant", "b")), "images": ["https://example.org/a.png"]},
+    "must have `bytes` or a `path`": {**make_row(("user", "?"), ("assistant", "b")), "images": [{"size": 3}]},
+    "found int": {**make_row(("user", "?"), ("assistant", "b")), "images": [3]},
 }
 
 
 @pytest.mark.parametrize("reason", BAD)
-def test_what_is_wrong_with_a_row_is_said(reason, folder):
+def test_a_bad_row_is_refused_with_its_reason(reason, folder):
     (folder / "text.png").write_text("no picture")
     (folder / "cut.wav").write_bytes(wave(folder)[:1000])
     with pytest.raises(DataError, match=reason.replace("(", r"\(")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 import datasets
 import numpy as np
@@ -16,7 +17,7 @@ from marslora.core.spec import DataSpec
 from marslora.data._example import to_example
 from marslora.data._media_cache import MediaCache
 from marslora.data.encode import IGNORED, encode
-from marslora.data.sounds import Sound
+from marslora.data.sounds import Sound, encode_wav
 from marslora.data.splits import load_splits
 from tests.helpers import tiny_processors as tiny
 from tests.helpers._tiny_audio import WHISPER_TOWER
@@ -124,6 +125,14 @@ def test_a_data_set_with_sounds_is_not_decoded_by_its_library(folder):
     splits = load_splits(DataSpec(train=(str(folder / "set"),), validation_share=0.3))
     seconds = sorted(one.sounds[0].seconds for one in (*splits.train, *splits.validation))
     assert seconds == pytest.approx([0.3, 0.5, 0.7, 0.9])
+
+
+def test_samples_in_memory_are_known_by_their_content_whenever_they_are_read():
+    samples = {"array": [0.1, -0.2, 0.3], "sampling_rate": 8000}
+    now = encode_wav(samples)
+    time.sleep(1.1)  # libsndfile notes the second in which it wrote a file
+    assert encode_wav(samples) == now
+    assert np.allclose(Sound(now).open(8000), samples["array"])
 
 
 def test_a_long_sound_is_several_entries_of_one_row(folder):

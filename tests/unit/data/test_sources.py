@@ -85,7 +85,7 @@ def test_the_only_entry_needs_no_name(registry):
         ("#ranked", "holds preferences"),
     ],
 )
-def test_what_a_registry_cannot_give_is_said(registry, name, message):
+def test_a_registry_that_cannot_be_used_is_refused_with_the_reason(registry, name, message):
     with pytest.raises(DataError, match=message):
         load_splits(DataSpec(train=(f"{registry}{name}",)))
 

@@ -213,7 +213,7 @@ def other_split(folder):
     return str(folder / "dict"), "no split called `train`"
 
 
-def unheld(folder):
+def not_registered(folder):
     return "memory:nobody", "No rows called `nobody`"
 
 
@@ -232,7 +232,7 @@ def one_row(folder):
         lines_called_json,
         no_parquet,
         other_split,
-        unheld,
+        not_registered,
         one_row,
     ],
 )
@@ -322,7 +322,7 @@ def test_unchanged_files_are_read_once(folder):
     assert load_splits(DataSpec(train=(source,))).report.num_train == 8
 
 
-def test_rows_held_anew_are_read_anew(folder):
+def test_rows_registered_again_are_read_again(folder):
     for count in (10, 5):
-        held = register_rows("again", [{**one, "images": [picture(index)]} for index, one in enumerate(rows(count))])
-        assert len(everything(load_splits(DataSpec(train=(held,))))) == count
+        source = register_rows("again", [{**one, "images": [picture(index)]} for index, one in enumerate(rows(count))])
+        assert len(everything(load_splits(DataSpec(train=(source,))))) == count
