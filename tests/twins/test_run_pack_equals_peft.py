@@ -14,8 +14,8 @@ from marslora.engine.pack import Base
 from marslora.engine.prepare import probe_parts
 from marslora.models import loading
 from marslora.testing.solo import on_peft
+from tests.helpers.packs import go, member, tensors
 from tests.twins.worlds import distance
-from tests.unit.engine.conftest import go, member, pack, tensors, world  # noqa: F401
 
 
 def peft_alone(spec, name):
@@ -44,7 +44,7 @@ MIXES = {
 
 
 @pytest.mark.parametrize("mix", MIXES)
-def test_run_pack_trains_what_peft_trains(pack, mix):  # noqa: F811
+def test_run_pack_trains_what_peft_trains(pack, mix):
     members = [
         member(
             f"m{index}", until=48, data=24, seed=index, dropout=0.1 * index, learning_rate=1e-3 * (1 + index), **ranks
@@ -59,7 +59,7 @@ def test_run_pack_trains_what_peft_trains(pack, mix):  # noqa: F811
         assert seen.curve(one.id)[48] == pytest.approx(loss, rel=1e-5)
 
 
-def test_the_checkpoint_is_an_adapter_that_peft_reads_alone(pack, world):  # noqa: F811
+def test_the_checkpoint_is_an_adapter_that_peft_reads_alone(pack, world):
     """A process that never imports this package measures the loss that the run recorded; merged, too."""
     mixed = member("a", until=48, vision=2, projector=4, language=8, dropout=0.1)
     spec = pack(mixed, alpha_over_rank=1.5)
@@ -90,7 +90,7 @@ assert not any(name.startswith("marslora") for name in sys.modules)
 """
 
 
-def test_ranks_survive_peft_saving_what_it_loaded(pack, tmp_path):  # noqa: F811
+def test_ranks_survive_peft_saving_what_it_loaded(pack, tmp_path):
     """Loaded, saved again by PEFT (which sorts the patterns) and loaded again: the same tensors."""
     from peft import PeftModel
     from safetensors.torch import load_file
@@ -108,7 +108,7 @@ def test_ranks_survive_peft_saving_what_it_loaded(pack, tmp_path):  # noqa: F811
     assert first.keys() == last.keys() and all(torch.equal(first[key], last[key]) for key in first)
 
 
-def test_bf16_members_stay_near_float32(pack):  # noqa: F811
+def test_bf16_members_stay_near_float32(pack):
     members = [member(f"m{rank}", until=48, language=rank, vision=2, dropout=0.1) for rank in (1, 8)]
     exact = go(spec := pack(*members, folder="float32"))
     half = spec.model_copy(
@@ -124,7 +124,7 @@ def test_bf16_members_stay_near_float32(pack):  # noqa: F811
 
 
 @pytest.mark.slow
-def test_kill_9_in_the_middle_and_again(pack):  # noqa: F811
+def test_kill_9_in_the_middle_and_again(pack):
     """A process that is killed for good, twice; what is left goes on to the same numbers."""
     members = (member("a", until=160, language=4, dropout=0.1), member("b", until=160, vision=8, seed=7))
     go(kept := pack(*members, folder="kept"))

@@ -4,17 +4,16 @@ import pytest
 
 import marslora
 from marslora.core.errors import ConfigError, DataError, ModelError
-from tests.unit.engine.conftest import world  # noqa: F401
 from tests.unit.finetune.tiny import rows
 
 
-def test_the_configuration_alone_says_nothing_of_gradients(world):  # noqa: F811
+def test_the_configuration_alone_says_nothing_of_gradients(world):
     info = marslora.inspect(model=world / "model")
     assert info.member_bytes is None
     assert {part.gradient_norm for part in info.parts} == {None} == {part.frozen for part in info.parts}
 
 
-def test_a_probe_measures_gradients_and_memory(world):  # noqa: F811
+def test_a_probe_measures_gradients_and_memory(world):
     info = marslora.inspect(model=world / "model", train=world / "train.jsonl", rank=4)
     assert all(part.gradient_norm > 0 and part.frozen for part in info.parts)
     vision, projector, language = (part.member_bytes for part in info.parts)
@@ -24,7 +23,7 @@ def test_a_probe_measures_gradients_and_memory(world):  # noqa: F811
     assert larger.member_bytes - info.member_bytes > 16 * extra
 
 
-def test_models_and_rows_in_memory_are_as_good(world):  # noqa: F811
+def test_models_and_rows_in_memory_are_as_good(world):
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     model = AutoModelForImageTextToText.from_pretrained(world / "model")
@@ -35,7 +34,7 @@ def test_models_and_rows_in_memory_are_as_good(world):  # noqa: F811
     assert any("matches no linear of language" in warning for warning in info.warnings)
 
 
-def test_what_cannot_be_probed_is_one_clear_error(world, tmp_path):  # noqa: F811
+def test_what_cannot_be_probed_is_one_clear_error(world, tmp_path):
     with pytest.raises(DataError, match="nowhere"):
         marslora.inspect(model=world / "model", train=tmp_path / "nowhere.jsonl")
     with pytest.raises(ModelError, match="does not exist"):

@@ -6,8 +6,8 @@ from marslora.engine.loop import Segment, next_segment
 from marslora.engine.pack import Member
 from marslora.engine.run_state import RunState
 from marslora.engine.speedups import recomputed_layers
+from tests.helpers import packs
 from tests.twins.worlds import member, tiny_base
-from tests.unit.engine import conftest
 
 
 def test_more_rank_and_more_rows_take_more_and_recomputing_takes_less():
@@ -39,7 +39,7 @@ def test_only_memory_errors_are_memory_errors():
 
 
 def at(examples, until, status="running"):
-    return RunState(Member(conftest.member("m", until=until, language=1)), examples=examples, status=status)
+    return RunState(Member(packs.member("m", until=until, language=1)), examples=examples, status=status)
 
 
 @pytest.mark.parametrize(

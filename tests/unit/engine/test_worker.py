@@ -11,7 +11,7 @@ from marslora.core.runs import Observation, ProgressEvent
 from marslora.core.schedule import evaluation_steps
 from marslora.core.spec import PluginSpec
 from marslora.engine import loop
-from tests.unit.engine.conftest import go, member, tensors
+from tests.helpers.packs import go, member, tensors
 
 
 def same(first, second):
