@@ -30,7 +30,7 @@ class ExecutorOptions(OptionRecord):
         BeforeValidator(_read_executor),
         Option(RUNNING, metavar="EXECUTOR", type=str | AbstractExecutor),
     ] = None
-    """What the work is handed to: an executor's name (see `marslora list`) or package.module:Class. From Python also an
+    """What the work is handed to: an executor's name (see `marslora list`) or package.module:Class. In Python also an
     executor. Default: inline, or processes if there are workers."""
 
     def make_executor(self) -> AbstractExecutor:

@@ -58,8 +58,6 @@ def make_parameter(row: OptionRow) -> inspect.Parameter:
 
 
 def describe(row: OptionRow) -> str:
-    """Return the help of an option: what it is, its limits, its default, and whether it may be repeated."""
-    limits = f" ({row.limits})" if row.limits else ""
+    """Return the help of an option, and whether it may be repeated, safe from being read as markup."""
     repeatable = " Repeatable." if row.is_repeatable else ""
-    default = f" [default: {row.default_text}]" if row.default_text else ""
-    return f"{row.description}{limits}{repeatable}{default}".replace("`", "").replace("[", r"\[")
+    return f"{row.help}{repeatable}".replace("`", "").replace("[", r"\[")

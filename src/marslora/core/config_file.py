@@ -38,7 +38,7 @@ def merge_settings(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str
         if isinstance(value, Mapping) and key != "ranks":
             inner = merged.get(key) or {}
             if isinstance(inner, str):
-                inner = read_plugin(inner) if set(value) <= {"name", "options"} else inner
+                inner = _read_plugin(key, inner) if set(value) <= {"name", "options"} else inner
             if not isinstance(inner, Mapping):
                 raise ConfigError(f"`{key}` must be settings such as {next(iter(value))}: ..., found {inner!r}.")
             is_other = value.get("name") and inner.get("name") != value["name"]
@@ -46,3 +46,10 @@ def merge_settings(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str
         elif value is not None:
             merged[key] = value
     return merged
+
+
+def _read_plugin(key: str, text: str) -> dict[str, Any]:
+    try:
+        return read_plugin(text)
+    except ValueError as error:
+        raise ConfigError(f"`{key}` {error}.") from None

@@ -13,11 +13,13 @@ validators as they were typed, so a field that takes more than a number or a tex
 from __future__ import annotations
 
 import inspect
+import textwrap
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import ConfigDict
@@ -124,6 +126,14 @@ class OptionRow:
             return "on" if self.default else "off"
         return write_words(self.default)
 
+    @property
+    def help(self) -> str:
+        """What the option is, its limits and its default, for people."""
+        what, _, without = self.description.partition(" Default: ")
+        limits = f"{what.removesuffix('.')} ({self.limits})." if self.limits else what
+        default = without or (f"{self.default_text}." if self.default_text else "")
+        return f"{limits} Default: {default}" if default else limits
+
     def show(self, style: Style) -> str:
         """The option as an error calls it."""
         return f"`{self.flag}`" if style == "flag" else f"`{self.name}`"
@@ -169,7 +179,10 @@ class OptionTable:
                         f"{suggest(name, self.by_name)} `help({function})` lists all keywords."
                     )
                 is_text = row.option.key and isinstance(value, str)
-                settings = put(settings, row.path, read_value(value) if is_text else value)
+                try:
+                    settings = put(settings, row.path, read_value(value) if is_text else value)
+                except ValueError as error:
+                    raise ConfigError(f"`{name}` {error}.") from None
         return settings
 
     def parse(
@@ -260,6 +273,7 @@ def takes_options(table: OptionTable) -> Callable[[F], F]:
     It gives the function a signature with every keyword, its type and default, and lists them in its docstring in the
     place of the line ``OPTIONS``. The function is called as before.
     """
+    rows = sorted(table.rows, key=lambda row: not row.is_required)
 
     def decorate(function: F) -> F:
         own = [
@@ -272,14 +286,14 @@ def takes_options(table: OptionTable) -> Callable[[F], F]:
                 row.name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=inspect.Parameter.empty if row.is_required else _python_default(row),
-                annotation=_python_type(row.type)
-                if row.default is not None or row.is_required
-                else _python_type(row.type) | None,
+                annotation=_python_type(row.type, may_be_none=row.default is None and not row.is_required),
             )
-            for row in table.rows
+            for row in rows
         ]
         function.__signature__ = inspect.Signature([*parameters, *own])  # type: ignore[attr-defined]
-        function.__doc__ = (function.__doc__ or "").replace("OPTIONS", "\n        ".join(map(_describe, table.rows)))
+        entries = [textwrap.fill(f"{row.name}: {row.help}", 108, subsequent_indent="    ") for row in rows]
+        listed = textwrap.indent("\n".join(entries), " " * 8).strip()
+        function.__doc__ = (function.__doc__ or "").replace("OPTIONS", listed)
         return function
 
     return decorate
@@ -289,19 +303,17 @@ def _python_default(row: OptionRow) -> Any:
     return str(row.default) if isinstance(row.default, Record) else row.default
 
 
-def _python_type(annotation: Any) -> Any:
+def _python_type(annotation: Any, may_be_none: bool = False) -> Any:
     """What Python callers may give for a field: one text for several, words for a plugin."""
+    if may_be_none:
+        return _python_type(annotation) | None
     if isinstance(annotation, type) and issubclass(annotation, Record):
         return str | Mapping[str, Any]
+    if annotation is Path:
+        return str | Path
     inner = typing.get_args(annotation)
     if typing.get_origin(annotation) is tuple:
         return str | Sequence[str] if inner[0] is str else Sequence[_python_type(inner[0])]  # type: ignore[misc]
     if typing.get_origin(annotation) is dict:
         return Mapping[str, typing.get_args(inner[1])[0]]  # type: ignore[misc]
     return annotation
-
-
-def _describe(row: OptionRow) -> str:
-    limits = f" ({row.limits})" if row.limits else ""
-    default = f" Default: {row.default_text}." if row.default_text else ""
-    return f"{row.name}: {row.description}{limits}{default}"

@@ -42,10 +42,11 @@ class ModelSpec(OptionRecord):
             name="model",
             short="-m",
             metavar="MODEL",
+            type=Any,
             hint="Give a model folder or a hub name, or try `marslora demo` or `marslora compare --demo both`.",
         ),
     ]
-    """Model folder or hub name. From Python also a model in memory, together with ``processor``."""
+    """Model folder or hub name; in Python also a model in memory, together with ``processor``."""
     targets: Annotated[str | None, Option(INPUT, metavar="REGEX")] = None
     """Adapt only those linear layers whose whole path matches this regular expression. Default: all of each part."""
     experts: Annotated[bool, Option(INPUT)] = False
@@ -67,15 +68,17 @@ class DataSpec(OptionRecord):
             INPUT,
             short="-d",
             metavar="ROWS",
+            is_repeatable=True,
+            type=Any,
             hint="Give a file of rows, or try `marslora demo` or `marslora compare --demo both`.",
         ),
     ]
     """Training rows: a .jsonl, .json, .csv or .parquet file, a folder of `datasets`, of such files, or of pictures with
-    a metadata file, or FOLDER#NAME of a LLaMA-Factory dataset_info.json. From Python also a sequence of rows."""
-    validation: Annotated[Files, Option(INPUT, metavar="ROWS")] = ()
+    a metadata file, or FOLDER#NAME of a LLaMA-Factory dataset_info.json. In Python also a sequence of rows."""
+    validation: Annotated[Files, Option(INPUT, metavar="ROWS", is_repeatable=True, type=Any)] = ()
     """Held-out rows for every decision. Default: a share of the training rows is split off."""
-    test: Annotated[Files, Option(INPUT, metavar="ROWS")] = ()
-    """Rows that are evaluated once, at the very end."""
+    test: Annotated[Files, Option(INPUT, metavar="ROWS", is_repeatable=True, type=Any)] = ()
+    """Rows that are evaluated once, at the very end. Default: none."""
     validation_share: Annotated[float, Field(gt=0, lt=1), Option(INPUT)] = 0.1
     """Share of the training rows that is held out if no validation rows are given."""
     image_folder: Annotated[str | None, Option(INPUT, metavar="FOLDER")] = None

@@ -123,8 +123,8 @@ class TrainingSpec(OptionRecord):
     objectives: Annotated[
         tuple[ObjectiveSpec, ...], Option(TRAINING, flag="--objective", metavar="NAME:rows=ROWS")
     ] = ()
-    """At least two objectives of the final run, if it is trained for more than the loss of all answers, e.g.
-    text:rows=text and images:rows=pictures,weight=2. Each has ``rows``, ``output`` or ``function``, and ``weight``."""
+    """At least two objectives of the final run, e.g. text:rows=text and images:rows=pictures,weight=2. Each has
+    ``rows``, ``output`` or ``function``, and a ``weight``. Default: one, the loss of all answers."""
     gradients: Annotated[PluginSpec, Option(TRAINING, metavar="COMBINER")] = PluginSpec(name="sum")
     """How the gradients of the objectives become one (see `marslora list`)."""
 

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from marslora.core.errors import StudyError
+from marslora.core.errors import ConfigError, StudyError
 from marslora.core.record import Record
 from marslora.core.runs import Run
-from marslora.core.spec import StudySpec
+from marslora.core.spec import SCHEMA_VERSION, StudySpec
 from marslora.store.trials import Trials
 
 R = TypeVar("R", bound=Record)
@@ -163,9 +163,22 @@ def _take_lock(folder: Path) -> TextIO:
 
 def _load_spec(path: Path) -> StudySpec:
     try:
-        return StudySpec.load(path)
-    except ValueError as error:
-        raise StudyError(f"{path} cannot be read ({error}). Restore it or choose another --study folder.") from None
+        values = json.loads(path.read_text())
+        version = values["schema_version"]
+    except (ValueError, TypeError, KeyError) as error:
+        reason = "it has no schema_version" if isinstance(error, TypeError | KeyError) else str(error)
+        raise StudyError(f"{path} cannot be read ({reason}). Restore it or choose another --study folder.") from None
+    if version != SCHEMA_VERSION:
+        reason = f"its spec.json has schema version {version}, this one needs {SCHEMA_VERSION}"
+    else:
+        try:
+            return StudySpec.parse(values, path.name)
+        except ConfigError as error:
+            reason = str(error)
+    raise StudyError(
+        f"study folder {path.parent} was made by another version of marslora ({reason}). "
+        "Choose another --study folder, or continue it with the version that made it."
+    )
 
 
 def _check_same(old: StudySpec, new: StudySpec, folder: Path) -> None:

@@ -33,6 +33,8 @@ def test_ranks_for_all_parts_or_for_each():
         ({"workers": "-1"}, r"`--workers` must be greater than or equal to 0, found '-1'"),
         ({"budget": "much"}, r"`budget` must be numbers above 0 such as"),
         ({"objectives": ["text:weight=2"]}, r"`--objective` 0.*exactly one of"),
+        ({"sweep": "["}, r"`sweep` cannot read the value '\['"),
+        ({"strategy": "mars:=1", "sweep": "1"}, r"`sweep` must look like key=value"),
         ({"max_memory": "5XB"}, r"`--max-memory` could not interpret byte unit: XB, found '5XB'"),
         ({"train": []}, r"`--train` is missing\. Give a file of rows"),
         ({"model": None}, r"`--model` is missing\. Give a model folder"),

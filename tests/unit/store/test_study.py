@@ -161,3 +161,22 @@ def test_the_spec_file_is_plain_json(tmp_path):
     Study.create(tmp_path, spec()).close()
     assert json.loads((tmp_path / "spec.json").read_text())["space"] == {"vision": [2, 8], "language": [2, 8]}
     assert ModelSpec(path="m") == Study.open(tmp_path).spec.model
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"schema_version": 1}, "its spec.json has schema version 1, this one needs 2"),
+        ({"colour": "red"}, "`colour` is not a field"),
+    ],
+)
+def test_a_folder_of_an_earlier_version_says_what_to_do(tmp_path, change, reason):
+    with Study.create(tmp_path, spec()):
+        pass
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    for use in (lambda: Study.open(tmp_path), lambda: Study.create(tmp_path, spec())):
+        with pytest.raises(StudyError, match="was made by another version of marslora") as error:
+            use()
+        assert str(tmp_path) in str(error.value) and reason in str(error.value)
+        assert "Choose another --study folder" in str(error.value)
