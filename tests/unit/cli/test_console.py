@@ -14,7 +14,9 @@ def test_the_latest_losses_stand_in_the_line(monkeypatch):
     written = io.StringIO()
     with _console.ConsoleListener(Console(file=written, width=120)) as listener:
         bar = ProgressBar({"pack": 80})
-        listener.advance(bar.advance(ProgressEvent(task="pack", done=40, total=80, detail="lowest validation loss 1.234")))
+        listener.advance(
+            bar.advance(ProgressEvent(task="pack", done=40, total=80, detail="lowest validation loss 1.234"))
+        )
         listener.advance(ProgressEvent(task="final", done=1, total=2))
     first, second = [line for line in written.getvalue().splitlines() if "%" in line]
     assert first.endswith("calibration: 50%, lowest validation loss 1.234") and second.endswith("final: 50%")
