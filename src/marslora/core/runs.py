@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from marslora.core.allocation import Allocation
@@ -213,3 +214,6 @@ class Counted(Record):
 
 Event = Observation | MemberResult | PackResult | Failure | ProgressEvent | Prepared | FinalResult | Counted
 """What comes back from the training wing, in order of happening."""
+
+Emit = Callable[[Event], None]
+"""How the training wing hands an event back as soon as it happens."""

@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from marslora.core.allocation import Allocation
 from marslora.core.errors import named
 from marslora.core.parts import ModelInfo, PartInfo
-from marslora.core.runs import Event, Failure, Prepared
+from marslora.core.runs import Emit, Event, Failure, Prepared
 from marslora.core.spec import DataSpec, MemberSpec, ModelSpec, PrepareSpec, TrainingSpec
 from marslora.data.rows import load_encoded_splits
 from marslora.engine.memory import member_bytes
@@ -18,8 +16,6 @@ from marslora.engine.pack import Base
 from marslora.engine.prepare import PROBE_ROWS, prepare
 from marslora.models import loading
 from marslora.models.answers import AnswerHead
-
-Emit = Callable[[Event], None]
 
 
 def inspect_model(

@@ -7,14 +7,14 @@ of them cross together: from the point where they stand to the next one at which
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from marslora.core.runs import Cost, Event, ProgressEvent
+from marslora.core.runs import Cost, Emit, ProgressEvent
 from marslora.core.schedule import evaluation_steps, num_steps
 from marslora.core.spec import PackSpec
 from marslora.data.encode import EncodedRows
@@ -31,7 +31,6 @@ CHECKPOINT_SECONDS = 20.0
 """Time between checkpoints: the most that a killed run loses. Writing one takes well under a second."""
 PROGRESS_SECONDS = 0.5
 """Least time between two progress events: a person would not see more."""
-Emit = Callable[[Event], None]
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from marslora.core.parts import ModelInfo
 from marslora.core.schedule import rate_factor
 from marslora.core.spec import PACKED_ADAPTERS, MemberSpec, TrainingSpec
 from marslora.models.answers import AnswerHead, Batch, TokenSums, answer_logits, token_sums
+from marslora.models.precision import mixed_precision
 from marslora.optim import AbstractOptimizer, AbstractRecursion, as_two_point, create_optimizer
 
 
@@ -41,8 +42,7 @@ class Base:
 
     def mixed_precision(self) -> contextlib.AbstractContextManager[Any]:
         """Autocast if the model is in half precision, else nothing."""
-        half = self.dtype in (torch.bfloat16, torch.float16)
-        return torch.autocast(self.device.type, self.dtype) if half else contextlib.nullcontext()
+        return mixed_precision(self.device, self.dtype)
 
     def batch(self, collated: Mapping[str, Any]) -> Batch:
         """The collated batch on the model's device."""
@@ -122,8 +122,8 @@ class Pack:
         name = base.training.adapter.name
         if ":" not in name and name not in PACKED_ADAPTERS:
             raise ConfigError(f"The adapter `{name}` cannot train packed; {list(PACKED_ADAPTERS)} can.")
-        kind = plugins.load(adapters, name, AbstractAdapter)
-        return kind(module, path, slots, self.clock, **base.training.adapter.options)
+        adapter_class = plugins.load(adapters, name, AbstractAdapter)
+        return adapter_class(module, path, slots, self.clock, **base.training.adapter.options)
 
     def __enter__(self) -> Pack:
         for path, adapter in self.adapters.items():
@@ -136,7 +136,7 @@ class Pack:
 
     @property
     def num_members(self) -> int:
-        """K."""
+        """The number of members K."""
         return len(self.members)
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Callable
 from pathlib import Path
 
 import peft
@@ -13,7 +12,7 @@ import transformers
 
 from marslora.core.errors import MarsloraError
 from marslora.core.parts import ModelInfo
-from marslora.core.runs import DataSummary, Event, Failure, Prepared, ProgressEvent
+from marslora.core.runs import DataSummary, Emit, Failure, Prepared, ProgressEvent
 from marslora.core.spec import ModelSpec, PrepareSpec
 from marslora.data import rows as data_rows
 from marslora.data.encode import EncodedRows
@@ -23,12 +22,12 @@ from marslora.engine.flops import count_flops
 from marslora.models import loading
 from marslora.models.discovery import discover
 from marslora.models.loading import LoadedModel
+from marslora.models.precision import mixed_precision
 from marslora.models.probe import probe
 from marslora.optim import check_optimizer
 
 PROBE_ROWS = 4
 """Rows of the batch that a model is probed with: enough to have every modality, small enough for a large model."""
-Emit = Callable[[Event], None]
 
 
 def prepare(spec: PrepareSpec, emit: Emit) -> None:
@@ -91,15 +90,10 @@ def probe_parts(
         return ModelInfo.load(path)
     batch = rows.train.batch(range(min(PROBE_ROWS, len(rows.train))))
     moved = {name: value.to(loaded.device) for name, value in batch.items()}
-    with _mixed_precision(loaded):
+    with mixed_precision(loaded.device, loaded.dtype):
         info = probe(loaded.model, moved, discover(loaded.model, model.targets, experts=model.experts))
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".part")
     beside.write_text(info.to_json())
     beside.replace(path)
     return info
-
-
-def _mixed_precision(loaded: LoadedModel) -> torch.autocast:
-    half = loaded.dtype in (torch.bfloat16, torch.float16)
-    return torch.autocast(loaded.device.type, loaded.dtype if half else torch.bfloat16, enabled=half)

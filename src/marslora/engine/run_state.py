@@ -34,7 +34,7 @@ class RunState:
 
     @property
     def spec(self) -> MemberSpec:
-        """The member's specification."""
+        """The specification of the member."""
         return self.member.spec
 
     @property

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from marslora.adapters import recover_checkpoints
 from marslora.core.errors import MarsloraError, StudyError
-from marslora.core.runs import Cost, Event, Failure, PackResult
+from marslora.core.runs import Cost, Emit, Failure, PackResult
 from marslora.core.spec import MemberSpec, PackSpec
 from marslora.data.encode import EncodedRows
 from marslora.data.rows import EncodedSplits, load_encoded_splits
@@ -27,7 +26,6 @@ from marslora.models.answers import AnswerHead, Batch
 
 TOWER_SHARE = 0.25
 """Share of the free memory that remembered features may take; packs may take more (`marslora.engine.memory.SHARE`)."""
-Emit = Callable[[Event], None]
 
 
 def run_pack(spec: PackSpec, emit: Emit, *, measure_updates: bool = False) -> None:

@@ -22,5 +22,5 @@ A model that is an object already gets a path by `register_model`, and discovery
     # probe(model, batch, info): one forward and backward marks dead linears and returns warnings with a remedy
 
 The files: `folders` (where a model is, without torch), `loading`, `discovery`, `probe`, `answers` (the loss of answer
-tokens, for one model or for K members at once), `overrides`.
+tokens, for one model or for K members at once), `precision`, `overrides`.
 """

@@ -52,7 +52,7 @@ class AbstractOptimizer(torch.optim.Optimizer, ABC):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(OptimizerConfig):
-        """The optimizer's options."""
+        """The options of the optimizer, which are keyword arguments of its constructor."""
 
     needs_two_points = False
     """Whether a step also needs gradients at the previous point: `step` with a closure, or ``previous_point``."""

@@ -110,20 +110,20 @@ def _stacks(matrices: Sequence[Tensor], indices: list[int]) -> list[tuple[list[i
     flat = {i: _lay_wide(matrices[i]).reshape(-1, *_lay_wide(matrices[i]).shape[-2:]) for i in indices}
     if not matrices[indices[0]].is_cuda:
         return [([i], flat[i]) for i in indices]
-    found = []
+    stacks = []
     for same in _group_alike([tuple(flat[i].shape) for i in indices]):
         size = max(1, STACK_ELEMENTS // max(1, flat[indices[same[0]]].numel()))
         chunks = [[indices[j] for j in same[start : start + size]] for start in range(0, len(same), size)]
-        found += [(chunk, torch.cat([flat[i] for i in chunk])) for chunk in chunks]
-    return found
+        stacks += [(chunk, torch.cat([flat[i] for i in chunk])) for chunk in chunks]
+    return stacks
 
 
 def _group_alike(keys: Sequence[Hashable]) -> list[list[int]]:
     """Lists of positions with equal keys, in the order of their first position."""
-    found: dict[Hashable, list[int]] = {}
+    positions: dict[Hashable, list[int]] = {}
     for index, key in enumerate(keys):
-        found.setdefault(key, []).append(index)
-    return list(found.values())
+        positions.setdefault(key, []).append(index)
+    return list(positions.values())
 
 
 def _lay_wide(matrix: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ class AdamW(AbstractOptimizer):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(AbstractOptimizer.Config):
-        """Options of AdamW."""
+        """The options of AdamW and their defaults."""
 
         lr: Any = 2e-4
         """Learning rate: that of most published LoRA runs."""

@@ -23,7 +23,7 @@ class MarsAdamW(AbstractRecursion):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(CorrectedConfig):
-        """Options of MARS-AdamW."""
+        """The options of MARS-AdamW and their defaults."""
 
         lr: Any = 3e-3
         """Learning rate, as published."""

@@ -22,7 +22,7 @@ class MarsLion(AbstractRecursion):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(CorrectedConfig):
-        """Options of MARS-Lion."""
+        """The options of MARS-Lion and their defaults."""
 
         lr: Any = 3e-4
         """Learning rate: a third of AdamW's, as published."""

@@ -22,4 +22,4 @@ class MarsM(AbstractOrthogonal):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(CorrectedConfig):
-        """Options of MARS-M."""
+        """The options of MARS-M and their defaults."""

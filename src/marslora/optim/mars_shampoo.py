@@ -17,7 +17,7 @@ class MarsShampoo(AbstractOrthogonal):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(CorrectedConfig):
-        """Options of MARS-Shampoo."""
+        """The options of MARS-Shampoo and their defaults."""
 
         lr: Any = 3e-3
         """Learning rate, as published."""

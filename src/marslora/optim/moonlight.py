@@ -16,4 +16,4 @@ class Moonlight(AbstractOrthogonal):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(NesterovConfig):
-        """Options of Moonlight."""
+        """The options of Moonlight and their defaults."""

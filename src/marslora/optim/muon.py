@@ -22,7 +22,7 @@ class Muon(AbstractOrthogonal):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(NesterovConfig):
-        """Options of Muon."""
+        """The options of Muon and their defaults."""
 
         lr: Any = 0.02
         """Learning rate, as published."""

@@ -22,7 +22,7 @@ class MuonMVR(AbstractOrthogonal):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(CorrectedConfig):
-        """Options of Muon-MVR."""
+        """The options of Muon-MVR and their defaults."""
 
         gamma: Any = 1.0
         """Strength of the correction; 1 is STORM's."""

@@ -17,7 +17,7 @@ class MuonNSR(AbstractNoiseAdapted):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(AbstractNoiseAdapted.Config):
-        """Options of Muon-NSR."""
+        """The options of Muon-NSR and their defaults."""
 
         gamma: Any = 1.0
         """Weight of the noise: one number, or one for each member; this project's choice."""

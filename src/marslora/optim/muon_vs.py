@@ -20,7 +20,7 @@ class MuonVS(AbstractNoiseAdapted):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(AbstractNoiseAdapted.Config):
-        """Options of Muon-VS."""
+        """The options of Muon-VS and their defaults."""
 
     def denominators(self, bucket: Bucket, noises: list[Tensor], targets: list[Tensor]) -> list[Tensor]:  # noqa: ARG002
         """``sqrt(v^ + eps)`` for every target."""

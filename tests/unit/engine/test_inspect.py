@@ -46,5 +46,5 @@ def test_a_model_that_only_hears_needs_rows():
     from tests.helpers.tiny_models import build
 
     model, _ = build("qwen2_audio")
-    with pytest.raises(ConfigError, match="sees no pictures"):
+    with pytest.raises(ConfigError, match="no pictures, so probe it on your own rows"):
         marslora.inspect(model=register_model("ears", model, None), probe=True)
