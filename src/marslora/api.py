@@ -1,4 +1,4 @@
-"""The Python API: `search` does the whole way, `Decision` is what it found."""
+"""The Python API: `search` does the whole way and returns a `Decision`; `compare`, `inspect` and `attach` stand alone."""
 
 from __future__ import annotations
 
@@ -33,18 +33,20 @@ PROBE_ROWS, PROBE_VALIDATION = 64, 8
 
 @dataclass(frozen=True)
 class Decision:
-    """Which ranks, how sure, and where everything lies."""
+    """The ranks that a search chose, how sure it is, and where its results are."""
 
     record: DecisionRecord
     """The decision with every candidate, law and reason, as in `decision.json`."""
     info: ModelInfo
+    """The parts of the model and their linear layers."""
     training: TrainingSpec
+    """How the runs were trained."""
     folder: Path
     """The study folder."""
     final: FinalResult | None = None
-    """How the final run ended; None if it was not asked for."""
+    """Result of the final run; None if there was none (``final=False``)."""
     uniform: FinalResult | None = None
-    """How the uniform baseline ended; None if it was not asked for, or the chosen ranks are uniform."""
+    """Result of the uniform baseline; None if there was none, or if the chosen ranks are uniform."""
 
     @property
     def chosen(self) -> Allocation:
@@ -53,27 +55,27 @@ class Decision:
 
     @property
     def probability(self) -> float | None:
-        """P(best) of the chosen allocation; None where no law could say."""
+        """Probability that the chosen allocation is the best; None if no law could be fitted."""
         return self.record.candidate(self.chosen).p_best
 
     @property
     def adapter_folder(self) -> Path | None:
-        """The trained adapter, which `attach` puts on a model; None if the final run was not asked for."""
+        """Folder of the trained adapter, which `attach` puts on a model; None if there was no final run."""
         return Path(self.final.adapter_folder) if self.final else None
 
     @property
     def report(self) -> Path:
-        """The study's page."""
+        """Path of the study's report page."""
         return self.folder / "report.html"
 
     def lora_config(self) -> LoraConfig:
-        """The chosen allocation as a `peft.LoraConfig` with mutually exclusive patterns."""
+        """Return the chosen allocation as a `peft.LoraConfig` with mutually exclusive patterns."""
         from peft import LoraConfig
 
         return LoraConfig(**self.lora_settings())
 
     def lora_settings(self) -> dict[str, Any]:
-        """The keyword arguments of `lora_config`, as plain data."""
+        """Return the keyword arguments of `lora_config`, as plain data."""
         full = full_modules(self.info, self.training)
         ranks = self.info.module_ranks(self.chosen)
         training = self.training
@@ -145,11 +147,11 @@ def compare(
 
 
 def attach(model: Any, folder: str | Path) -> Any:
-    """A trained adapter on ``model``, ready to be called, whichever kind trained it.
+    """Put a trained adapter on ``model`` and return it ready to be called, whichever method trained it.
 
-    A plain folder of PEFT's gives a `PeftModel`. Any other adapter changes ``model`` itself, and gives an object whose
-    ``use_task`` chooses a task and whose ``remove`` takes the adapter off.
-    Raises `StudyError` where ``folder`` holds no adapter, or one for another model.
+    A folder in PEFT's own format gives a `PeftModel`. Any other adapter changes ``model`` itself and gives an object
+    whose ``use_task`` chooses a task and whose ``remove`` takes the adapter off.
+    Raises `StudyError` if ``folder`` holds no adapter, or one for another model.
     """
     from marslora import methods
 

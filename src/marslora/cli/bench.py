@@ -27,33 +27,43 @@ Strategy = Annotated[
     typer.Option(
         "--strategy",
         "-s",
+        metavar="STRATEGY",
         help=(
-            "STRATEGY\\[:option=value,...]\\[@BUDGET], with / between values that one family ranges over: "
-            "successive_halving:eta=4,first_rung=0.0156/0.0625 or mars@0.1/0.2/0.4. Repeatable. "
-            "Default: everything there is, at several budgets."
+            "Strategy, with options after a colon and a budget after @. A slash separates values that form one family: "
+            "successive_halving:eta=4,first_rung=0.0156/0.0625 or mars@0.1/0.2/0.4. "
+            "Default: every strategy at several budgets. Repeatable."
         ),
     ),
 ]
 Reference = Annotated[
-    str | None, typer.Option(help="The family that others are compared with. Default: successive halving, eta 4.")
+    str | None,
+    typer.Option(
+        help="Family that the others are compared with. Default: successive halving, eta 4.", metavar="FAMILY"
+    ),
 ]
 Cost = Annotated[
     list[float] | None,
     typer.Option(
-        help="Full runs, the final one included, at which families are compared. Repeatable. 1.15 and 1.4.", min=1.0
+        help=(
+            "Cost in full runs, the final one included, at which families are compared. Default: 1.15 and 1.4. "
+            "Repeatable."
+        ),
+        min=1.0,
+        metavar="NUMBER",
     ),
 ]
 MaxShare = Annotated[
     list[float] | None,
     typer.Option(
         help=(
-            "Candidates have at most this share of the largest one's parameters; with less than 1 ranks compete. "
-            "Repeatable. Default: 1, 0.5 and 0.25."
-        )
+            "Limit on the parameters of candidates, as a share of the largest candidate's; below 1, parts compete for "
+            "ranks. Default: 1, 0.5 and 0.25. Repeatable."
+        ),
+        metavar="NUMBER",
     ),
 ]
-Seeds = Annotated[str | None, typer.Option(help="Seeds of the tables that are drawn. Default: all.")]
-Workers = Annotated[int, typer.Option(help="Processes.", min=1)]
+Seeds = Annotated[str | None, typer.Option(help="Seeds of the tables that are used, e.g. 0,1,2. Default: all.")]
+Workers = Annotated[int, typer.Option(help="Processes that replay searches at a time.", min=1)]
 
 
 def command(
@@ -78,16 +88,16 @@ def command(
 
     shares = max_share or MAX_SHARES
     if wrong := [share for share in shares if not 0 < share <= 1]:
-        raise ConfigError(f"`--max-share` must be above 0 and at most 1, found {wrong[0]:g}.")
-    named = [entrant for word in strategy or () for entrant in parse_searchers(word)]
+        raise ConfigError(f"`--max-share` must be above 0 and at most 1, found {wrong[0]:g}. Give a share such as 0.5.")
+    chosen = [searcher for word in strategy or () for searcher in parse_searchers(word)]
     reference = reference or REFERENCE
-    entrants = with_reference(named or standard_searchers(), reference, standard_searchers())
+    searchers = with_reference(chosen or standard_searchers(), reference, standard_searchers())
     console = Console()
     with ConsoleListener(console) as listener:
-        listener.stage(f"Replaying {len(entrants)} settings of searches")
-        found = replayed.bench(
+        listener.stage(f"Replaying {len(searchers)} searchers")
+        result = replayed.bench(
             replayed.find_tables(tables),
-            entrants,
+            searchers,
             reference,
             costs=sorted(cost or replayed.COSTS),
             max_shares=shares,
@@ -95,13 +105,13 @@ def command(
             workers=workers,
             advance=lambda done, total: listener.advance(ProgressEvent(task="replays", done=done, total=total)),
         )
-    show(console, found)
-    write_atomically(out / "bench.json", found.to_json())
-    console.print(f"{page.write(found, out / page.NAME)}", highlight=False)
+    show_result(console, result)
+    write_atomically(out / "bench.json", result.to_json())
+    console.print(f"{page.write(result, out / page.NAME)}", highlight=False, soft_wrap=True)
 
 
-def show(console: Console, bench: BenchmarkResult) -> None:
-    """Standings at every cost, then what the probabilities are worth."""
+def show_result(console: Console, bench: BenchmarkResult) -> None:
+    """Print the ranking at every cost, then how far the stated probabilities can be trusted."""
     from marslora.replay.ranking import standings
     from marslora.report.benchmark import against, headline, reliabilities, summary_lines
 
@@ -117,22 +127,22 @@ def show(console: Console, bench: BenchmarkResult) -> None:
             )
             for row in standings(bench.scores, cost, bench.reference)
         ]
-        console.print(f"\nAt {cost:g} full runs, the final one included; difference to {bench.reference}, which had")
-        console.print("spent as much as stands under `at`; n problems; 90 % intervals:")
+        console.print(f"\nAt {cost:g} full runs, the final one included. Difference to {bench.reference} at the cost")
+        console.print("in column `at`; n = number of problems; 90 % intervals:")
         heads = ("family", "regret", "difference", "at", "n")
         console.print(_table(heads, rows))
-    if told := reliabilities(bench):
+    if families := reliabilities(bench):
         lines = [
-            ("best allocation in the 90 % set", *(f"{each.coverage_best:.0%}" for each in told)),
-            ("it or one tied with it", *(f"{each.coverage:.0%}" for each in told)),
-            ("allocations in that set", *(f"{each.mean_plausible:.1f}" for each in told)),
+            ("the best allocation is in the 90 % set", *(f"{each.coverage_best:.0%}" for each in families)),
+            ("it, or one tied with it, is in the set", *(f"{each.coverage:.0%}" for each in families)),
+            ("number of allocations in the set", *(f"{each.mean_plausible:.1f}" for each in families)),
             *(
-                (f"`indistinguishable` on {header.name}", *(_share(each, header.name) for each in told))
+                (f"`indistinguishable` on {header.name}", *(_share(each, header.name) for each in families))
                 for header in bench.tables
             ),
         ]
-        console.print("\nWhat the probabilities are worth (shares of replays):")
-        console.print(_table(("", *(each.family for each in told)), lines))
+        console.print("\nHow far the stated probabilities can be trusted (shares of replays):")
+        console.print(_table(("", *(each.family for each in families)), lines))
     for line in summary_lines(bench):
         console.print(line, highlight=False, style="dim")
 
@@ -144,8 +154,8 @@ def _read_seeds(text: str) -> tuple[int, ...]:
         raise ConfigError(f"`--seeds` {error}.") from None
 
 
-def _share(found: Reliability, table: str) -> str:
-    share = found.indistinguishable.get(table)
+def _share(reliability: Reliability, table: str) -> str:
+    share = reliability.indistinguishable.get(table)
     return "" if share is None else f"{share:.0%}"
 
 
@@ -158,5 +168,5 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     return table
 
 
-def _interval(found: Interval | None, form: str) -> str:
-    return "" if found is None else f"{found.value:{form}} ({found.low:{form}}, {found.high:{form}})"
+def _interval(interval: Interval | None, form: str) -> str:
+    return "" if interval is None else f"{interval.value:{form}} ({interval.low:{form}}, {interval.high:{form}})"

@@ -51,12 +51,12 @@ def command(config: Config = None, demo: Demo = None, **options: Any) -> None:
             comparison = run_comparison(request, run_options, listener)
     except KeyboardInterrupt:
         tell_how_to_continue(console, "finished runs are kept")
-    show(console, comparison)
+    show_comparison(console, comparison)
     console.print(str((run_options.out or request.default_folder) / NAME), highlight=False, soft_wrap=True)
 
 
-def show(console: Console, comparison: Comparison) -> None:
-    """The table and what it says, on the terminal."""
+def show_comparison(console: Console, comparison: Comparison) -> None:
+    """Print the table of methods and what it says in words."""
     from marslora.report.comparison import headline, summary_lines
     from marslora.report.figures.methods import METRICS
     from marslora.report.numbers import compact, short
@@ -86,8 +86,8 @@ def _ranks(allocation: Allocation | None) -> str:
     return str(ranks[0]) if len(set(ranks)) == 1 else "/".join(map(str, ranks))
 
 
-def _interval(found: Interval | None, form: str) -> str:
-    if found is None:
+def _interval(interval: Interval | None, form: str) -> str:
+    if interval is None:
         return ""
-    half = "" if math.isnan(found.high) else f" +-{found.high - found.value:.4f}"
-    return f"{found.value:{form}}{half}"
+    half = "" if math.isnan(interval.high) else f" +-{interval.high - interval.value:.4f}"
+    return f"{interval.value:{form}}{half}"
