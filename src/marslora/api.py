@@ -1,4 +1,4 @@
-"""The Python API: `search` does the whole way and returns a `Decision`; `compare`, `inspect` and `attach` stand alone."""
+"""The Python API: `search`, `compare`, `inspect`, `attach`, and the `Decision` that a search returns."""
 
 from __future__ import annotations
 
