@@ -22,7 +22,7 @@ from pathlib import Path
 
 import marslora
 from marslora.comparison.summary import mean_interval, paired
-from marslora.core.comparison import Compared, Comparison
+from marslora.core.comparison import MethodSummary, Comparison
 
 RATES = (1e-3, 3e-3)
 METHODS: list[str | dict] = [
@@ -40,11 +40,11 @@ METHODS: list[str | dict] = [
 SETTINGS = {"examples": 1200, "evaluations": 6, "dropout": 0.0}
 
 
-def of(comparison: Comparison, name: str) -> Compared:
+def of(comparison: Comparison, name: str) -> MethodSummary:
     return next(method for method in comparison.methods if method.name == name)
 
 
-def row(found: dict[float, Comparison], name: str, reference: Compared | None) -> dict:
+def row(found: dict[float, Comparison], name: str, reference: MethodSummary | None) -> dict:
     """One method: losses at every rate, and everything else at the better one."""
     entries = {rate: of(comparison, name) for rate, comparison in found.items()}
     rate = min(entries, key=lambda each: entries[each].validation_loss.value if entries[each].results else float("inf"))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 WIDTH = 40
+"""Characters of the longest bar: with labels and counts it fits a terminal of 80 columns."""
 _EIGHTHS = " \u258f\u258e\u258d\u258c\u258b\u258a\u2589"
 _FULL = "\u2588"
 
 
-def bars(edges: Sequence[int], counts: Sequence[int], width: int = WIDTH) -> Iterator[str]:
-    """One line a bin: where it starts, a bar, its count. A bin that is not empty has a bar that can be seen."""
+def draw_bars(edges: Sequence[int], counts: Sequence[int], width: int = WIDTH) -> Iterator[str]:
+    """Draw a line for each bin: where it starts, a bar, its count. A bin that is not empty has a visible bar."""
     most = max(counts)
     labels = [f"{edge:,}" for edge in edges[:-1]]
     margin = max(map(len, labels))

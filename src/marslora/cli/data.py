@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from marslora.cli._console import ConsoleListener
-from marslora.cli._histogram import bars
+from marslora.cli._histogram import draw_bars
 from marslora.core.runs import ProgressEvent
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def print_report(console: Console, report: CheckReport) -> None:
             highlight=False,
             soft_wrap=True,
         )
-        for line in bars(lengths.edges, lengths.counts):
+        for line in draw_bars(lengths.edges, lengths.counts):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     for line in report.repeats:
         console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)

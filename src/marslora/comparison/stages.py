@@ -16,7 +16,15 @@ from marslora.comparison.matching import allocation_of, examples_for, ladder, ne
 from marslora.comparison.summary import summarised
 from marslora.core import plugins
 from marslora.core.allocation import Allocation
-from marslora.core.comparison import Compared, Comparison, ComparisonSpec, MethodRun, MethodSpec, Recipe, training_of
+from marslora.core.comparison import (
+    MethodSummary,
+    Comparison,
+    ComparisonSpec,
+    MethodRun,
+    MethodSpec,
+    Recipe,
+    build_training,
+)
 from marslora.core.errors import ConfigError, MarsloraError, named
 from marslora.core.parts import ModelInfo
 from marslora.core.progress import Listener, ProgressBar, SilentListener
@@ -129,7 +137,7 @@ class Comparing:
     def _planned(self, entry: MethodSpec, prepared: Prepared) -> Planned:
         info, spec = prepared.info, self.study.spec
         recipe = find_recipe(entry.recipe, entry.options)
-        training = training_of(recipe, entry, dict(self.common), tuple(part.name for part in info.parts))
+        training = build_training(recipe, entry, dict(self.common), tuple(part.name for part in info.parts))
         plugins.check(training.adapter.name, adapters, methods)
         plugins.check(training.optimizer.name, optim)
         plugins.check(training.gradients.name, gradients)
@@ -229,8 +237,8 @@ class Comparing:
             methods=summarised(methods, metric),
         )
 
-    def _compared(self, entry: MethodSpec, method: Planned | None, results: Mapping[str, FinalResult]) -> Compared:
-        shown = Compared(name=entry.title, recipe=entry.recipe, error=self.errors.get(entry.title, ""))
+    def _compared(self, entry: MethodSpec, method: Planned | None, results: Mapping[str, FinalResult]) -> MethodSummary:
+        shown = MethodSummary(name=entry.title, recipe=entry.recipe, error=self.errors.get(entry.title, ""))
         if method is None:
             return shown
         specs = {seed: self._seeded(method, seed) for seed in self.spec.seeds}

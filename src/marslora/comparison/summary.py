@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.stats import t as student
 
-from marslora.core.comparison import Compared
+from marslora.core.comparison import MethodSummary
 from marslora.core.decision import Interval
 from marslora.core.runs import Cost, FinalResult
 
@@ -51,7 +51,7 @@ def mean_cost(results: Sequence[FinalResult]) -> Cost | None:
     )
 
 
-def summarised(methods: Sequence[Compared], metric: str) -> tuple[Compared, ...]:
+def summarised(methods: Sequence[MethodSummary], metric: str) -> tuple[MethodSummary, ...]:
     """The methods with their means, costs, and differences to the first."""
     first = methods[0].results
     return tuple(

@@ -39,7 +39,7 @@ FixedRanks = Annotated[int | dict[str, int], BeforeValidator(read_ranks)]
 
 
 class Recipe(Record):
-    """A paper's method as a combination of kinds, with the paper's numbers."""
+    """A paper's method as a combination of plugins, with the paper's numbers."""
 
     source: str = ""
     """The paper, e.g. ``Wei et al. 2025, arXiv 2502.20035``."""
@@ -49,7 +49,7 @@ class Recipe(Record):
     defaults: dict[str, Any] = {}
     """Fields of `TrainingSpec` that its paper used and that a comparison's common settings override."""
     rate_factors: dict[str, float] = {}
-    """Learning rate of a part over that of all others; parts that a model does not have are passed over."""
+    """Learning rate of a part relative to that of all others; parts that a model does not have are ignored."""
 
 
 class MethodSpec(Record):
@@ -66,9 +66,9 @@ class MethodSpec(Record):
     name: str = ""
     """As tables call it; empty: the recipe's name."""
     ranks: FixedRanks | None = None
-    """Instead of the recipe's."""
+    """Ranks that replace those of the recipe."""
     rate_factors: dict[str, float] | None = None
-    """Instead of the recipe's."""
+    """Factors that replace those of the recipe."""
     training: dict[str, Any] = {}
     """Fields of `TrainingSpec` for this method alone; they override everything else."""
 
@@ -163,9 +163,10 @@ class ComparisonSpec(OptionRecord):
         return self
 
 
-def training_of(recipe: Recipe, entry: MethodSpec, common: dict[str, Any], parts: tuple[str, ...]) -> TrainingSpec:
-    """What a method trains with. Later wins: the recipe's defaults, the common settings, what makes the recipe, the
-    entry's own. ``parts`` are the model's; `ConfigError` where the entry names another or a field is wrong."""
+def build_training(recipe: Recipe, entry: MethodSpec, common: dict[str, Any], parts: tuple[str, ...]) -> TrainingSpec:
+    """Return what a method trains with. Later ones win: the recipe's defaults, the common settings, what makes the
+    recipe, the entry's own. Raises `ConfigError` if the entry names a part that is not in ``parts``, those of the model,
+    or if a field is wrong."""
     values = {**recipe.defaults, **common, **recipe.training, **entry.training}
     training = TrainingSpec.parse(values, f"method `{entry.title}`")
     if unknown := sorted(set(entry.rate_factors or {}) - set(parts)):
@@ -178,7 +179,7 @@ def training_of(recipe: Recipe, entry: MethodSpec, common: dict[str, Any], parts
 
 
 class MethodRun(Record):
-    """One method, one seed."""
+    """One run of a comparison: one method with one seed."""
 
     seed: int
     result: FinalResult | None = None
@@ -186,8 +187,8 @@ class MethodRun(Record):
     """Why there is no result."""
 
 
-class Compared(Record):
-    """One method with everything seen of it. Intervals are Student's over seeds; with one seed they are NaN."""
+class MethodSummary(Record):
+    """One method with all its results. Intervals are Student's over seeds; with one seed they are NaN."""
 
     name: str
     recipe: str
@@ -203,7 +204,7 @@ class Compared(Record):
     num_planned: int = 0
     """Trainable parameters, counted before training."""
     flops_per_row: float | None = None
-    """Of training, known where compute is made equal."""
+    """Of training, known if compute is made equal."""
     runs: tuple[MethodRun, ...] = ()
     validation_loss: Interval | None = None
     validation_accuracy: Interval | None = None
@@ -216,17 +217,17 @@ class Compared(Record):
 
     @property
     def results(self) -> dict[int, FinalResult]:
-        """What came out, by seed."""
+        """The results of its runs, by seed."""
         return {run.seed: run.result for run in self.runs if run.result is not None}
 
     @property
     def num_trainable(self) -> int:
-        """Trainable parameters as the runs counted them; as planned where none has ended."""
+        """Trainable parameters as the runs counted them; as planned if none has ended."""
         return max((result.num_trainable for result in self.results.values()), default=self.num_planned)
 
 
 class Comparison(Record):
-    """What `compare.json` holds."""
+    """The result of a comparison, as `compare.json` holds it."""
 
     schema_version: Literal[1] = 1
     model: str
@@ -241,18 +242,18 @@ class Comparison(Record):
     """Examples of one run of the reference."""
     base_validation_loss: float | None = None
     base_test_loss: float | None = None
-    methods: tuple[Compared, ...]
+    methods: tuple[MethodSummary, ...]
     """The reference first."""
 
     @property
-    def reference(self) -> Compared:
-        """What the others are compared with."""
+    def reference(self) -> MethodSummary:
+        """The method that the others are compared with."""
         return self.methods[0]
 
-    def loss(self, method: Compared) -> Interval | None:
-        """A method's loss on the rows that count."""
+    def loss(self, method: MethodSummary) -> Interval | None:
+        """A method's loss on the rows that it is judged by."""
         return method.test_loss if self.metric == "test_loss" else method.validation_loss
 
-    def ordered(self) -> list[Compared]:
-        """Lowest loss first; methods without one last, as they were named."""
+    def ordered(self) -> list[MethodSummary]:
+        """The methods by loss, lowest first; those without one come last, in the order of the spec."""
         return sorted(self.methods, key=lambda each: one.value if (one := self.loss(each)) else float("inf"))

@@ -185,16 +185,19 @@ class MemberSpec(Record):
     data_examples: int
     """D: the run cycles through the first D rows of the nested order."""
     until_examples: int
-    """The run stops when it has seen so many examples."""
+    """The run stops once it has seen this many examples."""
     seed: int = 0
-    """Initialisation and dropout."""
+    """Seed of initialisation and dropout."""
     order_seed: int = 0
-    """Order of the batches; members of one pack have the same."""
+    """Seed of the order of the batches; members of one pack have the same."""
     learning_rate: float | None = None
+    """Learning rate of this run; None: that of the training spec."""
     alpha_over_rank: float | None = None
+    """Scale of this run's adapters; None: that of the training spec."""
     dropout: float | None = None
+    """Dropout of this run; None: that of the training spec."""
     decays: bool = False
-    """The learning rate falls over the last `TrainingSpec.decay` of a full run, as that of a final run does."""
+    """Whether the learning rate falls over the last `TrainingSpec.decay` of a full run, as that of a final run does."""
     purpose: str = ""
     """Why the strategy asked for it, e.g. ``convergence of language``; for reports and for grouping fits."""
 
@@ -214,7 +217,7 @@ class PackSpec(Record):
     cache_folder: str
     """Where preprocessed rows are kept."""
     max_bytes: int | None = Field(None, gt=0)
-    """Memory that members may take together, beside the base; None: most of what is free."""
+    """Memory that members may take together, on top of the base; None: most of what is free."""
 
 
 class FinalSpec(Record):
@@ -237,44 +240,44 @@ class FinalSpec(Record):
     """Trainer checkpoints go to ``output_folder/checkpoints``, the adapter to ``output_folder/adapter``."""
     cache_folder: str
     seed: int = 0
-    """Initialisation and dropout."""
+    """Seed of initialisation and dropout."""
     order_seed: int = 0
-    """Order of the batches: that of the run in ``start_folder``, so that its rows come first."""
+    """Seed of the order of the batches: that of the run in ``start_folder``, so that its rows come first."""
     report_to: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
-        """What tells it from the other runs of a comparison."""
+        """What distinguishes it from the other runs of a comparison."""
         return self.output_folder
 
 
 class CountSpec(Record):
-    """The trainable parameters of one method at several allocations are asked for."""
+    """A request for the trainable parameters of one method at several allocations."""
 
     run: FinalSpec
-    """The method; its own ranks are not looked at."""
+    """The method; its own ranks are ignored."""
     info: ModelInfo
     allocations: tuple[Allocation, ...]
 
     @property
     def id(self) -> str:
-        """That of the run."""
+        """The id of the run."""
         return self.run.id
 
 
 class TrackerSpec(Record):
-    """Trackers of the final run, looked at before anything is paid for."""
+    """Trackers of the final run, checked before any compute is spent."""
 
     names: tuple[str, ...]
-    """As `transformers` calls them."""
+    """Names of the trackers, as `transformers` calls them."""
 
 
 class PrepareSpec(Record):
-    """What is looked at before anything is trained: the model's parts and every row of data."""
+    """What is read before anything is trained: the model's parts and every row of data."""
 
     model: ModelSpec
     data: DataSpec
     optimizer: PluginSpec = PluginSpec(name="adamw")
-    """Looked at first, so that a wrong option is said before anything is read."""
+    """Checked first, so that a wrong option is reported before any data is read."""
     batch_size: int
     cache_folder: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from marslora.core.allocation import Allocation
-from marslora.core.comparison import Compared, Comparison
+from marslora.core.comparison import MethodSummary, Comparison
 from marslora.core.decision import Interval
 from marslora.report.figures.methods import METRICS, pictures
 from marslora.report.markup import Markup, bullets, cell, collapsed, join, paragraphs, section, table, tag
@@ -60,7 +60,7 @@ def summary_lines(comparison: Comparison) -> list[str]:
     return said
 
 
-def problems(method: Compared) -> list[str]:
+def problems(method: MethodSummary) -> list[str]:
     """Why a method has no result, or fewer than there are seeds."""
     failed = [f"seed {run.seed} failed ({run.error})" for run in method.runs if run.error]
     return [f"left out ({method.error})"] if method.error else failed

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from marslora.cli import app
-from marslora.cli._histogram import bars
+from marslora.cli._histogram import draw_bars
 from marslora.core.errors import ConfigError, DataError
 
 GOOD = {"prompt": "what is it?", "completion": "a cat"}
@@ -64,7 +64,7 @@ def test_an_interrupt_writes_nothing(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("counts", [(1,), (0, 5, 1000), (3, 3)])
 def test_every_bin_has_a_line_and_every_row_can_be_seen(counts):
-    drawn = list(bars(range(len(counts) + 1), counts))
+    drawn = list(draw_bars(range(len(counts) + 1), counts))
     assert len(drawn) == len(counts)
     for line, count in zip(drawn, counts, strict=True):
         assert line.endswith(f"{count:,}") and (count > 0) == any(ord(mark) >= 0x2588 for mark in line)

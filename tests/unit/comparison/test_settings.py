@@ -3,7 +3,7 @@
 import pytest
 
 from marslora.comparison.settings import COMPARE_OPTIONS, ComparisonSettings, make_request, read_comparison
-from marslora.core.comparison import ComparisonSpec, MethodSpec, Recipe, training_of
+from marslora.core.comparison import ComparisonSpec, MethodSpec, Recipe, build_training
 from marslora.core.errors import ConfigError
 from marslora.demo.model import embedded_folder
 
@@ -39,11 +39,11 @@ def test_later_settings_win():
     )
     parts = ("vision", "projector", "language")
     common = {"learning_rate": 1e-3, "adapter": {"name": "lora"}}
-    found = training_of(recipe, MethodSpec(), common, parts)
+    found = build_training(recipe, MethodSpec(), common, parts)
     assert (found.learning_rate, found.dropout, found.adapter.name) == (1e-3, 0.05, "moka")
     assert found.part_learning_rates == {"projector": pytest.approx(1e-4)}
     own = MethodSpec(rate_factors={"vision": 2}, training={"learning_rate": 2e-3, "dropout": 0.0})
-    found = training_of(recipe, own, common, parts)
+    found = build_training(recipe, own, common, parts)
     assert (found.learning_rate, found.dropout, found.part_learning_rates) == (2e-3, 0.0, {"vision": 4e-3})
 
 
@@ -80,7 +80,7 @@ def test_what_is_wrong_is_said(changes, said):
 
 def test_a_part_that_is_not_there_has_no_rate():
     with pytest.raises(ConfigError, match="rate_factors"):
-        training_of(Recipe(), MethodSpec(rate_factors={"audio": 2.0}), {}, ("vision", "language"))
+        build_training(Recipe(), MethodSpec(rate_factors={"audio": 2.0}), {}, ("vision", "language"))
 
 
 def test_the_folder_is_that_of_model_data_and_common_settings():

@@ -3,7 +3,7 @@
 import pytest
 
 from marslora.core.allocation import Allocation
-from marslora.core.comparison import MethodSpec, training_of
+from marslora.core.comparison import MethodSpec, build_training
 from marslora.core.runs import Counted, Failure
 from marslora.core.spec import CountSpec, DataSpec, FinalSpec, ModelSpec
 from marslora.demo import task_files
@@ -22,7 +22,7 @@ def spec_of(recipe, folder, allocation, options=None):
     return FinalSpec(
         model=MODEL,
         data=DataSpec(train=(str(paths["train"]),), validation=(str(paths["validation"]),)),
-        training=training_of(
+        training=build_training(
             find_recipe(recipe, options), MethodSpec(), {"batch_size": 4}, ("vision", "projector", "language")
         ),
         allocation=allocation,

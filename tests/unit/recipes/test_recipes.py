@@ -8,7 +8,7 @@ import pytest
 from marslora import gradients, methods, optim, recipes
 from marslora.core import plugins
 from marslora.core.allocation import Allocation
-from marslora.core.comparison import MethodSpec, training_of
+from marslora.core.comparison import MethodSpec, build_training
 from marslora.core.decision import Candidate, DecisionRecord
 from marslora.core.errors import ConfigError
 from marslora.gradients import AbstractCombiner
@@ -34,7 +34,7 @@ def decision(tmp_path):
 def test_a_recipe_is_made_of_kinds_that_exist(name, decision):
     options = {"decision": str(decision)} if name == "mars_ranks" else {}
     recipe = find_recipe(name, options)
-    training = training_of(recipe, MethodSpec(recipe=name), {}, PARTS)
+    training = build_training(recipe, MethodSpec(recipe=name), {}, PARTS)
     optimizer = plugins.load(optim, training.optimizer.name, AbstractOptimizer)
     inspect.signature(optimizer).bind([], **training.optimizer.options)
     if training.adapter.name != "lora":
@@ -49,7 +49,7 @@ def test_a_recipe_is_made_of_kinds_that_exist(name, decision):
 def test_every_recipe_can_have_learning_rates_by_part(name, decision):
     recipe = find_recipe(name, {"decision": str(decision)} if name == "mars_ranks" else {})
     entry = MethodSpec(recipe=name, rate_factors={"vision": 3.0, "language": 0.5})
-    training = training_of(recipe, entry, {"learning_rate": 1e-3}, PARTS)
+    training = build_training(recipe, entry, {"learning_rate": 1e-3}, PARTS)
     assert training.part_learning_rates == {"vision": pytest.approx(3e-3), "language": pytest.approx(5e-4)}
 
 

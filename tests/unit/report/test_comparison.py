@@ -6,7 +6,7 @@ import pytest
 
 from marslora.comparison.summary import summarised
 from marslora.core.allocation import Allocation
-from marslora.core.comparison import Compared, Comparison, MethodRun
+from marslora.core.comparison import MethodSummary, Comparison, MethodRun
 from marslora.core.runs import Cost, FinalResult
 from marslora.core.spec import TrainingSpec
 from marslora.report import comparison as page
@@ -34,7 +34,7 @@ def result(loss, flops):
 
 
 def method(name, losses, flops=1e9, **more):
-    return Compared(
+    return MethodSummary(
         name=name,
         recipe="uniform",
         summary="LoRA.",
@@ -92,7 +92,7 @@ def test_words_say_who_can_be_told_from_the_reference():
 
 
 def test_failures_are_on_the_page():
-    failed = Compared(name="moe", recipe="lora_moe", error="no room for experts")
+    failed = MethodSummary(name="moe", recipe="lora_moe", error="no room for experts")
     half = method("half", (0.5,)).model_copy(
         update={"runs": (MethodRun(seed=0, result=result(0.5, 1e9)), MethodRun(seed=1, error="it diverged"))}
     )
@@ -113,7 +113,7 @@ def test_the_page_is_whole_and_names_are_only_text(tmp_path):
 
 
 def test_nothing_that_ended_is_a_page_too():
-    failed = [Compared(name=name, recipe="uniform", error="no") for name in ("a", "b")]
+    failed = [MethodSummary(name=name, recipe="uniform", error="no") for name in ("a", "b")]
     found = comparison({}, failed).model_copy(update={"methods": tuple(failed)})
     assert not pictures(found)
     assert "left out (no)" in Reader(str(page.body(found))).text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from marslora.core.comparison import Compared, Comparison
+from marslora.core.comparison import MethodSummary, Comparison
 from marslora.core.decision import Interval
 from marslora.report.figures._labels import margins, positions, share
 from marslora.report.figures._style import (
@@ -39,7 +39,7 @@ def pictures(comparison: Comparison) -> list[Picture]:
     return [*found, _costs(comparison, methods), _curves(comparison, methods)]
 
 
-def _losses(comparison: Comparison, methods: Sequence[Compared]) -> Picture:
+def _losses(comparison: Comparison, methods: Sequence[MethodSummary]) -> Picture:
     metric = METRICS[comparison.metric]
     seeds = {
         "type": "scatter",
@@ -63,7 +63,7 @@ def _losses(comparison: Comparison, methods: Sequence[Compared]) -> Picture:
     )
 
 
-def _differences(comparison: Comparison, methods: Sequence[Compared]) -> Picture:
+def _differences(comparison: Comparison, methods: Sequence[MethodSummary]) -> Picture:
     found = [(method, method.difference) for method in methods if method.difference is not None]
     better = sum(each.high < 0 for _, each in found)
     worse = sum(each.low > 0 for _, each in found)
@@ -88,7 +88,7 @@ def _differences(comparison: Comparison, methods: Sequence[Compared]) -> Picture
     )
 
 
-def _dots(found: Sequence[tuple[Compared, Interval]], reference: str) -> Trace:
+def _dots(found: Sequence[tuple[MethodSummary, Interval]], reference: str) -> Trace:
     def half(value: float) -> float:
         return value if math.isfinite(value) else 0.0
 
@@ -112,18 +112,18 @@ def _dots(found: Sequence[tuple[Compared, Interval]], reference: str) -> Trace:
     }
 
 
-def _rows(methods: Sequence[Compared], title: str) -> dict[str, object]:
+def _rows(methods: Sequence[MethodSummary], title: str) -> dict[str, object]:
     names = [text(method.name) for method in reversed(methods)]
     return frame(
         axis(title, nticks=6), axis("", categoryorder="array", categoryarray=names, type="category"), showlegend=False
     )
 
 
-def _height(methods: Sequence[Compared]) -> int:
+def _height(methods: Sequence[MethodSummary]) -> int:
     return 130 + 34 * len(methods)
 
 
-def _costs(comparison: Comparison, methods: Sequence[Compared]) -> Picture:
+def _costs(comparison: Comparison, methods: Sequence[MethodSummary]) -> Picture:
     known = [(m, cost, found) for m in methods if (cost := m.cost) and (found := comparison.loss(m)) and cost.flops > 0]
     own = comparison.reference.cost
     unit = own.flops if own and own.flops else 1.0
@@ -159,7 +159,7 @@ def _costs(comparison: Comparison, methods: Sequence[Compared]) -> Picture:
     )
 
 
-def _curves(comparison: Comparison, methods: Sequence[Compared]) -> Picture:
+def _curves(comparison: Comparison, methods: Sequence[MethodSummary]) -> Picture:
     colours = list(reversed(steps(len(methods))))
     points = [e for m in methods for result in m.results.values() for e in result.examples if e > 0]
     origin = min(points, default=1) / 2
@@ -179,7 +179,7 @@ def _curves(comparison: Comparison, methods: Sequence[Compared]) -> Picture:
     )
 
 
-def _curve(method: Compared, colour: str, dash: str, origin: float) -> Trace:
+def _curve(method: MethodSummary, colour: str, dash: str, origin: float) -> Trace:
     results = list(method.results.values())
     shared = [n for n in results[0].examples if all(n in result.examples for result in results)]
     losses = [dict(zip(result.examples, result.validation_curve, strict=True)) for result in results]
