@@ -22,7 +22,7 @@ from pathlib import Path
 
 import marslora
 from marslora.comparison.summary import mean_interval, paired
-from marslora.core.comparison import MethodSummary, Comparison
+from marslora.core.comparison import Comparison, MethodSummary
 
 RATES = (1e-3, 3e-3)
 METHODS: list[str | dict] = [

@@ -17,11 +17,11 @@ from marslora.comparison.summary import summarised
 from marslora.core import plugins
 from marslora.core.allocation import Allocation
 from marslora.core.comparison import (
-    MethodSummary,
     Comparison,
     ComparisonSpec,
     MethodRun,
     MethodSpec,
+    MethodSummary,
     Recipe,
     build_training,
 )

@@ -165,7 +165,7 @@ class ComparisonSpec(OptionRecord):
 
 def build_training(recipe: Recipe, entry: MethodSpec, common: dict[str, Any], parts: tuple[str, ...]) -> TrainingSpec:
     """Return what a method trains with. Later ones win: the recipe's defaults, the common settings, what makes the
-    recipe, the entry's own. Raises `ConfigError` if the entry names a part that is not in ``parts``, those of the model,
+    recipe, the entry's own. Raises `ConfigError` if the entry names a part that the model does not have (``parts``),
     or if a field is wrong."""
     values = {**recipe.defaults, **common, **recipe.training, **entry.training}
     training = TrainingSpec.parse(values, f"method `{entry.title}`")

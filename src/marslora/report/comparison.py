@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from marslora.core.allocation import Allocation
-from marslora.core.comparison import MethodSummary, Comparison
+from marslora.core.comparison import Comparison, MethodSummary
 from marslora.core.decision import Interval
 from marslora.report.figures.methods import METRICS, pictures
 from marslora.report.markup import Markup, bullets, cell, collapsed, join, paragraphs, section, table, tag

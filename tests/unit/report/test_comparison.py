@@ -6,7 +6,7 @@ import pytest
 
 from marslora.comparison.summary import summarised
 from marslora.core.allocation import Allocation
-from marslora.core.comparison import MethodSummary, Comparison, MethodRun
+from marslora.core.comparison import Comparison, MethodRun, MethodSummary
 from marslora.core.runs import Cost, FinalResult
 from marslora.core.spec import TrainingSpec
 from marslora.report import comparison as page

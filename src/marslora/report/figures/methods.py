@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from marslora.core.comparison import MethodSummary, Comparison
+from marslora.core.comparison import Comparison, MethodSummary
 from marslora.core.decision import Interval
 from marslora.report.figures._labels import margins, positions, share
 from marslora.report.figures._style import (
