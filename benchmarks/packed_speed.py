@@ -1,4 +1,4 @@
-"""Packed training against one PEFT run after the other: the same members, rows and steps, each lever apart.
+"""Packed training against one PEFT run after the other: the same members, rows and steps, each speedup apart.
 
     python benchmarks/packed_speed.py --out benchmarks/packed_speed.json
 

@@ -1,4 +1,4 @@
-"""The whole engine, with every lever, against PEFT alone on the same rows."""
+"""The whole engine, with every speedup, against PEFT alone on the same rows."""
 
 import subprocess
 import sys

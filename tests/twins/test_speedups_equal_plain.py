@@ -1,4 +1,4 @@
-"""Each lever against the plain path."""
+"""Each speedup against the plain path."""
 
 import pytest
 import torch

@@ -7,35 +7,35 @@ from marslora.core.spec import DataSpec, ModelSpec, PluginSpec, PrepareSpec
 from marslora.engine.prepare import prepare
 
 
-def prepared(world, optimizer=PluginSpec(name="adamw"), **data):
+def run_prepare(world, optimizer=PluginSpec(name="adamw"), **data):
     events = []
     data = {"train": (str(world / "train.jsonl"),), "validation": (str(world / "validation.jsonl"),), **data}
-    asked = PrepareSpec(
+    spec = PrepareSpec(
         model=ModelSpec(path=str(world / "model")),
         data=DataSpec(**data),
         optimizer=optimizer,
         batch_size=8,
         cache_folder=str(world / "cache"),
     )
-    prepare(asked, events.append)
+    prepare(spec, events.append)
     return events[-1]
 
 
-def test_the_parts_and_the_rows_are_told(world):
-    found = prepared(world)
-    assert isinstance(found, Prepared)
-    assert [part.name for part in found.info.parts] == ["vision", "projector", "language"]
-    assert (found.data.num_train, found.data.num_validation, found.data.num_test) == (40, 12, 0)
-    assert 1 < found.data.answer_tokens < found.data.tokens
-    assert found.info.part("vision").gradient_norm > 0
-    assert found.cost.seconds > 0 and found.cost.peak_bytes > 0
-    again = prepared(world)
-    assert again.model_copy(update={"cost": found.cost}) == found
+def test_the_parts_and_the_rows_are_reported(world):
+    answer = run_prepare(world)
+    assert isinstance(answer, Prepared)
+    assert [part.name for part in answer.info.parts] == ["vision", "projector", "language"]
+    assert (answer.data.num_train, answer.data.num_validation, answer.data.num_test) == (40, 12, 0)
+    assert 1 < answer.data.answer_tokens < answer.data.tokens
+    assert answer.info.part("vision").gradient_norm > 0
+    assert answer.cost.seconds > 0 and answer.cost.peak_bytes > 0
+    again = run_prepare(world)
+    assert again.model_copy(update={"cost": answer.cost}) == answer
 
 
 def test_a_missing_file_is_a_failure(world):
-    found = prepared(world, train=("nowhere.jsonl",))
-    assert isinstance(found, Failure) and "nowhere.jsonl" in found.message
+    answer = run_prepare(world, train=("nowhere.jsonl",))
+    assert isinstance(answer, Failure) and "nowhere.jsonl" in answer.message
 
 
 @pytest.mark.parametrize(
@@ -51,14 +51,14 @@ def test_a_missing_file_is_a_failure(world):
         ),
     ],
 )
-def test_wrong_options_of_the_optimizer_are_said_first(world, options, message):
-    found = prepared(world, PluginSpec(name="adamw", options=options), train=("nowhere.jsonl",))
-    assert isinstance(found, Failure) and found.error == "ConfigError"
-    assert re.search(message, found.message)
+def test_wrong_options_of_the_optimizer_are_refused_first(world, options, message):
+    answer = run_prepare(world, PluginSpec(name="adamw", options=options), train=("nowhere.jsonl",))
+    assert isinstance(answer, Failure) and answer.error == "ConfigError"
+    assert re.search(message, answer.message)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.4])
 def test_rows_held_out_are_not_trained_on(world, share):
-    found = prepared(world, validation=(), validation_share=share)
-    assert found.data.num_train + found.data.num_validation == 40
-    assert found.data.num_validation == pytest.approx(40 * share, abs=8)
+    answer = run_prepare(world, validation=(), validation_share=share)
+    assert answer.data.num_train + answer.data.num_validation == 40
+    assert answer.data.num_validation == pytest.approx(40 * share, abs=8)

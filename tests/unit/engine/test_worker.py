@@ -1,4 +1,4 @@
-"""What one call of the engine's door does: observations, results, checkpoints, resuming, memory, divergence."""
+"""What one call of `run_pack` does: observations, results, checkpoints, resuming, memory, divergence."""
 
 import json
 import math
@@ -14,12 +14,12 @@ from marslora.engine import loop
 from tests.helpers.packs import go, member, tensors
 
 
-def same(first, second):
+def are_equal(first, second):
     assert first.keys() == second.keys()
     return all(torch.equal(first[key], second[key]) for key in first)
 
 
-def close(first, second, tolerance=2e-4):
+def are_close(first, second, tolerance=2e-4):
     assert first.keys() == second.keys()
     return all(
         float((first[key] - second[key]).abs().max()) <= tolerance * float(second[key].abs().max().clamp(min=1e-3))
@@ -29,7 +29,7 @@ def close(first, second, tolerance=2e-4):
 
 @pytest.fixture
 def often(monkeypatch):
-    """Checkpoints and news after every step."""
+    """Checkpoints and progress events after every step."""
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(loop, "PROGRESS_SECONDS", 0.0)
 
@@ -55,7 +55,7 @@ def test_norms_of_updates_are_observed_only_if_asked_for(pack):
     assert {event.metric for event in quiet.of(Observation)} == {
         "validation_loss", "validation_accuracy", "train_loss"
     }  # fmt: skip
-    assert quiet.curve("a") == seen.curve("a") and same(tensors(plain, "a"), tensors(measured, "a"))
+    assert quiet.curve("a") == seen.curve("a") and are_equal(tensors(plain, "a"), tensors(measured, "a"))
 
 
 def test_results_say_how_members_ended_and_what_it_cost(pack):
@@ -83,7 +83,7 @@ def test_a_member_is_the_same_in_any_pack(pack):
     a, b, c = member("a", language=4), member("b", vision=8, language=1, dropout=0.2, seed=7), member("c", projector=2)
     go(together := pack(a, b, c, folder="together"))
     go(alone := pack(b, folder="alone"))
-    assert close(tensors(together, "b"), tensors(alone, "b"))
+    assert are_close(tensors(together, "b"), tensors(alone, "b"))
 
 
 def test_a_member_that_ends_early_leaves_the_others_as_they_were(pack):
@@ -91,7 +91,7 @@ def test_a_member_that_ends_early_leaves_the_others_as_they_were(pack):
     seen = go(mixed := pack(a, short, folder="mixed"))
     go(alone := pack(a, folder="alone"))
     assert seen.result("short").examples == 20 and list(seen.curve("short"))[-1] == 20
-    assert close(tensors(mixed, "a"), tensors(alone, "a"))
+    assert are_close(tensors(mixed, "a"), tensors(alone, "a"))
 
 
 def test_a_complete_member_is_told_again_and_not_trained(pack):
@@ -111,8 +111,8 @@ def test_killed_and_started_again_ends_bit_for_bit_the_same(pack, often, die_aft
     again = go(killed)
     assert len(again.of(ProgressEvent)) == len(whole.of(ProgressEvent)) - (die_after - 1)
     for name in "ab":
-        assert same(tensors(killed, name), tensors(kept, name))
-        assert same(tensors(killed, name, "optimizer"), tensors(kept, name, "optimizer"))
+        assert are_equal(tensors(killed, name), tensors(kept, name))
+        assert are_equal(tensors(killed, name, "optimizer"), tensors(kept, name, "optimizer"))
         for metric in ("validation_loss", "train_loss"):
             assert again.curve(name, metric) == whole.curve(name, metric)
 
@@ -121,7 +121,7 @@ def test_a_longer_request_continues_the_shorter_one(pack):
     go(pack(member("a", until=24, language=4)))
     longer = go(spec := pack(member("a", language=4)))
     go(whole := pack(member("a", language=4), folder="whole"))
-    assert same(tensors(spec, "a"), tensors(whole, "a"))
+    assert are_equal(tensors(spec, "a"), tensors(whole, "a"))
     assert longer.result("a").cost.examples == 56
     assert {0, 24, 80} <= set(longer.curve("a"))
 
@@ -131,7 +131,7 @@ def test_members_behind_catch_up_and_go_on_together(pack):
     seen = go(spec := pack(member("a", language=4), member("b", language=2, seed=1)))
     go(alone := pack(member("b", language=2, seed=1), folder="alone"))
     assert [seen.result(name).examples for name in "ab"] == [80, 80]
-    assert close(tensors(spec, "b"), tensors(alone, "b"))
+    assert are_close(tensors(spec, "b"), tensors(alone, "b"))
 
 
 def test_a_checkpoint_of_another_run_is_refused(pack):
@@ -149,7 +149,7 @@ def test_memory_that_is_too_small_splits_the_pack(pack):
     seen = go(split := pack(*members, folder="split", max_bytes=1))
     assert {seen.result(name).status for name in "abc"} == {"complete"}
     for name in "abc":
-        assert close(tensors(split, name), tensors(whole, name))
+        assert are_close(tensors(split, name), tensors(whole, name))
 
 
 def test_out_of_memory_halves_the_pack(pack, monkeypatch):
@@ -177,7 +177,7 @@ def test_a_diverged_member_is_frozen_and_the_others_do_not_notice(pack):
     result = seen.result("wild")
     assert result.status == "diverged" and result.examples < 80 and "NaN or infinite after" in result.message
     assert all(bool(tensor.isfinite().all()) for tensor in tensors(with_wild, "wild").values())
-    assert same(tensors(with_wild, "good"), tensors(without, "good"))
+    assert are_equal(tensors(with_wild, "good"), tensors(without, "good"))
     assert go(with_wild).result("wild").status == "diverged"
 
 
@@ -194,7 +194,7 @@ def test_unequal_learning_rates_of_parts(pack):
 
 
 @pytest.mark.parametrize(
-    ("asked", "training", "error", "said"),
+    ("requested", "training", "error", "words"),
     [
         (member("a", language=4), {"part_learning_rates": {"voice": 1e-5}}, "ConfigError", "voice"),
         (member("a", voice=4), {}, "ConfigError", "voice"),
@@ -203,13 +203,13 @@ def test_unequal_learning_rates_of_parts(pack):
         (member("short", until=40, language=4), {}, "StudyError", "multiple of 8"),
     ],
 )
-def test_what_cannot_be_trained_is_one_failure(pack, asked, training, error, said):
+def test_what_cannot_be_trained_is_one_failure(pack, requested, training, error, words):
     from marslora.engine.worker import run_pack
 
     go(pack(member("short", until=20, language=4)))
     events = []
-    run_pack(pack(asked, **training), events.append)
-    assert events[-1].error == error and said in events[-1].message
+    run_pack(pack(requested, **training), events.append)
+    assert events[-1].error == error and words in events[-1].message
 
 
 def test_state_is_plain_json(pack):

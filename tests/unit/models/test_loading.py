@@ -69,7 +69,7 @@ def test_workers_take_the_devices_in_turn(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["nosuch", "cuda:99", "gpu"])
-def test_a_device_that_is_not_there_is_named(name):
+def test_a_device_that_does_not_exist_is_named(name):
     with pytest.raises(ConfigError, match=f"`device` '{name}' cannot be used: .*Name an existing one"):
         loading.resolve_device(name)
 
