@@ -106,6 +106,30 @@ def test_errors_say_which_what_and_how(monkeypatch, capsys, tmp_path, rows):
     assert "no study folder" in said("report", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["serch"], "There is no command `serch`. Did you mean `search`"),
+        (["search", "--learnin-rate", "1"], "--learnin-rate"),
+        (["search", "--epochs"], "--epochs"),
+        (
+            ["search", "--model", "m", "--train", "a", "--epochs", "few"],
+            "`--epochs` must be a valid number, found 'few'",
+        ),
+        (["compare", "--demo", "small"], "`--method` is missing. Name at least one recipe"),
+    ],
+)
+def test_what_is_typed_wrong_is_one_line(monkeypatch, capsys, tmp_path, words, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in error(monkeypatch, capsys, *words)
+
+
+def test_the_version_is_printed(monkeypatch, capsys):
+    from marslora import __version__
+
+    assert run(monkeypatch, capsys, "--version") == (0, f"marslora {__version__}\n", "")
+
+
 def test_a_study_folder_of_another_spec_is_refused(monkeypatch, capsys, spec_of_another, rows):
     words = ["search", "--model", embedded_folder(), "--train", rows, "--study", spec_of_another, "--no-final"]
     assert "data.train" in error(monkeypatch, capsys, *words)

@@ -10,6 +10,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from marslora.core.record import suggest
+
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 """Flags that show the help of every command."""
 
@@ -30,6 +32,10 @@ class LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Return the command that the first word names, ready to be run, and the words that follow."""
+        if args and not args[0].startswith("-") and args[0] not in self.names:
+            ctx.fail(
+                f"There is no command `{args[0]}`.{suggest(args[0], self.names)} `marslora --help` lists them all."
+            )
         name, command, rest = super().resolve_command(ctx, args)
         return name, load_command(name) if name and command else command, rest
 

@@ -202,6 +202,29 @@ def test_a_new_field_is_an_option_a_keyword_and_help_with_no_other_edit():
     assert "label_smoothing: Share of the target that is spread over all tokens (at least 0" in function.__doc__
 
 
+@pytest.mark.parametrize(
+    ("table", "flags"),
+    [
+        (
+            SEARCH_OPTIONS,
+            "--model -m --train -d --validation --test --image-folder --max-examples --ranks -r --strategy --budget "
+            "--max-parameters --max-memory --max-rank --sweep --seed --epochs --examples --batch-size --accumulation "
+            "--learning-rate --lr --part-learning-rate --alpha-over-rank --dropout --full --optimizer --adapter "
+            "--calibration-adapter --experts --gradient-checkpointing --study -o --storage --workers --device --dtype "
+            "--final --uniform --report-to",
+        ),
+        (
+            COMPARE_OPTIONS,
+            "--model -m --train -d --validation --test --image-folder --method --seeds --equal --rank --epochs "
+            "--examples --batch-size --learning-rate --lr --alpha-over-rank --dropout --full --optimizer --out -o --workers "
+            "--device --dtype",
+        ),
+    ],
+)
+def test_flags_that_people_know_stay(table, flags):
+    assert set(flags.split()) <= {flag for row in table.rows for flag in (row.flag, row.option.short)}
+
+
 def test_two_fields_of_the_same_name_are_refused():
     class One(OptionRecord):
         size: Annotated[int, Option(TRAINING)] = 1
