@@ -216,8 +216,8 @@ def test_a_new_field_is_an_option_a_keyword_and_help_with_no_other_edit():
         (
             COMPARE_OPTIONS,
             "--model -m --train -d --validation --test --image-folder --method --seeds --equal --rank --epochs "
-            "--examples --batch-size --learning-rate --lr --alpha-over-rank --dropout --full --optimizer --out -o --workers "
-            "--device --dtype",
+            "--examples --batch-size --learning-rate --lr --alpha-over-rank --dropout --full --optimizer --out -o "
+            "--workers --device --dtype",
         ),
     ],
 )
