@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from marslora.core.errors import StudyError
+from marslora.core.files import explain_write_errors, sync, sync_folder, write_text
 
 PREFIX = "base_model.model."
 WEIGHTS, OPTIMIZER, STATE = "adapter_model.safetensors", "optimizer.safetensors", "state.json"
@@ -40,25 +40,22 @@ class Checkpoint:
 
 def write_checkpoints(root: Path, checkpoints: Mapping[str, tuple[Checkpoint, dict[str, Any]]]) -> None:
     """Write ``{member: (checkpoint, LoraConfig keywords)}`` to ``root/<member>``: after a crash, all or none."""
-    root.mkdir(parents=True, exist_ok=True)
-    for member, (checkpoint, config) in checkpoints.items():
-        _write_folder(_beside(root, member), checkpoint, config)
-    _sync(root)
-    marker = root / f".commit-{hashlib.sha256('/'.join(checkpoints).encode()).hexdigest()[:16]}"
-    unfinished = marker.with_name(marker.name + ".part")
-    unfinished.write_text(json.dumps(list(checkpoints)))
-    _sync(unfinished)
-    unfinished.replace(marker)
-    _sync(root)
-    _put_in_place(root, checkpoints)
-    marker.unlink()
+    with explain_write_errors(root):
+        root.mkdir(parents=True, exist_ok=True)
+        for member, (checkpoint, config) in checkpoints.items():
+            _write_folder(_beside(root, member), checkpoint, config)
+        sync(root)
+        marker = root / f".commit-{hashlib.sha256('/'.join(checkpoints).encode()).hexdigest()[:16]}"
+        write_text(marker, json.dumps(list(checkpoints)))
+        _put_in_place(root, checkpoints)
+        marker.unlink()
 
 
 def recover_checkpoints(root: Path, members: Iterable[str]) -> None:
     """Finish a write of these members that was cut short, or forget it if it had not been complete."""
     mine = set(members)
     for marker in root.glob(".commit-*"):
-        if marker.suffix != ".part" and mine & set(listed := json.loads(marker.read_text())):
+        if mine & set(listed := json.loads(marker.read_text())):
             _put_in_place(root, listed)
             marker.unlink()
     for member in mine:
@@ -91,9 +88,7 @@ def _write_folder(folder: Path, checkpoint: Checkpoint, config: dict[str, Any]) 
     save_file(moments, folder / OPTIMIZER, metadata={"format": "pt"})
     LoraConfig(**config, inference_mode=True).save_pretrained(str(folder))
     (folder / STATE).write_text(json.dumps(checkpoint.state, indent=1))
-    for path in folder.iterdir():
-        _sync(path)
-    _sync(folder)
+    sync_folder(folder)
 
 
 def _put_in_place(root: Path, members: Iterable[str]) -> None:
@@ -102,17 +97,8 @@ def _put_in_place(root: Path, members: Iterable[str]) -> None:
         if beside.exists():
             shutil.rmtree(root / member, ignore_errors=True)
             beside.rename(root / member)
-    _sync(root)
+    sync(root)
 
 
 def _beside(root: Path, member: str) -> Path:
     return root / f".next-{member}"
-
-
-def _sync(path: Path) -> None:
-    """Force a file or a folder's listing to disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

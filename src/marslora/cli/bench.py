@@ -80,11 +80,11 @@ def command(
 
     Example: marslora bench benchmarks/tables --strategy mars@0.1/0.2/0.4 --cost 1.4
     """
+    from marslora.core.files import write_text
     from marslora.replay import result as replayed
     from marslora.replay.benchmark import MAX_SHARES, REFERENCE, standard_searchers
     from marslora.replay.searchers import parse_searchers, with_reference
     from marslora.report import benchmark as page
-    from marslora.store.study import write_atomically
 
     shares = max_share or MAX_SHARES
     if wrong := [share for share in shares if not 0 < share <= 1]:
@@ -106,7 +106,7 @@ def command(
             advance=lambda done, total: listener.advance(ProgressEvent(task="replays", done=done, total=total)),
         )
     show_result(console, result)
-    write_atomically(out / "bench.json", result.to_json())
+    write_text(out / "bench.json", result.to_json())
     console.print(f"{page.write(result, out / page.NAME)}", highlight=False, soft_wrap=True)
 
 

@@ -27,6 +27,10 @@ class StudyError(MarsloraError, RuntimeError):
     """A study folder is damaged, locked, or belongs to another spec."""
 
 
+class WriteError(MarsloraError, OSError):
+    """A file or folder cannot be written, e.g. because the disk is full."""
+
+
 class TrainingError(MarsloraError, RuntimeError):
     """A training run cannot go on, e.g. because its loss is no longer a number."""
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from marslora.core.errors import DataError
+from marslora.core.files import publish_folder
 from marslora.data._example import Example
 from marslora.data._process import IGNORED, DecodedMedia, RowArrays, RowProcessor
-from marslora.data._ragged import RaggedWriter, publish
+from marslora.data._ragged import RaggedWriter
 from marslora.data.splits import BadRow
 
 _ROWS_AT_ONCE = 32
@@ -41,7 +42,7 @@ def build_rows_folder(
             done += len(group)
             progress(done, len(examples))
         writer.close(_find_per_row_keys(row_processor, examples))
-        publish(temporary / "new", folder)
+        publish_folder(temporary / "new", folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

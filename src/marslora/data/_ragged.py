@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from marslora.core.files import explain_write_errors
 
 _INDEX = "index.json"
 """Holds the types, sizes and checksums of all lists, and what the writer wants to keep."""
@@ -58,6 +58,10 @@ class RaggedWriter:
 
     def add(self, name: str, index: int, values: NDArray[Any]) -> None:
         """Make ``values`` the entry ``index`` of the list ``name``."""
+        with explain_write_errors(self._folder):
+            self._add(name, index, values)
+
+    def _add(self, name: str, index: int, values: NDArray[Any]) -> None:
         if name not in self._files:
             self._files[name] = (self._folder / make_file_name(name)).open("wb")
             self._shapes[name], self._entries[name], self._sums[name] = [], [], 0
@@ -76,6 +80,10 @@ class RaggedWriter:
 
     def close(self, sizes: dict[str, int], meta: dict[str, Any]) -> None:
         """Finish the files: ``sizes`` says how long the lists of a group are; ``meta`` is kept beside them."""
+        with explain_write_errors(self._folder):
+            self._close(sizes, meta)
+
+    def _close(self, sizes: dict[str, int], meta: dict[str, Any]) -> None:
         arrays = {}
         for name, file in self._files.items():
             file.close()
@@ -104,15 +112,6 @@ def read_ragged(folder: Path) -> tuple[dict[str, Ragged], dict[str, Any]]:
         places[entries] = np.arange(len(entries))
         lists[name] = Ragged(flat, shapes, places)
     return lists, index["meta"]
-
-
-def publish(temporary: Path, final: Path) -> Path:
-    """Rename a finished folder in one step; if another process was faster, its folder is used."""
-    try:
-        os.rename(temporary, final)
-    except OSError:
-        shutil.rmtree(temporary)
-    return final
 
 
 def make_file_name(name: str) -> str:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from marslora.core.files import open_atomically
 from marslora.demo.questions import Turn
 
 _PART_TYPE = pa.struct([("type", pa.string()), ("text", pa.string())])
@@ -47,7 +48,5 @@ def write_rows(path: Path, conversations: Sequence[Sequence[Turn]], images_NHWC:
         {"messages": make_messages(turns), "images": [{"bytes": encode_png(image), "path": None}]}
         for turns, image in zip(conversations, images_NHWC, strict=True)
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial)
-    partial.replace(path)
+    with open_atomically(path) as file:
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), file)

@@ -11,6 +11,7 @@ import torch
 import transformers
 
 from marslora.core.errors import MarsloraError
+from marslora.core.files import write_text
 from marslora.core.parts import ModelInfo
 from marslora.core.runs import DataSummary, Emit, Failure, Prepared, ProgressEvent
 from marslora.core.spec import ModelSpec, PrepareSpec
@@ -92,8 +93,5 @@ def probe_parts(
     moved = {name: value.to(loaded.device) for name, value in batch.items()}
     with mixed_precision(loaded.device, loaded.dtype):
         info = probe(loaded.model, moved, discover(loaded.model, model.targets, experts=model.experts))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
-    beside.write_text(info.to_json())
-    beside.replace(path)
+    write_text(path, info.to_json())
     return info

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from marslora.core.errors import MarsloraError
+from marslora.core.files import write_text
 from marslora.core.record import Record
-from marslora.finetune.files import write_atomically
 
 MARKER = "progress.json"
 
@@ -55,7 +55,7 @@ class FinalRunState(Record):
 
 def mark_complete(checkpoint: Path, progress: FinalRunState) -> None:
     """Declare ``checkpoint`` whole: everything else in it has been written."""
-    write_atomically(checkpoint / MARKER, progress.to_json())
+    write_text(checkpoint / MARKER, progress.to_json())
 
 
 def newest(folder: Path, spec_digest: str) -> tuple[Path, FinalRunState] | None:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from marslora.core.errors import MarsloraError
+from marslora.core.files import write_text
 from marslora.core.runs import BlockGradient
-from marslora.finetune.files import write_atomically
 
 
 class GradientLog:
@@ -22,7 +22,7 @@ class GradientLog:
     def add(self, step: int, notes: Sequence[BlockGradient]) -> None:
         """Write the notes of the step that comes after ``step`` others."""
         if self.writes and not self._began:
-            write_atomically(self.path, "".join(f"{note.model_dump_json()}\n" for note in _before(self.path, step)))
+            write_text(self.path, "".join(f"{note.model_dump_json()}\n" for note in _before(self.path, step)))
         self._began = True
         found = [note.model_copy(update={"step": step}) for note in notes]
         self._seen += found

@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 from marslora.core.errors import MarsloraError
+from marslora.core.files import explain_write_errors, replace_folder, write_text
 from marslora.core.runs import FinalResult
 from marslora.core.spec import FinalSpec
 from marslora.finetune.checkpoints import remove_broken
-from marslora.finetune.files import replace_folder, write_atomically
 from marslora.methods import AbstractChange
 
 RESULT, DIGEST = "final.json", "spec_digest"
@@ -42,7 +42,7 @@ def begin(spec: FinalSpec) -> None:
     folder, digest = Path(spec.output_folder), run_digest(spec)
     (folder / RESULT).unlink(missing_ok=True)
     remove_broken(folder / "checkpoints", digest)
-    write_atomically(folder / DIGEST, digest)
+    write_text(folder / DIGEST, digest)
 
 
 def save(spec: FinalSpec, change: AbstractChange, result: FinalResult) -> None:
@@ -50,6 +50,7 @@ def save(spec: FinalSpec, change: AbstractChange, result: FinalResult) -> None:
     folder = Path(spec.output_folder)
     beside = folder / ".adapter"
     shutil.rmtree(beside, ignore_errors=True)
-    change.save(beside)
+    with explain_write_errors(beside):
+        change.save(beside)
     replace_folder(beside, adapter_folder(spec))
-    write_atomically(folder / RESULT, result.to_json())
+    write_text(folder / RESULT, result.to_json())

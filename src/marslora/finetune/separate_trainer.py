@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from marslora.core.files import write_text
 from marslora.core.spec import PluginSpec
-from marslora.finetune.files import write_atomically
 from marslora.finetune.gradient_log import GradientLog
 from marslora.finetune.objectives import GROUPS, Objectives
 from marslora.finetune.trainer import FinalTrainer
@@ -82,7 +82,7 @@ class SeparateTrainer(FinalTrainer):
         super()._save_checkpoint(*args, **kwargs)
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         if self.args.process_index == 0:
-            write_atomically(folder / STATE, json.dumps(self.separate.combiner.state_dict()))
+            write_text(folder / STATE, json.dumps(self.separate.combiner.state_dict()))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)

@@ -16,6 +16,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from marslora.core.errors import TrainingError
+from marslora.core.files import explain_write_errors
 from marslora.core.spec import FinalSpec, ModelSpec
 from marslora.finetune.loss import AnswerLoss, mean_of_step
 from marslora.methods import AbstractChange
@@ -97,6 +98,10 @@ class FinalTrainer(Trainer):  # type: ignore[misc]
         folder.mkdir(parents=True, exist_ok=True)
         if self.args.should_save:
             save_file(self.change.state(), folder / STATE)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        with explain_write_errors(Path(self.args.output_dir)):
+            super()._save_checkpoint(*args, **kwargs)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:  # noqa: ARG002
         self.change.load_state(load_file(Path(resume_from_checkpoint) / STATE))

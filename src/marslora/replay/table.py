@@ -10,6 +10,7 @@ from typing import Any
 
 from marslora.core.allocation import Allocation, Space
 from marslora.core.errors import DataError
+from marslora.core.files import open_atomically
 from marslora.core.record import Record
 
 METADATA_KEY = b"marslora.table"
@@ -83,10 +84,8 @@ class Table:
 
         rows = [_flat(entry) for entry in self.entries]
         table = pa.Table.from_pylist(rows).replace_schema_metadata({METADATA_KEY: self.header.model_dump_json()})
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".part")
-        pq.write_table(table, partial, compression="zstd")
-        partial.replace(path)
+        with open_atomically(path) as file:
+            pq.write_table(table, file, compression="zstd")
 
     @classmethod
     def load(cls, path: Path) -> Table:

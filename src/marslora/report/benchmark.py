@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from marslora.core.decision import Interval
+from marslora.core.files import write_text
 from marslora.replay.ranking import RegretSummary, Reliability, reliability, standings
 from marslora.replay.result import BenchmarkResult
 from marslora.report.figures.benchmark import (
@@ -17,14 +18,13 @@ from marslora.report.figures.benchmark import (
 from marslora.report.markup import Markup, bullets, cell, collapsed, join, paragraphs, section, table, tag
 from marslora.report.numbers import NONE, count, duration, listing, loss, percent, plural, shares
 from marslora.report.page import document, drawn
-from marslora.store.study import write_atomically
 
 NAME = "bench.html"
 
 
 def write(bench: BenchmarkResult, path: Path) -> Path:
     """Write the page to ``path``; the path."""
-    write_atomically(path, document(f"{headline(bench)} - marslora", body(bench)))
+    write_text(path, document(f"{headline(bench)} - marslora", body(bench)))
     return path
 
 

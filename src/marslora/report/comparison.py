@@ -7,11 +7,11 @@ from pathlib import Path
 from marslora.core.allocation import Allocation
 from marslora.core.comparison import Comparison, MethodSummary
 from marslora.core.decision import Interval
+from marslora.core.files import write_text
 from marslora.report.figures.methods import METRICS, pictures
 from marslora.report.markup import Markup, bullets, cell, collapsed, join, paragraphs, section, table, tag
 from marslora.report.numbers import NONE, accuracy, compact, count, duration, listing, loss, plural, ranks, short, size
 from marslora.report.page import document, drawn
-from marslora.store.study import write_atomically
 
 NAME = "compare.html"
 EQUAL = {
@@ -23,7 +23,7 @@ EQUAL = {
 
 def write(comparison: Comparison, path: Path) -> Path:
     """Write the page to ``path``; the path."""
-    write_atomically(path, document(f"{headline(comparison)} - marslora", body(comparison)))
+    write_text(path, document(f"{headline(comparison)} - marslora", body(comparison)))
     return path
 
 

@@ -11,13 +11,14 @@ from string import Template
 
 from plotly.offline import get_plotlyjs
 
+from marslora.core.files import write_text
 from marslora.report import sections
 from marslora.report.data import ReportData, gather
 from marslora.report.figures import allocations, chances, convergence, costs, curves, final, fits, objectives
 from marslora.report.figures._style import Picture
 from marslora.report.markup import Markup, join, tag
 from marslora.report.words import headline, summary_lines
-from marslora.store.study import Study, write_atomically
+from marslora.store.study import Study
 
 NAME = "report.html"
 NAVIGATION = (
@@ -37,7 +38,7 @@ NAVIGATION = (
 
 def write(data: ReportData, path: Path) -> Path:
     """Write the page to ``path``; the path."""
-    write_atomically(path, render(data))
+    write_text(path, render(data))
     return path
 
 

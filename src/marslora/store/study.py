@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from marslora.core.errors import ConfigError, StudyError
+from marslora.core.files import write_text
 from marslora.core.record import Record
 from marslora.core.runs import Run
 from marslora.core.spec import SCHEMA_VERSION, StudySpec
@@ -53,7 +54,7 @@ class Study:
             known = _load_spec(path)
             if (folder / STAGES_FILE).exists():
                 _check_same(known, spec, folder)
-        write_atomically(path, spec.to_json())
+        write_text(path, spec.to_json())
         return cls(folder, spec, storage, lock)
 
     @classmethod
@@ -119,29 +120,12 @@ class Study:
 
     def write_json(self, name: str, values: Any, inputs: str) -> None:
         """Like `write`, for plain JSON."""
-        write_atomically(self.path(name), json.dumps(values, indent=2))
-        write_atomically(self.path(STAGES_FILE), json.dumps({**self._stages(), name: inputs}, indent=2))
+        write_text(self.path(name), json.dumps(values, indent=2))
+        write_text(self.path(STAGES_FILE), json.dumps({**self._stages(), name: inputs}, indent=2))
 
     def _stages(self) -> Mapping[str, str]:
         path = self.path(STAGES_FILE)
         return json.loads(path.read_text()) if path.exists() else {}
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a crash leaves the old one or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StudyError(
-            f"cannot write {path}: {error.strerror}. Free some space; nothing written before is lost."
-        ) from error
 
 
 def _take_lock(folder: Path) -> TextIO:

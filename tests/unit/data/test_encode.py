@@ -310,7 +310,7 @@ def test_a_cache_without_its_index_is_made_again(tmp_path, name):
 def test_a_killed_writer_leaves_nothing_that_looks_finished(tmp_path, monkeypatch):
     examples = examples_of(mixed_rows())
     with monkeypatch.context() as patch:
-        patch.setattr(_build, "publish", unused)
+        patch.setattr(_build, "publish_folder", unused)
         with pytest.raises(AssertionError):
             encode(examples, tiny.llava_processor(), cache_folder=tmp_path)
     assert not list(tmp_path.iterdir())
@@ -319,13 +319,13 @@ def test_a_killed_writer_leaves_nothing_that_looks_finished(tmp_path, monkeypatc
 def test_two_writers_at_once_end_with_one_folder(tmp_path, monkeypatch):
     examples = examples_of(mixed_rows())
     done = encode(examples, tiny.llava_processor(), cache_folder=tmp_path / "other")
-    real = _build.publish
+    real = _build.publish_folder
 
     def overtaken(temporary, final):
         shutil.copytree(done.folder, final)
         return real(temporary, final)
 
-    monkeypatch.setattr(_build, "publish", overtaken)
+    monkeypatch.setattr(_build, "publish_folder", overtaken)
     encoded = encode(examples, tiny.llava_processor(), cache_folder=tmp_path / "mine")
     assert same_batch(encoded.batch(range(9)), done.batch(range(9)))
     assert [path.name for path in (tmp_path / "mine").iterdir()] == [done.folder.name]

@@ -10,7 +10,7 @@ from marslora.core.allocation import Allocation
 from marslora.core.errors import StudyError
 from marslora.core.runs import Cost, MemberResult, Observation
 from marslora.core.spec import DataSpec, MemberSpec, ModelSpec, StudySpec
-from marslora.store.study import Study, write_atomically
+from marslora.store.study import Study
 
 
 def spec(**changes):
@@ -130,20 +130,6 @@ def test_an_artifact_is_valid_for_its_inputs_only(tmp_path):
         assert study.read("data.json", DataSpec, "digest-1") == DataSpec(train=("x",))
         assert study.read("data.json", DataSpec, "digest-2") is None
         assert study.read("absent.json", DataSpec) is None
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "a.json"
-    write_atomically(path, "old")
-
-    def full_disk(_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full_disk)
-    with pytest.raises(StudyError, match="No space left on device"):
-        write_atomically(path, "new")
-    assert path.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_a_folder_without_a_study_says_so(tmp_path):
