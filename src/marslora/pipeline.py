@@ -8,22 +8,21 @@ Work is handed to an executor by dotted name: this file never imports torch.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
 from marslora import adapters, exporters, methods, optim, strategies
 from marslora.core import plugins
 from marslora.core.allocation import Allocation
 from marslora.core.data_files import data_fingerprint, has_rows_in_memory
 from marslora.core.decision import DecisionRecord
-from marslora.core.errors import ConfigError, StudyError, named
-from marslora.core.packs import describe_members, group_members, shared_out
+from marslora.core.errors import ConfigError, StudyError
+from marslora.core.packs import describe_members, group_members, split_groups
 from marslora.core.parts import ModelInfo
 from marslora.core.progress import Listener, ProgressBar, SilentListener
+from marslora.core.record import digest_texts
 from marslora.core.runs import (
     Event,
     Failure,
@@ -61,7 +60,6 @@ RUN_FINAL = "marslora.finetune.worker:run_final"
 MAX_ROUNDS = 100
 SLACK = 1.1
 """Runs are whole batches, so that a search may cost so many times its budget without a word."""
-Answer = TypeVar("Answer", Prepared, FinalResult)
 
 
 @dataclass
@@ -90,7 +88,7 @@ class Pipeline:
         Raises `StudyError` where the rows are not those that the study began with.
         """
         if self._prepared is None:
-            inputs = digest(self.study.spec.digest(), data_fingerprint(self.study.spec.data))
+            inputs = digest_texts(self.study.spec.digest(), data_fingerprint(self.study.spec.data))
             known = self.study.read("prepared.json", Prepared, inputs)
             self._prepared = (
                 self._read_data(inputs) if known is None or has_rows_in_memory(self.study.spec.data) else known
@@ -107,7 +105,7 @@ class Pipeline:
             batch_size=spec.training.batch_size,
             cache_folder=str(self.study.path("cache")),
         )
-        prepared = self._one(PREPARE, asked, Prepared)
+        prepared = self.executor.ask(PREPARE, asked, Prepared, self.listener.advance)
         before = self.study.read("prepared.json", Prepared)
         if before is not None and before.data.fingerprint != prepared.data.fingerprint:
             raise StudyError(
@@ -176,7 +174,7 @@ class Pipeline:
     def decide(self) -> DecisionRecord:
         """Fit the laws and pick the allocation; kept in ``laws.json`` and ``decision.json``."""
         runs = self.calibrate()
-        inputs = digest(self.study.spec.digest(), *(run.digest() for run in runs))
+        inputs = digest_texts(self.study.spec.digest(), *(run.digest() for run in runs))
         if (known := self.study.read("decision.json", DecisionRecord, inputs)) is not None:
             return known
         self.listener.stage("Fitting the laws")
@@ -241,7 +239,7 @@ class Pipeline:
         if (known := self.study.read(f"{name}.json", FinalResult, spec.digest())) is not None:
             return known
         self.listener.stage(title)
-        result = self._one(RUN_FINAL, spec, FinalResult).model_copy(update={"allocation": spec.allocation})
+        result = self.executor.ask(RUN_FINAL, spec, FinalResult, self.listener.advance)
         self.study.write(f"{name}.json", result, spec.digest())
         return result
 
@@ -250,7 +248,7 @@ class Pipeline:
         check_packed(spec)
         return [
             PackSpec(
-                id=digest(*(f"{member.id}@{member.until_examples}" for member in group)),
+                id=digest_texts(*(f"{member.id}@{member.until_examples}" for member in group)),
                 model=spec.model,
                 data=spec.data,
                 training=spec.calibration,
@@ -259,7 +257,7 @@ class Pipeline:
                 checkpoint_folder=str(self.study.path("members")),
                 cache_folder=str(self.study.path("cache")),
             )
-            for group in shared_out(group_members(members, runs), self.executor.num_workers)
+            for group in split_groups(group_members(members, runs), self.executor.num_workers)
         ]
 
     def _train(self, packs: Sequence[PackSpec]) -> None:
@@ -286,28 +284,11 @@ class Pipeline:
 
         self.executor.run(RUN_PACK, packs, receive)
         if len(failures) == len(packs):  # nothing is known of the members: they are to be trained when run again
-            raise named(failures[0].error, failures[0].message)
+            raise failures[0].to_error()
         for failure in failures:
-            for member in next(pack for pack in packs if pack.id == failure.pack).members:
+            for member in next(pack for pack in packs if pack.id == failure.id).members:
                 result = MemberResult(member=member.id, status="failed", examples=0, message=failure.message)
                 self.study.trials.finish(result)
-
-    def _one(self, work: str, spec: PrepareSpec | FinalSpec, kind: type[Answer]) -> Answer:
-        found: list[Answer] = []
-
-        def receive(event: Event) -> None:
-            match event:
-                case ProgressEvent():
-                    self.listener.advance(event)
-                case Failure():
-                    raise named(event.error, event.message)
-                case kind():
-                    found.append(event)
-
-        self.executor.run(work, [spec], receive)
-        if not found:
-            raise StudyError(f"{work} ended without a result.")
-        return found[-1]
 
 
 def _new_examples(members: Sequence[MemberSpec], runs: Sequence[Run]) -> int:
@@ -344,8 +325,3 @@ def check_packed(spec: StudySpec) -> None:
 def full_modules(info: ModelInfo, training: TrainingSpec) -> tuple[str, ...]:
     """The modules that are trained whole."""
     return tuple(path for part in training.full for path in info.part(part).whole)
-
-
-def digest(*texts: str) -> str:
-    """16 hex digits of several texts."""
-    return hashlib.sha256("/".join(texts).encode()).hexdigest()[:16]

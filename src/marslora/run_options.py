@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from marslora.core.budget import Limit
-from marslora.core.errors import ConfigError
 from marslora.core.options import RUNNING, Option, OptionRecord
 from marslora.core.training import PluginSpec, read_names
 from marslora.executors import AbstractExecutor
@@ -45,10 +44,7 @@ class ExecutorOptions(OptionRecord):
             return self.executor
         spec = self.executor or PluginSpec(name="processes" if self.workers else "inline")
         options = {**({"num_workers": self.workers} if self.workers else {}), **spec.options}
-        try:
-            return plugins.load(executors, spec.name, AbstractExecutor)(**options)
-        except TypeError as error:
-            raise ConfigError(f"`executor` {spec.name} does not take the options {options}: {error}.") from None
+        return plugins.load(executors, spec.name, AbstractExecutor).of(options)
 
 
 class RunOptions(ExecutorOptions):

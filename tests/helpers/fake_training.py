@@ -73,6 +73,8 @@ def run_final(spec, emit):
     value = loss(spec.allocation, spec.full_examples, 0)
     emit(
         FinalResult(
+            id=spec.id,
+            allocation=spec.allocation,
             adapter_folder=f"{spec.output_folder}/adapter",
             num_trainable=INFO.num_trainable(spec.allocation),
             base_validation_loss=loss(spec.allocation.only(), 0, 0),
@@ -90,7 +92,7 @@ def count_parameters(spec, emit):
     """Plain LoRA as it is, hydralora three times as much; llava_mole cannot be counted."""
     name = spec.run.training.adapter.name
     if name == "llava_mole":
-        emit(Failure(pack=spec.id, error="ConfigError", message="no experts here"))
+        emit(Failure(id=spec.id, error="ConfigError", message="no experts here"))
         return
     factor = 3 if name == "hydralora" else 1
     emit(Counted(num_trainable=tuple(factor * INFO.num_trainable(each) for each in spec.allocations)))
@@ -107,13 +109,15 @@ def train(spec, emit):
     """A run of a comparison; adapters named in FAKE_FAIL fail, the run named in FAKE_DIE_AT is interrupted."""
     emit(ProgressEvent(task=spec.id, done=spec.full_examples / 2, total=spec.full_examples))
     if spec.training.adapter.name in os.environ.get("FAKE_FAIL", "").split():
-        emit(Failure(pack=spec.id, error="OutOfMemoryError", message="no room"))
+        emit(Failure(id=spec.id, error="OutOfMemoryError", message="no room"))
         return
     if os.environ.get("FAKE_DIE_AT", "never") in spec.output_folder:
         raise KeyboardInterrupt
     value = loss(spec.allocation, spec.full_examples, spec.seed) + 0.01 * spec.seed
     emit(
         FinalResult(
+            id=spec.id,
+            allocation=spec.allocation,
             adapter_folder=f"{spec.output_folder}/adapter",
             num_trainable=INFO.num_trainable(spec.allocation),
             base_validation_loss=2.0,

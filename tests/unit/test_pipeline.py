@@ -169,7 +169,7 @@ def test_a_search_beyond_its_budget_is_said_once(tmp_path, strategy, budget, tol
 
 
 def fail(pack, emit):
-    emit(Failure(pack=pack.id, error="OutOfMemoryError", message="no room"))
+    emit(Failure(id=pack.id, error="OutOfMemoryError", message="no room"))
 
 
 def test_a_study_in_which_every_pack_fails_says_why(tmp_path, monkeypatch):

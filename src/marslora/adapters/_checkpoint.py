@@ -6,7 +6,6 @@ in place. After a crash either all of them are the old ones or `recover` makes a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Mapping
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from marslora.core.errors import StudyError
 from marslora.core.files import explain_write_errors, sync, sync_folder, write_text
+from marslora.core.record import digest_texts
 
 PREFIX = "base_model.model."
 WEIGHTS, OPTIMIZER, STATE = "adapter_model.safetensors", "optimizer.safetensors", "state.json"
@@ -45,7 +45,7 @@ def write_checkpoints(root: Path, checkpoints: Mapping[str, tuple[Checkpoint, di
         for member, (checkpoint, config) in checkpoints.items():
             _write_folder(_beside(root, member), checkpoint, config)
         sync(root)
-        marker = root / f".commit-{hashlib.sha256('/'.join(checkpoints).encode()).hexdigest()[:16]}"
+        marker = root / f".commit-{digest_texts(*checkpoints)}"
         write_text(marker, json.dumps(list(checkpoints)))
         _put_in_place(root, checkpoints)
         marker.unlink()

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from marslora import adapters, gradients, methods, optim, recipes
+from marslora import adapters, gradients, methods, optim
 from marslora.comparison.matching import allocation_of, examples_for, ladder, nearest
 from marslora.comparison.summary import summarised
 from marslora.core import plugins
@@ -25,17 +25,17 @@ from marslora.core.comparison import (
     Recipe,
     build_training,
 )
-from marslora.core.errors import ConfigError, MarsloraError, named
+from marslora.core.errors import ConfigError, MarsloraError
 from marslora.core.parts import ModelInfo
 from marslora.core.progress import Listener, ProgressBar, SilentListener
-from marslora.core.record import Record
+from marslora.core.record import Record, digest_texts
 from marslora.core.runs import Counted, Event, Failure, FinalResult, Prepared, ProgressEvent
 from marslora.core.schedule import full_examples
 from marslora.core.spec import CountSpec, FinalSpec
 from marslora.executors import AbstractExecutor
 from marslora.executors.inline import Inline
-from marslora.pipeline import Pipeline, digest, full_modules
-from marslora.recipes import find_recipe
+from marslora.pipeline import Pipeline, full_modules
+from marslora.recipes import describe_recipe, find_recipe
 from marslora.store.study import Study
 
 COUNT = "marslora.finetune.comparison_tasks:count_parameters"
@@ -122,14 +122,14 @@ class Comparing:
                 case ProgressEvent():
                     self.listener.advance(meter.advance(event))
                 case FinalResult():
-                    spec = next(each for each in waiting if event.adapter_folder.startswith(f"{each.id}/"))
-                    found[spec.id] = event.model_copy(update={"allocation": spec.allocation})
-                    self.study.write(self._name(spec), found[spec.id], self._inputs(spec))
+                    spec = by_id[event.id]
+                    found[spec.id] = event
+                    self.study.write(self._name(spec), event, self._inputs(spec))
                     self.listener.advance(meter.finish(spec.id))
                 case Failure():
-                    self.errors[event.pack] = f"{event.error}: {event.message}"
-                    self.listener.note(f"{self._name(by_id[event.pack])} failed: {self.errors[event.pack]}")
-                    self.listener.advance(meter.finish(event.pack))
+                    self.errors[event.id] = f"{event.error}: {event.message}"
+                    self.listener.note(f"{self._name(by_id[event.id])} failed: {self.errors[event.id]}")
+                    self.listener.advance(meter.finish(event.id))
 
         self.executor.run(TRAIN, waiting, receive)
         return found
@@ -189,18 +189,9 @@ class Comparing:
     def _ask(self, work: str, spec: Record, name: str) -> Counted:
         if (known := self.study.read(name, Counted, spec.digest())) is not None:
             return known
-        answers: list[Counted] = []
-
-        def receive(event: Event) -> None:
-            match event:
-                case Failure():
-                    raise named(event.error, event.message)
-                case Counted():
-                    answers.append(event)
-
-        self.executor.run(work, [spec], receive)
-        self.study.write(name, answers[-1], spec.digest())
-        return answers[-1]
+        answer = self.executor.ask(work, spec, Counted)
+        self.study.write(name, answer, spec.digest())
+        return answer
 
     def _seeded(self, method: Planned, seed: int) -> FinalSpec:
         folder = f"{method.run.output_folder}.s{seed}"
@@ -214,7 +205,7 @@ class Comparing:
 
     def _inputs(self, spec: FinalSpec) -> str:
         """What the result was made from; not where things lie."""
-        return digest(spec.model_copy(update={"output_folder": "", "cache_folder": ""}).digest())
+        return digest_texts(spec.model_copy(update={"output_folder": "", "cache_folder": ""}).digest())
 
     def _summary(
         self, prepared: Prepared, planned: Mapping[str, Planned], results: Mapping[str, FinalResult]
@@ -244,7 +235,7 @@ class Comparing:
         specs = {seed: self._seeded(method, seed) for seed in self.spec.seeds}
         return shown.model_copy(
             update={
-                "summary": plugins.summary(recipes, entry.recipe),
+                "summary": describe_recipe(entry.recipe),
                 "source": method.recipe.source,
                 "training": method.run.training,
                 "allocation": method.run.allocation,
@@ -283,4 +274,4 @@ def with_ranks(run: FinalSpec, allocation: Allocation, info: ModelInfo) -> Final
 def slug(title: str) -> str:
     """A title as a file's name; titles that differ have names that differ."""
     plain = re.sub(r"[^\w.=-]+", "_", title)
-    return title if plain == title else f"{plain}-{digest(title)[:6]}"
+    return title if plain == title else f"{plain}-{digest_texts(title)[:6]}"

@@ -60,7 +60,7 @@ class MethodSpec(Record):
     """
 
     recipe: str = "uniform"
-    """A file of `marslora.recipes`."""
+    """A file of `marslora.recipes`, or ``package.module:function``."""
     options: dict[str, Any] = {}
     """Arguments of the recipe's function."""
     name: str = ""
@@ -85,7 +85,7 @@ class MethodSpec(Record):
 
 def read_method(text: str) -> dict[str, Any]:
     """Read ``RECIPE:key=value,...`` as the fields of a `MethodSpec`. Raises `ValueError` for anything else."""
-    recipe, _, rest = text.partition(":")
+    recipe, rest = _split_method(text)
     fields: dict[str, Any] = {"recipe": recipe, "options": {}, "training": {}, "name": text if rest else ""}
     try:
         options = read_options(rest)
@@ -108,6 +108,15 @@ def read_method(text: str) -> dict[str, Any]:
         else:
             fields["options"][key] = value
     return fields
+
+
+def _split_method(text: str) -> tuple[str, str]:
+    """The recipe and its ``key=value,...``: what stands between two colons and has no ``=`` belongs to the recipe."""
+    head, _, rest = text.partition(":")
+    function, _, options = rest.partition(":")
+    if function and "=" not in function:
+        return f"{head}:{function}", options
+    return head, rest
 
 
 def _read_methods(value: Any) -> Any:
@@ -134,8 +143,9 @@ class ComparisonSpec(OptionRecord):
             hint="Name at least one recipe, e.g. uniform (see `marslora list`).",
         ),
     ]
-    """A recipe (see `marslora list`), or RECIPE:key=value,... where a key is name, rank, rank.PART, rate.PART, adapter,
-    optimizer, gradients, training.FIELD or an option of the recipe. The first method is the reference."""
+    """A recipe (see `marslora list`) or package.module:function, or either with :key=value,... where a key is name,
+    rank, rank.PART, rate.PART, adapter, optimizer, gradients, training.FIELD or an option of the recipe. The first
+    method is the reference."""
     seeds: Annotated[
         tuple[int, ...],
         BeforeValidator(_read_seeds),

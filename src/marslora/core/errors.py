@@ -39,8 +39,11 @@ class MissingDependencyError(MarsloraError, ImportError):
     """An optional package is needed and not installed."""
 
 
-def named(name: str, message: str) -> MarsloraError:
-    """The error of the class called ``name``, as it was raised elsewhere; other names stand before the message."""
+def rebuild_error(name: str, message: str) -> MarsloraError:
+    """The error of the class called ``name`` that was raised in another process or earlier.
+
+    If this module has no such class, a `StudyError` whose message begins with the name.
+    """
     kind = globals().get(name)
     if isinstance(kind, type) and issubclass(kind, MarsloraError):
         return kind(message)

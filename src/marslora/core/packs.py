@@ -24,7 +24,7 @@ def group_members(members: Sequence[MemberSpec], runs: Sequence[Run]) -> list[Gr
     return [tuple(group) for group in groups.values()]
 
 
-def shared_out(groups: Sequence[Group], num_workers: int) -> list[Group]:
+def split_groups(groups: Sequence[Group], num_workers: int) -> list[Group]:
     """Groups cut until every worker has one: what a member becomes does not depend on who trains beside it."""
     share = sum(map(len, groups)) / num_workers
     pieces = [min(math.ceil(len(group) / share), len(group)) for group in groups]

@@ -44,7 +44,12 @@ class Record(BaseModel):
     def digest(self) -> str:
         """16 hex digits that change when any field changes."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return digest_texts(text)
+
+
+def digest_texts(*texts: str) -> str:
+    """16 hex digits that change when any of the texts does: enough for names and for what artifacts were made from."""
+    return hashlib.sha256("/".join(texts).encode()).hexdigest()[:16]
 
 
 def explain(

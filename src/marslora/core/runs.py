@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeVar
 
 from marslora.core.allocation import Allocation
+from marslora.core.errors import MarsloraError, StudyError, rebuild_error
 from marslora.core.parts import ModelInfo
 from marslora.core.record import Record
 from marslora.core.spec import MemberSpec
@@ -71,11 +72,27 @@ class PackResult(Record):
 
 
 class Failure(Record):
-    """A pack that could not run; the study goes on without it."""
+    """A spec that could not be run; the others go on without it."""
 
-    pack: str
+    id: str
+    """Of the spec, as `spec_id` returns it."""
     error: str
+    """The name of the error's class."""
     message: str
+
+    @classmethod
+    def of(cls, spec: Record, error: BaseException) -> Failure:
+        """The failure of ``spec`` by an error that was raised while it ran."""
+        return cls(id=spec_id(spec), error=type(error).__name__, message=str(error))
+
+    def to_error(self) -> MarsloraError:
+        """The error, to be raised in another process or later."""
+        return rebuild_error(self.error, self.message)
+
+
+def spec_id(spec: Record) -> str:
+    """The id of a spec; its digest if it has none."""
+    return str(getattr(spec, "id", "") or spec.digest())
 
 
 class Run(Record):
@@ -109,8 +126,11 @@ class Run(Record):
 class FinalResult(Record):
     """How the final run ended. Losses are mean nats per answer token, accuracies shares of answer tokens."""
 
+    id: str
+    """Of the run's `FinalSpec`."""
     adapter_folder: str
-    allocation: Allocation | None = None
+    allocation: Allocation
+    """The ranks it was planned with; methods that distribute rank themselves may have moved it since."""
     num_trainable: int
     base_validation_loss: float
     base_validation_accuracy: float
@@ -217,3 +237,31 @@ Event = Observation | MemberResult | PackResult | Failure | ProgressEvent | Prep
 
 Emit = Callable[[Event], None]
 """How the training wing hands an event back as soon as it happens."""
+Answer = TypeVar("Answer", bound=Event)
+
+
+def collect_answer(
+    run: Callable[[Emit], None],
+    kind: type[Answer],
+    work: str,
+    advance: Callable[[ProgressEvent], None] | None = None,
+) -> Answer:
+    """Call ``run`` and return the event of type ``kind`` that it ends with; ``advance`` gets its progress.
+
+    Raises the error of a `Failure`, and `StudyError`, which names ``work``, if no such event came.
+    """
+    answers: list[Answer] = []
+
+    def receive(event: Event) -> None:
+        match event:
+            case Failure():
+                raise event.to_error()
+            case kind():
+                answers.append(event)
+            case ProgressEvent() if advance is not None:
+                advance(event)
+
+    run(receive)
+    if not answers:
+        raise StudyError(f"{work} ended without a {kind.__name__}. Run the command again; this is a bug of marslora.")
+    return answers[-1]

@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 from marslora.core.allocation import Allocation
-from marslora.core.errors import named
 from marslora.core.parts import ModelInfo, PartInfo
-from marslora.core.runs import Emit, Event, Failure, Prepared
+from marslora.core.runs import Emit, Prepared, collect_answer
 from marslora.core.spec import DataSpec, MemberSpec, ModelSpec, PrepareSpec, TrainingSpec
 from marslora.data.rows import load_encoded_splits
 from marslora.engine.memory import member_bytes
@@ -47,16 +46,5 @@ def inspect_model(
 
 
 def _prepare(model: ModelSpec, data: DataSpec, cache_folder: str, emit: Emit) -> Prepared:
-    answers: list[Prepared] = []
-
-    def receive(event: Event) -> None:
-        match event:
-            case Failure():
-                raise named(event.error, event.message)
-            case Prepared():
-                answers.append(event)
-            case _:
-                emit(event)
-
-    prepare(PrepareSpec(model=model, data=data, batch_size=PROBE_ROWS, cache_folder=cache_folder), receive)
-    return answers[0]
+    spec = PrepareSpec(model=model, data=data, batch_size=PROBE_ROWS, cache_folder=cache_folder)
+    return collect_answer(lambda receive: prepare(spec, receive), Prepared, "the preparation", emit)

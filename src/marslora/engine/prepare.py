@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import transformers
 from marslora.core.errors import MarsloraError
 from marslora.core.files import write_text
 from marslora.core.parts import ModelInfo
+from marslora.core.record import digest_texts
 from marslora.core.runs import DataSummary, Emit, Failure, Prepared, ProgressEvent
 from marslora.core.spec import ModelSpec, PrepareSpec
 from marslora.data import rows as data_rows
@@ -36,7 +36,7 @@ def prepare(spec: PrepareSpec, emit: Emit) -> None:
     try:
         emit(_prepare(spec, emit))
     except MarsloraError as error:
-        emit(Failure(pack="prepare", error=type(error).__name__, message=str(error)))
+        emit(Failure.of(spec, error))
 
 
 def _prepare(spec: PrepareSpec, emit: Emit) -> Prepared:
@@ -85,8 +85,7 @@ def probe_parts(
 
     All workers of a study must see the same parts, so the result is kept in ``cache_folder``.
     """
-    digest = hashlib.sha256(f"{model.digest()} {rows.train.digest}".encode()).hexdigest()[:16]
-    path = Path(cache_folder) / f"parts-{digest}.json"
+    path = Path(cache_folder) / f"parts-{digest_texts(model.digest(), rows.train.digest)}.json"
     if path.exists():
         return ModelInfo.load(path)
     batch = rows.train.batch(range(min(PROBE_ROWS, len(rows.train))))

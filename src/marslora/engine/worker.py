@@ -40,7 +40,7 @@ def run_pack(spec: PackSpec, emit: Emit, *, measure_updates: bool = False) -> No
     try:
         _run(spec, emit, measure_updates)
     except (MarsloraError, RuntimeError, MemoryError, OSError) as error:
-        emit(Failure(pack=spec.id, error=type(error).__name__, message=str(error)))
+        emit(Failure.of(spec, error))
 
 
 def _run(spec: PackSpec, emit: Emit, measure_updates: bool) -> None:

@@ -1,4 +1,4 @@
-"""Run specs somewhere: in this process, in several processes."""
+"""Where specs are run: in this process or in several. Each file is an executor, named by ``--executor``."""
 
 import lazy_loader
 

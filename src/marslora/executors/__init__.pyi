@@ -1,2 +1,2 @@
 from ._base import AbstractExecutor as AbstractExecutor
-from ._base import resolve as resolve
+from ._base import resolve_work as resolve_work

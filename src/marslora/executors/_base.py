@@ -1,35 +1,67 @@
-"""How specs are run somewhere: an executor gets a dotted name and specs, and never knows what it runs."""
+"""What every executor is: it gets a dotted name and specs, calls the function on each, and hands events back.
+
+An executor never knows what it runs, so one that submits to a cluster is one class. It is named on the command line
+(``--executor package.module:Class``) or handed to `marslora.search`.
+"""
 
 from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
 
 from marslora.core.errors import ConfigError
+from marslora.core.plugin_options import PluginConfig
 from marslora.core.record import Record
+from marslora.core.runs import Emit, Event, ProgressEvent, collect_answer
 
-Emit = Callable[[Any], None]
 Work = Callable[[Any, Emit], None]
+"""A function of the training wing, called as ``work(spec, emit)``."""
+Answer = TypeVar("Answer", bound=Event)
 
 
 class AbstractExecutor(ABC):
     """Runs every spec once, in any order; events come back through ``emit`` in the calling process."""
 
+    @dataclass(frozen=True, kw_only=True)
+    class Config(PluginConfig):
+        """The executor's options."""
+
     num_workers: int = 1
     """Specs that are run at a time."""
 
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or self.Config()
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any] | None = None) -> Self:
+        """The executor with options by name, as a configuration file gives them; `ConfigError` for wrong ones."""
+        return cls(cls.Config.of(options, cls.__name__))
+
     @abstractmethod
     def run(self, work: str, specs: Sequence[Record], emit: Emit) -> None:
-        """Call the function named ``package.module:function`` as ``function(spec, emit)`` for each spec."""
+        """Call the function named ``package.module:function`` as ``function(spec, emit)`` for each spec.
+
+        A spec that cannot be run is reported as a `Failure`; a `MarsloraError` that the function raises is raised here.
+        """
+
+    def ask(
+        self, work: str, spec: Record, kind: type[Answer], advance: Callable[[ProgressEvent], None] | None = None
+    ) -> Answer:
+        """Run one spec and return the event of type ``kind`` that it ends with; ``advance`` gets its progress.
+
+        Raises the error of a `Failure`, and `StudyError` if the work ends without such an event.
+        """
+        return collect_answer(lambda emit: self.run(work, [spec], emit), kind, work, advance)
 
 
-def resolve(work: str) -> Work:
-    """The function that ``package.module:function`` names, imported where the work runs."""
+def resolve_work(work: str) -> Work:
+    """Import the function that ``package.module:function`` names, where the work is done."""
     module_name, _, function_name = work.partition(":")
     function = getattr(importlib.import_module(module_name), function_name, None)
     if function is None:
-        raise ConfigError(f"`{work}` names no function. Write `package.module:function`.")
+        raise ConfigError(f"`{work}` does not name a function. Write `package.module:function`.")
     resolved: Work = function
     return resolved

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from marslora.core.record import Record
-from marslora.executors._base import AbstractExecutor, Emit, resolve
+from marslora.core.runs import Emit
+from marslora.executors._base import AbstractExecutor, resolve_work
 
 
 class Inline(AbstractExecutor):
-    """One spec after the other, here: the default on one device, and the only one for objects held in memory."""
+    """Runs one spec after the other: the default on one device, and the only choice for objects held in memory."""
 
     def run(self, work: str, specs: Sequence[Record], emit: Emit) -> None:
         """See `AbstractExecutor.run`."""
-        function = resolve(work)
+        function = resolve_work(work)
         for spec in specs:
             function(spec, emit)

@@ -5,53 +5,80 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnContext
+from multiprocessing.process import BaseProcess
 from typing import Any
 
-from marslora.core.errors import MarsloraError
+from marslora.core.errors import ConfigError, MarsloraError
 from marslora.core.packs import WORKER
 from marslora.core.record import Record
-from marslora.core.runs import Failure
-from marslora.executors._base import AbstractExecutor, Emit, resolve
+from marslora.core.runs import Emit, Failure, spec_id
+from marslora.executors._base import AbstractExecutor, resolve_work
 
 
 class Processes(AbstractExecutor):
-    """``num_workers`` processes at a time, the machine's threads and accelerators shared among them."""
+    """Runs ``num_workers`` processes at a time, which share the machine's threads and take its accelerators in turn."""
 
-    def __init__(self, num_workers: int = 2) -> None:
-        if num_workers < 1:
-            raise ValueError(f"`num_workers` must be at least 1, found {num_workers}")
-        self.num_workers = num_workers
+    @dataclass(frozen=True, kw_only=True)
+    class Config(AbstractExecutor.Config):
+        """The executor's options."""
+
+        num_workers: int = 2
+        """Processes at a time."""
+
+        def __post_init__(self) -> None:
+            if self.num_workers < 1:
+                raise ConfigError(f"`num_workers` must be at least 1, found {self.num_workers}.")
+
+    config: Config
+
+    def __init__(self, config: Config | None = None) -> None:
+        super().__init__(config)
+        self.num_workers = self.config.num_workers
 
     def run(self, work: str, specs: Sequence[Record], emit: Emit) -> None:
         """See `AbstractExecutor.run`. A process that dies is reported as a `Failure`; the others go on."""
         context = multiprocessing.get_context("spawn")
         waiting = list(specs)
-        running: dict[Connection, tuple[Any, Record, int]] = {}
+        running: dict[Connection, _Running] = {}
         free = list(range(self.num_workers))
         try:
             while waiting or running:
                 while waiting and free:
-                    spec, place = waiting.pop(0), free.pop(0)
-                    ours, theirs = context.Pipe(duplex=False)
-                    told = (work, spec, theirs, self.num_workers, place)
-                    process = context.Process(target=_child, args=told, daemon=True)
-                    process.start()
-                    theirs.close()
-                    running[ours] = (process, spec, place)
-                for pipe in wait(list(running)):
-                    assert isinstance(pipe, Connection)
+                    pipe, child = _start(context, work, waiting.pop(0), free.pop(0), self.num_workers)
+                    running[pipe] = child
+                for ready in wait(list(running)):
+                    assert isinstance(ready, Connection)
                     try:
-                        _deliver(pipe.recv(), emit)
+                        _deliver(ready.recv(), emit)
                     except EOFError:
-                        process, spec, place = running.pop(pipe)
-                        process.join()
-                        free.append(place)
-                        if process.exitcode:
-                            emit(_died(spec, process.exitcode))
+                        child = running.pop(ready)
+                        child.process.join()
+                        free.append(child.place)
+                        if child.process.exitcode:
+                            emit(_report_death(child.spec, child.process.exitcode))
         finally:
-            for process, _, _ in running.values():
-                process.terminate()
+            for child in running.values():
+                child.process.terminate()
+
+
+@dataclass(frozen=True)
+class _Running:
+    process: BaseProcess
+    spec: Record
+    place: int
+    """Its number among the workers, from 0."""
+
+
+def _start(context: SpawnContext, work: str, spec: Record, place: int, num_workers: int) -> tuple[Connection, _Running]:
+    """Start a process for one spec; the end of the pipe at which its events arrive, and the process."""
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_run_in_child, args=(work, spec, sender, num_workers, place), daemon=True)
+    process.start()
+    sender.close()
+    return receiver, _Running(process, spec, place)
 
 
 def _deliver(event: Any, emit: Emit) -> None:
@@ -60,18 +87,20 @@ def _deliver(event: Any, emit: Emit) -> None:
     emit(event)
 
 
-def _died(spec: Record, code: int) -> Failure:
-    return Failure(
-        pack=str(getattr(spec, "id", "")), error="ProcessDied", message=f"its process ended with code {code}"
+def _report_death(spec: Record, code: int) -> Failure:
+    message = (
+        f"the worker process ended with exit code {code} before it had a result. Its output above may say why; if it "
+        "was killed for lack of memory, use fewer workers."
     )
+    return Failure(id=spec_id(spec), error="ProcessDied", message=message)
 
 
-def _child(work: str, spec: Record, pipe: Connection, num_workers: int, place: int) -> None:
+def _run_in_child(work: str, spec: Record, pipe: Connection, num_workers: int, place: int) -> None:
     os.environ[WORKER] = str(place)
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // num_workers))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        resolve(work)(spec, pipe.send)
+        resolve_work(work)(spec, pipe.send)
     except MarsloraError as error:
         pipe.send(error)
     finally:

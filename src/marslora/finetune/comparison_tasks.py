@@ -17,12 +17,12 @@ S = TypeVar("S", bound=Record)
 
 def count_parameters(spec: CountSpec, emit: Emit) -> None:
     """`marslora.finetune.count.count`."""
-    _attempt(count, spec, spec.id, emit)
+    _attempt(count, spec, emit)
 
 
 def weigh_row(spec: FinalSpec, emit: Emit) -> None:
     """`marslora.finetune.worker.weigh_final`."""
-    _attempt(worker.weigh_final, spec, spec.id, emit)
+    _attempt(worker.weigh_final, spec, emit)
 
 
 def train(spec: FinalSpec, emit: Emit) -> None:
@@ -31,11 +31,11 @@ def train(spec: FinalSpec, emit: Emit) -> None:
     def named(event: Event) -> None:
         emit(event.model_copy(update={"task": spec.id}) if isinstance(event, ProgressEvent) else event)
 
-    _attempt(worker.run_final, spec, spec.id, named)
+    _attempt(worker.run_final, spec, named)
 
 
-def _attempt(work: Callable[[S, Emit], None], spec: S, name: str, emit: Emit) -> None:
+def _attempt(work: Callable[[S, Emit], None], spec: S, emit: Emit) -> None:
     try:
         work(spec, emit)
     except Exception as error:  # whatever a method does wrong, the others go on
-        emit(Failure(pack=name, error=type(error).__name__, message=str(error)))
+        emit(Failure.of(spec, error))

@@ -27,14 +27,15 @@ def adapter_folder(spec: FinalSpec) -> Path:
 
 
 def finished(spec: FinalSpec) -> FinalResult | None:
-    """The result of an earlier run of the same spec, if there is one."""
+    """The result of an earlier run of the same spec, if there is one, with the places where things are now."""
     folder = Path(spec.output_folder)
     try:
         if (folder / DIGEST).read_text() != run_digest(spec) or not adapter_folder(spec).is_dir():
             return None
-        return FinalResult.load(folder / RESULT)
+        result = FinalResult.load(folder / RESULT)
     except (OSError, ValueError, MarsloraError):
         return None
+    return result.model_copy(update={"id": spec.id, "adapter_folder": str(adapter_folder(spec))})
 
 
 def begin(spec: FinalSpec) -> None:

@@ -213,6 +213,8 @@ class _FinalRun:
         test = bench.score("test") if len(self.rows.test) else None
         base_test = bench.base_score("test") if len(self.rows.test) else None
         return FinalResult(
+            id=self.spec.id,
+            allocation=self.spec.allocation,
             adapter_folder=str(output.adapter_folder(self.spec)),
             num_trainable=self.change.num_trainable(),
             base_validation_loss=progress.base_validation_loss,

@@ -1,4 +1,8 @@
-"""Papers' methods as combinations of plugins: one file each, named by ``--method``. Its function returns a `Recipe`."""
+"""Published methods as combinations of plugins, with the paper's settings. Named by ``marslora compare --method``.
+
+Each file holds one function of the same name, which returns a `marslora.core.comparison.Recipe`. A function from
+elsewhere is named ``package.module:function``.
+"""
 
 import lazy_loader
 

@@ -1,9 +1,10 @@
-"""A recipe by its name: the folder is the registry."""
+"""Recipes by name: the folder is the registry; ``package.module:function`` names one from elsewhere."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from marslora import recipes
@@ -13,12 +14,52 @@ from marslora.core.errors import ConfigError
 
 
 def find_recipe(name: str, options: Mapping[str, Any] | None = None) -> Recipe:
-    """The recipe called ``name`` with these arguments of its function; `ConfigError` where either is unknown."""
-    if name not in (known := plugins.names(recipes)):
-        raise ConfigError(f"`{name}` is not a recipe. It must be one of {list(known)} (see `marslora list`).")
-    make = getattr(importlib.import_module(f"{recipes.__name__}.{name}"), name)
+    """Call the recipe's function with these options and return its `Recipe`.
+
+    ``name`` is a file of this folder, or ``package.module:function``. Raises `ConfigError` if there is no such
+    function, if it does not take the options, or if it returns anything else.
+    """
+    make = _load_function(name)
+    options = dict(options or {})
     try:
-        found: Recipe = make(**(options or {}))
+        inspect.signature(make).bind(**options)
     except TypeError as error:
-        raise ConfigError(f"recipe `{name}` has options that it does not know, or lacks one: {error}.") from None
-    return found
+        parameters = inspect.signature(make).parameters.values()
+        known = ", ".join(str(each.replace(annotation=inspect.Parameter.empty)) for each in parameters)
+        raise ConfigError(
+            f"recipe `{name}` cannot be made with the options {options}: {error}. It takes {known or 'no options'}."
+        ) from None
+    recipe = make(**options)
+    if not isinstance(recipe, Recipe):
+        raise ConfigError(
+            f"`{name}` must return a `marslora.core.comparison.Recipe`, found {recipe!r}. Name a function that does."
+        )
+    return recipe
+
+
+def describe_recipe(name: str) -> str:
+    """The first line of what a recipe says about itself: of its file, or of its function if it is from elsewhere."""
+    if ":" in name:
+        return (inspect.getdoc(_load_function(name)) or "").partition("\n")[0]
+    return plugins.summary(recipes, name)
+
+
+def _load_function(name: str) -> Callable[..., Any]:
+    if ":" not in name:
+        if name not in (known := plugins.names(recipes)):
+            raise ConfigError(
+                f"`{name}` is not a recipe. It must be one of {list(known)} (see `marslora list`), or "
+                "`package.module:function` with a function that returns a `Recipe`."
+            )
+        name = f"{recipes.__name__}.{name}:{name}"
+    module_name, _, function_name = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"the recipe `{name}` cannot be imported ({error}). Write a recipe with options as in `asymlora:rank=8`, "
+            "or `package.module:function`."
+        ) from None
+    if not callable(function):
+        raise ConfigError(f"`{name}` must be a function that returns a `Recipe`, found {function!r}.")
+    return function  # type: ignore[no-any-return]

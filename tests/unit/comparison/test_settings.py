@@ -61,11 +61,11 @@ def settings(**changes):
     [
         ({"methods": []}, "`methods` is missing"),
         ({"methods": ["nosuch"]}, "not a recipe"),
-        ({"methods": ["eva:rank"]}, "must look like"),
+        ({"methods": ["eva:rank"]}, "Write a recipe with options as in"),
         ({"methods": ["eva:rank=["]}, "cannot read the value"),
         ({"methods": "nosuch"}, "`nosuch` is not a recipe"),
         ({"methods": ["uniform", "uniform"]}, "name of its own"),
-        ({"methods": ["moka:nosuch=1"]}, "does not know"),
+        ({"methods": ["moka:nosuch=1"]}, "It takes lam=0.05"),
         ({"methods": ["mars_ranks:decision=nowhere"]}, "nowhere"),
         ({"methods": ["uniform:training.examples=3"]}, "the same for all"),
         ({"seeds": [0, 0]}, "must differ"),

@@ -7,11 +7,14 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from marslora.comparison.summary import mean_cost, mean_interval, over_seeds, paired
+from marslora.core.allocation import Allocation
 from marslora.core.runs import Cost, FinalResult
 
 
 def result(loss, test=None, **cost):
     return FinalResult(
+        id="a",
+        allocation=Allocation.of(vision=16),
         adapter_folder="a",
         num_trainable=1,
         base_validation_loss=2.0,

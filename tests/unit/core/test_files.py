@@ -79,7 +79,7 @@ def write_parts(folder: Path, value: float) -> Path:
 
 def write_demo_rows(folder: Path, value: float) -> Path:
     image = np.full((1, 4, 4, 3), int(value), np.uint8)
-    demo_rows.write(folder / "train.parquet", [[("What?", f"It is {value}.")]], image)
+    demo_rows.write_rows(folder / "train.parquet", [[("What?", f"It is {value}.")]], image)
     return folder / "train.parquet"
 
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marslora.core.allocation import Allocation
-from marslora.core.packs import describe_members, group_members, shared_out
+from marslora.core.packs import describe_members, group_members, split_groups
 from marslora.core.runs import Run
 from marslora.core.spec import MemberSpec
 
@@ -32,7 +32,7 @@ def test_members_share_a_pack_when_they_share_batches_and_frozen_parts():
 def test_every_worker_has_a_pack_and_every_member_is_in_one(sizes, num_workers):
     wide = Allocation.of(vision=4, language=8)
     groups = [tuple(member(f"{g}.{n}", wide) for n in range(size)) for g, size in enumerate(sizes)]
-    packs = shared_out(groups, num_workers)
+    packs = split_groups(groups, num_workers)
     assert sorted(m.id for pack in packs for m in pack) == sorted(m.id for group in groups for m in group)
     assert all(len({m.id.partition(".")[0] for m in pack}) == 1 for pack in packs)
     assert len(packs) >= min(num_workers, sum(sizes))

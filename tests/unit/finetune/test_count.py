@@ -54,5 +54,5 @@ def test_what_cannot_be_done_is_a_failure_with_the_runs_id(tmp_path):
     comparison_tasks.count_parameters(CountSpec(run=run, info=describe(MODEL), allocations=(allocation,)), seen.append)
     comparison_tasks.train(run, seen.append)
     assert [type(event) for event in seen] == [Failure, Failure]
-    assert {event.pack for event in seen} == {run.id}
+    assert {event.id for event in seen} == {run.id}
     assert {event.error for event in seen} == {"DataError"}

@@ -19,6 +19,8 @@ LOSSES = {"uniform": (0.5, 0.52, 0.54), "moka": (0.4, 0.43, 0.44), "eva": (0.5, 
 
 def result(loss, flops):
     return FinalResult(
+        id="runs/x",
+        allocation=Allocation.of(vision=16),
         adapter_folder="runs/x/adapter",
         num_trainable=3000,
         base_validation_loss=2.0,

@@ -138,6 +138,8 @@ def world(ladders, searched, *, effect=1.0, width=0.07, verdict="clear", chosen=
     )
     curve = tuple(point for point in POINTS if point > 256)
     final = FinalResult(
+        id="studies/tiny-llava/final",
+        allocation=best,
         adapter_folder="studies/tiny-llava/final/adapter",
         num_trainable=info.num_trainable(best),
         base_validation_loss=2.1,
