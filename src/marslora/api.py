@@ -17,7 +17,7 @@ from marslora.core.parts import ModelInfo
 from marslora.core.progress import Listener, SilentListener
 from marslora.core.runs import FinalResult
 from marslora.core.spec import DataSpec, ModelSpec, StudySpec, TrainingSpec
-from marslora.pipeline import Pipeline, full_modules
+from marslora.pipeline import Pipeline
 from marslora.run_options import RunOptions
 from marslora.settings import INSPECT_OPTIONS, SEARCH_OPTIONS, default_folder, describe_model, make_spec, read_search
 from marslora.store.study import Study
@@ -76,7 +76,7 @@ class Decision:
 
     def lora_settings(self) -> dict[str, Any]:
         """Return the keyword arguments of `lora_config`, as plain data."""
-        full = full_modules(self.info, self.training)
+        full = self.info.full_modules(self.training.full)
         ranks = self.info.module_ranks(self.chosen)
         training = self.training
         stacked = self.info.stacked(self.chosen)

@@ -1,9 +1,10 @@
-"""The stages of a study, each an artifact in its folder. Only this file and `comparison/stages.py` know both wings.
+"""The stages of a study. Each leaves an artifact in the study's folder.
 
     prepare -> calibrate (rounds of packs) -> decide -> train -> export -> report
 
-A stage returns its artifact if it is there and was made from the same inputs, so running a study again continues it.
-Work is handed to an executor by dotted name: this file never imports torch.
+A stage whose artifact exists and was made from the same inputs returns it, so running a study again continues it.
+This file and `comparison/stages.py` are the only ones that use both the packages that decide (strategies, store) and
+those that train (engine, finetune). They hand work to an executor by dotted name and never import torch.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from marslora.core.data_files import data_fingerprint, has_rows_in_memory
 from marslora.core.decision import DecisionRecord
 from marslora.core.errors import ConfigError, StudyError
 from marslora.core.packs import describe_members, group_members, split_groups
-from marslora.core.parts import ModelInfo
 from marslora.core.progress import Listener, ProgressBar, SilentListener
 from marslora.core.record import digest_texts
 from marslora.core.runs import (
@@ -43,7 +43,6 @@ from marslora.core.spec import (
     PrepareSpec,
     StudySpec,
     TrackerSpec,
-    TrainingSpec,
 )
 from marslora.executors import AbstractExecutor
 from marslora.executors.inline import Inline
@@ -58,8 +57,9 @@ RUN_PACK = "marslora.engine.worker:run_pack"
 CHECK_TRACKERS = "marslora.finetune.trackers:check"
 RUN_FINAL = "marslora.finetune.worker:run_final"
 MAX_ROUNDS = 100
-SLACK = 1.1
-"""Runs are whole batches, so that a search may cost so many times its budget without a word."""
+"""Rounds after which a strategy is thought to never end. A guard by convention: the longest search has about ten."""
+BUDGET_TOLERANCE = 1.1
+"""How many times its budget a search may cost without a note. Chosen by convention: runs are whole batches."""
 
 
 @dataclass
@@ -73,19 +73,19 @@ class Pipeline:
     _prepared: Prepared | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """A kind or a tracker that does not exist is said before anything is paid for."""
+        """Fail on unknown plugins, options or trackers before any compute is spent."""
         training = self.study.spec.training
         plugins.check(training.optimizer.name, optim)
         for adapter in (training.adapter, self.study.spec.calibration.adapter):
             plugins.check(adapter.name, adapters, methods)
-        self.strategy()
+        self.make_strategy()
         if self.options.report_to:
             Inline().run(CHECK_TRACKERS, [TrackerSpec(names=self.options.report_to)], lambda _: None)
 
     def prepare(self) -> Prepared:
-        """Load the model, find its parts, read and encode every row; kept in ``prepared.json``.
+        """Load the model, find its parts, read and encode every row; stored as ``prepared.json``.
 
-        Raises `StudyError` where the rows are not those that the study began with.
+        Raises `StudyError` if the rows are not those that the study began with.
         """
         if self._prepared is None:
             inputs = digest_texts(self.study.spec.digest(), data_fingerprint(self.study.spec.data))
@@ -98,14 +98,14 @@ class Pipeline:
     def _read_data(self, inputs: str) -> Prepared:
         spec = self.study.spec
         self.listener.stage("Reading the model and the data")
-        asked = PrepareSpec(
+        request = PrepareSpec(
             model=spec.model,
             data=spec.data,
             optimizer=spec.training.optimizer,
             batch_size=spec.training.batch_size,
             cache_folder=str(self.study.path("cache")),
         )
-        prepared = self.executor.ask(PREPARE, asked, Prepared, self.listener.advance)
+        prepared = self.executor.ask(PREPARE, request, Prepared, self.listener.advance)
         before = self.study.read("prepared.json", Prepared)
         if before is not None and before.data.fingerprint != prepared.data.fingerprint:
             raise StudyError(
@@ -117,7 +117,7 @@ class Pipeline:
 
     @cached_property
     def problem(self) -> Problem:
-        """What the strategy has to solve."""
+        """The search problem that the strategy solves. Raises `ConfigError` for a part that the model does not have."""
         spec = self.study.spec
         prepared = self.prepare()
         for part in (*spec.space.parts, *spec.training.part_learning_rates):
@@ -135,86 +135,93 @@ class Pipeline:
             max_parameters=spec.search.most_parameters,
         )
 
-    def strategy(self) -> AbstractStrategy:
-        """The strategy that the spec names."""
-        asked = self.study.spec.search.strategy
-        return plugins.load(strategies, asked.name, AbstractStrategy).of(asked.options)
+    def make_strategy(self) -> AbstractStrategy:
+        """The strategy that the spec names, with its options. Raises `ConfigError` if either is unknown."""
+        named = self.study.spec.search.strategy
+        return plugins.load(strategies, named.name, AbstractStrategy).of(named.options)
 
     def calibrate(self) -> list[Run]:
-        """Measure what the strategy asks for, round after round; every observation is kept as it comes."""
-        problem, strategy = self.problem, self.strategy()
+        """Train the members that the strategy proposes, round after round; the runs, also of earlier starts.
+
+        Every validation loss is stored as soon as it is measured. Raises `StudyError` if no pack of a round could run.
+        """
+        problem, strategy = self.problem, self.make_strategy()
         for number in range(1, MAX_ROUNDS + 1):
             runs = self.study.runs()
             members = strategy.propose(problem, runs)
-            if not members or self._is_out_of_budget(members, runs):
+            if not members or self._reaches_limit(members, runs):
                 return runs
-            self._tell_overspending(problem, members, runs)
-            packs = self._packs(members, runs, problem)
+            self._note_overspending(problem, members, runs)
+            packs = self._make_packs(members, runs, problem)
             self.study.write_json(f"plan/round-{number:02d}.json", [pack.model_dump(mode="json") for pack in packs], "")
             self.listener.stage(f"Calibration, round {number}: {describe_members(members)}")
-            self._train(packs)
-        raise StudyError(f"the strategy asked for more than {MAX_ROUNDS} rounds of measurements; this is its defect.")
+            self._train_packs(packs)
+        raise StudyError(
+            f"strategy `{self.study.spec.search.strategy.name}` still proposes runs after {MAX_ROUNDS} rounds; "
+            "this is a bug in the strategy. Choose another with --strategy."
+        )
 
-    def _tell_overspending(self, problem: Problem, members: Sequence[MemberSpec], runs: Sequence[Run]) -> None:
-        """Say once that runs cannot be as short as the budget asks, or that the strategy does not look at it."""
+    def _note_overspending(self, problem: Problem, members: Sequence[MemberSpec], runs: Sequence[Run]) -> None:
+        """Note once, before the round that exceeds the budget, that it does and why that happens."""
         spent, most = problem.spent(runs), problem.budget
-        total = spent + _new_examples(members, runs) / problem.full_examples
-        if most is not None and spent <= SLACK * most < total:
+        total = spent + _count_new_examples(members, runs) / problem.full_examples
+        if most is not None and spent <= BUDGET_TOLERANCE * most < total:
             self.listener.note(
                 f"calibration comes to {total:.2g} full runs with this round; the budget was {most:g}. Each run has at "
                 f"least {LEAST_STEPS} steps, `--sweep` comes on top, and not every strategy looks at the budget."
             )
 
-    def _is_out_of_budget(self, members: Sequence[MemberSpec], runs: Sequence[Run]) -> bool:
-        new = _new_examples(members, runs)
+    def _reaches_limit(self, members: Sequence[MemberSpec], runs: Sequence[Run]) -> bool:
+        new = _count_new_examples(members, runs)
         if reason := self.options.limit.describe_excess(total_cost(runs), new):
             self.listener.note(reason)
         return reason is not None
 
     def decide(self) -> DecisionRecord:
-        """Fit the laws and pick the allocation; kept in ``laws.json`` and ``decision.json``."""
+        """Fit the laws and choose the allocation; stored as ``laws.json`` and ``decision.json``."""
         runs = self.calibrate()
         inputs = digest_texts(self.study.spec.digest(), *(run.digest() for run in runs))
         if (known := self.study.read("decision.json", DecisionRecord, inputs)) is not None:
             return known
         self.listener.stage("Fitting the laws")
-        decision = self.strategy().decide(self.problem, runs)
+        decision = self.make_strategy().decide(self.problem, runs)
         self.study.write_json("laws.json", [law.model_dump(mode="json") for law in decision.laws], inputs)
         self.study.write("decision.json", decision, inputs)
         return decision
 
     def plan_final(self) -> FinalSpec:
-        """The final run of the chosen allocation, from its calibration run on where it had one; kept in ``plan/``."""
+        """The spec of the final run, stored in ``plan/``. It continues the calibration run of the chosen allocation if
+        there is one and it trained the same adapter."""
         decision = self.decide()
         spec = self.study.spec
-        same = spec.calibration == spec.training  # a run of another adapter holds other weights
-        started = next((r.member for r in self.study.runs() if same and r.member.id == decision.continue_run), None)
-        return self._plan("final", decision.chosen, started)
+        can_continue = spec.calibration == spec.training  # a run of another adapter holds other weights
+        members = (run.member for run in self.study.runs() if run.member.id == decision.continue_run)
+        return self._plan_full_run("final", decision.chosen, next(members, None) if can_continue else None)
 
     def train(self) -> FinalResult:
-        """The final run; kept in ``final/`` and ``final.json``."""
+        """The result of the final run, whose adapter is in ``final/``; stored as ``final.json``."""
         spec = self.plan_final()
-        return self._final("final", spec, f"Training the chosen allocation ({spec.allocation})")
+        return self._train_full_run("final", spec, f"Training the chosen allocation ({spec.allocation})")
 
     def train_uniform(self) -> FinalResult | None:
-        """The same full run at one rank for every part, as near as it gets to the same number of parameters.
+        """The result of a full run at one rank for every part, with about as many trainable parameters as chosen.
 
-        None where that is the chosen allocation: there is nothing else to train.
+        None if that is the chosen allocation: there is nothing else to train.
         """
         chosen = self.decide().chosen
         allocation = equal_uniform(self.problem, chosen)
         if allocation == chosen:
             self.listener.note(f"The chosen ranks are uniform already ({chosen}): no other baseline is trained.")
             return None
-        spec = self._plan("uniform", allocation)
-        return self._final("uniform", spec, f"Training the uniform baseline ({allocation})")
+        spec = self._plan_full_run("uniform", allocation)
+        return self._train_full_run("uniform", spec, f"Training the uniform baseline ({allocation})")
 
     def export(self) -> list[Path]:
-        """The decision as settings of every tool there is an exporter for, in ``exports/``."""
+        """Write the decision as settings of every tool that has an exporter, in ``exports/``; the files."""
         self.decide()
-        return export(self.study)
+        return export_decision(self.study)
 
-    def _plan(self, name: str, allocation: Allocation, started: MemberSpec | None = None) -> FinalSpec:
+    def _plan_full_run(self, name: str, allocation: Allocation, started: MemberSpec | None = None) -> FinalSpec:
         spec, info = self.study.spec, self.prepare().info
         planned = FinalSpec(
             model=spec.model,
@@ -222,7 +229,7 @@ class Pipeline:
             training=spec.training,
             allocation=allocation,
             module_ranks=info.module_ranks(allocation),
-            full_modules=full_modules(info, spec.training),
+            full_modules=info.full_modules(spec.training.full),
             stacked=info.stacked(allocation),
             full_examples=self.problem.full_examples,
             start_folder=str(self.study.path("members", started.id)) if started else None,
@@ -235,7 +242,7 @@ class Pipeline:
         self.study.write(f"plan/{name}.json", planned, planned.digest())
         return planned
 
-    def _final(self, name: str, spec: FinalSpec, title: str) -> FinalResult:
+    def _train_full_run(self, name: str, spec: FinalSpec, title: str) -> FinalResult:
         if (known := self.study.read(f"{name}.json", FinalResult, spec.digest())) is not None:
             return known
         self.listener.stage(title)
@@ -243,7 +250,7 @@ class Pipeline:
         self.study.write(f"{name}.json", result, spec.digest())
         return result
 
-    def _packs(self, members: Sequence[MemberSpec], runs: Sequence[Run], problem: Problem) -> list[PackSpec]:
+    def _make_packs(self, members: Sequence[MemberSpec], runs: Sequence[Run], problem: Problem) -> list[PackSpec]:
         spec = self.study.spec
         check_packed(spec)
         return [
@@ -260,10 +267,10 @@ class Pipeline:
             for group in split_groups(group_members(members, runs), self.executor.num_workers)
         ]
 
-    def _train(self, packs: Sequence[PackSpec]) -> None:
+    def _train_packs(self, packs: Sequence[PackSpec]) -> None:
         for member in (member for pack in packs for member in pack.members):
             self.study.trials.start(member)
-        meter = ProgressBar.of(packs)
+        bar = ProgressBar.of(packs)
         failures: list[Failure] = []
 
         def receive(event: Event) -> None:
@@ -275,15 +282,15 @@ class Pipeline:
                     if event.status == "diverged":
                         self.listener.note(f"{event.member} diverged: {event.message}")
                 case ProgressEvent():
-                    self.listener.advance(meter.advance(event))
+                    self.listener.advance(bar.advance(event))
                 case PackResult():
-                    self.listener.advance(meter.finish(event.pack))
+                    self.listener.advance(bar.finish(event.pack))
                 case Failure():
                     failures.append(event)
-                    self.listener.note(f"A pack failed: {event.error}: {event.message}")
+                    self.listener.note(f"Pack {event.id} failed: {event.error}: {event.message}")
 
         self.executor.run(RUN_PACK, packs, receive)
-        if len(failures) == len(packs):  # nothing is known of the members: they are to be trained when run again
+        if len(failures) == len(packs):  # the members are not marked as failed: the next start trains them
             raise failures[0].to_error()
         for failure in failures:
             for member in next(pack for pack in packs if pack.id == failure.id).members:
@@ -291,13 +298,16 @@ class Pipeline:
                 self.study.trials.finish(result)
 
 
-def _new_examples(members: Sequence[MemberSpec], runs: Sequence[Run]) -> int:
+def _count_new_examples(members: Sequence[MemberSpec], runs: Sequence[Run]) -> int:
     seen = {run.member.id: run.last_examples for run in runs}
     return sum(member.until_examples - seen.get(member.id, 0) for member in members)
 
 
-def export(study: Study, names: Sequence[str] = ()) -> list[Path]:
-    """A study's decision as settings of other tools (all by default), in ``exports/NAME/``; the files to look at."""
+def export_decision(study: Study, names: Sequence[str] = ()) -> list[Path]:
+    """Write a study's decision as settings of other tools, all by default, in ``exports/NAME/``; the files to read.
+
+    Raises `StudyError` if the study has no decision yet.
+    """
     decision, prepared = study.read("decision.json", DecisionRecord), study.read("prepared.json", Prepared)
     if decision is None or prepared is None:
         raise StudyError(f"{study.folder} has no decision yet. Run its search again; it continues where it stopped.")
@@ -312,7 +322,7 @@ def export(study: Study, names: Sequence[str] = ()) -> list[Path]:
 
 
 def check_packed(spec: StudySpec) -> None:
-    """`ConfigError` where calibration runs cannot share a model."""
+    """Raise `ConfigError` if the adapter of the calibration runs cannot train packed."""
     name = spec.calibration.adapter.name
     if ":" not in name and name not in PACKED_ADAPTERS:
         raise ConfigError(
@@ -320,8 +330,3 @@ def check_packed(spec: StudySpec) -> None:
             f"{' and '.join(PACKED_ADAPTERS)} can. Let them train plain LoRA (`--calibration-adapter lora`), or name "
             "the ranks yourself (`--strategy uniform`)."
         )
-
-
-def full_modules(info: ModelInfo, training: TrainingSpec) -> tuple[str, ...]:
-    """The modules that are trained whole."""
-    return tuple(path for part in training.full for path in info.part(part).whole)

@@ -103,7 +103,7 @@ def test_errors_say_which_what_and_how(monkeypatch, capsys, tmp_path, rows):
     assert "increasing" in said("search", "--model", model, "--train", rows, "--ranks", "16,4")
     assert "must be one of" in said("search", "--model", model, "--train", rows, "--strategy", "best", "-o", out)
     assert "must be one of" in said("demo", "--task", "smell", "--study", out)
-    assert "no study folder" in said("report", tmp_path)
+    assert "not a study folder" in said("report", tmp_path)
 
 
 @pytest.mark.parametrize(

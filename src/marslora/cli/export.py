@@ -19,8 +19,8 @@ def command(study: Annotated[Path, STUDY], to: Annotated[list[str] | None, TO] =
 
     Example: marslora export studies/llava-1a2b3c4d --to axolotl
     """
-    from marslora.pipeline import export
+    from marslora.pipeline import export_decision
     from marslora.store.study import Study
 
-    for path in export(Study.open(study), to or ()):
+    for path in export_decision(Study.open(study), to or ()):
         Console().print(str(path), soft_wrap=True)

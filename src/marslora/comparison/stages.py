@@ -34,7 +34,7 @@ from marslora.core.schedule import full_examples
 from marslora.core.spec import CountSpec, FinalSpec
 from marslora.executors import AbstractExecutor
 from marslora.executors.inline import Inline
-from marslora.pipeline import Pipeline, full_modules
+from marslora.pipeline import Pipeline
 from marslora.recipes import describe_recipe, find_recipe
 from marslora.store.study import Study
 
@@ -148,7 +148,7 @@ class Comparing:
             training=training,
             allocation=allocation,
             module_ranks=info.module_ranks(allocation),
-            full_modules=full_modules(info, training),
+            full_modules=info.full_modules(training.full),
             stacked=info.stacked(allocation),
             full_examples=full_examples(spec.training, prepared.data.num_train),
             output_folder=str(self.study.path("runs", slug(entry.title))),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from marslora.core.allocation import Allocation
 from marslora.core.errors import ConfigError
@@ -91,6 +91,10 @@ class ModelInfo(Record):
     def stacked(self, allocation: Allocation) -> tuple[str, ...]:
         """The parameters of stacked experts that the allocation adapts: PEFT's ``target_parameters``."""
         return tuple(each.name for part in allocation.active for each in self.part(part).alive if each.experts > 1)
+
+    def full_modules(self, full: Iterable[str]) -> tuple[str, ...]:
+        """The paths of the modules that are trained whole if the parts in ``full`` are."""
+        return tuple(path for part in full for path in self.part(part).whole)
 
     def num_trainable(self, allocation: Allocation, full: tuple[str, ...] = (), *, use_dora: bool = False) -> int:
         """Trainable parameters of an allocation; parts in ``full`` are trained whole."""

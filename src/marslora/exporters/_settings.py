@@ -40,7 +40,7 @@ class Settings:
         """The settings of a decision."""
         lora_only = decision.chosen.replace(**{part: 0 for part in training.full if part in decision.chosen.parts})
         module_ranks = info.module_ranks(lora_only)
-        full_modules = tuple(path for part in training.full for path in info.part(part).whole)
+        full_modules = info.full_modules(training.full)
         lora = lora_config_dict(
             module_ranks,
             training.alpha_over_rank,

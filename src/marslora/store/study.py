@@ -1,7 +1,21 @@
-"""A study on disk: JSON artifacts in a folder, runs in an Optuna storage, one writer at a time.
+"""A study on disk: JSON artifacts in a folder, and its runs in an Optuna storage.
 
-Artifacts are written whole or not at all, and remember the digest of what they were made from: a stage that finds its
-artifact with the same digest returns it, so running again after a crash is resuming.
+The contract:
+
+- **One writer.** `Study.create` locks the folder until the study is closed or its process ends; a second process that
+  wants to write is refused. Worker processes write only below ``members/``, ``final/``, ``uniform/`` and ``cache/``,
+  each run to a folder of its own. `Study.open` takes no lock: anybody may read at any time.
+- **Artifacts are whole.** A reader finds the old file or the new one, also after a crash or on a full disk. An artifact
+  is durable when `Study.write` returns. ``stages.json`` is written after it and holds the digest of what it was made
+  from; a stage that finds its artifact with the digest of its inputs returns it. After a crash between the two writes,
+  the stage is done again.
+- **Validation losses are durable at once**, when `Trials.observe` returns; other series, the cost and the status of a
+  run when `Trials.finish` does. A run that was interrupted continues from its checkpoint below ``members/`` and reports
+  its last points again, with the same values.
+- **A study has one spec.** A folder that has artifacts of another spec is refused; what may differ between starts
+  (workers, trackers, limits) is not part of the spec.
+
+Running the same command again therefore resumes: it returns what is there and computes what is missing.
 """
 
 from __future__ import annotations
@@ -23,6 +37,7 @@ from marslora.store.trials import Trials
 R = TypeVar("R", bound=Record)
 
 STAGES_FILE = "stages.json"
+"""Holds ``{artifact: digest of what it was made from}``."""
 
 
 class Study:
@@ -37,32 +52,40 @@ class Study:
 
     @classmethod
     def create(cls, folder: Path, spec: StudySpec, storage: str | None = None) -> Study:
-        """The study of ``spec`` in ``folder``, new or continued.
+        """Create or continue the study of ``spec`` in ``folder``, and lock the folder.
 
-        Raises `StudyError` if the folder holds a study of another spec, unless that never got anywhere, or if another
-        process is working on it.
+        Raises `StudyError` if another process is working on it, or if it holds a study of another spec. A spec of which
+        no artifact exists yet is replaced.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StudyError(f"{folder} cannot be made a folder: {error.strerror}. Name another.") from None
+            raise StudyError(
+                f"the study folder {folder} cannot be made: {error.strerror}. Choose another with --study."
+            ) from None
         if not os.access(folder, os.W_OK):
             raise StudyError(f"study folder {folder} is not writable. Choose another with --study.")
         lock = _take_lock(folder)
         path = folder / "spec.json"
-        if path.exists():
-            known = _load_spec(path)
-            if (folder / STAGES_FILE).exists():
-                _check_same(known, spec, folder)
-        write_text(path, spec.to_json())
+        try:
+            if path.exists():
+                known = _load_spec(path)
+                if (folder / STAGES_FILE).exists():
+                    _check_same(known, spec, folder)
+            write_text(path, spec.to_json())
+        except BaseException:
+            lock.close()
+            raise
         return cls(folder, spec, storage, lock)
 
     @classmethod
     def open(cls, folder: Path, storage: str | None = None) -> Study:
-        """An existing study, to read."""
+        """Open an existing study to read it. Raises `StudyError` if ``folder`` is not a study folder."""
         path = folder / "spec.json"
         if not path.exists():
-            raise StudyError(f"{folder} is no study folder: it has no spec.json. Give the folder of a finished search.")
+            raise StudyError(
+                f"{folder} is not a study folder: it has no spec.json. Give the folder of a search or a comparison."
+            )
         return cls(folder, _load_spec(path), storage, None)
 
     def __enter__(self) -> Study:
@@ -81,11 +104,6 @@ class Study:
             self._lock = None
 
     @property
-    def storage_url(self) -> str:
-        """The Optuna URL of the runs, for `optuna-dashboard`."""
-        return self._storage
-
-    @property
     def trials(self) -> Trials:
         """The runs, as trials of an Optuna study named after the spec's digest."""
         if self._trials is None:
@@ -93,7 +111,7 @@ class Study:
         return self._trials
 
     def runs(self) -> list[Run]:
-        """Every run seen so far, in order of its first start."""
+        """Every run so far, in the order in which they first started."""
         return self.trials.runs()
 
     def path(self, *names: str) -> Path:
@@ -101,31 +119,34 @@ class Study:
         return self.folder.joinpath(*names)
 
     def read(self, name: str, kind: type[R], inputs: str | None = None) -> R | None:
-        """The artifact ``name``, or None if it is absent or was made from other ``inputs``."""
+        """The artifact ``name``; None if it is absent or was made from other ``inputs``.
+
+        Raises `StudyError` if it is damaged.
+        """
         path = self.path(name)
         if not path.exists() or (inputs is not None and self._stages().get(name) != inputs):
             return None
-        return kind.load(path)
+        try:
+            return kind.load(path)
+        except ValueError as error:
+            raise StudyError(f"{path} cannot be read ({error}). Remove it and run the command again.") from None
 
     def write(self, name: str, artifact: Record, inputs: str) -> None:
-        """Store an artifact with the digest of what it was made from."""
+        """Store an artifact with the digest of what it was made from. Raises `WriteError`."""
         self.write_json(name, artifact.model_dump(mode="json"), inputs)
 
-    def read_json(self, name: str, inputs: str | None = None) -> Any:
-        """Like `read`, for plain JSON."""
-        path = self.path(name)
-        if not path.exists() or (inputs is not None and self._stages().get(name) != inputs):
-            return None
-        return json.loads(path.read_text())
-
     def write_json(self, name: str, values: Any, inputs: str) -> None:
-        """Like `write`, for plain JSON."""
+        """Store plain JSON like an artifact, see `write`."""
         write_text(self.path(name), json.dumps(values, indent=2))
         write_text(self.path(STAGES_FILE), json.dumps({**self._stages(), name: inputs}, indent=2))
 
     def _stages(self) -> Mapping[str, str]:
         path = self.path(STAGES_FILE)
-        return json.loads(path.read_text()) if path.exists() else {}
+        try:
+            stages: Mapping[str, str] = json.loads(path.read_text()) if path.exists() else {}
+        except ValueError as error:
+            raise StudyError(f"{path} cannot be read ({error}). Remove it and run the command again.") from None
+        return stages
 
 
 def _take_lock(folder: Path) -> TextIO:
@@ -170,18 +191,18 @@ def _check_same(old: StudySpec, new: StudySpec, folder: Path) -> None:
         return
     changes = [
         f"{field}: {before!r} there, {after!r} now"
-        for field, before, after in _differences(old.model_dump(mode="json"), new.model_dump(mode="json"))
+        for field, before, after in _find_differences(old.model_dump(mode="json"), new.model_dump(mode="json"))
     ]
     raise StudyError(
         f"study folder {folder} belongs to another spec ({'; '.join(changes)}). Choose another --study folder."
     )
 
 
-def _differences(old: Any, new: Any, field: str = "") -> list[tuple[str, Any, Any]]:
+def _find_differences(old: Any, new: Any, field: str = "") -> list[tuple[str, Any, Any]]:
     if isinstance(old, dict) and isinstance(new, dict):
         return [
             item
             for key in {**old, **new}
-            for item in _differences(old.get(key), new.get(key), f"{field}.{key}".lstrip("."))
+            for item in _find_differences(old.get(key), new.get(key), f"{field}.{key}".lstrip("."))
         ]
     return [] if old == new else [(field, old, new)]

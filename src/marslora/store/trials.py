@@ -1,6 +1,6 @@
-"""Runs as Optuna trials: `optuna-dashboard` shows them, any Optuna storage keeps them.
+"""Runs as Optuna trials: `optuna-dashboard` shows them, and any Optuna storage holds them.
 
-A member that is continued gets a further trial, so a run is the trials of one member put end to end.
+A member that is continued gets another trial, so a run consists of all trials of one member, one after the other.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from marslora.core.runs import Cost, MemberResult, Observation, Run
 from marslora.core.spec import MemberSpec
 
 VALIDATION_LOSS = "validation_loss"
+"""The metric that is reported to Optuna as the intermediate value of a trial."""
 STATES = {"complete": TrialState.COMPLETE, "stopped": TrialState.COMPLETE}
+"""Optuna's states of our statuses; every other status is a failure."""
 
 
 class Trials:
@@ -34,7 +36,9 @@ class Trials:
                 storage=self._storage, study_name=name, load_if_exists=True, direction="minimize"
             )
         except Exception as error:  # every database driver has its own exceptions
-            raise StudyError(f"cannot open the storage {url} ({error}). Give a URL that Optuna can open.") from error
+            raise StudyError(
+                f"cannot open the storage {url} ({error}). Give a URL that Optuna can open, e.g. sqlite:///study.db."
+            ) from error
         self._distributions: dict[str, BaseDistribution] = {
             part: IntDistribution(0, max(space.ladder(part)[-1], 1)) for part in space.parts
         }
@@ -42,14 +46,14 @@ class Trials:
         self._series: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
 
     def close(self) -> None:
-        """Leave the database."""
+        """Close the connection to the database."""
         self._storage.remove_session()
 
     def start(self, member: MemberSpec) -> None:
-        """Register a member that is about to train; known members are taken up where they were."""
+        """Register a member that is about to train. The open trial of an interrupted start is continued."""
         if member.id in self._open:
             return
-        trial_id = self._unfinished(member)
+        trial_id = self._find_open_trial(member)
         if trial_id is None:
             ranks = {part: member.allocation.get(part) for part in self._distributions}
             self._study.enqueue_trial(ranks, user_attrs={"member": member.model_dump(mode="json")})
@@ -58,14 +62,14 @@ class Trials:
             self._open[member.id] = optuna.Trial(self._study, trial_id)
 
     def observe(self, seen: Observation) -> None:
-        """Keep one observation; validation losses are durable at once, other series with the member's end."""
+        """Store one observation: a validation loss at once, any other metric when the member finishes."""
         trial = self._open.get(seen.member)
         if trial is None:
             return
         if seen.metric != VALIDATION_LOSS:
             self._series[seen.member][seen.metric][seen.examples] = seen.value
             return
-        with warnings.catch_warnings():  # a resumed member reports its last points again
+        with warnings.catch_warnings():  # Optuna warns because a resumed member reports its last points again
             warnings.simplefilter("ignore")
             trial.report(seen.value, seen.examples)
 
@@ -88,12 +92,12 @@ class Trials:
             self._study.tell(trial, state=TrialState.FAIL)
 
     def runs(self) -> list[Run]:
-        """The runs, each assembled from the trials of its member."""
+        """All runs, each assembled from the trials of its member."""
         segments: dict[str, list[FrozenTrial]] = defaultdict(list)
         for trial in self._study.get_trials(deepcopy=False):
             if "member" in trial.user_attrs:
                 segments[trial.user_attrs["member"]["id"]].append(trial)
-        return [_run(trials) for trials in segments.values()]
+        return [_assemble_run(trials) for trials in segments.values()]
 
     def series(self, metric: str) -> dict[str, list[tuple[int, float]]]:
         """``[(examples, value)]`` of every member, for a metric other than the validation loss."""
@@ -104,7 +108,7 @@ class Trials:
                 points[member].update({int(examples): value for examples, value in trial.user_attrs[metric]})
         return {member: sorted(values.items()) for member, values in points.items()}
 
-    def _unfinished(self, member: MemberSpec) -> int | None:
+    def _find_open_trial(self, member: MemberSpec) -> int | None:
         wanted = member.model_dump(mode="json")
         for trial in self._study.get_trials(deepcopy=False):
             if not trial.state.is_finished() and trial.user_attrs.get("member") == wanted:
@@ -112,7 +116,7 @@ class Trials:
         return None
 
 
-def _run(trials: Sequence[FrozenTrial]) -> Run:
+def _assemble_run(trials: Sequence[FrozenTrial]) -> Run:
     points: dict[int, float] = {}
     cost = Cost()
     for trial in trials:

@@ -99,7 +99,7 @@ def test_somebody_elses_spec_is_left_alone(tmp_path):
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl/study"])
 def test_a_folder_that_cannot_be_made_is_named(tmp_path, name):
     (tmp_path / "rows.jsonl").write_text("")
-    with pytest.raises(StudyError, match=r"rows\.jsonl.* cannot be made a folder: "):
+    with pytest.raises(StudyError, match=r"rows\.jsonl.* cannot be made: "):
         Study.create(tmp_path / name, spec())
 
 
@@ -133,8 +133,17 @@ def test_an_artifact_is_valid_for_its_inputs_only(tmp_path):
 
 
 def test_a_folder_without_a_study_says_so(tmp_path):
-    with pytest.raises(StudyError, match="no study folder"):
+    with pytest.raises(StudyError, match="not a study folder"):
         Study.open(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["data.json", "stages.json"])
+def test_a_damaged_artifact_says_how_to_go_on(tmp_path, name):
+    with Study.create(tmp_path, spec()) as study:
+        study.write("data.json", DataSpec(train=("x",)), "digest")
+        (tmp_path / name).write_text("{")
+        with pytest.raises(StudyError, match=f"{name} cannot be read .* Remove it and run the command again"):
+            study.read("data.json", DataSpec, "digest")
 
 
 def test_a_damaged_spec_says_so(tmp_path):
