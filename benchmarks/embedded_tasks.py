@@ -14,12 +14,12 @@ import statistics
 from pathlib import Path
 
 from marslora.demo.tasks import TASKS
-from marslora.replay.table import Table
+from marslora.replay.table import RunTable
 
 TABLES = Path(__file__).parent / "tables"
 
 
-def final_losses(table: Table) -> dict[tuple[int, int], list[float]]:
+def final_losses(table: RunTable) -> dict[tuple[int, int], list[float]]:
     """Final validation loss of every seed by (vision rank, language rank)."""
     found: dict[tuple[int, int], list[float]] = {}
     for entry in table:
@@ -33,7 +33,7 @@ def spread(values: list[float]) -> float:
     return max(values) - min(values)
 
 
-def summary(table: Table) -> dict[str, object]:
+def summary(table: RunTable) -> dict[str, object]:
     """Means, spreads, and what they are in seed SDs."""
     cells, ranks = final_losses(table), table.header.space.ladder("vision")
     mean = {cell: statistics.fmean(losses) for cell, losses in cells.items()}
@@ -65,7 +65,7 @@ def main() -> None:
     given = parser.parse_args()
     results = {}
     for name in TASKS:
-        table = Table.load(TABLES / f"{name}.parquet")
+        table = RunTable.load(TABLES / f"{name}.parquet")
         results[name] = summary(table)
         show(name, results[name], table.header.space.ladder("vision"))
     given.out.write_text(json.dumps(results, indent=1) + "\n")

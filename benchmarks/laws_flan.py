@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from laws_in_data import PowerLaw, RectifiedLaw
 
 from marslora.core.decision import LawPoint
 from marslora.laws import AbstractLaw
-from marslora.laws.power import PowerLaw
-from marslora.laws.rectified import RectifiedLaw
 
 LAST_SEEN = 51_200
 

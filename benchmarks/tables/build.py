@@ -25,7 +25,7 @@ from marslora.core.runs import Event, Failure, MemberResult, Observation, Prepar
 from marslora.core.spec import DataSpec, MemberSpec, ModelSpec, PackSpec, PrepareSpec, TrainingSpec
 from marslora.demo import task_files, tasks
 from marslora.demo.model import embedded_folder
-from marslora.replay.table import Entry, Header, Table
+from marslora.replay.table import FinishedRun, RunTable, TableHeader
 
 PROJECTOR_RANK = 16
 EVALUATIONS = 16
@@ -152,12 +152,12 @@ class Recorder:
         elif isinstance(event, Failure):
             self.failure = event
 
-    def entry(self, member: MemberSpec, num_trainable: int) -> Entry:
+    def entry(self, member: MemberSpec, num_trainable: int) -> FinishedRun:
         """The entry of a member that has ended."""
         curves, result = self.seen[member.id], self.results[member.id]
         examples = sorted(curves["validation_loss"])
         trained = [t for t in examples if t > 0]
-        return Entry(
+        return FinishedRun(
             allocation=member.allocation,
             data_examples=member.data_examples,
             learning_rate=member.learning_rate or 0.0,
@@ -179,7 +179,7 @@ class Recorder:
         )
 
 
-def build(name: str, plan: Plan, work: Path) -> Table:
+def build(name: str, plan: Plan, work: Path) -> RunTable:
     """Run everything that a table holds."""
     from marslora.engine.prepare import prepare
     from marslora.engine.worker import run_pack
@@ -192,7 +192,7 @@ def build(name: str, plan: Plan, work: Path) -> Table:
     found: list[Prepared] = []
     asked = PrepareSpec(model=model, data=data, batch_size=training.batch_size, cache_folder=str(folder / "cache"))
     prepare(asked, lambda event: found.append(event) if isinstance(event, Prepared) else None)
-    entries: list[Entry] = []
+    entries: list[FinishedRun] = []
     for seed in plan.seeds:
         groups: dict[tuple[object, ...], list[MemberSpec]] = defaultdict(list)
         for member in plan.members(seed):
@@ -214,7 +214,7 @@ def build(name: str, plan: Plan, work: Path) -> Table:
                 raise SystemExit(f"{spec.id}: {recorder.failure.error}: {recorder.failure.message}")
             entries += [recorder.entry(m, found[0].info.num_trainable(m.allocation)) for m in group]
             print(f"{spec.id}: {len(group)} runs, {time.perf_counter() - start:.0f} s", flush=True)
-    header = Header(
+    header = TableHeader(
         name=name,
         description=plan.description,
         space=plan.space,
@@ -227,7 +227,7 @@ def build(name: str, plan: Plan, work: Path) -> Table:
         versions={package: version(package) for package in ("marslora", "torch", "transformers", "peft")},
         device=f"{platform.machine()}, {os.environ.get('OMP_NUM_THREADS', 'all')} thread(s)",
     )
-    return Table(header, tuple(entries))
+    return RunTable(header, tuple(entries))
 
 
 def main() -> None:

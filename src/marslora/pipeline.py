@@ -49,15 +49,12 @@ from marslora.executors.inline import Inline
 from marslora.exporters import AbstractExporter
 from marslora.run_options import RunOptions
 from marslora.store.study import Study
-from marslora.strategies import LEAST_STEPS, AbstractStrategy, Problem, total_cost
-from marslora.strategies.uniform import equal_uniform
+from marslora.strategies import MAX_ROUNDS, MIN_STEPS, AbstractStrategy, Problem, match_uniform, sum_costs
 
 PREPARE = "marslora.engine.prepare:prepare"
 RUN_PACK = "marslora.engine.worker:run_pack"
 CHECK_TRACKERS = "marslora.finetune.trackers:check"
 RUN_FINAL = "marslora.finetune.worker:run_final"
-MAX_ROUNDS = 100
-"""Rounds after which a strategy is thought to never end. A guard by convention: the longest search has about ten."""
 BUDGET_TOLERANCE = 1.1
 """How many times its budget a search may cost without a note. Chosen by convention: runs are whole batches."""
 
@@ -168,12 +165,12 @@ class Pipeline:
         if most is not None and spent <= BUDGET_TOLERANCE * most < total:
             self.listener.note(
                 f"calibration comes to {total:.2g} full runs with this round; the budget was {most:g}. Each run has at "
-                f"least {LEAST_STEPS} steps, `--sweep` comes on top, and not every strategy looks at the budget."
+                f"least {MIN_STEPS} steps, `--sweep` comes on top, and not every strategy looks at the budget."
             )
 
     def _reaches_limit(self, members: Sequence[MemberSpec], runs: Sequence[Run]) -> bool:
         new = _count_new_examples(members, runs)
-        if reason := self.options.limit.describe_excess(total_cost(runs), new):
+        if reason := self.options.limit.describe_excess(sum_costs(runs), new):
             self.listener.note(reason)
         return reason is not None
 
@@ -209,7 +206,7 @@ class Pipeline:
         None if that is the chosen allocation: there is nothing else to train.
         """
         chosen = self.decide().chosen
-        allocation = equal_uniform(self.problem, chosen)
+        allocation = match_uniform(self.problem, chosen)
         if allocation == chosen:
             self.listener.note(f"The chosen ranks are uniform already ({chosen}): no other baseline is trained.")
             return None

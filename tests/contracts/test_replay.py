@@ -1,12 +1,12 @@
 """Every strategy can be replayed on a table of finished runs."""
 
 import pytest
+from marslora.replay.benchmark import Searcher, score_outcome
+from marslora.replay.simulate import Simulation, replay_strategy
 
 from marslora import strategies
 from marslora.core import plugins
-from marslora.replay.benchmark import Searcher, score
-from marslora.replay.simulate import Simulation, replay
-from tests.unit.replay.tables import table
+from tests.unit.replay_strategy.tables import table
 
 TOY = table(has_arms=True)
 
@@ -14,8 +14,8 @@ TOY = table(has_arms=True)
 @pytest.mark.parametrize("name", plugins.names(strategies))
 def test_every_strategy_is_replayed(name):
     entrant, instance = Searcher(name, name, budget=0.8), Simulation(TOY, seed=1, budget=0.8)
-    outcome = replay(entrant.make(), instance)
-    found = score(entrant, instance, outcome)
+    outcome = replay_strategy(entrant.make(), instance)
+    found = score_outcome(entrant, instance, outcome)
     assert outcome.decision.chosen in instance.truth.loss
     assert found.cost == pytest.approx(outcome.cost) and 1.0 <= found.cost <= 17
     assert found.calibration == pytest.approx(instance.spent.full_runs(TOY.header.full_examples))

@@ -17,8 +17,7 @@ from marslora.core.runs import ProgressEvent
 from marslora.core.words import read_numbers
 
 if TYPE_CHECKING:
-    from marslora.replay.ranking import Reliability
-    from marslora.replay.result import BenchmarkResult
+    from marslora.replay import BenchmarkResult, Reliability
 
 Tables = Annotated[list[Path], typer.Argument(help="Tables of finished runs (.parquet), or folders of them.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of bench.json and bench.html.", file_okay=False)]
@@ -81,9 +80,9 @@ def command(
     Example: marslora bench benchmarks/tables --strategy mars@0.1/0.2/0.4 --cost 1.4
     """
     from marslora.core.files import write_text
-    from marslora.replay import result as replayed
-    from marslora.replay.benchmark import MAX_SHARES, REFERENCE, standard_searchers
-    from marslora.replay.searchers import parse_searchers, with_reference
+    from marslora.replay.benchmark import COSTS, MAX_SHARES, run_benchmark
+    from marslora.replay.searchers import REFERENCE, add_reference, parse_searchers, standard_searchers
+    from marslora.replay.table import find_tables
     from marslora.report import benchmark as page
 
     shares = max_share or MAX_SHARES
@@ -91,15 +90,15 @@ def command(
         raise ConfigError(f"`--max-share` must be above 0 and at most 1, found {wrong[0]:g}. Give a share such as 0.5.")
     chosen = [searcher for word in strategy or () for searcher in parse_searchers(word)]
     reference = reference or REFERENCE
-    searchers = with_reference(chosen or standard_searchers(), reference, standard_searchers())
+    searchers = add_reference(chosen or standard_searchers(), reference, standard_searchers())
     console = Console()
     with ConsoleListener(console) as listener:
         listener.stage(f"Replaying {len(searchers)} searchers")
-        result = replayed.bench(
-            replayed.find_tables(tables),
+        result = run_benchmark(
+            find_tables(tables),
             searchers,
             reference,
-            costs=sorted(cost or replayed.COSTS),
+            costs=sorted(cost or COSTS),
             max_shares=shares,
             seeds=_read_seeds(seeds) if seeds else (),
             workers=workers,
@@ -112,7 +111,7 @@ def command(
 
 def show_result(console: Console, bench: BenchmarkResult) -> None:
     """Print the ranking at every cost, then how far the stated probabilities can be trusted."""
-    from marslora.replay.ranking import standings
+    from marslora.replay import rank_families
     from marslora.report.benchmark import against, headline, reliabilities, summary_lines
 
     console.print(f"[bold]{headline(bench)}[/bold]", highlight=False)
@@ -125,7 +124,7 @@ def show_result(console: Console, bench: BenchmarkResult) -> None:
                 against(row),
                 row.num_instances,
             )
-            for row in standings(bench.scores, cost, bench.reference)
+            for row in rank_families(bench.scores, cost, bench.reference)
         ]
         console.print(f"\nAt {cost:g} full runs, the final one included. Difference to {bench.reference} at the cost")
         console.print("in column `at`; n = number of problems; 90 % intervals:")

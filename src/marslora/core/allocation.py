@@ -11,6 +11,9 @@ from marslora.core.errors import ConfigError
 from marslora.core.record import Record
 
 MAX_RANK = 4096
+"""Largest rank that is accepted. A convention against typing errors: so large a rank is hardly low-rank any more."""
+RANK_OF_ZERO = 0.5
+"""What rank 0 counts as where logarithms or powers of ranks are taken: half of the least rank that learns anything."""
 
 
 class Allocation(Record):
@@ -77,7 +80,7 @@ class Allocation(Record):
         return " ".join(f"{part}={rank}" for part, rank in self.ranks)
 
 
-def _ranks(part: object, ladder: object) -> tuple[object, ...]:
+def _read_ladder(part: object, ladder: object) -> tuple[object, ...]:
     if not isinstance(ladder, Sequence) or not all(isinstance(rank, int) for rank in ladder):
         raise ValueError(f"the ladder of `{part}` must be whole numbers such as [4, 16, 64], found {ladder!r}")
     return tuple(ladder)
@@ -95,7 +98,7 @@ class Space(Record):
     @classmethod
     def _from_mapping(cls, values: object) -> object:
         if isinstance(values, Mapping) and set(values) != {"ladders"}:
-            return {"ladders": tuple((str(part), _ranks(part, ladder)) for part, ladder in values.items())}
+            return {"ladders": tuple((str(part), _read_ladder(part, ladder)) for part, ladder in values.items())}
         return values
 
     @model_validator(mode="after")

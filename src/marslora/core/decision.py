@@ -8,6 +8,9 @@ from marslora.core.allocation import Allocation
 from marslora.core.record import Record
 from marslora.core.runs import Cost
 
+LEVEL = 0.9
+"""Level of every interval, and the probability that the plausible set holds. A convention: texts and pages say 90 %."""
+
 
 class Interval(Record):
     """An estimate with its bounds at the stated level."""
@@ -15,7 +18,7 @@ class Interval(Record):
     value: float
     low: float
     high: float
-    level: float = 0.9
+    level: float = LEVEL
 
 
 class LawPoint(Record):
@@ -27,20 +30,20 @@ class LawPoint(Record):
     measured: float
     predicted: float
     censored: bool = False
-    """The run had not got there yet: the true value is larger than ``measured``."""
+    """Whether the run ended too early: the true value is larger than ``measured``."""
 
 
 class LawFit(Record):
     """One fitted law. A fit that failed has a status and a message, not an exception."""
 
     law: str
-    """The kind, e.g. ``convergence``."""
+    """The name of the law, e.g. ``convergence``."""
     subject: str
     """What it describes: a part's name, or ``allocation``."""
     variant: str = ""
     """The form's short name, e.g. ``rectified``."""
     form: str
-    """The formula in words a reader can check, e.g. ``T = A r^-a D^b + E``."""
+    """The formula, e.g. ``T = E + A (rank/8)^-alpha``."""
     status: Literal["converged", "unidentified", "failed"]
     message: str = ""
     parameters: dict[str, Interval] = {}
@@ -66,19 +69,19 @@ class LawFit(Record):
 
 
 class ClosedForm(Record):
-    """The balanced rank of one part given another's, solved on paper."""
+    """The rank of one part that balances a given rank of another, from the equation of the two laws."""
 
     part: str
     given: str
     given_rank: int
     rank: float | None
-    """None where the equation has no real solution."""
+    """None if the equation has no real solution."""
     status: Literal["solved", "no_real_solution", "outside_ladder", "law_failed"]
     message: str = ""
 
 
 class Candidate(Record):
-    """One allocation, what is known of it, and what became of it."""
+    """One allocation: what is known about it, and whether it was chosen, kept or dropped."""
 
     allocation: Allocation
     status: Literal["chosen", "kept", "dropped"]
@@ -86,7 +89,7 @@ class Candidate(Record):
     num_trainable: int = 0
     convergence_examples: dict[str, Interval] = {}
     """Predicted examples until each part has converged."""
-    mismatch: Interval | None = None
+    imbalance: Interval | None = None
     """Largest log ratio between the parts' convergence times; 0 is balanced."""
     predicted_loss: Interval | None = None
     """Predicted validation loss of a full run, whose best point is kept."""
@@ -99,7 +102,7 @@ class Candidate(Record):
 
 
 class DecisionRecord(Record):
-    """Which allocation, how sure, and why not the others."""
+    """Which allocation was chosen, how sure that is, and why not the others."""
 
     strategy: str
     chosen: Allocation
@@ -110,13 +113,15 @@ class DecisionRecord(Record):
     plausible: tuple[Allocation, ...] = ()
     """The allocations that hold 90 % of the probability of being best."""
     fallback: str | None = None
-    """What was done instead, and why, where the laws could not decide."""
+    """What was done instead, and why, if the laws could not decide."""
     laws: tuple[LawFit, ...] = ()
     closed_forms: tuple[ClosedForm, ...] = ()
     continue_run: str | None = None
-    """The member whose checkpoint the final run may start from."""
+    """Id of the member whose checkpoint the final run may start from."""
     calibration: Cost = Cost()
+    """What all runs before the final one cost together."""
     calibration_full_runs: float = 0.0
+    """The same in full runs, by examples seen."""
     assumptions: tuple[str, ...] = ()
     next_steps: tuple[str, ...] = ()
 

@@ -10,9 +10,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from marslora.core.arrays import Array
 from marslora.core.errors import ConfigError
 
-Array = NDArray[np.float64]
 Granularity = Literal["global", "thirds", "layers", "tensors"]
 GRANULARITIES = ("global", "thirds", "layers", "tensors")
 

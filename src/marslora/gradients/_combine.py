@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from marslora.core.runs import BlockGradient
-from marslora.gradients._base import AbstractCombiner, Array, Block, Weights
+from marslora.core.arrays import Array
+from marslora.gradients._base import AbstractCombiner, Block, Weights
 
 Gradients = Sequence[Tensor | None]
 """One objective's gradient: a tensor for every parameter, or None where it has none."""

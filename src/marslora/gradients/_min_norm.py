@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import nnls
 
-from marslora.gradients._base import Array
+from marslora.core.arrays import Array
 
 
 def min_norm_weights(gram_KK: Array) -> Array:

@@ -6,7 +6,8 @@ import numpy as np
 from scipy.optimize import LinearConstraint, minimize
 
 from marslora.core.errors import ConfigError
-from marslora.gradients._base import AbstractCombiner, Array, Block, Granularity, Weights
+from marslora.core.arrays import Array
+from marslora.gradients._base import AbstractCombiner, Block, Granularity, Weights
 
 
 class CAGrad(AbstractCombiner):

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from marslora.core.errors import ConfigError
-from marslora.gradients._base import AbstractCombiner, Array, Block, Granularity, Weights
+from marslora.core.arrays import Array
+from marslora.gradients._base import AbstractCombiner, Block, Granularity, Weights
 
 BETAS, EPS = (0.9, 0.999), 1e-8
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from marslora.gradients._base import AbstractCombiner, Array, Block, Weights
+from marslora.core.arrays import Array
+from marslora.gradients._base import AbstractCombiner, Block, Weights
 from marslora.gradients._min_norm import min_norm_weights
 
 OPPOSED = 1e-9

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from marslora.gradients._base import AbstractCombiner, Array, Block, Granularity, Weights
+from marslora.core.arrays import Array
+from marslora.gradients._base import AbstractCombiner, Block, Granularity, Weights
 
 
 class PCGrad(AbstractCombiner):

@@ -1,6 +1,11 @@
-from ._base import AbstractLaw as AbstractLaw
-from ._form import Form as Form
-from ._form import Shape as Shape
-from ._intervals import interval as interval
-from ._joint import CellCurve as CellCurve
-from ._joint import fit_joint as fit_joint
+from .convergence import ConvergenceLaw as ConvergenceLaw
+from .form import Form as Form
+from .form import Inputs as Inputs
+from .form import Shape as Shape
+from .intervals import measure_interval as measure_interval
+from .joint import JointLaw as JointLaw
+from .joint import fit_joint_law as fit_joint_law
+from .law import AbstractLaw as AbstractLaw
+from .performance import PerformanceLaw as PerformanceLaw
+from .reference_curve import ReferenceCurve as ReferenceCurve
+from .reference_curve import RunCurve as RunCurve

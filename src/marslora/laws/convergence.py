@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from marslora.core.decision import Interval, LawFit, LawPoint
 from marslora.core.runs import Run
-from marslora.laws import _curve
-from marslora.laws._base import AbstractLaw, FormBuilder, fit_and_score, references_of, sample_of, with_scores
-from marslora.laws._fit import Sample
-from marslora.laws._form import Form, Inputs, Shape, power, stack
+from marslora.laws import fitted_curve
+from marslora.laws.fitting import Sample
+from marslora.laws.form import Form, Inputs, Shape, raise_to_power, stack_columns
+from marslora.laws.law import AbstractLaw, FormBuilder, add_scores, find_references, fit_and_score, make_sample
 
-SHARE = _curve.SHARE
+SHARE = fitted_curve.CONVERGED_SHARE
 
 
 class ConvergenceForm(Form):
@@ -40,8 +40,10 @@ class ConvergenceForm(Form):
         num = len(next(iter(x.values())))
         grown: NDArray[Any] = np.ones((len(shape_BQ), num), dtype=shape_BQ.dtype)
         for q, name in enumerate(name for name in ("rank", "data") if name in self.references):
-            grown = grown * power(x[name], self.references[name], -shape_BQ[:, q] if name == "rank" else shape_BQ[:, q])
-        return stack(num, grown, 1.0) if self.floor else stack(num, grown)
+            grown = grown * raise_to_power(
+                x[name], self.references[name], -shape_BQ[:, q] if name == "rank" else shape_BQ[:, q]
+            )
+        return stack_columns(num, grown, 1.0) if self.floor else stack_columns(num, grown)
 
 
 class ConvergenceLaw(AbstractLaw):
@@ -54,22 +56,24 @@ class ConvergenceLaw(AbstractLaw):
         return {"floor": ConvergenceForm, "plain": lambda references: ConvergenceForm(references, floor=False)}
 
     def _fit_usable(self, points: Sequence[LawPoint], subject: str, rng: np.random.Generator, skipped: int) -> LawFit:
-        sample = sample_of(points)
+        sample = make_sample(points)
         num_seen = int((~sample.censored_N).sum())
         if num_seen < 2:
-            return self.failed(subject, f"only {num_seen} of {len(points)} runs converged: train longer", points)
+            return self.make_failed_fit(
+                subject, f"only {num_seen} of {len(points)} runs converged: train longer", points
+            )
         references, caveats = _identified(sample, num_seen)
         if skipped:
             caveats.append(f"{skipped} unusable points were left out")
         variant = "floor" if num_seen > len(references) + 2 and "rank" in references else "plain"
         fitted, held_out = fit_and_score(self.builders()[variant](references), sample, ["rank"])
-        return with_scores(self.record(fitted, sample, points, subject, references, rng, caveats), held_out, {})
+        return add_scores(self.make_fit(fitted, sample, points, subject, references, rng, caveats), held_out, {})
 
 
 def _identified(sample: Sample, num_seen: int) -> tuple[dict[str, float], list[str]]:
     """The inputs whose exponents the points can tell, and what is said about the others."""
     caveats = []
-    references = references_of(sample, ["rank", "data"])
+    references = find_references(sample, ["rank", "data"])
     if np.ptp(np.log(sample.y_N)) < 1e-9:
         return {}, ["every run took the same time: neither rank nor data moves it, and their exponents are unknown"]
     for name, exponent in (("rank", "alpha"), ("data", "beta")):
@@ -82,7 +86,7 @@ def _identified(sample: Sample, num_seen: int) -> tuple[dict[str, float], list[s
     return references, caveats
 
 
-def points_of(
+def make_points(
     runs: Sequence[Run], part: str, share: float = SHARE, horizon: float | None = None
 ) -> tuple[LawPoint, ...]:
     """One point a run that adapts ``part``: inputs ``rank`` and ``data``, measured examples until convergence.
@@ -90,7 +94,7 @@ def points_of(
     A floor is what a run's fitted curve reaches after ``horizon`` examples (None: at the end of time). Short runs tell
     their floors badly, so runs on the same rows share one: the median of theirs.
     """
-    curves = [(run, _curve.fit_curve(run)) for run in runs]
+    curves = [(run, fitted_curve.fit_curve(run)) for run in runs]
     floors: dict[int, list[float]] = {}
     for run, curve in curves:
         if curve.status in ("fitted", "turned_up"):
@@ -98,7 +102,7 @@ def points_of(
     points = []
     for run, curve in curves:
         shared = floors.get(run.member.data_examples)
-        found = _curve.convergence(curve, share, float(np.median(shared)) if shared else None)
+        found = fitted_curve.find_convergence(curve, share, float(np.median(shared)) if shared else None)
         if found is not None:
             point = LawPoint(
                 run=run.member.id,

@@ -15,18 +15,18 @@ import numpy as np
 from marslora.core.allocation import Allocation
 from marslora.core.decision import Interval, LawFit, LawPoint
 from marslora.core.runs import Run
-from marslora.laws import _forms
-from marslora.laws._base import (
+from marslora.laws import performance_forms
+from marslora.laws.fitting import Fitted, Sample
+from marslora.laws.law import (
     AbstractLaw,
     FormBuilder,
-    ahead_error,
+    add_scores,
+    find_references,
     fit_and_score,
-    references_of,
-    sample_of,
-    with_scores,
+    make_sample,
+    measure_ahead_error,
 )
-from marslora.laws._fit import Fitted, Sample
-from marslora.laws._forms import RESERVED as RESERVED
+from marslora.laws.performance_forms import RESERVED as RESERVED
 
 TIE = 1.05
 """A form must predict better by this factor to be preferred to a plainer one."""
@@ -49,22 +49,24 @@ class PerformanceLaw(AbstractLaw):
     def builders(self) -> Mapping[str, FormBuilder]:
         """The forms, plainest first."""
         forms = (
-            _forms.Multiplicative,
-            _forms.Additive,
-            _forms.Accelerated,
-            _forms.Rectified,
-            _forms.Imbalance,
-            _forms.Capacity,
+            performance_forms.Multiplicative,
+            performance_forms.Additive,
+            performance_forms.Accelerated,
+            performance_forms.Rectified,
+            performance_forms.Imbalance,
+            performance_forms.Capacity,
         )
         return {kind.variant: kind for kind in forms}
 
     def _fit_usable(self, points: Sequence[LawPoint], subject: str, rng: np.random.Generator, skipped: int) -> LawFit:
-        sample = sample_of(points)
-        parts = [name for name in sample.x if name not in _forms.RESERVED]
+        sample = make_sample(points)
+        parts = [name for name in sample.x if name not in performance_forms.RESERVED]
         num_cells = len({tuple(sample.x[part][n] for part in parts) for n in range(len(sample))})
-        references = references_of(sample, [*parts, "data"])
+        references = find_references(sample, [*parts, "data"])
         if num_cells < 3 or not any(part in references for part in parts):
-            return self.failed(subject, f"{num_cells} allocations were measured, at least 3 are needed", points)
+            return self.make_failed_fit(
+                subject, f"{num_cells} allocations were measured, at least 3 are needed", points
+            )
         if "params" in sample.x:
             references["params"] = float(np.exp(np.mean(np.log(sample.x["params"]))))
         caveats = [f"{skipped} unusable points were left out"] if skipped else []
@@ -73,13 +75,13 @@ class PerformanceLaw(AbstractLaw):
         ]
         scored = {name: self._score(name, references, sample, parts) for name in self._fitting(references, sample)}
         if not scored:
-            return self.failed(subject, f"{len(sample)} points are too few for any form", points)
+            return self.make_failed_fit(subject, f"{len(sample)} points are too few for any form", points)
         chosen = _choose({name: held_out for name, (_, held_out) in scored.items()})
         fitted, held_out = scored[chosen]
         others = {name: error for name, (_, error) in scored.items() if name != chosen}
-        fit = self.record(fitted, sample, points, subject, references, rng, caveats)
-        fit = fit.model_copy(update={"ahead_error": ahead_error(fitted, sample)})
-        return with_scores(fit, held_out, others)
+        fit = self.make_fit(fitted, sample, points, subject, references, rng, caveats)
+        fit = fit.model_copy(update={"ahead_error": measure_ahead_error(fitted, sample)})
+        return add_scores(fit, held_out, others)
 
     def _fitting(self, references: Mapping[str, float], sample: Sample) -> list[str]:
         """The forms that the points can carry."""
@@ -107,7 +109,7 @@ def _choose(errors: Mapping[str, float]) -> str:
     return next(name for name, error in errors.items() if error <= best * TIE)
 
 
-def inputs_of(
+def make_inputs(
     allocation: Allocation,
     examples: float,
     imbalance: float | None = None,
@@ -124,7 +126,7 @@ def inputs_of(
     return inputs
 
 
-def points_of(
+def make_points(
     runs: Sequence[Run],
     imbalance: Mapping[Allocation, float] | None = None,
     num_trainable: Mapping[Allocation, float] | None = None,
@@ -141,7 +143,7 @@ def points_of(
         allocation = run.member.allocation
         for examples, loss in zip(run.examples, accumulate(run.validation_loss, min), strict=False):
             if examples >= least_examples:
-                inputs = inputs_of(
+                inputs = make_inputs(
                     allocation,
                     examples,
                     imbalance.get(allocation) if imbalance else None,
@@ -153,7 +155,7 @@ def points_of(
 
 
 def predict(fit: LawFit, inputs: Mapping[str, float]) -> float:
-    """Loss at the inputs (see `inputs_of`) by the law; NaN where the fit failed."""
+    """Loss at the inputs (see `make_inputs`) by the law; NaN where the fit failed."""
     return PerformanceLaw().predict(fit, inputs)
 
 

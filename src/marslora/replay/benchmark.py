@@ -1,53 +1,31 @@
-"""Entrants on worlds: every strategy with every setting replayed on every table, seed and limit."""
+"""The benchmark behind `marslora bench`: every searcher replayed on every instance (table, seed, limit)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
 from itertools import repeat
 from multiprocessing import get_context
-from typing import Any
 
-from marslora import strategies
-from marslora.core import plugins
 from marslora.core.errors import ConfigError
 from marslora.core.record import Record
-from marslora.replay.simulate import MissingRunError, Outcome, Simulation, replay
-from marslora.replay.table import Table
-from marslora.strategies import AbstractStrategy
+from marslora.replay.searchers import Searcher
+from marslora.replay.simulate import MissingRunError, Outcome, Simulation, replay_strategy
+from marslora.replay.table import RunTable, TableHeader
 
 MAX_SHARES = (1.0, 0.5, 0.25)
-"""Limits on trainable parameters, as shares of the largest candidate's: with less than all, ranks compete."""
+"""Limits on trainable parameters, as shares of the largest candidate's: under a limit, parts compete for rank."""
+COSTS = (1.15, 1.4)
+"""Full runs, the final run included, at which families are compared by default.
 
-
-@dataclass(frozen=True)
-class Searcher:
-    """A strategy with its options and budget. Entrants of one family differ in what they spend only."""
-
-    family: str
-    strategy: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    budget: float | None = None
-
-    @property
-    def setting(self) -> str:
-        """What tells it from the others of its family."""
-        given = {**self.options, **({} if self.budget is None else {"budget": self.budget})}
-        return ", ".join(f"{name}={shown(value)}" for name, value in given.items())
-
-    def make(self) -> AbstractStrategy:
-        """The strategy."""
-        return plugins.load(strategies, self.strategy, AbstractStrategy).of(self.options)
-
-
-def shown(value: object) -> str:
-    """An option's value, numbers with three digits."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+1.15 is cheap for `mars`; at 1.4 successive halving can be had for the first time (docs/search.md)."""
+InstanceKey = tuple[str, int, float]
+"""Table, seed, limit on parameters: which instance of the benchmark it was."""
 
 
 class ReplayScore(Record):
-    """One entrant on one world."""
+    """One searcher on one instance."""
 
     table: str
     seed: int
@@ -55,35 +33,38 @@ class ReplayScore(Record):
     family: str
     setting: str
     cost: float
-    """Run equivalents, the final run included."""
+    """Full runs, the final run included."""
     calibration: float
-    """Run equivalents before the final run."""
+    """Full runs before the final run."""
     seconds: float
+    """Seconds of the table's machine, the final run included."""
     regret: float
     """Nats per answer token above the best candidate."""
-    spread: float
-    """Nats between the median candidate and the best: what there is to lose."""
+    median_regret: float
+    """Regret of the median candidate: what there is to lose."""
     chosen: dict[str, int]
     is_best: bool
-    """The best candidate, or one that the table's seeds cannot tell from it, was chosen."""
+    """Whether the best candidate was chosen, or one that the table's seeds cannot tell from it."""
     p_best: float | None
-    """What the strategy said of its choice."""
+    """The probability of being best that the strategy stated for its choice."""
     num_plausible: int
+    """Size of the strategy's plausible set."""
     covers: bool
-    """The best candidate, or one tied with it, lies in the strategy's plausible set."""
+    """Whether the best candidate, or one tied with it, lies in the plausible set."""
     covers_best: bool
-    """The best candidate itself lies in it."""
+    """Whether the best candidate itself lies in it."""
     indistinguishable: bool
+    """Whether that was the verdict."""
     num_rounds: int
 
     @property
-    def instance(self) -> tuple[str, int, float]:
-        """Which problem it was."""
+    def instance(self) -> InstanceKey:
+        """Which instance it was."""
         return self.table, self.seed, self.max_share
 
 
-class Skipped(Record):
-    """An entrant that could not take part on a table."""
+class SkippedSearcher(Record):
+    """A searcher that could not be replayed on a table, because the table lacks a run that it asked for."""
 
     table: str
     family: str
@@ -91,42 +72,79 @@ class Skipped(Record):
     reason: str
 
 
-REFERENCE = "successive halving, eta 4"
-"""The family that others are compared with, where nothing else is said: it needs no law and is hard to beat."""
+class BenchmarkResult(Record):
+    """A whole benchmark: what `marslora bench` writes, and what its page is made from."""
+
+    tables: tuple[TableHeader, ...]
+    reference: str
+    """The family that others are compared with."""
+    costs: tuple[float, ...]
+    """Full runs, the final run included, at which families are compared."""
+    scores: tuple[ReplayScore, ...]
+    skipped: tuple[SkippedSearcher, ...] = ()
+    seconds: float = 0.0
+    """Wall time of all replays."""
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The families, in the order in which they were given."""
+        return tuple(dict.fromkeys(score.family for score in self.scores))
+
+    def notes(self) -> list[str]:
+        """Which families were left out on which tables: one line for each, with the reason on its first table."""
+        reasons: dict[str, dict[str, str]] = {}
+        for each in self.skipped:
+            reasons.setdefault(each.family, {}).setdefault(each.table, each.reason)
+        return [
+            f"{family} was left out on {', '.join(by_table)}: {next(iter(by_table.values()))}"
+            for family, by_table in reasons.items()
+        ]
 
 
-def standard_searchers() -> tuple[Searcher, ...]:
-    """What a user could pick, over the range of costs that it allows."""
-    rungs = (1 / 64, 1 / 32, 1 / 16, 1 / 8)
-    budgets = (0.1, 0.15, 0.2, 0.3, 0.4, 0.6)
-    return (
-        *(Searcher(f"uniform r={rank}", "uniform", {"rank": rank}) for rank in (8, 16, 32)),
-        *(Searcher("mars", "mars", {"fit_laws": False}, budget) for budget in budgets),
-        *(Searcher("MARS as published", "mars_paper", budget=budget) for budget in (0.2, 0.5, 0.9)),
-        *(
-            Searcher(f"successive halving, eta {eta}", "successive_halving", {"eta": eta, "first_rung": rung})
-            for eta in (2, 4)
-            for rung in rungs
-        ),
-        *(Searcher("ASHA, eta 4", "asha", {"first_rung": 1 / 64}, budget) for budget in (0.2, 0.3, 0.5, 1.0, 2.0)),
-        *(
-            Searcher(f"Optuna {sampler}, quarter runs", "optuna_sampler", {"sampler": sampler, "share": 0.25}, budget)
-            for sampler in ("tpe", "gp", "random")
-            for budget in (0.5, 1.0, 2.0, 4.0)
-        ),
-        *(
-            Searcher(f"Optuna {sampler}, full runs", "optuna_sampler", {"sampler": sampler}, budget)
-            for sampler in ("tpe", "gp")
-            for budget in (1.0, 2.0, 4.0, 8.0)
-        ),
-        Searcher("grid", "grid"),
+def run_benchmark(
+    tables: Sequence[RunTable],
+    searchers: Sequence[Searcher],
+    reference: str,
+    *,
+    costs: Sequence[float] = COSTS,
+    max_shares: Sequence[float] = MAX_SHARES,
+    seeds: Sequence[int] = (),
+    workers: int = 1,
+    advance: Callable[[int, int], None] | None = None,
+) -> BenchmarkResult:
+    """Replay the searchers on the tables.
+
+    A searcher that asks for runs which a table lacks is left out there, and noted.
+
+    Args:
+        tables: Tables of finished runs.
+        searchers: Those of one family differ in what they spend.
+        reference: The family that others are compared with.
+        costs: Full runs, the final run included, at which families are compared.
+        max_shares: Limits on trainable parameters, as shares of the largest candidate's.
+        seeds: Which of the tables' seeds are replayed; empty: all.
+        workers: Processes.
+        advance: Called with how many replays are done, and of how many.
+    """
+    skipped: list[SkippedSearcher] = []
+    started = time.monotonic()
+    scores = replay_searchers(
+        tables, searchers, max_shares, advance, seeds=seeds, workers=workers, skip=skipped.append
+    )
+    return BenchmarkResult(
+        tables=tuple(table.header for table in tables),
+        reference=reference,
+        costs=tuple(costs),
+        scores=tuple(scores),
+        skipped=tuple(skipped),
+        seconds=time.monotonic() - started,
     )
 
 
-def instances(
-    tables: Sequence[Table], max_shares: Sequence[float] = MAX_SHARES, seeds: Sequence[int] = ()
-) -> Iterator[tuple[Table, int, float]]:
-    """Every problem that the tables pose: each seed (or those of ``seeds``), each limit on parameters."""
+def list_instances(
+    tables: Sequence[RunTable], max_shares: Sequence[float] = MAX_SHARES, seeds: Sequence[int] = ()
+) -> Iterator[tuple[RunTable, int, float]]:
+    """Every instance that the tables pose: each seed (or those of ``seeds``) under each limit on parameters."""
     for table in tables:
         for max_share in max_shares:
             for seed in table.header.seeds:
@@ -134,86 +152,86 @@ def instances(
                     yield table, seed, max_share
 
 
-def hold(
-    tables: Sequence[Table],
-    entrants: Sequence[Searcher],
+def replay_searchers(
+    tables: Sequence[RunTable],
+    searchers: Sequence[Searcher],
     max_shares: Sequence[float] = MAX_SHARES,
     advance: Callable[[int, int], None] | None = None,
     *,
     seeds: Sequence[int] = (),
     workers: int = 1,
-    skip: Callable[[Skipped], None] | None = None,
+    skip: Callable[[SkippedSearcher], None] | None = None,
 ) -> list[ReplayScore]:
-    """Replay every entrant on every world, in so many processes.
+    """Replay every searcher on every instance, see `run_benchmark`.
 
-    ``advance`` is told how many replays are done, and of how many. ``skip`` is told of an entrant that asks for a run
-    which its table lacks; without it that is a `ConfigError`.
+    ``skip`` is called with each searcher that asks for a run which its table lacks; without it that is a `ConfigError`.
     """
-    posed = list(instances(tables, max_shares, seeds))
-    if not posed:
-        raise ConfigError(f"no table has a run of the seeds {list(seeds)}; theirs are {_seeds(tables)}.")
+    instances = list(list_instances(tables, max_shares, seeds))
+    if not instances:
+        known = sorted({seed for table in tables for seed in table.header.seeds})
+        raise ConfigError(f"No table has a run with one of the seeds {list(seeds)}. Their seeds are {known}.")
     scores: list[ReplayScore] = []
-    for number, found in enumerate(_played(posed, entrants, workers), 1):
-        scores += [each for each in found if isinstance(each, ReplayScore)]
-        for each in found:
-            if isinstance(each, Skipped):
+    for number, results in enumerate(_replay_instances(instances, searchers, workers), 1):
+        scores += [each for each in results if isinstance(each, ReplayScore)]
+        for each in results:
+            if isinstance(each, SkippedSearcher):
                 if skip is None:
                     raise ConfigError(each.reason)
                 skip(each)
         if advance is not None:
-            advance(number * len(entrants), len(posed) * len(entrants))
+            advance(number * len(searchers), len(instances) * len(searchers))
     return scores
 
 
-def _seeds(tables: Sequence[Table]) -> list[int]:
-    return sorted({seed for table in tables for seed in table.header.seeds})
-
-
-def _played(
-    posed: Sequence[tuple[Table, int, float]], entrants: Sequence[Searcher], workers: int
-) -> Iterator[list[ReplayScore | Skipped]]:
+def _replay_instances(
+    instances: Sequence[tuple[RunTable, int, float]], searchers: Sequence[Searcher], workers: int
+) -> Iterator[list[ReplayScore | SkippedSearcher]]:
     if workers <= 1:
-        yield from map(play, posed, repeat(entrants))
+        yield from map(replay_instance, instances, repeat(searchers))
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(play, posed, repeat(entrants))
+        yield from pool.map(replay_instance, instances, repeat(searchers))
 
 
-def play(posed: tuple[Table, int, float], entrants: Sequence[Searcher]) -> list[ReplayScore | Skipped]:
-    """Every entrant on one world."""
-    table, seed, max_share = posed
-    found: list[ReplayScore | Skipped] = []
-    for entrant in entrants:
-        instance = Simulation(table, seed, entrant.budget, max_share)
+def replay_instance(
+    instance: tuple[RunTable, int, float], searchers: Sequence[Searcher]
+) -> list[ReplayScore | SkippedSearcher]:
+    """Every searcher on one instance."""
+    table, seed, max_share = instance
+    results: list[ReplayScore | SkippedSearcher] = []
+    for searcher in searchers:
+        simulation = Simulation(table, seed, searcher.budget, max_share)
         try:
-            found.append(score(entrant, instance, replay(entrant.make(), instance)))
+            outcome = replay_strategy(searcher.make_strategy(), simulation)
+            results.append(score_outcome(searcher, simulation, outcome))
         except MissingRunError as error:
             name = table.header.name
-            found.append(Skipped(table=name, family=entrant.family, setting=entrant.setting, reason=str(error)))
-    return found
+            skipped = SkippedSearcher(table=name, family=searcher.family, setting=searcher.setting, reason=str(error))
+            results.append(skipped)
+    return results
 
 
-def score(entrant: Searcher, instance: Simulation, outcome: Outcome) -> ReplayScore:
-    """What an outcome is worth."""
-    truth, decision = instance.truth, outcome.decision
+def score_outcome(searcher: Searcher, simulation: Simulation, outcome: Outcome) -> ReplayScore:
+    """What a searcher's outcome is worth, by the ground truth of the simulation."""
+    truth, decision = simulation.truth, outcome.decision
     losses = sorted(truth.loss.values())
     return ReplayScore(
-        table=instance.table.header.name,
-        seed=instance.seed,
-        max_share=instance.max_share,
-        family=entrant.family,
-        setting=entrant.setting,
+        table=simulation.table.header.name,
+        seed=simulation.seed,
+        max_share=simulation.max_share,
+        family=searcher.family,
+        setting=searcher.setting,
         cost=outcome.cost,
         calibration=outcome.calibration,
         seconds=outcome.seconds,
         regret=outcome.regret,
-        spread=losses[len(losses) // 2] - losses[0],
+        median_regret=losses[len(losses) // 2] - losses[0],
         chosen=decision.chosen.as_dict(),
-        is_best=decision.chosen in truth.ties(),
+        is_best=decision.chosen in truth.find_ties(),
         p_best=decision.candidate(decision.chosen).p_best,
         num_plausible=len(decision.plausible),
         covers_best=truth.best in decision.plausible,
-        covers=not truth.ties().isdisjoint(decision.plausible),
+        covers=not truth.find_ties().isdisjoint(decision.plausible),
         indistinguishable=decision.verdict == "indistinguishable",
         num_rounds=outcome.num_rounds,
     )

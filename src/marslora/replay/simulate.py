@@ -1,4 +1,4 @@
-"""A table of finished runs in the place of training: a strategy is answered at once and charged what it would pay."""
+"""A table of finished runs instead of training: a strategy gets its runs at once and is charged what they cost."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from marslora.core.errors import ConfigError
 from marslora.core.runs import Cost, Run
 from marslora.core.seeds import derive
 from marslora.core.spec import MemberSpec
-from marslora.replay.table import Entry, Table
-from marslora.strategies import AbstractStrategy, Problem
+from marslora.replay.table import FinishedRun, RunTable
+from marslora.strategies import MAX_ROUNDS, AbstractStrategy, Problem
 
-MAX_ROUNDS = 200
+TIE_ERRORS = 2
+"""Candidates whose means differ by at most this many standard errors are tied. A convention, about 95 %."""
 
 
 class MissingRunError(ConfigError):
-    """A strategy asked for a run that the table does not hold."""
+    """A strategy asked for a run that is not in the table."""
 
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """How good every candidate really is: the lowest loss within a full run, which is what a final run keeps."""
+    """How good every candidate is: its lowest loss within a full run, which is what a final run keeps."""
 
     loss: Mapping[Allocation, float]
     """Mean over all seeds of the table, nats per answer token."""
@@ -36,35 +37,35 @@ class GroundTruth:
 
     @property
     def best(self) -> Allocation:
-        """The candidate of least mean loss."""
+        """The candidate with the least mean loss."""
         return min(self.loss, key=self.loss.__getitem__)
 
     def regret(self, allocation: Allocation) -> float:
-        """Nats above the best."""
+        """Mean loss above that of the best candidate, in nats per answer token."""
         return self.loss[allocation] - self.loss[self.best]
 
-    def ties(self) -> frozenset[Allocation]:
+    def find_ties(self) -> frozenset[Allocation]:
         """The candidates that the seeds of the table cannot tell from the best: within two standard errors."""
-        bound = 2 * self.seed_sd * (2 / self.num_seeds) ** 0.5
+        bound = TIE_ERRORS * self.seed_sd * (2 / self.num_seeds) ** 0.5
         return frozenset(allocation for allocation in self.loss if self.regret(allocation) <= bound)
 
 
 @dataclass
 class Simulation:
-    """One table, one of its seeds, and the problem posed on it."""
+    """A table in place of a trainer: one of its seeds, the problem that is posed on it, and what was spent so far."""
 
-    table: Table
+    table: RunTable
     seed: int
-    """Which of the table's seeds is drawn: the runs a strategy sees."""
+    """Which of the table's seeds the strategy sees."""
     budget: float | None = None
-    """Run equivalents before the final run, as `Problem.budget`."""
+    """Full runs before the final run, as `Problem.budget`."""
     max_share: float = 1.0
     """Candidates have at most this share of the largest candidate's trainable parameters."""
     spent: Cost = field(default_factory=Cost)
 
     @cached_property
     def problem(self) -> Problem:
-        """What the strategy is asked."""
+        """The problem that the strategy is given."""
         header = self.table.header
         num_trainable = {entry.allocation: entry.num_trainable for entry in self.table}
         largest = max(num_trainable[allocation] for allocation in header.space.allocations())
@@ -81,15 +82,15 @@ class Simulation:
 
     @cached_property
     def truth(self) -> GroundTruth:
-        """The candidates' real losses."""
+        """The candidates' losses, by all seeds of the table."""
         header, candidates = self.table.header, self.problem.candidates()
-        losses = np.array([[self._lowest(allocation, seed) for seed in header.seeds] for allocation in candidates])
+        losses = np.array([[self._find_lowest_loss(allocation, seed) for seed in header.seeds] for allocation in candidates])
         sd = float(np.sqrt(losses.var(axis=1, ddof=1).mean())) if len(header.seeds) > 1 else 0.0
         return GroundTruth(dict(zip(candidates, losses.mean(axis=1).tolist(), strict=True)), sd, len(header.seeds))
 
     def train(self, member: MemberSpec, before: Run | None) -> Run:
-        """The run of a member as far as it was asked, and its new examples charged."""
-        entry = self._entry(member)
+        """The run of a member until it has seen ``until_examples``; examples beyond ``before`` are charged."""
+        entry = self._find_run(member)
         seen = before.last_examples if before else 0
         until = max(min(member.until_examples, entry.examples[-1]), seen)
         ends = before.examples if before else ()  # a run that went on keeps the points at which it once ended
@@ -106,75 +107,78 @@ class Simulation:
             member=member,
             status="diverged" if entry.status == "diverged" and until == entry.examples[-1] else "complete",
             examples=tuple(examples),
-            validation_loss=tuple(loss_at(entry, t) for t in examples),
+            validation_loss=tuple(interpolate_loss(entry, t) for t in examples),
             cost=before.cost + cost if before else cost,
         )
 
-    def _entry(self, member: MemberSpec) -> Entry:
+    def _find_run(self, member: MemberSpec) -> FinishedRun:
         seeds = self.table.header.seeds
         by_seed = {derive(self.problem.seed, "member", n) % 2**31: n for n in range(len(seeds))}
         seed = seeds[(seeds.index(self.seed) + by_seed.get(member.seed, 0)) % len(seeds)]
         rate = member.learning_rate or self.table.header.learning_rate
         key = (member.allocation, member.data_examples, rate, seed)
-        if key not in self._cells:
+        if key not in self._run_index:
             raise MissingRunError(
-                f"table `{self.table.header.name}` has no run of {member.allocation} on {member.data_examples} rows at "
-                f"learning rate {rate:g}: a strategy can only be replayed on what was measured."
+                f"Table `{self.table.header.name}` has no run of {member.allocation} on {member.data_examples} rows at "
+                f"learning rate {rate:g}. Replay the strategy on a table that holds the runs it asks for."
             )
-        return self._cells[key]
+        return self._run_index[key]
 
-    def _lowest(self, allocation: Allocation, seed: int) -> float:
+    def _find_lowest_loss(self, allocation: Allocation, seed: int) -> float:
         header = self.table.header
-        return min(self._cells[allocation, header.num_train, header.learning_rate, seed].validation_loss)
+        return min(self._run_index[allocation, header.num_train, header.learning_rate, seed].validation_loss)
 
     @cached_property
-    def _cells(self) -> dict[tuple[Allocation, int, float, int], Entry]:
-        return self.table.by_cell()
+    def _run_index(self) -> dict[tuple[Allocation, int, float, int], FinishedRun]:
+        return self.table.index_runs()
 
 
-def loss_at(entry: Entry, examples: int) -> float:
-    """Validation loss after so many examples, between two points by a line in the logarithm of both."""
+def interpolate_loss(entry: FinishedRun, examples: int) -> float:
+    """Validation loss after some examples: between two points, a straight line in the logarithms of both."""
     log_t = np.log1p(np.array(entry.examples, dtype=float))
     return float(np.exp(np.interp(np.log1p(examples), log_t, np.log(entry.validation_loss))))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a strategy found on a world, and what it paid."""
+    """What a strategy decided, and what it paid."""
 
     decision: DecisionRecord
     regret: float
     """Nats per answer token above the best candidate, by the table's seed means."""
     cost: float
-    """Run equivalents, the final run included; a final run that continues a measured one pays for the rest only."""
+    """Full runs, the final run included; a final run that continues a measured one pays only for the rest."""
     calibration: float
-    """Run equivalents before the final run."""
+    """Full runs before the final run."""
     seconds: float
-    """The same in seconds of the table's machine, the final run at the mean price of a full run."""
+    """``cost`` in seconds of the table's machine, the final run at the mean time of a full run."""
     num_rounds: int
 
 
-def replay(strategy: AbstractStrategy, instance: Simulation) -> Outcome:
-    """Run a strategy on a world to its decision. Raises `MissingRunError` where the table lacks a run."""
-    problem, runs = instance.problem, dict[str, Run]()
+def replay_strategy(strategy: AbstractStrategy, simulation: Simulation) -> Outcome:
+    """Run a strategy to its decision; `MissingRunError` if the table lacks a run that it asks for."""
+    problem, runs = simulation.problem, dict[str, Run]()
     rounds = 0
     while members := strategy.propose(problem, list(runs.values())):
         rounds += 1
         if rounds > MAX_ROUNDS:
-            raise ConfigError(f"{type(strategy).__name__} asked for more than {MAX_ROUNDS} rounds.")
+            raise ConfigError(
+                f"{type(strategy).__name__} still asked for runs after {MAX_ROUNDS} rounds. Its `propose` must return "
+                "no members once enough is measured."
+            )
         for member in members:
-            runs[member.id] = instance.train(member, runs.get(member.id))
+            runs[member.id] = simulation.train(member, runs.get(member.id))
     decision = strategy.decide(problem, list(runs.values()))
     continued = runs.get(decision.continue_run or "")
     begun = continued.last_examples if continued else 0
     left = Cost(examples=problem.full_examples - begun).full_runs(problem.full_examples)
-    calibration = instance.spent.full_runs(problem.full_examples)
-    full = [entry.seconds for entry in instance.table if entry.examples[-1] == problem.full_examples]
+    calibration = simulation.spent.full_runs(problem.full_examples)
+    full = [entry.seconds for entry in simulation.table if entry.examples[-1] == problem.full_examples]
     return Outcome(
         decision=decision,
-        regret=instance.truth.regret(decision.chosen),
+        regret=simulation.truth.regret(decision.chosen),
         cost=calibration + left,
         calibration=calibration,
-        seconds=instance.spent.seconds + left * float(np.mean(full)),
+        seconds=simulation.spent.seconds + left * float(np.mean(full)),
         num_rounds=rounds,
     )

@@ -1,9 +1,9 @@
-"""A table of finished runs: every cell of a grid, every seed, whole curves, stored as one parquet file."""
+"""A table of finished runs: every allocation of a space, every seed, whole curves, stored as one parquet file."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,15 @@ from marslora.core.files import open_atomically
 from marslora.core.record import Record
 
 METADATA_KEY = b"marslora.table"
+"""Key of the header in the metadata of the parquet schema."""
 
 
-class Entry(Record):
-    """One finished run: what it was, and everything seen of it."""
+class FinishedRun(Record):
+    """One finished run: what was trained, and everything that was measured."""
 
     allocation: Allocation
     data_examples: int
-    """Rows it cycled through."""
+    """Training rows it cycled through."""
     learning_rate: float
     seed: int
     num_trainable: int
@@ -34,20 +35,20 @@ class Entry(Record):
     train_loss: tuple[float, ...] = ()
     """Mean since the point before; one fewer than ``examples``."""
     update_norms: dict[str, tuple[float, ...]] = {}
-    """Norm of a part's last update at the points after the first."""
+    """Norm of each part's last update at the points after the first."""
     seconds: float = 0.0
     """The run's share of the wall time of its pack."""
     flops: float = 0.0
     peak_bytes: int = 0
 
 
-class Header(Record):
-    """What holds for every run of a table."""
+class TableHeader(Record):
+    """What all runs of a table have in common."""
 
     name: str
     description: str
     space: Space
-    """The candidates: every allocation of it has runs on ``num_train`` rows."""
+    """The candidates: every allocation of the space has runs on ``num_train`` rows."""
     num_train: int
     full_examples: int
     """Examples seen by a full run."""
@@ -61,19 +62,19 @@ class Header(Record):
 
 
 @dataclass(frozen=True)
-class Table:
-    """A header and its runs, found by what they are."""
+class RunTable:
+    """A header and its runs."""
 
-    header: Header
-    entries: tuple[Entry, ...]
+    header: TableHeader
+    entries: tuple[FinishedRun, ...]
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[FinishedRun]:
         return iter(self.entries)
 
     def __len__(self) -> int:
         return len(self.entries)
 
-    def by_cell(self) -> dict[tuple[Allocation, int, float, int], Entry]:
+    def index_runs(self) -> dict[tuple[Allocation, int, float, int], FinishedRun]:
         """Every run by allocation, rows, learning rate and seed."""
         return {(e.allocation, e.data_examples, e.learning_rate, e.seed): e for e in self.entries}
 
@@ -82,14 +83,14 @@ class Table:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        rows = [_flat(entry) for entry in self.entries]
+        rows = [_flatten(entry) for entry in self.entries]
         table = pa.Table.from_pylist(rows).replace_schema_metadata({METADATA_KEY: self.header.model_dump_json()})
         with open_atomically(path) as file:
             pq.write_table(table, file, compression="zstd")
 
     @classmethod
-    def load(cls, path: Path) -> Table:
-        """The table in a parquet file. Raises `DataError` where it is none."""
+    def load(cls, path: Path) -> RunTable:
+        """The table in a parquet file; `DataError` if the file holds no table of finished runs."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -100,13 +101,28 @@ class Table:
         header = (table.schema.metadata or {}).get(METADATA_KEY)
         if header is None:
             raise DataError(
-                f"{path} is no table of finished runs: its schema lacks the {METADATA_KEY.decode()} header."
+                f"{path} is not a table of finished runs: the metadata of its schema has no {METADATA_KEY.decode()!r}. "
+                "Name a file that `RunTable.save` wrote."
             )
-        return cls(Header.parse(json.loads(header), str(path)), tuple(_entries(table.to_pylist(), str(path))))
+        return cls(TableHeader.parse(json.loads(header), str(path)), tuple(_read_rows(table.to_pylist(), str(path))))
 
 
-def _flat(entry: Entry) -> dict[str, Any]:
-    """A row: ranks and update norms in columns of their own, so that any reader of parquet can plot them."""
+def find_tables(paths: Sequence[Path]) -> list[RunTable]:
+    """The tables in files and folders, each folder in alphabetical order; `DataError` if there is none."""
+    files = [each for path in paths for each in (sorted(path.glob("*.parquet")) if path.is_dir() else [path])]
+    if missing := [str(path) for path in files if not path.is_file()]:
+        raise DataError(f"{', '.join(missing)} does not exist. Name a table of finished runs, or a folder of them.")
+    if not files:
+        raise DataError(f"There is no .parquet file in {', '.join(map(str, paths))}. Name a table of finished runs.")
+    tables = [RunTable.load(path) for path in dict.fromkeys(files)]
+    names = [table.header.name for table in tables]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"Several files hold a table with the name {', '.join(twice)}. Name each table once.")
+    return tables
+
+
+def _flatten(entry: FinishedRun) -> dict[str, Any]:
+    """A row, with ranks and update norms in columns of their own, so that any reader of parquet can plot them."""
     values = entry.model_dump(mode="json")
     ranks, norms = values.pop("allocation"), values.pop("update_norms")
     return {
@@ -116,7 +132,7 @@ def _flat(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _entries(rows: Iterable[Mapping[str, Any]], source: str) -> Iterator[Entry]:
+def _read_rows(rows: Iterable[Mapping[str, Any]], source: str) -> Iterator[FinishedRun]:
     for row in rows:
         ranks = {name.removeprefix("rank."): rank for name, rank in row.items() if name.startswith("rank.")}
         norms = {
@@ -125,4 +141,4 @@ def _entries(rows: Iterable[Mapping[str, Any]], source: str) -> Iterator[Entry]:
             if name.startswith("update_norm.") and curve is not None
         }
         plain = {name: value for name, value in row.items() if "." not in name}
-        yield Entry.parse({**plain, "allocation": ranks, "update_norms": norms}, source)
+        yield FinishedRun.parse({**plain, "allocation": ranks, "update_norms": norms}, source)

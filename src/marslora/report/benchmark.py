@@ -7,8 +7,7 @@ from pathlib import Path
 
 from marslora.core.decision import Interval
 from marslora.core.files import write_text
-from marslora.replay.ranking import RegretSummary, Reliability, reliability, standings
-from marslora.replay.result import BenchmarkResult
+from marslora.replay import BenchmarkResult, RegretSummary, Reliability, measure_reliability, rank_families
 from marslora.report.figures.benchmark import (
     pictures_by_table,
     pictures_of_cost,
@@ -31,7 +30,7 @@ def write(bench: BenchmarkResult, path: Path) -> Path:
 def headline(bench: BenchmarkResult) -> str:
     """What came out at the last of the costs, in one sentence."""
     cost = bench.costs[-1]
-    rows = standings(bench.scores, cost, bench.reference)
+    rows = rank_families(bench.scores, cost, bench.reference)
     better = [row.family for row in rows if row.difference and row.difference.high < 0]
     if not rows:
         return f"Nothing can be had for {shares(cost)} full runs"
@@ -64,7 +63,7 @@ def summary_lines(bench: BenchmarkResult) -> list[str]:
 
 def reliabilities(bench: BenchmarkResult) -> list[Reliability]:
     """Of every family that says how sure it is."""
-    found = (reliability(bench.scores, family) for family in bench.families)
+    found = (measure_reliability(bench.scores, family) for family in bench.families)
     return [each for each in found if each is not None]
 
 
@@ -95,7 +94,7 @@ def _at(cost: float) -> str:
 
 
 def _standings(bench: BenchmarkResult, cost: float) -> Markup:
-    rows = standings(bench.scores, cost, bench.reference)
+    rows = rank_families(bench.scores, cost, bench.reference)
     cells = [
         [
             cell(row.family),
@@ -129,7 +128,7 @@ def _by_table(bench: BenchmarkResult) -> Markup:
     found = {
         header.name: {
             row.family: row.regret.value
-            for row in standings([s for s in bench.scores if s.table == header.name], cost, bench.reference)
+            for row in rank_families([s for s in bench.scores if s.table == header.name], cost, bench.reference)
         }
         for header in bench.tables
     }

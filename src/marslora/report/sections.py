@@ -142,7 +142,7 @@ def candidates(data: ReportData) -> Markup:
     number = len(data.decision.candidates)
     dropped = sum(candidate.status == "dropped" for candidate in data.decision.candidates)
     said = f"{number} allocations: {dropped} dropped, {number - dropped - 1} kept, one chosen."
-    worst = max((c.mismatch.value for c in data.decision.candidates if c.mismatch is not None), default=math.nan)
+    worst = max((c.imbalance.value for c in data.decision.candidates if c.imbalance is not None), default=math.nan)
     if not math.isnan(worst):
         said += " Mismatch is the ratio of the parts' convergence times (1 is balanced); "
         said += f"here it goes up to {short(math.exp(worst))}."

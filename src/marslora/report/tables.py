@@ -68,8 +68,8 @@ def _candidate(candidate: Candidate, data: ReportData) -> list[Markup]:
     seen = candidate.observed_loss
     at = "" if candidate.observed_examples is None else f" at {compact(candidate.observed_examples)}"
     times = "; ".join(f"{part} {compact(t.value)}" for part, t in candidate.convergence_examples.items())
-    mismatch = candidate.mismatch
-    apart = NONE if mismatch is None else f"{short(math.exp(mismatch.value))} x"
+    imbalance = candidate.imbalance
+    apart = NONE if imbalance is None else f"{short(math.exp(imbalance.value))} x"
     return [
         cell(tag("span", candidate.status, class_=f"badge {candidate.status}")),
         cell(compact(trainable), sort=trainable, number=True),
@@ -77,7 +77,7 @@ def _candidate(candidate: Candidate, data: ReportData) -> list[Markup]:
         cell(NONE if seen is None else f"{loss(seen)}{at}", sort=_number(seen), number=True),
         cell(
             tag("span", apart, title=f"examples until converged: {times}" if times else None),
-            sort=_middle(mismatch),
+            sort=_middle(imbalance),
             number=True,
         ),
         cell(percent(candidate.p_best), sort=_number(candidate.p_best, -1.0), number=True),

@@ -1,4 +1,11 @@
-from ._base import LEAST_STEPS as LEAST_STEPS
-from ._base import AbstractStrategy as AbstractStrategy
-from ._base import Problem as Problem
-from ._base import total_cost as total_cost
+from ._lowest_loss import decide_by_loss as decide_by_loss
+from ._problem import MIN_STEPS as MIN_STEPS
+from ._problem import Problem as Problem
+from ._runs import cut_runs as cut_runs
+from ._runs import is_usable as is_usable
+from ._runs import select_unfinished as select_unfinished
+from ._runs import sum_costs as sum_costs
+from ._strategy import MAX_ROUNDS as MAX_ROUNDS
+from ._strategy import AbstractStrategy as AbstractStrategy
+from ._uniform import find_nearest_uniform as find_nearest_uniform
+from ._uniform import match_uniform as match_uniform

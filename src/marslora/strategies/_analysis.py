@@ -1,4 +1,7 @@
-"""All that follows from the runs: laws, balance, outlook, choice. Pure, so repeated questions are remembered."""
+"""All that follows from the runs: laws, predicted times, predicted losses, choice.
+
+Everything is a pure function of the problem and the runs, so questions that are asked again are answered from a cache.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,26 @@ from marslora.core.allocation import Allocation
 from marslora.core.decision import ClosedForm, LawFit
 from marslora.core.runs import Run
 from marslora.core.seeds import derive
-from marslora.laws import convergence, performance
-from marslora.strategies._balance import Balance, balance, closed_forms
-from marslora.strategies._base import Problem, usable
-from marslora.strategies._calibration import arm_parts
-from marslora.strategies._choice import Choice, choose
-from marslora.strategies._predictions import Predictions, outlook
+from marslora.laws import ConvergenceLaw, PerformanceLaw, convergence, performance
+from marslora.strategies._calibration import select_candidate_runs, select_parts_to_balance
+from marslora.strategies._choice import Choice, choose_candidate
+from marslora.strategies._convergence_times import PredictedTimes, predict_times, solve_closed_forms
+from marslora.strategies._performance_predictions import predict_by_performance_law
+from marslora.strategies._predictions import Predictions
+from marslora.strategies._problem import Problem
+from marslora.strategies._runs import is_usable
 
-SHARES = (0.9, 0.75, 0.5)
-"""Shares of the way to the floor that may define convergence: the largest that most arms of every part reached."""
-REACHED = 0.6
+CONVERGED_SHARES = (0.9, 0.75, 0.5)
+"""Shares of the way to the floor that may define convergence: the largest that most runs of every part reached.
+
+0.9 is the convention of the laws; short calibrations do not get there, and half of the way is the least that says
+anything about the whole."""
+MOST_RUNS = 0.6
+"""Share of a part's runs that counts as most in `CONVERGED_SHARES`. A convention: more than half, with a margin."""
 CONTRADICTION = 0.9
-"""The pruning by balance is lifted where a dropped allocation beats every balanced one with so much probability."""
+"""Nothing is dropped for imbalance if a dropped allocation beats every balanced one with at least this probability."""
+LOOK_FROM = 8
+"""Law-P is fitted to losses from this fraction (1/8) of the shortest candidate run on: earlier ones are warm-up."""
 
 
 @dataclass(frozen=True)
@@ -34,113 +45,116 @@ class Analysis:
     candidates: tuple[Allocation, ...]
     share: float
     """The share of the way to the floor that counted as converged."""
-    times: dict[str, LawFit]
-    """Law-C of each part that has arms."""
+    convergence_laws: dict[str, LawFit]
+    """Law-C of each part that has runs of its own."""
     closed_forms: tuple[ClosedForm, ...]
-    balance: Balance | None
+    predicted_times: PredictedTimes | None
+    """None without a law for every part."""
     kept_C: NDArray[np.bool_]
-    law: LawFit
-    outlook: Predictions | None
+    """Whether a candidate is balanced; all are if nothing is dropped for imbalance."""
+    performance_law: LawFit
+    predictions: Predictions | None
     choice: Choice | None
-    lifted: bool
-    """The data contradicted the balance hypothesis, so every candidate was considered."""
+    is_contradicted: bool
+    """Whether the runs contradicted the balance hypothesis, so that every candidate was considered."""
 
 
 @lru_cache(maxsize=64)
-def study(
+def analyse_runs(
     problem: Problem,
     runs: tuple[Run, ...],
     tolerance: float,
     indifference: float,
-    predict_jointly: Predictions | None = None,
+    predictions: Predictions | None = None,
     *,
     fit_laws: bool = True,
 ) -> Analysis:
-    """The study of runs. ``tolerance``: ratio of times that counts as balanced; ``indifference``: a relative loss.
+    """Fit the laws and choose.
 
-    With a ``predict_jointly`` every candidate is judged by it; without one the balanced are, by Law-P. Without
-    ``fit_laws`` there is nothing but the joint outlook.
+    Args:
+        problem: What is searched.
+        runs: What was measured.
+        tolerance: Ratio of convergence times that counts as balanced.
+        indifference: Relative loss that a cheaper candidate may cost.
+        predictions: Those of the joint law: every candidate is then judged by them. Without, only balanced ones are
+            considered, and Law-P predicts their losses.
+        fit_laws: Whether Law-C and Law-P are fitted at all.
     """
     candidates = problem.candidates()
-    alone = tuple(run for run in runs if fit_laws and len(run.member.allocation.active) == 1)
-    times, share = convergence_laws(problem, alone) if alone else ({}, SHARES[-1])
-    balanced = None
-    if times and all(law.status != "failed" for law in times.values()):
-        balanced = balance(candidates, times, problem.num_train, derive(problem.seed, "balance"))
-    prunes = balanced is not None and predict_jointly is None
-    kept_C = balanced.balanced(np.log(tolerance)) if balanced and prunes else np.ones(len(candidates), dtype=bool)
-    law, losses = _performance(problem, runs if fit_laws else (), balanced)
-    losses = predict_jointly or losses
-    choice, lifted = _choice(problem, losses, kept_C, indifference) if losses else (None, False)
+    part_runs = tuple(run for run in runs if fit_laws and len(run.member.allocation.active) == 1)
+    laws, share = fit_convergence_laws(problem, part_runs) if part_runs else ({}, CONVERGED_SHARES[-1])
+    times = None
+    if laws and all(law.status != "failed" for law in laws.values()):
+        times = predict_times(candidates, laws, problem.num_train, derive(problem.seed, "balance"))
+    prunes = times is not None and predictions is None
+    kept_C = times.select_balanced(np.log(tolerance)) if times and prunes else np.ones(len(candidates), dtype=bool)
+    performance_law, by_law = _fit_performance_law(problem, runs if fit_laws else (), times)
+    predictions = predictions or by_law
+    choice, is_contradicted = _choose(problem, predictions, kept_C, indifference) if predictions else (None, False)
     return Analysis(
         candidates=candidates,
         share=share,
-        times=times,
-        closed_forms=closed_forms(problem.space, times, problem.num_train),
-        balance=balanced,
+        convergence_laws=laws,
+        closed_forms=solve_closed_forms(problem.space, laws, problem.num_train),
+        predicted_times=times,
         kept_C=kept_C,
-        law=law,
-        outlook=losses,
+        performance_law=performance_law,
+        predictions=predictions,
         choice=choice,
-        lifted=lifted,
+        is_contradicted=is_contradicted,
     )
 
 
 @lru_cache(maxsize=64)
-def convergence_laws(problem: Problem, runs: tuple[Run, ...]) -> tuple[dict[str, LawFit], float]:
-    """Law-C of each part with arms, at the largest share of the way that most of its arms reached; and that share."""
-    parts = arm_parts(problem)
-    arms = {part: [run for run in runs if run.member.allocation.active == (part,) and usable(run)] for part in parts}
-    points, share = {}, SHARES[-1]
-    for share in SHARES:
-        points = {part: convergence.points_of(arms[part], part, share, problem.full_examples) for part in parts}
-        if all(sum(not point.censored for point in found) >= REACHED * len(found) for found in points.values()):
+def fit_convergence_laws(problem: Problem, runs: tuple[Run, ...]) -> tuple[dict[str, LawFit], float]:
+    """Law-C of each part with part runs, and the share of the way to the floor that counted as converged."""
+    parts = select_parts_to_balance(problem)
+    by_part = {part: [r for r in runs if r.member.allocation.active == (part,) and is_usable(r)] for part in parts}
+    points, share = {}, CONVERGED_SHARES[-1]
+    for share in CONVERGED_SHARES:
+        points = {part: convergence.make_points(by_part[part], part, share, problem.full_examples) for part in parts}
+        if all(sum(not point.censored for point in own) >= MOST_RUNS * len(own) for own in points.values()):
             break
-    law = convergence.ConvergenceLaw()
+    law = ConvergenceLaw()
     return {part: law.fit(points[part], part, derive(problem.seed, "convergence", part)) for part in parts}, share
 
 
-def _performance(problem: Problem, runs: Sequence[Run], balanced: Balance | None) -> tuple[LawFit, Predictions | None]:
-    """Law-P on all joint runs, and what it predicts of every candidate in a full run."""
+def _fit_performance_law(
+    problem: Problem, runs: Sequence[Run], times: PredictedTimes | None
+) -> tuple[LawFit, Predictions | None]:
+    """Law-P on all candidate runs, and what it predicts of every candidate in a full run."""
     candidates = problem.candidates()
-    mismatch = None
-    if balanced is not None:
-        mismatch = dict(zip(candidates, map(float, balanced.mismatch_C), strict=True))
+    imbalance = None
+    if times is not None:
+        imbalance = dict(zip(candidates, map(float, times.imbalance_C), strict=True))
     params = {allocation: float(problem.count_parameters(allocation)) for allocation in candidates}
-    joint = joint_runs(problem, runs)
-    least = max(min((run.last_examples for run in joint), default=0) / 8, problem.batch_size)
+    candidate_runs = select_candidate_runs(problem, runs)
+    shortest = min((run.last_examples for run in candidate_runs), default=0)
+    least = max(shortest / LOOK_FROM, problem.batch_size)
     searched = problem.space.searched
-    points = performance.points_of(joint, mismatch, params, least, searched)
-    law = performance.PerformanceLaw().fit(points, "allocation", derive(problem.seed, "performance"))
+    points = performance.make_points(candidate_runs, imbalance, params, least, searched)
+    law = PerformanceLaw().fit(points, "allocation", derive(problem.seed, "performance"))
     if law.status == "failed":
         return law, None
     inputs = [
-        performance.inputs_of(
-            allocation, problem.full_examples, (mismatch or {}).get(allocation), params[allocation], searched
+        performance.make_inputs(
+            allocation, problem.full_examples, (imbalance or {}).get(allocation), params[allocation], searched
         )
         for allocation in candidates
     ]
-    return law, outlook(law, candidates, inputs, derive(problem.seed, "outlook"))
+    return law, predict_by_performance_law(law, candidates, inputs, derive(problem.seed, "outlook"))
 
 
-def _choice(
-    problem: Problem, losses: Predictions, kept_C: NDArray[np.bool_], indifference: float
+def _choose(
+    problem: Problem, predictions: Predictions, kept_C: NDArray[np.bool_], indifference: float
 ) -> tuple[Choice, bool]:
-    """The choice among the balanced, or among all where the data contradict the balance."""
-    lifted = False
+    """The choice among the balanced candidates, or among all if the runs contradict the balance hypothesis."""
+    is_contradicted = False
     if not kept_C.all():
-        ahead_S = losses.loss_SC[:, ~kept_C].min(1) < losses.loss_SC[:, kept_C].min(1)
-        lifted = bool(ahead_S.mean() >= CONTRADICTION)
+        ahead_S = predictions.loss_SC[:, ~kept_C].min(1) < predictions.loss_SC[:, kept_C].min(1)
+        is_contradicted = bool(ahead_S.mean() >= CONTRADICTION)
     cost_C = [problem.count_parameters(allocation) for allocation in problem.candidates()]
-    nats = indifference * float(losses.loss_C.min())
-    return choose(losses.loss_SC, np.ones_like(kept_C) if lifted else kept_C, cost_C, losses.noise, nats), lifted
-
-
-def joint_runs(problem: Problem, runs: Sequence[Run]) -> list[Run]:
-    """The usable runs of whole candidates on all rows."""
-    candidates = set(problem.candidates())
-    return [
-        run
-        for run in runs
-        if usable(run) and run.member.data_examples == problem.num_train and run.member.allocation in candidates
-    ]
+    nats = indifference * float(predictions.loss_C.min())
+    eligible_C = np.ones_like(kept_C) if is_contradicted else kept_C
+    choice = choose_candidate(predictions.loss_SC, eligible_C, cost_C, nats, predictions.resolution)
+    return choice, is_contradicted

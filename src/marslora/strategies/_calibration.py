@@ -1,4 +1,8 @@
-"""What MARS measures: arms that adapt one part alone, joint runs of allocations, and how the budget is shared."""
+"""What the MARS strategies measure, and how the budget is shared.
+
+*Part runs* train one part alone, on few rows, and carry Law-C. *Candidate runs* train a whole candidate on all rows:
+each is the beginning of what a final run would be, and carries Law-P and the joint law.
+"""
 
 from __future__ import annotations
 
@@ -7,97 +11,116 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from marslora.core.allocation import Allocation
+from marslora.core.allocation import RANK_OF_ZERO, Allocation
+from marslora.core.runs import Run
 from marslora.core.spec import MemberSpec
-from marslora.strategies._base import Problem
+from marslora.strategies._problem import Problem
+from marslora.strategies._runs import is_usable
 
-ARM_SHARE, JOINT_SHARE = 0.5, 0.25
-"""Shares of the budget for the arms and for the first joint runs; the rest extends the leaders."""
+PART_SHARE, CANDIDATE_SHARE = 0.5, 0.25
+"""Shares of the budget for part runs and for the first candidate runs; the rest extends the leaders.
+
+A convention: half for the laws of the parts, and as much for beginning as for going on.
+"""
+LONG_FACTOR = 2
+"""Part runs on the larger data size are this many times as long, because more rows take longer to learn."""
 
 
 @dataclass(frozen=True)
 class CalibrationPlan:
     """Lengths of all runs, in examples, such that together they cost the budget."""
 
-    arm_short: int
-    """An arm on the smaller data size, at every rank."""
-    arm_long: int
-    """An arm on the larger data size, at the largest rank."""
-    joint: int
+    part_short: int
+    """A part run on the smaller data size, at every rank."""
+    part_long: int
+    """A part run on the larger data size, at the largest rank."""
+    candidate: int
+    """A candidate run of the first round."""
     extended: int
+    """A candidate run that is continued."""
 
 
-def plan(problem: Problem, cost: float, num_joint: int, num_extended: int) -> CalibrationPlan:
-    """Share ``cost`` run equivalents (or the problem's budget) among arms, joint runs and extensions."""
+def plan_calibration(problem: Problem, cost: float, num_candidates: int, num_extended: int) -> CalibrationPlan:
+    """Share the problem's budget (or ``cost`` full runs) among part runs, candidate runs and their continuation."""
     total = problem.budget if problem.budget is not None else cost
-    parts = arm_parts(problem)
-    num_short = sum(len(_ranks(problem, part)) for part in parts)
+    parts = select_parts_to_balance(problem)
+    num_short = sum(len(_list_ranks(problem, part)) for part in parts)
     num_long = len(parts)
-    for_joint = total * (JOINT_SHARE if parts else JOINT_SHARE + ARM_SHARE)
-    short = ARM_SHARE * total / max(num_short + 2 * num_long, 1)
-    joint = for_joint / max(num_joint, 1)
-    extended = joint + (1 - ARM_SHARE - JOINT_SHARE) * total / max(num_extended, 1)
-    return CalibrationPlan(*(problem.examples(share) for share in (short, 2 * short, joint, extended)))
+    for_candidates = total * (CANDIDATE_SHARE if parts else CANDIDATE_SHARE + PART_SHARE)
+    short = PART_SHARE * total / max(num_short + LONG_FACTOR * num_long, 1)
+    candidate = for_candidates / max(num_candidates, 1)
+    extended = candidate + (1 - PART_SHARE - CANDIDATE_SHARE) * total / max(num_extended, 1)
+    return CalibrationPlan(*(problem.examples(share) for share in (short, LONG_FACTOR * short, candidate, extended)))
 
 
-def arm_parts(problem: Problem) -> tuple[str, ...]:
-    """The parts whose convergence is measured alone: the searched ones, where there are at least two to balance."""
-    searched = tuple(part for part in problem.space.searched if len(_ranks(problem, part)) > 1)
+def select_parts_to_balance(problem: Problem) -> tuple[str, ...]:
+    """The parts whose convergence is measured alone: those with several ranks above 0, if there are at least two."""
+    searched = tuple(part for part in problem.space.searched if len(_list_ranks(problem, part)) > 1)
     return searched if len(searched) > 1 else ()
 
 
-def arms(problem: Problem, shares: Sequence[float], lengths: CalibrationPlan) -> list[MemberSpec]:
-    """One member a rank and data size for each part alone. The larger one is measured at the largest rank only."""
+def plan_part_runs(problem: Problem, shares: Sequence[float], lengths: CalibrationPlan) -> list[MemberSpec]:
+    """A run for each part alone and rank on the smaller data size, and for its largest rank on the larger one too."""
     small, large = problem.rows(min(shares)), problem.rows(max(shares))
     members = {}
-    for part in arm_parts(problem):
+    for part in select_parts_to_balance(problem):
         full = Allocation.of({name: problem.space.ladder(name)[-1] for name in problem.space.parts})
-        for rank in _ranks(problem, part):
-            alone = full.replace(**{part: rank}).only(part)
+        for rank in _list_ranks(problem, part):
+            part_alone = full.replace(**{part: rank}).only(part)
             for rows, until, ranks in (
-                (small, lengths.arm_short, _ranks(problem, part)),
-                (large, lengths.arm_long, _ranks(problem, part)[-1:]),
+                (small, lengths.part_short, _list_ranks(problem, part)),
+                (large, lengths.part_long, _list_ranks(problem, part)[-1:]),
             ):
                 if rank in ranks:
-                    member = problem.member(alone, rows, until, f"convergence of {part}")
+                    member = problem.member(part_alone, rows, until, f"convergence of {part}")
                     members[member.id] = member
     return list(members.values())
 
 
-def joint(problem: Problem, allocations: Sequence[Allocation], until: int) -> list[MemberSpec]:
-    """One member an allocation, on all rows: the beginning of what a final run would be."""
-    return [problem.member(allocation, problem.num_train, until, "joint run") for allocation in allocations]
+def plan_candidate_runs(problem: Problem, allocations: Sequence[Allocation], until: int) -> list[MemberSpec]:
+    """A run of each allocation on all rows, until it has seen ``until`` examples."""
+    return [problem.member(allocation, problem.num_train, until, "candidate run") for allocation in allocations]
 
 
-def spread_out(candidates: Sequence[Allocation], first: Sequence[int], pool: Sequence[int], num: int) -> list[int]:
-    """``num`` more of ``pool``, one after the other the furthest in log ranks from everything taken before."""
-    log_rank_CM = np.log2([[max(rank, 0.5) for _, rank in allocation.ranks] for allocation in candidates])
+def select_candidate_runs(problem: Problem, runs: Sequence[Run]) -> list[Run]:
+    """The usable runs of whole candidates on all rows."""
+    candidates = set(problem.candidates())
+    return [
+        run
+        for run in runs
+        if is_usable(run) and run.member.data_examples == problem.num_train and run.member.allocation in candidates
+    ]
+
+
+def pick_distant(candidates: Sequence[Allocation], first: Sequence[int], pool: Sequence[int], num: int) -> list[int]:
+    """``num`` more of ``pool``, one after the other the furthest in log ranks from everything picked before."""
+    log_rank_CM = np.log2([[max(rank, RANK_OF_ZERO) for _, rank in allocation.ranks] for allocation in candidates])
     added: list[int] = []
-    taken, left = list(first), [c for c in pool if c not in first]
+    picked, left = list(first), [c for c in pool if c not in first]
     while left and len(added) < num:
-        if taken:
-            gap = np.abs(log_rank_CM[left][:, None] - log_rank_CM[taken][None]).sum(-1).min(1)
+        if picked:
+            gap = np.abs(log_rank_CM[left][:, None] - log_rank_CM[picked][None]).sum(-1).min(1)
             best = left[int(gap.argmax())]
         else:
             best = left[0]
-        taken.append(best)
+        picked.append(best)
         added.append(best)
         left.remove(best)
     return added
 
 
-def neighbours(problem: Problem, allocation: Allocation) -> list[Allocation]:
+def list_neighbours(problem: Problem, allocation: Allocation) -> list[Allocation]:
     """The allocation and every candidate that is one step of one part's ladder away."""
-    candidates, found = set(problem.candidates()), [allocation]
+    candidates, near = set(problem.candidates()), [allocation]
     for part in problem.space.searched:
         ladder = problem.space.ladder(part)
         place = ladder.index(allocation[part])
-        found += [
+        near += [
             allocation.replace(**{part: rank})
             for rank in (*ladder[max(place - 1, 0) : place], *ladder[place + 1 : place + 2])
         ]
-    return [each for each in found if each in candidates]
+    return [each for each in near if each in candidates]
 
 
-def _ranks(problem: Problem, part: str) -> tuple[int, ...]:
+def _list_ranks(problem: Problem, part: str) -> tuple[int, ...]:
     return tuple(rank for rank in problem.space.ladder(part) if rank > 0)

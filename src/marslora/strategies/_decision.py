@@ -1,4 +1,4 @@
-"""From a study of the runs to the decision a person reads: every candidate with its numbers and a reason in words."""
+"""From an analysis of the runs to the decision that people read: every candidate with its numbers and a reason."""
 
 from __future__ import annotations
 
@@ -9,79 +9,91 @@ import numpy as np
 from marslora.core.allocation import Allocation
 from marslora.core.decision import Candidate, DecisionRecord
 from marslora.core.runs import Run
-from marslora.laws import interval
+from marslora.laws import measure_interval
 from marslora.strategies._analysis import Analysis
-from marslora.strategies._base import Problem, total_cost
-from marslora.strategies._measured import FALLBACK_RANK, leader, longest
-from marslora.strategies.uniform import nearest_to_uniform
+from marslora.strategies._lowest_loss import FALLBACK_RANK, find_furthest_runs, find_lowest
+from marslora.strategies._problem import Problem
+from marslora.strategies._runs import sum_costs
+from marslora.strategies._uniform import find_nearest_uniform
 
-ALIKE = 0.06
-"""Rank does not matter where all are tied and each has an expected regret of at most this share of the loss."""
+ALIKE_SHARE = 0.06
+"""Rank does not matter if all candidates are tied and each has an expected regret of at most this share of the loss.
+
+Chosen by hand, with the tables of benchmarks/tables in view.
+"""
+MAX_RIVALS = 3
+"""Rivals of the choice that the next steps name."""
+IMBALANCE_GAIN = 0.95
+"""Imbalance predicts loss if it lowers the held-out error below this share of that without it. A convention."""
 
 
-def decision(strategy: str, problem: Problem, runs: Sequence[Run], study: Analysis) -> DecisionRecord:
-    """The decision that a study implies."""
-    seen = longest(runs, problem.num_train)
-    chosen, fallback = _chosen(problem, study, seen)
-    verdict = "fallback" if study.choice is None else "clear" if study.choice.distinguishable else "indistinguishable"
-    plausible = [study.candidates[c] for c in study.choice.plausible] if study.choice else [chosen]
-    entries = tuple(_entry(problem, study, c, chosen, seen) for c in range(len(study.candidates)))
+def write_decision(strategy: str, problem: Problem, runs: Sequence[Run], analysis: Analysis) -> DecisionRecord:
+    """The decision that an analysis implies."""
+    seen = find_furthest_runs(runs, problem.num_train)
+    laws = (*analysis.convergence_laws.values(), analysis.performance_law) if len(analysis.candidates) > 1 else ()
+    chosen, fallback = _pick_chosen(problem, analysis, seen)
+    verdict = "fallback" if analysis.choice is None else "clear" if analysis.choice.is_clear else "indistinguishable"
+    plausible = [analysis.candidates[c] for c in analysis.choice.plausible] if analysis.choice else [chosen]
+    entries = tuple(_describe_candidate(problem, analysis, c, chosen, seen) for c in range(len(analysis.candidates)))
     return DecisionRecord.model_validate(
         {
             "strategy": strategy,
             "chosen": chosen,
             "verdict": verdict,
-            "summary": _summary(study, chosen, fallback, len(plausible)),
+            "summary": _summarise(analysis, chosen, fallback, len(plausible)),
             "candidates": entries,
             "plausible": tuple(plausible),
             "fallback": fallback,
-            "laws": (*study.times.values(), study.law) if len(study.candidates) > 1 else (),
-            "closed_forms": study.closed_forms,
+            "laws": laws,
+            "closed_forms": analysis.closed_forms,
             "continue_run": seen[chosen].member.id if chosen in seen else None,
-            "calibration": total_cost(runs),
+            "calibration": sum_costs(runs),
             "calibration_full_runs": problem.spent(runs),
-            "assumptions": tuple(_assumptions(problem, study)),
-            "next_steps": tuple(_next_steps(study, chosen, seen)),
+            "assumptions": tuple(_list_assumptions(problem, analysis)),
+            "next_steps": tuple(_list_next_steps(analysis, chosen, seen)),
         }
     )
 
 
-def _chosen(problem: Problem, study: Analysis, seen: dict[Allocation, Run]) -> tuple[Allocation, str | None]:
-    """The chosen allocation, and what was done instead where the laws could not decide."""
+def _pick_chosen(problem: Problem, analysis: Analysis, seen: dict[Allocation, Run]) -> tuple[Allocation, str | None]:
+    """The chosen allocation, and what was done instead if the laws could not decide."""
     notes = []
-    if failed := [f"{part} ({law.message})" for part, law in study.times.items() if law.status == "failed"]:
+    laws = analysis.convergence_laws
+    if failed := [f"{part} ({law.message})" for part, law in laws.items() if law.status == "failed"]:
         notes.append(f"nothing was dropped for imbalance: no convergence law for {', '.join(failed)}")
-    if study.lifted:
+    if analysis.is_contradicted:
         notes.append(
             "the data contradict the balance hypothesis: an unbalanced allocation is predicted to be better than every "
             "balanced one, so all were considered"
         )
-    if study.choice is not None:
-        return study.candidates[study.choice.chosen], "; ".join(notes) or None
-    if len(study.candidates) == 1:
-        return study.candidates[0], "it is the only allocation there is, so there was nothing to compare"
-    eligible = [study.candidates[c] for c in np.flatnonzero(study.kept_C)]
-    found = leader(seen, eligible)
-    if found is not None:
-        notes.append(f"no performance law ({study.law.message}), so the lowest observed loss was taken")
-        return found, "; ".join(notes)
-    notes.append(f"no joint run could be used, so the candidate nearest to rank {FALLBACK_RANK} was taken")
-    return nearest_to_uniform(problem, FALLBACK_RANK), "; ".join(notes)
+    if analysis.choice is not None:
+        return analysis.candidates[analysis.choice.chosen], "; ".join(notes) or None
+    if len(analysis.candidates) == 1:
+        return analysis.candidates[0], "it is the only allocation, so there was nothing to compare"
+    eligible = [analysis.candidates[c] for c in np.flatnonzero(analysis.kept_C)]
+    lowest = find_lowest(seen, eligible)
+    if lowest is not None:
+        notes.append(f"no performance law ({analysis.performance_law.message}), so the lowest observed loss was taken")
+        return lowest, "; ".join(notes)
+    notes.append(f"no candidate run could be used, so the candidate nearest to rank {FALLBACK_RANK} was taken")
+    return find_nearest_uniform(problem, FALLBACK_RANK), "; ".join(notes)
 
 
-def _entry(problem: Problem, study: Analysis, c: int, chosen: Allocation, seen: dict[Allocation, Run]) -> Candidate:
-    allocation = study.candidates[c]
-    kept = bool(study.kept_C[c]) or study.lifted
+def _describe_candidate(
+    problem: Problem, analysis: Analysis, c: int, chosen: Allocation, seen: dict[Allocation, Run]
+) -> Candidate:
+    allocation = analysis.candidates[c]
+    kept = bool(analysis.kept_C[c]) or analysis.is_contradicted
     run = seen.get(allocation)
-    losses, choice, balance = study.outlook, study.choice, study.balance
+    losses, choice, times = analysis.predictions, analysis.choice, analysis.predicted_times
     return Candidate(
         allocation=allocation,
         status="chosen" if allocation == chosen else "kept" if kept else "dropped",
-        reason=_reason(study, c, chosen, kept),
+        reason=_explain_status(analysis, c, chosen, kept),
         num_trainable=problem.count_parameters(allocation),
-        convergence_examples=balance.times(c) if balance else {},
-        mismatch=balance.mismatch(c) if balance else None,
-        predicted_loss=interval(float(losses.loss_C[c]), losses.loss_SC[:, c]) if losses else None,
+        convergence_examples=times.times_of(c) if times else {},
+        imbalance=times.imbalance_of(c) if times else None,
+        predicted_loss=measure_interval(float(losses.loss_C[c]), losses.loss_SC[:, c]) if losses else None,
         observed_loss=min(run.validation_loss) if run else None,
         observed_examples=run.last_examples if run else None,
         p_best=float(choice.p_best_C[c]) if choice else None,
@@ -89,93 +101,98 @@ def _entry(problem: Problem, study: Analysis, c: int, chosen: Allocation, seen: 
     )
 
 
-def _reason(study: Analysis, c: int, chosen: Allocation, kept: bool) -> str:
+def _explain_status(analysis: Analysis, c: int, chosen: Allocation, kept: bool) -> str:
     """Why this candidate is what it is, with its numbers."""
-    words = [study.balance.words(c)] if study.balance else []
-    if study.choice is None:
+    words = [analysis.predicted_times.describe_imbalance(c)] if analysis.predicted_times else []
+    if analysis.choice is None:
         words.append("no performance law compares it with the others")
     elif not kept:
         words.insert(0, "out of balance")
     else:
-        words.append(f"probability {study.choice.p_best_C[c]:.2f} of being best")
-        words.append(f"expected regret {study.choice.regret_C[c]:.4f} nats")
-    if study.candidates[c] == chosen and study.choice is not None:
-        words.insert(0, _why_chosen(study))
+        words.append(f"probability {analysis.choice.p_best_C[c]:.2f} of being best")
+        words.append(f"expected regret {analysis.choice.regret_C[c]:.4f} nats")
+    if analysis.candidates[c] == chosen and analysis.choice is not None:
+        words.insert(0, _explain_choice(analysis))
     return "; ".join(words)
 
 
-def _why_chosen(study: Analysis) -> str:
-    choice = study.choice
+def _explain_choice(analysis: Analysis) -> str:
+    choice = analysis.choice
     assert choice is not None
     if choice.chosen == choice.best:
-        return "the one of least expected loss"
+        return "the allocation with the least expected loss"
     if choice.chosen == choice.tied[0]:
         return f"the cheapest of {len(choice.tied)} allocations that cannot be told apart"
-    return "as good as the one of least expected loss, and cheaper"
+    return "as good as the allocation with the least expected loss, and cheaper"
 
 
-def _summary(study: Analysis, chosen: Allocation, fallback: str | None, num_plausible: int) -> str:
-    choice = study.choice
+def _summarise(analysis: Analysis, chosen: Allocation, fallback: str | None, num_plausible: int) -> str:
+    choice = analysis.choice
     if choice is None:
         return f"{chosen}: {fallback}."
     p_best, regret = choice.p_best_C[choice.chosen], choice.regret_C[choice.chosen]
-    if choice.distinguishable:
+    if choice.is_clear:
         text = f"{chosen} is the best choice: probability {p_best:.0%}, expected regret {regret:.4f} nats a token."
         if num_plausible > 1:
             text += f" {num_plausible} allocations hold 90 % of the probability of being best."
     else:
         num = len(choice.tied)
         text = (
-            f"{num} of {len(study.candidates)} allocations are indistinguishable on what was measured; of these "
-            f"{chosen} is {_why_chosen(study)} (probability {p_best:.0%}, expected regret {regret:.4f} nats a token)."
+            f"{num} of {len(analysis.candidates)} allocations are indistinguishable on what was measured; of these "
+            f"{chosen} is {_explain_choice(analysis)} (probability {p_best:.0%}, expected regret {regret:.4f} nats a "
+            "token)."
         )
-        if num == len(study.candidates):
-            text = f"{_why_all_are_tied(study)}: {text}"
+        if num == len(analysis.candidates):
+            text = f"{_explain_ties(analysis)}: {text}"
     return f"{text} But: {fallback}." if fallback else text
 
 
-def _why_all_are_tied(study: Analysis) -> str:
+def _explain_ties(analysis: Analysis) -> str:
     """Whether the allocations are alike, or too little was measured to see how they differ."""
-    assert study.choice is not None and study.outlook is not None
-    share = float(study.choice.regret_C.max()) / float(study.outlook.loss_C.min())
-    if share <= ALIKE:
+    assert analysis.choice is not None and analysis.predictions is not None
+    share = float(analysis.choice.regret_C.max()) / float(analysis.predictions.loss_C.min())
+    if share <= ALIKE_SHARE:
         return f"Rank does not matter here: any allocation is expected to end within {share:.1%} of the best one's loss"
-    return f"Too little was measured: an allocation may end {share:.0%} of the loss above the best, as far as is known"
+    return (
+        f"Too little was measured: as far as can be seen, an allocation may end {share:.0%} of the loss above the best"
+    )
 
 
-def _assumptions(problem: Problem, study: Analysis) -> list[str]:
+def _list_assumptions(problem: Problem, analysis: Analysis) -> list[str]:
     words = [
         "calibration ran at a constant learning rate; the final run's decay is assumed to help every allocation alike",
         "a checkpoint after t examples stands for a data set of t rows, also beyond the first pass over the rows",
-        "one seed an allocation: half of a run's departure from the law is taken for luck",
+        "one seed for each allocation: half of a run's departure from the law is taken for luck",
     ]
-    if study.times:
+    if analysis.convergence_laws:
         words.append(
-            f"a part counts as converged at {study.share:.0%} of the way to the loss that curves on the same "
+            f"a part counts as converged at {analysis.share:.0%} of the way to the loss that curves on the same "
             f"rows reach in a full run; measured alone on fewer rows, its time is carried to {problem.num_train} rows"
         )
-        words += [f"{part}: {law.message}" for part, law in study.times.items() if law.status == "unidentified"]
-    if study.law.status == "unidentified":
-        words.append(f"performance: {study.law.message}")
-    scores = {**study.law.alternatives, study.law.variant: study.law.held_out_error}
+        laws = analysis.convergence_laws.items()
+        words += [f"{part}: {law.message}" for part, law in laws if law.status == "unidentified"]
+    law = analysis.performance_law
+    if law.status == "unidentified":
+        words.append(f"performance: {law.message}")
+    scores = {**law.alternatives, law.variant: law.held_out_error}
     if "imbalance" in scores and "multiplicative" in scores:
-        helps = scores["imbalance"] < 0.95 * scores["multiplicative"]
+        helps = scores["imbalance"] < IMBALANCE_GAIN * scores["multiplicative"]
         words.append(
-            f"mismatch of convergence {'does' if helps else 'does not'} predict loss beyond rank here: held-out error "
+            f"imbalance of convergence {'does' if helps else 'does not'} predict loss beyond rank here: held-out error "
             f"{scores['imbalance']:.4f} with it, {scores['multiplicative']:.4f} without"
         )
     return words
 
 
-def _next_steps(study: Analysis, chosen: Allocation, seen: dict[Allocation, Run]) -> list[str]:
+def _list_next_steps(analysis: Analysis, chosen: Allocation, seen: dict[Allocation, Run]) -> list[str]:
     steps = []
-    if study.choice is not None and len(study.choice.plausible) > 1:
-        rivals = [study.candidates[c] for c in study.choice.plausible if study.candidates[c] != chosen][:3]
-        names = ", ".join(map(str, rivals))
+    if analysis.choice is not None and len(analysis.choice.plausible) > 1:
+        rivals = [each for c in analysis.choice.plausible if (each := analysis.candidates[c]) != chosen]
+        names = ", ".join(map(str, rivals[:MAX_RIVALS]))
         furthest = max((run.last_examples for run in seen.values()), default=0)
         steps.append(f"to separate {chosen} from {names}: train each beyond {furthest} examples, or with further seeds")
-    if any(law.status == "failed" for law in study.times.values()):
-        steps.append("raise the budget, so that the parts' own runs get to converge")
-    if study.choice is None:
-        steps.append("raise the budget, or look at why the joint runs failed")
+    if any(law.status == "failed" for law in analysis.convergence_laws.values()):
+        steps.append("raise the budget, so that the runs of single parts converge")
+    if analysis.choice is None:
+        steps.append("raise the budget, or find out why the candidate runs failed")
     return steps

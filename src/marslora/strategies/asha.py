@@ -12,53 +12,54 @@ from marslora.core.decision import DecisionRecord
 from marslora.core.runs import Run
 from marslora.core.seeds import derive
 from marslora.core.spec import MemberSpec
-from marslora.strategies._base import AbstractStrategy, Problem, as_of, check_rungs, unfinished
-from marslora.strategies._measured import decide_by_loss
+from marslora.strategies._lowest_loss import decide_by_loss
+from marslora.strategies._problem import Problem
+from marslora.strategies._rungs import RungConfig
+from marslora.strategies._runs import cut_runs, select_unfinished
+from marslora.strategies._strategy import AbstractStrategy
+
+ROUNDING = 1e-9
+"""Full runs by which a sum of lengths may exceed the budget through rounding."""
 
 
 class AshaStrategy(AbstractStrategy):
     """One worker: promote an allocation of the best 1 / eta of the highest rung that has one, or else begin another."""
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(AbstractStrategy.Config):
-        """The ladder of rungs, and when to end."""
+    class Config(RungConfig):
+        """The rungs, and when to end."""
 
-        eta: int = 4
-        first_rung: float = 1 / 64
-        """Length of the first rung as a share of a full run."""
         cost: float = 0.5
-        """Run equivalents where the problem has no budget."""
-
-        def __post_init__(self) -> None:
-            check_rungs(self.eta, self.first_rung)
+        """Full runs to spend if the problem has no budget."""
 
     config: Config
 
     def propose(self, problem: Problem, runs: Sequence[Run]) -> Sequence[MemberSpec]:
-        """The next job of the one worker; empty when it would exceed the budget."""
+        """The run that the one worker trains next; empty when it would exceed the budget."""
         budget = self.config.cost if problem.budget is None else problem.budget
         candidates = problem.candidates()
         order = np.random.default_rng(derive(problem.seed, "asha")).permutation(len(candidates))
         waiting = [candidates[c] for c in order]
-        lengths = self._lengths(problem)
+        lengths = self._list_lengths(problem)
         rungs: list[dict[Allocation, float]] = [{} for _ in lengths]
         spent = 0.0
-        while (job := self._job(rungs, waiting)) is not None:
+        while (job := self._pick_job(rungs, waiting)) is not None:
             rung, allocation = job
             before = lengths[rung - 1] if rung else 0
             spent += (lengths[rung] - before) / problem.full_examples
-            if spent > budget + 1e-9:
+            if spent > budget + ROUNDING:
                 return ()
             member = problem.member(allocation, problem.num_train, lengths[rung], "asha")
-            if todo := unfinished([member], runs):
+            if todo := select_unfinished([member], runs):
                 return todo
-            found = as_of([member], runs)
-            rungs[rung][allocation] = found[0].best_loss if found else float("inf")
+            finished = cut_runs([member], runs)
+            rungs[rung][allocation] = finished[0].best_loss if finished else float("inf")
             if not rung:
                 waiting.remove(allocation)
         return ()
 
-    def _lengths(self, problem: Problem) -> list[int]:
+    def _list_lengths(self, problem: Problem) -> list[int]:
+        """Examples of each rung, the last one a full run."""
         lengths, share = [problem.examples(self.config.first_rung)], self.config.first_rung
         while share < 1:
             share = min(share * self.config.eta, 1.0)
@@ -66,9 +67,10 @@ class AshaStrategy(AbstractStrategy):
                 lengths.append(problem.examples(share))
         return lengths
 
-    def _job(
+    def _pick_job(
         self, rungs: Sequence[dict[Allocation, float]], waiting: Sequence[Allocation]
     ) -> tuple[int, Allocation] | None:
+        """(rung, allocation): a promotion from the highest rung that allows one, else one that waits; else None."""
         for rung in reversed(range(len(rungs) - 1)):
             ranked = sorted(rungs[rung], key=rungs[rung].__getitem__)
             ready = [a for a in ranked[: len(ranked) // self.config.eta] if a not in rungs[rung + 1]]
@@ -82,6 +84,6 @@ class AshaStrategy(AbstractStrategy):
             "asha",
             problem,
             runs,
-            ("allocations that lead early also lead late", "one seed a cell"),
+            ("allocations that lead early also lead late", "one seed for each allocation"),
             ("raise the budget, or start with a longer first rung if the curves cross",),
         )

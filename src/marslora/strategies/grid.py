@@ -1,4 +1,4 @@
-"""Every allocation trained in full: the dearest search, and the yardstick of the others."""
+"""Every allocation trained in full: the most expensive search, and the yardstick of the others."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from marslora.core.decision import DecisionRecord
 from marslora.core.runs import Run
 from marslora.core.spec import MemberSpec
-from marslora.strategies._base import AbstractStrategy, Problem, unfinished
-from marslora.strategies._measured import decide_by_loss
+from marslora.strategies._lowest_loss import decide_by_loss
+from marslora.strategies._problem import Problem
+from marslora.strategies._runs import select_unfinished
+from marslora.strategies._strategy import AbstractStrategy
 
 
 class GridStrategy(AbstractStrategy):
-    """One full run of every candidate. The budget is not looked at."""
+    """One full run of every candidate. The budget is ignored."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config(AbstractStrategy.Config):
@@ -28,7 +30,7 @@ class GridStrategy(AbstractStrategy):
         """Every candidate not yet trained."""
         until = problem.examples(self.config.share)
         wanted = [problem.member(allocation, problem.num_train, until, "grid") for allocation in problem.candidates()]
-        return unfinished(wanted, runs)
+        return select_unfinished(wanted, runs)
 
     def decide(self, problem: Problem, runs: Sequence[Run]) -> DecisionRecord:
         """The lowest validation loss."""
@@ -36,6 +38,6 @@ class GridStrategy(AbstractStrategy):
             "grid",
             problem,
             runs,
-            ("one seed a cell: differences of the size of seed noise are taken at face value",),
-            ("train the closest cells with further seeds to see which differences last",),
+            ("one seed for each allocation: differences of the size of seed noise are taken at face value",),
+            ("train the closest allocations with further seeds to see which differences last",),
         )

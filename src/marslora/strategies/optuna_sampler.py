@@ -14,8 +14,10 @@ from marslora.core.errors import ConfigError
 from marslora.core.runs import Run
 from marslora.core.seeds import derive
 from marslora.core.spec import MemberSpec
-from marslora.strategies._base import AbstractStrategy, Problem, as_of, unfinished
-from marslora.strategies._measured import decide_by_loss
+from marslora.strategies._lowest_loss import decide_by_loss
+from marslora.strategies._problem import Problem
+from marslora.strategies._runs import cut_runs, select_unfinished
+from marslora.strategies._strategy import AbstractStrategy
 
 if TYPE_CHECKING:
     import optuna
@@ -23,25 +25,30 @@ if TYPE_CHECKING:
 SAMPLERS = MappingProxyType(
     {"tpe": "TPESampler", "gp": "GPSampler", "cmaes": "CmaEsSampler", "qmc": "QMCSampler", "random": "RandomSampler"}
 )
-MOST_REPEATS = 20
-"""A sampler that asks for known allocations so often in a row has had enough."""
+MAX_REPEATS = 20
+"""The search ends when the sampler suggests known allocations this many times in a row. A convention."""
+ROUNDING = 1e-9
+"""Full runs by which a sum of lengths may exceed the budget through rounding."""
+MAX_LOSS = 1e6
+"""What a sampler is told of a run that failed: Gaussian processes take no infinity."""
 
 
 class OptunaSamplerStrategy(AbstractStrategy):
-    """Ask, train, tell. Each part's rank is an integer index of its ladder: ranks are evenly spaced to the sampler.
+    """Asks a sampler for an allocation, trains it, and tells the sampler its loss.
 
-    An allocation that was asked before is told its loss again, at no cost. The sampler is seeded and its questions are
-    asked again from the start each time, so that the answer depends on the runs alone.
+    A part's rank is an integer index of its ladder, so ranks are evenly spaced to the sampler. If the sampler suggests
+    a known allocation again, it is told the known loss at no cost. The sampler is seeded, and each call asks it all its
+    questions again from the start, so that the answer depends on the runs alone.
     """
 
     @dataclass(frozen=True, kw_only=True)
     class Config(AbstractStrategy.Config):
-        """Which sampler, and how it spends."""
+        """Which sampler, and how the budget is spent."""
 
         sampler: str = "tpe"
         """``tpe``, ``gp``, ``cmaes``, ``qmc`` or ``random``."""
         num_trials: int = 8
-        """Trials where the problem has no budget."""
+        """Trials if the problem has no budget."""
         share: float = 1.0
         """Length of each trial as a share of a full run, at most 1."""
 
@@ -50,22 +57,22 @@ class OptunaSamplerStrategy(AbstractStrategy):
     def propose(self, problem: Problem, runs: Sequence[Run]) -> Sequence[MemberSpec]:
         """The next allocation the sampler asks for; empty when the budget is spent."""
         length = problem.examples(self.config.share) / problem.full_examples
-        most = self.config.num_trials if problem.budget is None else int(problem.budget / length + 1e-9)
-        study, seen, repeats = self._study(problem), dict[Allocation, float](), 0
+        max_trials = self.config.num_trials if problem.budget is None else int(problem.budget / length + ROUNDING)
+        study, seen, repeats = self._create_study(problem), dict[Allocation, float](), 0
         candidates = set(problem.candidates())
-        while len(seen) < min(max(most, 1), len(candidates)) and repeats < MOST_REPEATS:
+        while len(seen) < min(max(max_trials, 1), len(candidates)) and repeats < MAX_REPEATS:
             trial = study.ask()
-            allocation = _suggest(trial, problem)
+            allocation = _suggest_allocation(trial, problem)
             if allocation in seen or allocation not in candidates:
                 study.tell(trial, seen.get(allocation, max(seen.values(), default=0.0)))
                 repeats += 1
                 continue
-            member = self._member(problem, allocation)
-            if todo := unfinished([member], runs):
+            member = self._make_member(problem, allocation)
+            if todo := select_unfinished([member], runs):
                 return todo
-            found = as_of([member], runs)
-            seen[allocation] = found[0].best_loss if found else float("inf")
-            study.tell(trial, min(seen[allocation], 1e6))
+            finished = cut_runs([member], runs)
+            seen[allocation] = finished[0].best_loss if finished else float("inf")
+            study.tell(trial, min(seen[allocation], MAX_LOSS))
             repeats = 0
         return ()
 
@@ -75,15 +82,15 @@ class OptunaSamplerStrategy(AbstractStrategy):
             "optuna_sampler",
             problem,
             runs,
-            ("a trial's loss stands for that of a full run", "one seed an allocation"),
+            ("a trial's loss stands for that of a full run", "one seed for each allocation"),
             ("raise the budget to give the sampler more trials",),
         )
 
-    def _member(self, problem: Problem, allocation: Allocation) -> MemberSpec:
+    def _make_member(self, problem: Problem, allocation: Allocation) -> MemberSpec:
         until = problem.examples(self.config.share)
         return problem.member(allocation, problem.num_train, until, f"{self.config.sampler} trial")
 
-    def _study(self, problem: Problem) -> optuna.Study:
+    def _create_study(self, problem: Problem) -> optuna.Study:
         import optuna
 
         if self.config.sampler not in SAMPLERS:
@@ -95,7 +102,7 @@ class OptunaSamplerStrategy(AbstractStrategy):
             return optuna.create_study(sampler=kind(seed=derive(problem.seed, "sampler") % 2**31))
 
 
-def _suggest(trial: optuna.Trial, problem: Problem) -> Allocation:
+def _suggest_allocation(trial: optuna.Trial, problem: Problem) -> Allocation:
     ladders: Mapping[str, tuple[int, ...]] = dict(problem.space.ladders)
     return Allocation.of(
         {

@@ -11,8 +11,10 @@ from marslora.core.decision import DecisionRecord
 from marslora.core.runs import Run
 from marslora.core.seeds import derive
 from marslora.core.spec import MemberSpec
-from marslora.strategies._base import AbstractStrategy, Problem, unfinished
-from marslora.strategies._measured import decide_by_loss
+from marslora.strategies._lowest_loss import decide_by_loss
+from marslora.strategies._problem import Problem
+from marslora.strategies._runs import select_unfinished
+from marslora.strategies._strategy import AbstractStrategy
 
 
 class RandomStrategy(AbstractStrategy):
@@ -20,22 +22,22 @@ class RandomStrategy(AbstractStrategy):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(AbstractStrategy.Config):
-        """How many."""
+        """How many allocations are drawn."""
 
         num_runs: int = 4
-        """Used where the problem has no budget."""
+        """Allocations to draw if the problem has no budget."""
 
     config: Config
 
     def propose(self, problem: Problem, runs: Sequence[Run]) -> Sequence[MemberSpec]:
-        """The drawn candidates not yet trained."""
+        """The drawn candidates that are not trained yet."""
         candidates = problem.candidates()
-        wished = self.config.num_runs if problem.budget is None else int(problem.budget)
+        num_drawn = self.config.num_runs if problem.budget is None else int(problem.budget)
         order = np.random.default_rng(derive(problem.seed, "random_search")).permutation(len(candidates))
-        drawn = [candidates[c] for c in order[: max(wished, 1)]]
+        drawn = [candidates[c] for c in order[: max(num_drawn, 1)]]
         until = problem.full_examples
         wanted = [problem.member(allocation, problem.num_train, until, "random") for allocation in drawn]
-        return unfinished(wanted, runs)
+        return select_unfinished(wanted, runs)
 
     def decide(self, problem: Problem, runs: Sequence[Run]) -> DecisionRecord:
         """The lowest validation loss."""
@@ -43,6 +45,6 @@ class RandomStrategy(AbstractStrategy):
             "random_search",
             problem,
             runs,
-            ("the drawn allocations stand for all; one seed a cell",),
+            ("the drawn allocations stand for all; one seed for each allocation",),
             ("raise the budget to draw more allocations",),
         )

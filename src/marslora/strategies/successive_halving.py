@@ -9,46 +9,43 @@ from marslora.core.allocation import Allocation
 from marslora.core.decision import DecisionRecord
 from marslora.core.runs import Run
 from marslora.core.spec import MemberSpec
-from marslora.strategies._base import AbstractStrategy, Problem, as_of, check_rungs, unfinished
-from marslora.strategies._measured import decide_by_loss
+from marslora.strategies._lowest_loss import decide_by_loss
+from marslora.strategies._problem import Problem
+from marslora.strategies._rungs import RungConfig
+from marslora.strategies._runs import cut_runs, select_unfinished
+from marslora.strategies._strategy import AbstractStrategy
 
 
 class SuccessiveHalvingStrategy(AbstractStrategy):
     """Rungs of lengths ``first, eta * first, ...``; of n members at a rung, n / eta of lowest loss go on."""
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(AbstractStrategy.Config):
-        """The ladder of rungs."""
-
-        eta: int = 4
-        first_rung: float = 1 / 64
-        """Length of the first rung as a share of a full run."""
-
-        def __post_init__(self) -> None:
-            check_rungs(self.eta, self.first_rung)
+    class Config(RungConfig):
+        """The rungs."""
 
     config: Config
 
     def propose(self, problem: Problem, runs: Sequence[Run]) -> Sequence[MemberSpec]:
-        """The members of the first rung that is not finished; empty once one allocation is left."""
+        """The members of the first unfinished rung; empty once one allocation is left."""
         alive, share = list(problem.candidates()), self.config.first_rung
         while len(alive) > 1:
             wanted = [
                 problem.member(allocation, problem.num_train, problem.examples(share), "halving")
                 for allocation in alive
             ]
-            if todo := unfinished(wanted, runs):
+            if todo := select_unfinished(wanted, runs):
                 return todo
-            alive = self._survivors(alive, wanted, runs)
+            alive = self._select_survivors(alive, wanted, runs)
             if share >= 1:
                 break
             share = min(share * self.config.eta, 1.0)
         return ()
 
-    def _survivors(
+    def _select_survivors(
         self, alive: Sequence[Allocation], wanted: Sequence[MemberSpec], runs: Sequence[Run]
     ) -> list[Allocation]:
-        loss = {run.member.allocation: run.best_loss for run in as_of(wanted, runs) if run.status == "complete"}
+        """The 1 / eta of the allocations with the lowest loss on a rung, at least one."""
+        loss = {run.member.allocation: run.best_loss for run in cut_runs(wanted, runs) if run.status == "complete"}
         ranked = sorted(alive, key=lambda allocation: loss.get(allocation, float("inf")))
         return ranked[: max(len(alive) // self.config.eta, 1)]
 
@@ -58,6 +55,6 @@ class SuccessiveHalvingStrategy(AbstractStrategy):
             "successive_halving",
             problem,
             runs,
-            ("allocations that lead early also lead late", "one seed a cell"),
+            ("allocations that lead early also lead late", "one seed for each allocation"),
             ("start with a longer first rung if the curves cross",),
         )

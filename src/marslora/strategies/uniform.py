@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from marslora.core.allocation import Allocation
 from marslora.core.decision import Candidate, DecisionRecord
 from marslora.core.runs import Run
 from marslora.core.spec import MemberSpec
-from marslora.strategies._base import AbstractStrategy, Problem
+from marslora.strategies._problem import Problem
+from marslora.strategies._strategy import AbstractStrategy
+from marslora.strategies._uniform import find_nearest_uniform
 
 
 class UniformStrategy(AbstractStrategy):
@@ -22,16 +21,17 @@ class UniformStrategy(AbstractStrategy):
         """The rank."""
 
         rank: int = 16
+        """Rank of every part; the nearest candidate is taken."""
 
     config: Config
 
     def propose(self, problem: Problem, runs: Sequence[Run]) -> Sequence[MemberSpec]:  # noqa: ARG002
-        """Nothing."""
+        """Nothing: no member is trained."""
         return ()
 
     def decide(self, problem: Problem, runs: Sequence[Run]) -> DecisionRecord:  # noqa: ARG002
-        """The nearest candidate."""
-        chosen = nearest_to_uniform(problem, self.config.rank)
+        """The candidate nearest to the rank."""
+        chosen = find_nearest_uniform(problem, self.config.rank)
         candidates = tuple(
             Candidate(
                 allocation=allocation,
@@ -53,25 +53,3 @@ class UniformStrategy(AbstractStrategy):
             assumptions=(f"rank {self.config.rank} suits every part",),
             next_steps=("run the `mars` strategy to learn whether another allocation is better",),
         )
-
-
-def nearest_to_uniform(problem: Problem, rank: int) -> Allocation:
-    """The candidate least far from one rank for every part, in log ranks; the cheaper one of two as near."""
-
-    def distance(allocation: Allocation) -> float:
-        return sum(float(np.log2(max(found, 0.5) / max(rank, 0.5)) ** 2) for _, found in allocation.ranks)
-
-    return min(
-        problem.candidates(), key=lambda allocation: (distance(allocation), problem.count_parameters(allocation))
-    )
-
-
-def equal_uniform(problem: Problem, allocation: Allocation) -> Allocation:
-    """One rank for every searched part, as near as it gets to the trainable parameters of ``allocation``."""
-    wanted = problem.count_parameters(allocation)
-
-    def uniform(rank: int) -> Allocation:
-        return allocation.replace(**dict.fromkeys(problem.space.searched, rank))
-
-    largest = max(problem.space.ladder(part)[-1] for part in problem.space.parts)
-    return min(map(uniform, range(1, largest + 1)), key=lambda a: abs(problem.count_parameters(a) - wanted))

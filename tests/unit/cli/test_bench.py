@@ -4,7 +4,7 @@ import pytest
 from tests.unit.replay.tables import table
 
 from marslora.cli import main
-from marslora.replay.result import BenchmarkResult
+from marslora.replay.benchmark import BenchmarkResult
 
 
 @pytest.fixture

@@ -125,7 +125,7 @@ def test_garbage_gets_a_status(rows):
 
 def test_points_of_runs_share_the_floor_of_their_rows():
     runs = [run_of(decay(TIMES, 400.0 / rank), allocation=Allocation.of(one=rank, two=0)) for rank in (2, 4, 8, 16)]
-    points = convergence.points_of(runs, "one")
+    points = convergence.make_points(runs, "one")
     assert [point.inputs["rank"] for point in points] == [2, 4, 8, 16]
     assert [point.inputs["data"] for point in points] == [500] * 4
     times = [point.measured for point in points]

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from marslora.core.allocation import Allocation
 from marslora.core.runs import Run
 from marslora.core.spec import MemberSpec
-from marslora.laws._curve import convergence, fit_curve
+from marslora.laws.fitted_curve import find_convergence, fit_curve
 
 TIMES = tuple(int(t) for t in [0, *np.geomspace(20, 2000, 11)])
 
@@ -27,13 +27,13 @@ def decay(times, tau, power=1.0, floor=1.0, gain=1.0):
 
 def test_convergence_time_of_a_known_curve():
     # (1 + t / tau)^-1 = 0.1 at t = 9 tau.
-    found = convergence(fit_curve(run_of(decay(TIMES, tau=50.0))))
+    found = find_convergence(fit_curve(run_of(decay(TIMES, tau=50.0))))
     assert not found.censored
     assert found.examples == pytest.approx(450, rel=0.05)
 
 
 def test_a_run_that_has_not_got_there_is_censored_at_its_end():
-    found = convergence(fit_curve(run_of(decay(TIMES, tau=1500.0))))
+    found = find_convergence(fit_curve(run_of(decay(TIMES, tau=1500.0))))
     assert found.censored and found.examples == TIMES[-1]
 
 
@@ -42,8 +42,8 @@ def test_a_run_that_has_not_got_there_is_censored_at_its_end():
 def test_time_is_measured_in_the_units_of_the_run(scale, tau):
     wobble = 1 + 0.003 * np.sin(3.0 * np.arange(len(TIMES)))
     losses = decay(TIMES, tau) * wobble
-    one = convergence(fit_curve(run_of(losses)))
-    other = convergence(fit_curve(run_of(losses, tuple(scale * t for t in TIMES))))
+    one = find_convergence(fit_curve(run_of(losses)))
+    other = find_convergence(fit_curve(run_of(losses, tuple(scale * t for t in TIMES))))
     assert other.censored == one.censored
     assert other.examples == pytest.approx(scale * one.examples, rel=1e-6)
 
@@ -53,7 +53,7 @@ def test_time_is_measured_in_the_units_of_the_run(scale, tau):
 def test_noise_moves_the_convergence_time_little(seed):
     rng = np.random.default_rng(seed)
     losses = decay(TIMES, tau=50.0) * np.exp(0.005 * rng.normal(size=len(TIMES)))
-    found = convergence(fit_curve(run_of(losses)), share=0.75)
+    found = find_convergence(fit_curve(run_of(losses)), share=0.75)
     assert 150 / 1.6 < found.examples < 150 * 1.6
 
 
@@ -63,14 +63,14 @@ def test_a_curve_that_turns_up_has_converged_at_its_minimum_at_the_latest():
     curve = fit_curve(run_of(losses))
     assert curve.status == "turned_up"
     assert curve.floor() == pytest.approx(losses.min(), rel=0.03)
-    assert convergence(curve).examples <= times[losses.argmin()] * 1.01
+    assert find_convergence(curve).examples <= times[losses.argmin()] * 1.01
 
 
 def test_a_run_that_does_not_learn_is_flat_and_censored():
     rng = np.random.default_rng(0)
     curve = fit_curve(run_of(2.0 * np.exp(0.01 * rng.normal(size=len(TIMES)))))
     assert curve.status == "flat"
-    assert convergence(curve).censored
+    assert find_convergence(curve).censored
 
 
 def test_a_warm_up_plateau_is_followed():
@@ -91,14 +91,14 @@ def test_a_warm_up_plateau_is_followed():
     ],
 )
 def test_garbage_has_no_convergence_time(losses, times):
-    assert convergence(fit_curve(run_of(losses, times))) is None
+    assert find_convergence(fit_curve(run_of(losses, times))) is None
 
 
 def test_a_diverged_run_has_no_convergence_time():
-    assert convergence(fit_curve(run_of(decay(TIMES, 50.0), status="diverged"))) is None
+    assert find_convergence(fit_curve(run_of(decay(TIMES, 50.0), status="diverged"))) is None
 
 
 def test_infinite_values_are_left_out():
     losses = decay(TIMES, 50.0)
     losses[4] = np.inf
-    assert convergence(fit_curve(run_of(losses))).examples == pytest.approx(450, rel=0.05)
+    assert find_convergence(fit_curve(run_of(losses))).examples == pytest.approx(450, rel=0.05)

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.laws_in_data import PowerLaw, RectifiedLaw
 
 from marslora.core.decision import LawPoint
-from marslora.laws.power import PowerLaw
-from marslora.laws.rectified import RectifiedLaw
 
 FILE = Path(os.environ.get("MARSLORA_FINETUNE_CURVES", "missing"))
 pytestmark = pytest.mark.skipif(not FILE.is_file(), reason="MARSLORA_FINETUNE_CURVES names no file")

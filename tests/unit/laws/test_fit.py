@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
+from benchmarks.laws_in_data import RectifiedForm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marslora.laws._fit import Sample, fit_form, minimise
-from marslora.laws._intervals import cluster_weights, interval
-from marslora.laws.rectified import RectifiedForm
+from marslora.laws.fitting import Sample, fit_form, minimise
+from marslora.laws.intervals import cluster_weights, measure_interval
 
 SIZES = np.geomspace(200, 400_000, 14)
 
@@ -62,7 +62,7 @@ def test_points_of_a_group_share_their_weight_and_weights_average_one():
 
 
 def test_interval_holds_its_value_and_its_level():
-    found = interval(0.5, np.linspace(0, 1, 1001))
+    found = measure_interval(0.5, np.linspace(0, 1, 1001))
     assert (found.low, found.high) == (pytest.approx(0.05), pytest.approx(0.95))
-    assert interval(9.0, np.linspace(0, 1, 11)).high == 9.0
-    assert interval(1.0, np.array([np.nan])).low == 1.0
+    assert measure_interval(9.0, np.linspace(0, 1, 11)).high == 9.0
+    assert measure_interval(1.0, np.array([np.nan])).low == 1.0

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marslora.laws import _joint
+from marslora.laws import joint
 
 PLACES = np.array([[a, b] for a in (-1.0, 0.0, 1.0) for b in (-1.0, 0.0, 1.0)])
 
@@ -26,15 +26,15 @@ def delay(x_CM):
 
 def cells(curve, last, places=PLACES):
     log_t = np.linspace(3.0, last, 12)
-    return [_joint.CellCurve(x, log_t, curve(log_t - d)) for x, d in zip(places, delay(places), strict=True)]
+    return [joint.RunCurve(x, log_t, curve(log_t - d)) for x, d in zip(places, delay(places), strict=True)]
 
 
 def draws(curves, log_t, log_rows=20.0, num=2000, places=PLACES):
-    return _joint.fit_joint(curves).draws(places, log_t, log_rows, num, np.random.default_rng(0), 0.5)
+    return joint.fit_joint_law(curves).draws(places, log_t, log_rows, num, np.random.default_rng(0), 0.5)
 
 
 def test_delays_are_read_off_the_curves():
-    law = _joint.fit_joint(cells(falling, 6.0))
+    law = joint.fit_joint_law(cells(falling, 6.0))
     fastest = delay(PLACES).min()
     for x, expected in zip(PLACES, delay(PLACES) - fastest, strict=True):
         assert law.delays[tuple(x)].value == pytest.approx(expected, abs=0.08)
@@ -53,8 +53,8 @@ def test_runs_seen_beyond_the_time_asked_for_leave_no_doubt_of_the_best():
 
 def test_what_was_not_measured_is_predicted_from_the_others():
     measured = [n for n in range(9) if n != 5]
-    law = _joint.fit_joint(cells(falling, 6.0, PLACES[measured]))
-    predicted = law.mean_Q @ _joint.features(PLACES[[5]])[0]
+    law = joint.fit_joint_law(cells(falling, 6.0, PLACES[measured]))
+    predicted = law.mean_Q @ joint.build_features(PLACES[[5]])[0]
     assert predicted == pytest.approx(delay(PLACES)[5] - delay(PLACES).min(), abs=0.15)
 
 
@@ -65,7 +65,7 @@ def test_a_floor_that_the_fast_have_reached_awaits_the_slow():
 
 
 def test_where_the_fast_turned_the_slower_turn_higher_but_later():
-    early = [_joint.CellCurve(c.x_M, c.log_t_N[:6], c.y_N[:6]) for c in cells(turning, 7.0)]
+    early = [joint.RunCurve(c.x_M, c.log_t_N[:6], c.y_N[:6]) for c in cells(turning, 7.0)]
     fastest = int(delay(PLACES).argmin())
     early[fastest] = cells(turning, 8.0)[fastest]
     behind = delay(PLACES) - delay(PLACES)[fastest]
@@ -96,7 +96,7 @@ def test_the_lowest_so_far_is_what_counts_however_long_it_lasts():
 @given(st.floats(-2, 2), st.floats(-3, 3))
 def test_units_of_time_and_loss_do_not_matter(later, louder):
     plain = cells(falling, 6.0)
-    moved = [_joint.CellCurve(c.x_M, c.log_t_N + later, c.y_N + louder) for c in plain]
+    moved = [joint.RunCurve(c.x_M, c.log_t_N + later, c.y_N + louder) for c in plain]
     one = draws(plain, 7.0, log_rows=5.0, num=50)
     other = draws(moved, 7.0 + later, log_rows=5.0 + later, num=50)
     assert np.allclose(one, other - louder, atol=1e-6)

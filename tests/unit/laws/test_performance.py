@@ -126,7 +126,7 @@ def test_rank_zero_is_half_a_rank():
 def test_points_of_runs_carry_their_inputs():
     allocation = Allocation.of(one=4, two=16)
     run = run_of((3.0, 2.5, 2.0), (0, 50, 100), allocation=allocation)
-    points = performance.points_of([run], {allocation: 0.7}, {allocation: 44.0}, least_examples=50)
+    points = performance.make_points([run], {allocation: 0.7}, {allocation: 44.0}, least_examples=50)
     assert [point.measured for point in points] == [2.5, 2.0]
     assert points[0].inputs == {"one": 4.0, "two": 16.0, "data": 50.0, "imbalance": 0.7, "params": 44.0}
 

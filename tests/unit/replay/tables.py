@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from marslora.core.allocation import Allocation, Space
-from marslora.replay.table import Entry, Header, Table
+from marslora.replay.table import FinishedRun, RunTable, TableHeader
 
 FULL, ROWS, BATCH = 1600, 800, 16
 POINTS = (0, 16, 64, 256, 640, 1088, FULL)
@@ -22,10 +22,10 @@ def loss(allocation: Allocation, examples: int, seed: int = 0, luck: float = 0.0
     return 0.5 + (0.1 * away + shift + 1.5 * (1 + examples / 60) ** -0.8 if examples else 2.0)
 
 
-def entry(allocation: Allocation, seed: int, *, rows: int = ROWS, until: int = FULL, luck: float = 0.01) -> Entry:
+def entry(allocation: Allocation, seed: int, *, rows: int = ROWS, until: int = FULL, luck: float = 0.01) -> FinishedRun:
     """One run; it took a second for every 100 examples."""
     examples = (*(t for t in POINTS if t < until), until)
-    return Entry(
+    return FinishedRun(
         allocation=allocation,
         data_examples=rows,
         learning_rate=1e-3,
@@ -42,7 +42,7 @@ def entry(allocation: Allocation, seed: int, *, rows: int = ROWS, until: int = F
     )
 
 
-def table(name: str = "toy", seeds=(0, 1), *, has_arms: bool = False, luck: float = 0.01, ranks=RANKS) -> Table:
+def table(name: str = "toy", seeds=(0, 1), *, has_arms: bool = False, luck: float = 0.01, ranks=RANKS) -> RunTable:
     """Every allocation and seed; with arms, also runs of one part alone on fewer rows, half as long."""
     space = Space.of({"eye": tuple(ranks), "bridge": (4,), "tongue": tuple(ranks)})
     entries = [entry(allocation, seed, luck=luck) for seed in seeds for allocation in space.allocations()]
@@ -55,7 +55,7 @@ def table(name: str = "toy", seeds=(0, 1), *, has_arms: bool = False, luck: floa
             for rows, alone in ((ROWS // 32, ranks), (ROWS // 8, ranks[-1:]))
             for rank in alone
         ]
-    header = Header(
+    header = TableHeader(
         name=name,
         description="Made up.",
         space=space,
@@ -66,4 +66,4 @@ def table(name: str = "toy", seeds=(0, 1), *, has_arms: bool = False, luck: floa
         seeds=tuple(seeds),
         made_by="a test",
     )
-    return Table(header, tuple(entries))
+    return RunTable(header, tuple(entries))

@@ -3,10 +3,10 @@
 import pytest
 
 from marslora.core.errors import ConfigError
-from marslora.replay.benchmark import REFERENCE, Searcher, hold, standard_searchers
-from marslora.replay.ranking import curves
-from marslora.replay.result import BenchmarkResult, bench
-from marslora.replay.searchers import parse_searchers, with_reference
+from marslora.replay.benchmark import REFERENCE, Searcher, replay_searchers, standard_searchers
+from marslora.replay.ranking import build_family_curves
+from marslora.replay.benchmark import BenchmarkResult, run_benchmark
+from marslora.replay.searchers import add_reference, parse_searchers
 from tests.unit.replay.tables import table
 
 HALVING = parse_searchers("successive_halving:eta=4,first_rung=0.05/0.2")
@@ -45,11 +45,11 @@ def test_what_is_wrong_with_a_word_is_said(word, said):
 def test_the_reference_is_added_where_it_is_missing():
     standard = standard_searchers()
     assert any(entrant.family == REFERENCE for entrant in standard)
-    added = with_reference(HALVING, REFERENCE, standard)
+    added = add_reference(HALVING, REFERENCE, standard)
     assert added[:2] == HALVING and {entrant.family for entrant in added[2:]} == {REFERENCE}
-    assert with_reference(HALVING, "successive_halving eta=4", standard) == HALVING
+    assert add_reference(HALVING, "successive_halving eta=4", standard) == HALVING
     with pytest.raises(ConfigError, match=r"`--reference` must be one of .*found 'luck'"):
-        with_reference(HALVING, "luck", standard)
+        add_reference(HALVING, "luck", standard)
 
 
 def test_settings_tell_the_standard_entrants_apart():
@@ -60,28 +60,28 @@ def test_settings_tell_the_standard_entrants_apart():
 def test_every_entrant_meets_every_world():
     told = []
     tables = [table("a"), table("b", seeds=(1, 2))]
-    scores = hold(tables, HALVING, (1.0, 0.5), lambda *step: told.append(step), seeds=(1,))
+    scores = replay_searchers(tables, HALVING, (1.0, 0.5), lambda *step: told.append(step), seeds=(1,))
     assert [score.instance for score in scores[::2]] == [("a", 1, 1.0), ("a", 1, 0.5), ("b", 1, 1.0), ("b", 1, 0.5)]
     assert told == [(2, 8), (4, 8), (6, 8), (8, 8)]
     assert all(score.regret == 0 for score in scores if score.is_best and score.max_share == 0.5)
     with pytest.raises(ConfigError, match=r"no table has a run of the seeds \[7\]; theirs are \[0, 1, 2\]"):
-        hold(tables, HALVING, seeds=(7,))
+        replay_searchers(tables, HALVING, seeds=(7,))
 
 
 def test_who_asks_for_what_a_table_lacks_is_left_out_there_and_noted():
     ranks = (2, 16)
     tables = [table("whole", has_arms=True, seeds=(0,), ranks=ranks), table("bare", seeds=(0,), ranks=ranks)]
-    found = bench(tables, (*HALVING, PAPER), "successive_halving eta=4", max_shares=(0.3,))
+    found = run_benchmark(tables, (*HALVING, PAPER), "successive_halving eta=4", max_shares=(0.3,))
     assert {score.table for score in found.scores if score.family == "paper"} == {"whole"}
-    assert curves(found.scores)["paper"].instances == (("whole", 0, 0.3),)
+    assert build_family_curves(found.scores)["paper"].instances == (("whole", 0, 0.3),)
     (note,) = found.notes()
     assert note.startswith("paper was left out on bare: table `bare` has no run of eye=2 bridge=0 tongue=0 on 25 rows")
     assert BenchmarkResult.model_validate_json(found.to_json()) == found
     with pytest.raises(ConfigError, match="has no run"):
-        hold(tables[1:], (PAPER,))
+        replay_searchers(tables[1:], (PAPER,))
 
 
 @pytest.mark.slow
 def test_processes_find_what_one_finds():
     tables = [table("a"), table("b")]
-    assert hold(tables, HALVING, workers=2) == hold(tables, HALVING)
+    assert replay_searchers(tables, HALVING, workers=2) == replay_searchers(tables, HALVING)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from marslora.replay.benchmark import ReplayScore
-from marslora.replay.ranking import FamilyCurve, curves, mean_interval, reliability, standings
+from marslora.replay.ranking import FamilyCurve, bootstrap_mean, build_family_curves, measure_reliability, rank_families
 
 WORLDS = [(f"t{n}", 0, 1.0) for n in range(4)]
 
@@ -47,8 +47,8 @@ def test_a_setting_is_found_at_its_own_cost_unless_a_cheaper_one_is_better(curve
 
 def test_regret_is_interpolated_between_two_settings():
     scores = [score("a", w, cost, regret, str(cost)) for w in WORLDS for cost, regret in ((1.0, 0.4), (2.0, 0.2))]
-    assert curves(scores)["a"].regret_at(1.5) == pytest.approx([0.3] * 4)
-    assert curves(scores)["a"].settings == ("1.0", "2.0")
+    assert build_family_curves(scores)["a"].regret_at(1.5) == pytest.approx([0.3] * 4)
+    assert build_family_curves(scores)["a"].settings == ("1.0", "2.0")
 
 
 def test_families_are_compared_on_the_worlds_that_both_saw():
@@ -56,30 +56,30 @@ def test_families_are_compared_on_the_worlds_that_both_saw():
         score("reference", instance, 1.4, regret) for instance, regret in zip(WORLDS, (0.1, 0.1, 0.9, 0.9), strict=True)
     ]
     scores += [score("other", instance, 1.2, 0.2) for instance in WORLDS[:2]]
-    rows = {row.family: row for row in standings(scores, 1.4, "reference")}
+    rows = {row.family: row for row in rank_families(scores, 1.4, "reference")}
     assert rows["other"].num_instances == 2 and rows["reference"].num_instances == 4
     assert rows["other"].difference.value == pytest.approx(0.1)
     assert rows["reference"].difference is None
-    assert [row.family for row in standings(scores, 1.4, "reference")] == ["reference", "other"]
+    assert [row.family for row in rank_families(scores, 1.4, "reference")] == ["reference", "other"]
 
 
 def test_a_world_that_a_setting_did_not_see_is_left_out_for_its_family():
     scores = [score("a", instance, 1.2, 0.2, "short") for instance in WORLDS]
     scores += [score("a", instance, 2.0, 0.1, "long") for instance in WORLDS[1:]]
-    assert curves(scores)["a"].instances == tuple(WORLDS[1:])
+    assert build_family_curves(scores)["a"].instances == tuple(WORLDS[1:])
 
 
 def test_a_reference_that_costs_more_is_taken_at_its_cheapest():
     scores = [score("reference", w, cost, 0.3, str(cost)) for w in WORLDS for cost in (1.5, 2.0)]
     scores += [score("a", instance, 1.1, 0.2) for instance in WORLDS]
-    (row,) = standings(scores, 1.15, "reference")
+    (row,) = rank_families(scores, 1.15, "reference")
     assert row.reference_cost == pytest.approx(1.5) and row.difference.value == pytest.approx(-0.1)
 
 
 def test_an_interval_resamples_whole_clusters():
     value_W = np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0])
-    apart = mean_interval(value_W, list(range(6)))
-    together = mean_interval(value_W, [0, 0, 0, 1, 1, 1])
+    apart = bootstrap_mean(value_W, list(range(6)))
+    together = bootstrap_mean(value_W, [0, 0, 0, 1, 1, 1])
     assert apart.value == together.value == 0.5
     assert (together.low, together.high) == (0.0, 1.0)
     assert together.low < apart.low < 0.5 < apart.high < together.high
@@ -91,9 +91,9 @@ def test_reliability_counts_what_was_said_against_what_was_so():
         score("a", instance, 1.2, regret, p_best=said, num_plausible=2, indistinguishable=said < 0.5)
         for instance, (said, regret) in zip(WORLDS, told, strict=True)
     ]
-    found = reliability([*scores, score("b", WORLDS[0], 1.2, 0.1)], "a")
+    found = measure_reliability([*scores, score("b", WORLDS[0], 1.2, 0.1)], "a")
     assert [(each.num, each.best) for each in found.bins] == [(2, 0.5), (2, 1.0)]
     assert found.bins[1].said == pytest.approx(0.975)
     assert (found.num, found.coverage, found.coverage_best, found.mean_plausible) == (4, 0.75, 0.75, 2.0)
     assert found.indistinguishable == {"t0": 1.0, "t1": 1.0, "t2": 0.0, "t3": 0.0}
-    assert reliability([score("b", WORLDS[0], 1.2, 0.1)], "b") is None
+    assert measure_reliability([score("b", WORLDS[0], 1.2, 0.1)], "b") is None

@@ -5,17 +5,17 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from marslora.replay.simulate import MissingRunError, Simulation, interpolate_loss, replay_strategy
 
 from marslora.core.allocation import Allocation
 from marslora.core.decision import DecisionRecord
 from marslora.core.errors import ConfigError
-from marslora.replay.simulate import MissingRunError, Simulation, loss_at, replay
 from marslora.strategies import AbstractStrategy
 from marslora.strategies.grid import GridStrategy
 from marslora.strategies.random_search import RandomStrategy
 from marslora.strategies.successive_halving import SuccessiveHalvingStrategy
 from marslora.strategies.uniform import UniformStrategy
-from tests.unit.replay.tables import BEST, FULL, POINTS, ROWS, entry, loss, table
+from tests.unit.replay_strategy.tables import BEST, FULL, POINTS, ROWS, entry, loss, table
 
 CHEAP = Allocation.of(eye=2, bridge=4, tongue=4)
 
@@ -69,7 +69,7 @@ def test_between_two_points_the_loss_lies_between_theirs_on_a_line_in_logarithms
     after = next(n for n, t in enumerate(POINTS) if t >= examples)
     (t0, t1), (y0, y1) = POINTS[after - 1 : after + 1], found.validation_loss[after - 1 : after + 1]
     share = (math.log1p(examples) - math.log1p(t0)) / (math.log1p(t1) - math.log1p(t0))
-    assert loss_at(found, examples) == pytest.approx(y0 ** (1 - share) * y1**share)
+    assert interpolate_loss(found, examples) == pytest.approx(y0 ** (1 - share) * y1**share)
 
 
 def test_seeds_are_drawn_from_the_world_s_on():
@@ -91,15 +91,18 @@ def test_a_limit_leaves_out_the_large():
     assert instance.problem.max_parameters == largest // 2
     assert 0 < len(instance.problem.candidates()) < 16
     assert set(instance.truth.loss) == set(instance.problem.candidates())
-    assert replay(UniformStrategy(UniformStrategy.Config(rank=16)), instance).decision.chosen in instance.truth.loss
+    assert (
+        replay_strategy(UniformStrategy(UniformStrategy.Config(rank=16)), instance).decision.chosen
+        in instance.truth.loss
+    )
 
 
 def test_the_truth_is_the_mean_over_seeds():
     truth = Simulation(table(seeds=(0, 1, 2), luck=0.02), seed=0).truth
     assert truth.loss[CHEAP] == pytest.approx(sum(loss(CHEAP, FULL, s, 0.02) for s in (0, 1, 2)) / 3)
     assert truth.best.as_dict().items() >= BEST.items()
-    assert truth.regret(truth.best) == 0 and truth.best in truth.ties()
-    assert len(Simulation(table(luck=0.2), seed=0).truth.ties()) > len(truth.ties())
+    assert truth.regret(truth.best) == 0 and truth.best in truth.find_ties()
+    assert len(Simulation(table(luck=0.2), seed=0).truth.find_ties()) > len(truth.find_ties())
 
 
 @settings(max_examples=15, deadline=None)
@@ -109,7 +112,7 @@ def test_the_truth_is_the_mean_over_seeds():
 def test_a_search_costs_its_new_examples_and_the_rest_of_the_final_run(eta, rung, seed, luck):
     strategy = Recording(SuccessiveHalvingStrategy.of({"eta": eta, "first_rung": rung}))
     instance = Simulation(table(luck=luck), seed=seed)
-    outcome = replay(strategy, instance)
+    outcome = replay_strategy(strategy, instance)
     new = sum(max(lengths) for lengths in strategy.asked.values())
     chosen = strategy.asked[outcome.decision.continue_run]
     assert outcome.calibration == pytest.approx(new / FULL)
@@ -119,20 +122,20 @@ def test_a_search_costs_its_new_examples_and_the_rest_of_the_final_run(eta, rung
 
 
 def test_nothing_measured_costs_one_run():
-    outcome = replay(UniformStrategy(), Simulation(table(), seed=0))
+    outcome = replay_strategy(UniformStrategy(), Simulation(table(), seed=0))
     assert (outcome.cost, outcome.calibration, outcome.num_rounds) == (1.0, 0.0, 0)
 
 
 @given(seed=st.integers(0, 20), luck=st.floats(0, 0.2))
 @settings(max_examples=10, deadline=None)
 def test_a_grid_never_regrets_where_its_seed_is_the_only_one(seed, luck):
-    outcome = replay(GridStrategy(), Simulation(table(seeds=(seed,), luck=luck), seed=seed))
+    outcome = replay_strategy(GridStrategy(), Simulation(table(seeds=(seed,), luck=luck), seed=seed))
     assert outcome.regret == 0 and outcome.cost == pytest.approx(16)
 
 
 def test_a_grid_can_be_wrong_about_other_seeds():
     instances = [Simulation(table(seeds=(0, 1, 2), luck=0.2), seed=seed) for seed in (0, 1, 2)]
-    assert max(replay(GridStrategy(), instance).regret for instance in instances) > 0
+    assert max(replay_strategy(GridStrategy(), instance).regret for instance in instances) > 0
 
 
 def test_a_strategy_that_never_ends_is_said():
@@ -141,7 +144,7 @@ def test_a_strategy_that_never_ends_is_said():
             return [problem.member(problem.candidates()[0], ROWS, 64, "again")]
 
     with pytest.raises(ConfigError, match="Restless asked for more than 200 rounds"):
-        replay(Restless(), Simulation(table(), seed=0))
+        replay_strategy(Restless(), Simulation(table(), seed=0))
 
 
 class Recording(AbstractStrategy):

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marslora.core.errors import DataError
-from marslora.replay.result import find_tables
-from marslora.replay.table import Table
+from marslora.replay.benchmark import find_tables
+from marslora.replay.table import RunTable
 from tests.unit.replay.tables import RANKS, table
 
 
@@ -23,17 +23,17 @@ def test_a_saved_table_is_loaded_as_it_was(tmp_path_factory, seeds, ranks, luck,
     path = tmp_path_factory.mktemp("tables") / "toy.parquet"
     made = table(seeds=seeds, ranks=ranks, luck=luck, has_arms=has_arms)
     made.save(path)
-    assert Table.load(path) == made
+    assert RunTable.load(path) == made
     assert [p.name for p in path.parent.iterdir()] == ["toy.parquet"]
 
 
 def test_what_is_no_table_is_said(tmp_path):
     (tmp_path / "a.parquet").write_text("no parquet")
     with pytest.raises(DataError, match=r"a\.parquet cannot be read as parquet"):
-        Table.load(tmp_path / "a.parquet")
+        RunTable.load(tmp_path / "a.parquet")
     pq.write_table(pa.table({"x": [1]}), tmp_path / "b.parquet")
     with pytest.raises(DataError, match=r"b\.parquet is no table of finished runs"):
-        Table.load(tmp_path / "b.parquet")
+        RunTable.load(tmp_path / "b.parquet")
 
 
 def test_tables_are_found_in_files_and_folders(tmp_path):

@@ -3,9 +3,9 @@
 import pytest
 
 from marslora.core.allocation import Space
-from marslora.replay.benchmark import Skipped
-from marslora.replay.result import BenchmarkResult
-from marslora.replay.table import Header
+from marslora.replay.benchmark import SkippedSearcher
+from marslora.replay.benchmark import BenchmarkResult
+from marslora.replay.table import TableHeader
 from marslora.report import benchmark as page
 from marslora.report.figures import benchmark
 from tests.unit.replay.test_standings import score
@@ -14,7 +14,7 @@ from tests.unit.report.test_page import HOSTILE, Reader
 
 
 def header(name, description="Made up."):
-    return Header(
+    return TableHeader(
         name=name,
         description=description,
         space=Space.of({"eye": (2, 4), "tongue": (2, 4)}),
@@ -43,7 +43,7 @@ def bench(better=0.02, names=("t0", "t1"), family="mars", costs=(1.2, 1.5)):
         reference="halving",
         costs=costs,
         scores=tuple(scores),
-        skipped=(Skipped(table="t1", family="paper", setting="", reason="no run"),),
+        skipped=(SkippedSearcher(table="t1", family="paper", setting="", reason="no run"),),
         seconds=3.0,
     )
 

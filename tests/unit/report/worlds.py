@@ -11,11 +11,11 @@ from marslora.core.allocation import Allocation, Space
 from marslora.core.decision import Candidate, ClosedForm, DecisionRecord, Interval
 from marslora.core.runs import Cost, DataSummary, FinalResult
 from marslora.core.spec import StudySpec
-from marslora.laws.convergence import ConvergenceLaw, points_of
+from marslora.laws.convergence import ConvergenceLaw, make_points
 from marslora.laws.performance import PerformanceLaw
-from marslora.laws.performance import points_of as loss_points
+from marslora.laws.performance import make_points as loss_points
 from marslora.report.data import ReportData
-from tests.unit.report.truth import FULL, POINTS, loss_at, model, part, run, time_to_learn
+from tests.unit.report.truth import FULL, POINTS, interpolate_loss, model, part, run, time_to_learn
 
 CONVERGENCE = ConvergenceLaw(ConvergenceLaw.Config(num_bootstraps=30))
 PERFORMANCE = PerformanceLaw(PerformanceLaw.Config(num_bootstraps=30, forms=("multiplicative", "additive")))
@@ -41,26 +41,26 @@ def interval(value, width):
 def candidate(allocation, searched, chosen, probability, effect, width, rng, info, joint):
     times = {part: interval(time_to_learn(part, allocation[part], 2048), 40.0) for part in searched}
     logs = [math.log(each.value) for each in times.values()]
-    mismatch = max(logs) - min(logs)
+    imbalance = max(logs) - min(logs)
     seen = joint.get(allocation)
-    dropped = mismatch > 0.75 or probability < 0.004
+    dropped = imbalance > 0.75 or probability < 0.004
     status = "chosen" if allocation == chosen else "dropped" if dropped else "kept"
     reasons = {
         "chosen": "lowest expected loss among the balanced allocations",
         "kept": "balanced, but expected to end higher",
-        "dropped": f"the parts would converge a factor of {math.exp(mismatch):.1f} apart"
-        if mismatch > 0.75
+        "dropped": f"the parts would converge a factor of {math.exp(imbalance):.1f} apart"
+        if imbalance > 0.75
         else "almost certainly not the best",
     }
     quiet = np.random.default_rng(0)
-    value = loss_at(allocation, FULL, 2048, effect, quiet)
+    value = interpolate_loss(allocation, FULL, 2048, effect, quiet)
     return Candidate(
         allocation=allocation,
         status=status,
         reason=reasons[status],
         num_trainable=info.num_trainable(allocation),
         convergence_examples=times,
-        mismatch=interval(mismatch, 0.1),
+        imbalance=interval(imbalance, 0.1),
         predicted_loss=interval(value, width),
         observed_loss=seen.last_loss if seen else None,
         observed_examples=seen.last_examples if seen else None,
@@ -98,9 +98,9 @@ def world(ladders, searched, *, effect=1.0, width=0.07, verdict="clear", chosen=
     }
     allocations = list(space.allocations())
     joint = [run(each, 256, 2048, effect, rng) for each in allocations[::3]]
-    laws = [CONVERGENCE.fit(points_of(solo[name], name, horizon=FULL), name) for name in searched]
+    laws = [CONVERGENCE.fit(make_points(solo[name], name, horizon=FULL), name) for name in searched]
     laws.append(PERFORMANCE.fit(loss_points(joint, least_examples=32), "allocation"))
-    finals = np.array([loss_at(each, FULL, 2048, effect, np.random.default_rng(0)) for each in allocations])
+    finals = np.array([interpolate_loss(each, FULL, 2048, effect, np.random.default_rng(0)) for each in allocations])
     weight = np.exp(-(finals - finals.min()) / (width * 0.6))
     probability = weight / weight.sum()
     best = allocations[int(finals.argmin())] if chosen is None else chosen
@@ -151,7 +151,7 @@ def world(ladders, searched, *, effect=1.0, width=0.07, verdict="clear", chosen=
         base_test_loss=2.13,
         base_test_accuracy=0.305,
         examples=curve,
-        validation_curve=tuple(loss_at(best, each, 2048, effect, rng) for each in curve),
+        validation_curve=tuple(interpolate_loss(best, each, 2048, effect, rng) for each in curve),
         started_at_examples=256,
         cost=Cost(seconds=34.0, examples=FULL - 256, flops=2.0e12, peak_bytes=700 * 2**20),
     )

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from marslora.core.allocation import Space
 from marslora.core.decision import Interval, LawFit
-from marslora.strategies._balance import balance, closed_forms
+from marslora.strategies._balance import predict_balance, solve_closed_forms
 
 SPACE = Space.of({"one": (2, 4, 8, 16, 32), "two": (2, 4, 8, 16, 32)})
 
@@ -30,32 +30,32 @@ def laws(**more):
 
 def test_mismatch_is_zero_where_the_times_agree():
     candidates = tuple(SPACE.allocations())
-    found = balance(candidates, {"one": law("one"), "two": law("two")}, 1000.0, seed=0)
-    by_allocation = dict(zip(candidates, found.mismatch_C, strict=True))
-    for allocation, mismatch in by_allocation.items():
+    found = predict_balance(candidates, {"one": law("one"), "two": law("two")}, 1000.0, seed=0)
+    by_allocation = dict(zip(candidates, found.imbalance_C, strict=True))
+    for allocation, imbalance in by_allocation.items():
         expected = 0.5 * abs(np.log(allocation["one"] / allocation["two"]))
-        assert mismatch == pytest.approx(expected, abs=1e-9)
+        assert imbalance == pytest.approx(expected, abs=1e-9)
 
 
 def test_the_words_name_the_slow_part_and_the_ratio():
     candidates = tuple(SPACE.allocations())
-    found = balance(candidates, laws(), 1000.0, seed=0)
+    found = predict_balance(candidates, laws(), 1000.0, seed=0)
     words = found.words(next(c for c, a in enumerate(candidates) if a.as_dict() == {"one": 8, "two": 8}))
     assert words.startswith("one would converge 2x later than two")
 
 
 def test_parts_left_alone_do_not_count():
     space = Space.of({"one": (0, 8), "two": (8,)})
-    found = balance(tuple(space.allocations()), laws(), 1000.0, seed=0)
-    assert found.mismatch_C.tolist() == pytest.approx([0.0, np.log(2.0)])
+    found = predict_balance(tuple(space.allocations()), laws(), 1000.0, seed=0)
+    assert found.imbalance_C.tolist() == pytest.approx([0.0, np.log(2.0)])
     assert set(found.times(0)) == {"two"}
     assert "fewer than two" in found.words(0)
 
 
 def test_the_least_mismatch_is_always_kept_and_tolerance_widens_the_set():
-    found = balance(tuple(SPACE.allocations()), laws(), 1000.0, seed=0)
+    found = predict_balance(tuple(SPACE.allocations()), laws(), 1000.0, seed=0)
     tight, wide = found.balanced(np.log(1.01)), found.balanced(np.log(3.0))
-    assert tight[found.mismatch_C.argmin()]
+    assert tight[found.imbalance_C.argmin()]
     assert 1 <= tight.sum() < wide.sum() < len(SPACE)
 
 
@@ -63,7 +63,7 @@ def test_the_least_mismatch_is_always_kept_and_tolerance_widens_the_set():
 @settings(max_examples=30, deadline=None)
 def test_the_closed_form_is_where_the_two_laws_meet(alpha, scale, data):
     found = {"one": law("one", scale=scale, alpha=alpha), "two": law("two", scale=50.0)}
-    for form in closed_forms(SPACE, found, data):
+    for form in solve_closed_forms(SPACE, found, data):
         assert form.status in ("solved", "outside_ladder")
         rank_of = {form.part: form.rank, form.given: form.given_rank}
         times = {
@@ -74,14 +74,16 @@ def test_the_closed_form_is_where_the_two_laws_meet(alpha, scale, data):
 
 
 def test_a_floor_above_the_other_parts_time_has_no_real_solution():
-    forms = closed_forms(SPACE, laws(floor=1e6), 1000.0)
+    forms = solve_closed_forms(SPACE, laws(floor=1e6), 1000.0)
     mine = [form for form in forms if form.part == "one"]
     assert {form.status for form in mine} == {"no_real_solution"}
     assert all(form.rank is None and "no rank" in form.message for form in mine)
 
 
 def test_a_rank_that_moves_nothing_and_a_law_that_failed_have_their_status():
-    assert {f.status for f in closed_forms(SPACE, laws(alpha=0.0), 1e3) if f.part == "one"} == {"no_real_solution"}
+    assert {f.status for f in solve_closed_forms(SPACE, laws(alpha=0.0), 1e3) if f.part == "one"} == {
+        "no_real_solution"
+    }
     failed = LawFit(law="convergence", subject="one", form="none", status="failed", message="no runs")
-    forms = closed_forms(SPACE, {"one": failed, "two": law("two")}, 1000.0)
+    forms = solve_closed_forms(SPACE, {"one": failed, "two": law("two")}, 1000.0)
     assert {form.status for form in forms} == {"law_failed"}

@@ -6,7 +6,7 @@ import pytest
 from tests.unit.strategies.world import CLEAR, NULL, TRIO, replay
 
 from marslora.core.allocation import Allocation, Space
-from marslora.strategies._calibration import neighbours
+from marslora.strategies._calibration import list_neighbours
 from marslora.strategies.mars import MarsStrategy
 
 QUICK = MarsStrategy.of({"fit_laws": False})
@@ -94,7 +94,7 @@ def test_a_sweep_trains_the_chosen_and_its_neighbours():
     strategy = MarsStrategy.of({"fit_laws": False, "sweep": 0.3})
     problem, runs, decision = search(TRIO, 0.3, strategy)
     examples = {run.member.allocation: run.last_examples for run in runs}
-    near = neighbours(problem, decision.chosen)
+    near = list_neighbours(problem, decision.chosen)
     assert decision.chosen in near and len(near) > 3
     assert all(examples[allocation] >= problem.examples(0.3) for allocation in near)
     assert not strategy.propose(problem, runs)
@@ -102,7 +102,7 @@ def test_a_sweep_trains_the_chosen_and_its_neighbours():
 
 def test_neighbours_are_one_step_away_and_candidates():
     problem = CLEAR.problem(max_parameters=2000)
-    near = neighbours(problem, Allocation.of({"eye": 4, "tongue": 16}))
+    near = list_neighbours(problem, Allocation.of({"eye": 4, "tongue": 16}))
     assert [each.as_dict() for each in near[1:]] == [{"eye": 2, "tongue": 16}, {"eye": 4, "tongue": 8}]
 
 

@@ -7,7 +7,7 @@ from tests.helpers.remembered_fits import remembered_fits  # noqa: F401
 from tests.unit.strategies.world import CLEAR, NULL, PAIR, World, replay
 
 from marslora.core.allocation import Allocation, Space
-from marslora.strategies._base import as_of
+from marslora.strategies._base import cut_runs
 from marslora.strategies.mars_paper import MarsPaperStrategy
 from marslora.strategies.uniform import UniformStrategy
 
@@ -90,7 +90,7 @@ def test_the_laws_of_the_arms_order_the_parts_as_they_are():
     slow = decision.candidate(Allocation.of(eye=2, tongue=16))
     assert slow.convergence_examples["eye"].value > slow.convergence_examples["tongue"].value
     assert "eye would converge" in slow.reason and "interval" in slow.reason
-    assert slow.mismatch.value > decision.candidate(Allocation.of(eye=16, tongue=2)).mismatch.value
+    assert slow.imbalance.value > decision.candidate(Allocation.of(eye=16, tongue=2)).imbalance.value
 
 
 def test_closed_forms_are_given_for_each_ordered_pair_and_rank():
@@ -136,7 +136,7 @@ def test_as_of_forgets_what_came_later():
     problem = CLEAR.problem()
     short = problem.member(Allocation.of(eye=8, tongue=8), problem.num_train, 480, "joint run")
     long = CLEAR.train(short.model_copy(update={"until_examples": 4800}), problem.full_examples)
-    (cut,) = as_of([short], [long])
+    (cut,) = cut_runs([short], [long])
     assert cut.last_examples <= 480 < long.last_examples
     assert cut.validation_loss == long.validation_loss[: len(cut.validation_loss)]
 

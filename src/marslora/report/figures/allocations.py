@@ -61,9 +61,9 @@ def _map_words(data: ReportData, drawn: set[str]) -> str:
     if plausible and data.chosen.p_best is not None:
         cells = "one cell holds" if len(plausible) == 1 else f"{len(plausible)} cells hold"
         said.append(f"The dashed outline: {cells} 90 % of the probability of being best.")
-    mismatch = data.chosen.mismatch
-    if mismatch is not None and BALANCED in drawn:
-        factor = math.exp(mismatch.value)
+    imbalance = data.chosen.imbalance
+    if imbalance is not None and BALANCED in drawn:
+        factor = math.exp(imbalance.value)
         far = "on it" if factor < 1.25 else f"off it by a factor of {factor:.2g}"
         said.append(f"On the balanced line both parts converge together; the chosen cell lies {far}.")
     return " ".join(said)

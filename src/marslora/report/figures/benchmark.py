@@ -7,9 +7,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from marslora.replay.benchmark import ReplayScore
-from marslora.replay.ranking import FamilyCurve, Reliability, curves, mean_interval, reliability
-from marslora.replay.result import BenchmarkResult
+from marslora.replay import (
+    BenchmarkResult,
+    FamilyCurve,
+    Reliability,
+    ReplayScore,
+    bootstrap_mean,
+    build_family_curves,
+    measure_reliability,
+)
 from marslora.report.figures._style import (
     ACCENT,
     DASHES,
@@ -47,7 +53,7 @@ def squeezed_regret(regret: float) -> float:
 
 def pictures_of_regret(bench: BenchmarkResult) -> list[Picture]:
     """Regret against cost: over all tables, wide."""
-    found = curves(bench.scores)
+    found = build_family_curves(bench.scores)
     return [
         Picture(
             name="regret",
@@ -68,8 +74,8 @@ def pictures_by_table(bench: BenchmarkResult) -> list[Picture]:
     """The same for every table apart."""
     found = []
     for number, header in enumerate(bench.tables):
-        own = curves([score for score in bench.scores if score.table == header.name])
-        spread = {score.instance: score.spread for score in bench.scores if score.table == header.name}
+        own = build_family_curves([score for score in bench.scores if score.table == header.name])
+        spread = {score.instance: score.median_regret for score in bench.scores if score.table == header.name}
         lost = short(float(np.mean(list(spread.values())))) if spread else "-"
         found.append(
             Picture(
@@ -116,7 +122,7 @@ def _lines(bench: BenchmarkResult, found: dict[str, FamilyCurve], *, has_bands: 
     ordered = sorted(found.values(), key=lambda curve: curve.family in _noted(bench))  # those noted lie on top
     for curve in ordered:
         style = _style(bench, curve.family)
-        intervals = [mean_interval(regret_W, curve.clusters) for regret_W in curve.regret_SW]
+        intervals = [bootstrap_mean(regret_W, curve.clusters) for regret_W in curve.regret_SW]
         if has_bands and curve.family in _noted(bench):
             traces.append(_band(curve, [(each.low, each.high) for each in intervals], style["color"]))
         traces.append(
@@ -177,7 +183,7 @@ def _band(curve: FamilyCurve, bounds: Sequence[tuple[float, float]], colour: obj
 
 def pictures_of_reliability(bench: BenchmarkResult) -> list[Picture]:
     """What families say of their choices against what is so; nothing where none says anything."""
-    known = [found for family in _noted(bench) if (found := reliability(bench.scores, family)) is not None]
+    known = [found for family in _noted(bench) if (found := measure_reliability(bench.scores, family)) is not None]
     if not known:
         return []
     straight = {
@@ -214,7 +220,7 @@ def _marks(found: Reliability, colour: str) -> list[Trace]:
         return {
             "type": "scatter",
             "mode": "lines+markers",
-            "x": [each.said for each in found.bins],
+            "x": [each.stated for each in found.bins],
             "y": list(heights),
             "customdata": [each.num for each in found.bins],
             "name": text(f"{found.family}: {name}"),

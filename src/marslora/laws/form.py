@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from marslora.core.arrays import Array
+
 Inputs = Mapping[str, Array]
 """The inputs of N points by name, each an array of N."""
 
@@ -86,13 +87,13 @@ class Form(ABC):
         return np.log(value_BN), np.concatenate(columns, axis=-1)
 
 
-def power(x_N: Array, reference: float, exponent_B: NDArray[Any]) -> NDArray[Any]:
+def raise_to_power(x_N: Array, reference: float, exponent_B: NDArray[Any]) -> NDArray[Any]:
     """``(x / reference) ** exponent``: (B, N)."""
     result: NDArray[Any] = np.exp(exponent_B[:, None] * np.log(x_N / reference)[None, :])
     return result
 
 
-def stack(num_points: int, *columns: NDArray[Any] | float) -> NDArray[Any]:
+def stack_columns(num_points: int, *columns: NDArray[Any] | float) -> NDArray[Any]:
     """Basis functions (B, N) or constants side by side: (B, N, J)."""
     num = max((column.shape[0] for column in columns if isinstance(column, np.ndarray)), default=1)
     return np.stack([np.broadcast_to(column, (num, num_points)) for column in columns], axis=-1)

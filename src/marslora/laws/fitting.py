@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from scipy.special import log_ndtr
 from scipy.stats import qmc
 
-from marslora.laws._form import Array, Form, Inputs
+from marslora.core.arrays import Array
+from marslora.laws.form import Form, Inputs
 
 HUBER = 2.0
 """Where the loss turns from square to linear, in noise standard deviations (smoothly: the pseudo-Huber loss)."""

@@ -9,11 +9,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from marslora.core.arrays import Array
 from marslora.core.runs import Run
-from marslora.laws._fit import Fitted, Sample, fit_form
-from marslora.laws._form import Array, Form, Inputs, Shape, stack
+from marslora.laws.fitting import Fitted, Sample, fit_form
+from marslora.laws.form import Form, Inputs, Shape, stack_columns
 
-SHARE = 0.9
+CONVERGED_SHARE = 0.9
 """The share of the way from start to floor at which a run counts as converged."""
 LEAST_POINTS = 4
 TURN = 3.0
@@ -29,7 +30,7 @@ class PowerCurve(Form):
 
     def basis(self, x: Inputs, shape_BQ: NDArray[Any]) -> NDArray[Any]:
         """A constant and the decay."""
-        return stack(len(x["t"]), 1.0, (1.0 + x["t"] / np.exp(shape_BQ[:, :1])) ** -np.exp(shape_BQ[:, 1:]))
+        return stack_columns(len(x["t"]), 1.0, (1.0 + x["t"] / np.exp(shape_BQ[:, :1])) ** -np.exp(shape_BQ[:, 1:]))
 
 
 class DelayedCurve(Form):
@@ -43,11 +44,11 @@ class DelayedCurve(Form):
         """A constant and the sigmoid in log t."""
         log_t = np.log(np.maximum(x["t"], 1e-12))
         grown = np.exp(np.exp(shape_BQ[:, 1:]) * (log_t - shape_BQ[:, :1]))
-        return stack(len(x["t"]), 1.0, 1.0 / (1.0 + grown))
+        return stack_columns(len(x["t"]), 1.0, 1.0 / (1.0 + grown))
 
 
 @dataclass(frozen=True)
-class Curve:
+class FittedCurve:
     """A fitted curve. Times are in examples seen."""
 
     status: Literal["fitted", "turned_up", "flat", "too_short"]
@@ -84,21 +85,21 @@ class Convergence:
     examples: float
     """Examples seen at convergence; a lower bound where ``censored``."""
     censored: bool
-    curve: Curve
+    curve: FittedCurve
 
 
-def fit_curve(run: Run) -> Curve:
+def fit_curve(run: Run) -> FittedCurve:
     """The curve of a run; only its descent is fitted where it turns up (too many passes over few rows)."""
     return _fit_points(run.examples, run.validation_loss, run.status == "diverged")
 
 
 @lru_cache(maxsize=4096)
-def _fit_points(examples: tuple[int, ...], losses: tuple[float, ...], diverged: bool) -> Curve:
+def _fit_points(examples: tuple[int, ...], losses: tuple[float, ...], diverged: bool) -> FittedCurve:
     t_N, loss_N = _clean(examples, losses)
     if len(t_N) < LEAST_POINTS or diverged:
         last = float(t_N[-1]) if len(t_N) else 0.0
         start, lowest = (float(loss_N[0]), float(loss_N.min())) if len(t_N) else (np.nan, np.nan)
-        return Curve("too_short", last, start, lowest)
+        return FittedCurve("too_short", last, start, lowest)
     bottom = _bottom(loss_N)
     stop = max(bottom + 1, LEAST_POINTS)
     fitted = _fit(t_N[:stop] / t_N[-1], loss_N[:stop])
@@ -114,10 +115,12 @@ def _fit_points(examples: tuple[int, ...], losses: tuple[float, ...], diverged: 
         fitted = _fit(t_N / t_N[-1], loss_N)
         smooth_N = fitted.predict({"t": t_N / t_N[-1]})
         start, lowest = float(smooth_N[0]), float(smooth_N[-1])
-    return Curve(status, float(t_N[-1]), start, lowest, fitted, noise)
+    return FittedCurve(status, float(t_N[-1]), start, lowest, fitted, noise)
 
 
-def convergence(curve: Curve, share: float = SHARE, floor: float | None = None) -> Convergence | None:
+def find_convergence(
+    curve: FittedCurve, share: float = CONVERGED_SHARE, floor: float | None = None
+) -> Convergence | None:
     """The first time at which the smoothed loss has closed ``share`` of the way from its start to its floor.
 
     The smoother is the fitted curve itself, read only where the run was seen: a run that had not got there is censored

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from marslora.core.decision import Interval, LawFit, LawPoint
-from marslora.laws._fit import Fitted, Sample, fit_form, refit
-from marslora.laws._form import Array, Form
-from marslora.laws._intervals import LEVEL, bootstrap, interval
+from marslora.core.allocation import RANK_OF_ZERO
+from marslora.core.arrays import Array
+from marslora.core.decision import LEVEL, Interval, LawFit, LawPoint
+from marslora.laws.fitting import Fitted, Sample, fit_form, refit
+from marslora.laws.form import Form
+from marslora.laws.intervals import bootstrap, measure_interval
 
 FormBuilder = Callable[[Mapping[str, float]], Form]
 """A form from the reference values of the inputs that move it."""
-SMALLEST_RANK = 0.5
-"""What rank 0 counts as in a power of the rank: half of the least rank that learns anything."""
 WORST_CONDITION = 1e6
 
 
@@ -50,20 +50,20 @@ class AbstractLaw(ABC):
         try:
             return self._fit_usable(usable, subject, np.random.default_rng(seed), skipped)
         except (np.linalg.LinAlgError, FloatingPointError, ValueError) as error:
-            return self.failed(subject, f"the fit broke down: {error}", usable)
+            return self.make_failed_fit(subject, f"the fit broke down: {error}", usable)
 
     @abstractmethod
     def _fit_usable(
         self, points: Sequence[LawPoint], subject: str, rng: np.random.Generator, skipped: int
     ) -> LawFit: ...
 
-    def failed(self, subject: str, message: str, points: Sequence[LawPoint] = ()) -> LawFit:
+    def make_failed_fit(self, subject: str, message: str, points: Sequence[LawPoint] = ()) -> LawFit:
         """A fit that did not come about, with the reason."""
         return LawFit(
             law=self.name, subject=subject, form="none", status="failed", message=message, points=tuple(points)
         )
 
-    def record(
+    def make_fit(
         self,
         fitted: Fitted,
         sample: Sample,
@@ -87,7 +87,7 @@ class AbstractLaw(ABC):
             status=status,
             message="; ".join(messages),
             parameters={
-                name: interval(float(value), drawn_BP[:, column], self.config.level)
+                name: measure_interval(float(value), drawn_BP[:, column], self.config.level)
                 for column, (name, value) in enumerate(zip(fitted.form.names, value_P, strict=True))
             },
             references=dict(references),
@@ -121,7 +121,9 @@ class AbstractLaw(ABC):
     def band(self, fit: LawFit, inputs: Mapping[str, float]) -> Interval:
         """The law's value at the inputs with its bootstrap interval."""
         one = {name: np.array([value]) for name, value in inputs.items()}
-        return interval(float(self.predict_many(fit, one)[0]), self.predict_draws(fit, one)[:, 0], self.config.level)
+        return measure_interval(
+            float(self.predict_many(fit, one)[0]), self.predict_draws(fit, one)[:, 0], self.config.level
+        )
 
     def _evaluate(self, fit: LawFit, inputs: Mapping[str, NDArray[np.float64]], reported_BP: Array) -> Array:
         num = max((len(values) for values in inputs.values()), default=1)
@@ -133,9 +135,9 @@ class AbstractLaw(ABC):
 
 
 def prepare(inputs: Mapping[str, NDArray[np.float64]]) -> dict[str, Array]:
-    """The inputs as forms take them: positive, rank 0 counted as `SMALLEST_RANK`."""
+    """The inputs as forms take them: positive, rank 0 counted as `RANK_OF_ZERO`."""
     return {
-        name: np.asarray(values, dtype=float) if name in LINEAR_INPUTS else np.maximum(values, SMALLEST_RANK)
+        name: np.asarray(values, dtype=float) if name in LINEAR_INPUTS else np.maximum(values, RANK_OF_ZERO)
         for name, values in inputs.items()
     }
 
@@ -144,7 +146,7 @@ LINEAR_INPUTS = frozenset({"imbalance"})
 """Inputs that may be 0 because no power is taken of them."""
 
 
-def sample_of(points: Sequence[LawPoint]) -> Sample:
+def make_sample(points: Sequence[LawPoint]) -> Sample:
     """The arrays of the points."""
     names = sorted(set.intersection(*(set(point.inputs) for point in points))) if points else []
     runs = {run: index for index, run in enumerate(dict.fromkeys(point.run for point in points))}
@@ -156,7 +158,7 @@ def sample_of(points: Sequence[LawPoint]) -> Sample:
     )
 
 
-def references_of(sample: Sample, inputs: Sequence[str]) -> dict[str, float]:
+def find_references(sample: Sample, inputs: Sequence[str]) -> dict[str, float]:
     """Geometric means of the inputs that take more than one value: the scale that makes a fit well conditioned."""
     return {
         name: float(np.exp(np.mean(np.log(np.unique(sample.x[name])))))
@@ -165,7 +167,7 @@ def references_of(sample: Sample, inputs: Sequence[str]) -> dict[str, float]:
     }
 
 
-def held_out_error(fitted: Fitted, sample: Sample, inputs: Sequence[str]) -> float:
+def measure_held_out_error(fitted: Fitted, sample: Sample, inputs: Sequence[str]) -> float:
     """Root mean square log error where each value of each input is predicted from the other values.
 
     Inputs with fewer than three values are passed over: from one value no dependence can be learnt.
@@ -185,7 +187,7 @@ def held_out_error(fitted: Fitted, sample: Sample, inputs: Sequence[str]) -> flo
     return float(np.sqrt(np.mean(chosen**2))) if len(chosen) else float("nan")
 
 
-def ahead_error(fitted: Fitted, sample: Sample) -> float:
+def measure_ahead_error(fitted: Fitted, sample: Sample) -> float:
     """Root mean square log error at the largest data, fitted to the smaller half of the logarithmic range of ``data``.
 
     Divided by the logarithm of the ratio bridged. NaN where the data hardly vary.
@@ -204,24 +206,13 @@ def ahead_error(fitted: Fitted, sample: Sample) -> float:
 def fit_and_score(form: Form, sample: Sample, inputs: Sequence[str]) -> tuple[Fitted, float]:
     """One form fitted, with its held-out error (infinity where that is not a number)."""
     fitted = fit_form(form, sample)
-    error = held_out_error(fitted, sample, inputs)
+    error = measure_held_out_error(fitted, sample, inputs)
     return fitted, error if np.isfinite(error) else float("inf")
 
 
-def with_scores(fit: LawFit, held_out: float, alternatives: Mapping[str, float]) -> LawFit:
+def add_scores(fit: LawFit, held_out: float, alternatives: Mapping[str, float]) -> LawFit:
     """The fit with its held-out error and those of the forms that were not chosen."""
     return fit.model_copy(update={"held_out_error": held_out, "alternatives": dict(alternatives)})
-
-
-def thin(sample: Sample, keep: NDArray[np.bool_]) -> Sample:
-    """Only some of the points."""
-    return replace(
-        sample,
-        x={name: values[keep] for name, values in sample.x.items()},
-        y_N=sample.y_N[keep],
-        censored_N=sample.censored_N[keep],
-        group_N=sample.group_N[keep],
-    )
 
 
 def _verdict(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from marslora.laws._form import Form, Inputs, Shape, power, stack
+from marslora.laws.form import Form, Inputs, Shape, raise_to_power, stack_columns
 
 RESERVED = ("data", "imbalance", "params")
 """Inputs that are no part's rank."""
@@ -36,16 +36,16 @@ class PerformanceForm(Form):
 
     def ranks(self, x: Inputs, shape_BQ: NDArray[Any]) -> NDArray[Any]:
         """``prod_m (r_m / r0_m)^-a_m``: (B, N)."""
-        result: NDArray[Any] = np.ones((len(shape_BQ), size(x)), dtype=shape_BQ.dtype)
+        result: NDArray[Any] = np.ones((len(shape_BQ), count_points(x)), dtype=shape_BQ.dtype)
         for q, part in enumerate(self.parts):
-            result = result * power(x[part], self.references[part], -shape_BQ[:, q])
+            result = result * raise_to_power(x[part], self.references[part], -shape_BQ[:, q])
         return result
 
     def data(self, x: Inputs, shape_BQ: NDArray[Any]) -> NDArray[Any]:
         """``(D / D0)^-b``, or 1 where the data did not vary: (B, N)."""
         if "data" not in self.references:
-            return np.ones((len(shape_BQ), size(x)), dtype=shape_BQ.dtype)
-        return power(x["data"], self.references["data"], -shape_BQ[:, len(self.parts)])
+            return np.ones((len(shape_BQ), count_points(x)), dtype=shape_BQ.dtype)
+        return raise_to_power(x["data"], self.references["data"], -shape_BQ[:, len(self.parts)])
 
 
 class Multiplicative(PerformanceForm):
@@ -55,7 +55,7 @@ class Multiplicative(PerformanceForm):
 
     def basis(self, x: Inputs, shape_BQ: NDArray[Any]) -> NDArray[Any]:
         """A constant and the product of powers."""
-        return stack(size(x), 1.0, self.ranks(x, shape_BQ) * self.data(x, shape_BQ))
+        return stack_columns(count_points(x), 1.0, self.ranks(x, shape_BQ) * self.data(x, shape_BQ))
 
 
 class Additive(PerformanceForm):
@@ -77,10 +77,10 @@ class Additive(PerformanceForm):
     def basis(self, x: Inputs, shape_BQ: NDArray[Any]) -> NDArray[Any]:
         """A constant, a power for each rank and one for the data."""
         columns: list[NDArray[Any] | float] = [1.0]
-        columns += [power(x[part], self.references[part], -shape_BQ[:, 0]) for part in self.parts]
+        columns += [raise_to_power(x[part], self.references[part], -shape_BQ[:, 0]) for part in self.parts]
         if "data" in self.references:
-            columns.append(power(x["data"], self.references["data"], -shape_BQ[:, -1]))
-        return stack(size(x), *columns)
+            columns.append(raise_to_power(x["data"], self.references["data"], -shape_BQ[:, -1]))
+        return stack_columns(count_points(x), *columns)
 
 
 class Rectified(PerformanceForm):
@@ -96,7 +96,7 @@ class Rectified(PerformanceForm):
     def basis(self, x: Inputs, shape_BQ: NDArray[Any]) -> NDArray[Any]:
         """A constant and the rectified product."""
         learnt = np.exp(shape_BQ[:, -1:]) + 1.0 / self.data(x, shape_BQ)
-        return stack(size(x), 1.0, self.ranks(x, shape_BQ) / learnt)
+        return stack_columns(count_points(x), 1.0, self.ranks(x, shape_BQ) / learnt)
 
 
 class Accelerated(PerformanceForm):
@@ -112,7 +112,7 @@ class Accelerated(PerformanceForm):
     def basis(self, x: Inputs, shape_BQ: NDArray[Any]) -> NDArray[Any]:
         """A constant and the decay in rescaled data."""
         grown = (x["data"] / self.references["data"])[None, :] / self.ranks(x, shape_BQ) / np.exp(shape_BQ[:, -1:])
-        return stack(size(x), 1.0, np.exp(-shape_BQ[:, len(self.parts), None] * np.log1p(grown)))
+        return stack_columns(count_points(x), 1.0, np.exp(-shape_BQ[:, len(self.parts), None] * np.log1p(grown)))
 
 
 class Imbalance(PerformanceForm):
@@ -127,7 +127,7 @@ class Imbalance(PerformanceForm):
     def basis(self, x: Inputs, shape_BQ: NDArray[Any]) -> NDArray[Any]:
         """A constant, the product of powers, and the mismatch."""
         data = self.data(x, shape_BQ)
-        return stack(size(x), 1.0, self.ranks(x, shape_BQ) * data, x["imbalance"][None, :] * data)
+        return stack_columns(count_points(x), 1.0, self.ranks(x, shape_BQ) * data, x["imbalance"][None, :] * data)
 
 
 class Capacity(PerformanceForm):
@@ -142,10 +142,10 @@ class Capacity(PerformanceForm):
 
     def basis(self, x: Inputs, shape_BQ: NDArray[Any]) -> NDArray[Any]:
         """A constant, the product of powers, and the power of the parameters."""
-        grown = power(x["params"], self.references.get("params", 1.0), shape_BQ[:, -1])
-        return stack(size(x), 1.0, self.ranks(x, shape_BQ) * self.data(x, shape_BQ), grown)
+        grown = raise_to_power(x["params"], self.references.get("params", 1.0), shape_BQ[:, -1])
+        return stack_columns(count_points(x), 1.0, self.ranks(x, shape_BQ) * self.data(x, shape_BQ), grown)
 
 
-def size(x: Inputs) -> int:
+def count_points(x: Inputs) -> int:
     """How many points the inputs hold."""
     return len(next(iter(x.values())))

@@ -5,17 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from marslora.core.decision import Interval
-from marslora.laws._fit import Fitted, Sample, refit
-from marslora.laws._form import Array
+from marslora.core.arrays import Array
+from marslora.core.decision import LEVEL, Interval
+from marslora.laws.fitting import Fitted, Sample, refit
 
-LEVEL = 0.9
-WIDEST = 4.0
-"""Largest variance of the bootstrap weights."""
+MAX_WEIGHT_VARIANCE = 4.0
+"""Largest variance of the bootstrap weights. A convention: with more, replicates would rest on very few runs."""
 
 
-def interval(value: float, draws: Array, level: float = LEVEL) -> Interval:
-    """The central interval of the draws around a value; the value alone where there are none."""
+def measure_interval(value: float, draws: Array, level: float = LEVEL) -> Interval:
+    """The central interval of the draws around a value; the value alone if none is finite."""
     finite = draws[np.isfinite(draws)]
     if not len(finite):
         return Interval(value=value, low=value, high=value, level=level)
@@ -23,14 +22,14 @@ def interval(value: float, draws: Array, level: float = LEVEL) -> Interval:
     return Interval(value=value, low=min(float(low), value), high=max(float(high), value), level=level)
 
 
-def cluster_weights(group_N: NDArray[np.int64], num: int, rng: np.random.Generator, spread: float = 1.0) -> Array:
-    """Bayesian bootstrap (Rubin 1981) over groups: (num, N) weights of mean 1 and variance about ``spread``.
+def cluster_weights(group_N: NDArray[np.int64], num: int, rng: np.random.Generator, variance: float = 1.0) -> Array:
+    """Bayesian bootstrap (Rubin 1981) over groups: (num, N) weights of mean 1 and variance about ``variance``.
 
     Points of a group share their weight. Gamma weights never leave a group out wholly, so laws of few runs stay
     identified in every replicate.
     """
     groups, index_N = np.unique(group_N, return_inverse=True)
-    weight_BG = rng.gamma(1.0 / spread, size=(num, len(groups))) + 1e-6
+    weight_BG = rng.gamma(1.0 / variance, size=(num, len(groups))) + 1e-6
     weight_BG /= weight_BG.mean(axis=1, keepdims=True)
     result: Array = weight_BG[:, index_N]
     return result
@@ -45,5 +44,5 @@ def bootstrap(fitted: Fitted, sample: Sample, num: int, rng: np.random.Generator
     if num == 0 or len(sample) == 0:
         return np.zeros((0, len(fitted.inner_P)))
     num_groups = len(np.unique(sample.group_N))
-    spread = num_groups / max(num_groups - len(fitted.inner_P), 1)
-    return refit(fitted, sample, cluster_weights(sample.group_N, num, rng, min(spread, WIDEST)))
+    variance = num_groups / max(num_groups - len(fitted.inner_P), 1)
+    return refit(fitted, sample, cluster_weights(sample.group_N, num, rng, min(variance, MAX_WEIGHT_VARIANCE)))

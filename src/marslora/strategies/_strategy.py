@@ -1,0 +1,46 @@
+"""What every strategy is: measured runs in, the next members to train or a decision out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from marslora.core.decision import DecisionRecord
+from marslora.core.plugin_options import PluginConfig
+from marslora.core.runs import Run
+from marslora.core.spec import MemberSpec
+from marslora.strategies._problem import Problem
+
+MAX_ROUNDS = 1000
+"""A strategy that is not content after this many rounds is taken for defective. The slowest one needs a round for each
+run it begins (`asha`, `optuna_sampler`), and nobody begins a thousand."""
+
+
+class AbstractStrategy(ABC):
+    """Proposes what to measure, and decides. Both are pure functions of the problem and the runs.
+
+    ``propose`` is called again after each round; running again after a crash therefore is resuming. A member that could
+    not run must come back as a run with status ``failed``, or it is proposed again.
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(PluginConfig):
+        """The strategy's options."""
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or self.Config()
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any] | None = None) -> Self:
+        """The strategy with options by name, as a configuration file gives them; `ConfigError` for wrong ones."""
+        return cls(cls.Config.of(options, cls.__name__))
+
+    @abstractmethod
+    def propose(self, problem: Problem, runs: Sequence[Run]) -> Sequence[MemberSpec]:
+        """The members to train next, or to train further; empty when enough is known."""
+
+    @abstractmethod
+    def decide(self, problem: Problem, runs: Sequence[Run]) -> DecisionRecord:
+        """The choice on what has been measured so far, with a reason for every candidate. Never raises on bad runs."""
