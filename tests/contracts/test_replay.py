@@ -1,11 +1,12 @@
 """Every strategy can be replayed on a table of finished runs."""
 
 import pytest
-from marslora.replay.benchmark import Searcher, score_outcome
-from marslora.replay.simulate import Simulation, replay_strategy
 
 from marslora import strategies
 from marslora.core import plugins
+from marslora.replay import Searcher
+from marslora.replay.benchmark import score_outcome
+from marslora.replay.simulate import Simulation, replay_strategy
 from tests.unit.replay_strategy.tables import table
 
 TOY = table(has_arms=True)
@@ -14,7 +15,7 @@ TOY = table(has_arms=True)
 @pytest.mark.parametrize("name", plugins.names(strategies))
 def test_every_strategy_is_replayed(name):
     entrant, instance = Searcher(name, name, budget=0.8), Simulation(TOY, seed=1, budget=0.8)
-    outcome = replay_strategy(entrant.make(), instance)
+    outcome = replay_strategy(entrant.make_strategy(), instance)
     found = score_outcome(entrant, instance, outcome)
     assert outcome.decision.chosen in instance.truth.loss
     assert found.cost == pytest.approx(outcome.cost) and 1.0 <= found.cost <= 17

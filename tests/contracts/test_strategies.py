@@ -11,8 +11,8 @@ from marslora.core.allocation import Space
 from marslora.core.decision import DecisionRecord
 from marslora.core.errors import ConfigError
 from marslora.strategies import AbstractStrategy
-from tests.helpers.remembered_fits import remembered_fits  # noqa: F401
-from tests.unit.strategies.world import CLEAR, NULL, TRIO, replay
+from tests.helpers.cached_fits import cached_fits  # noqa: F401
+from tests.helpers.toy_training import CLEAR, NULL, TRIO, replay
 
 NAMES = plugins.names(strategies)
 WORLDS = {"clear": CLEAR, "null": NULL, "trio": TRIO}
@@ -29,9 +29,9 @@ def test_strategies_are_listed():
 
 @pytest.mark.parametrize("name", WORLDS)
 def test_a_search_ends_with_a_reason_for_every_candidate(strategy, name):
-    world = WORLDS[name]
-    problem = world.problem()
-    runs = replay(strategy, world, problem)
+    toy = WORLDS[name]
+    problem = toy.problem()
+    runs = replay(strategy, toy, problem)
     decision = strategy.decide(problem, runs)
     assert [c.allocation for c in decision.candidates] == list(problem.candidates())
     assert all(len(c.reason) > 10 for c in decision.candidates)
@@ -98,9 +98,9 @@ def test_runs_that_failed_lead_to_a_decision_and_a_stated_fallback(strategy, bro
         "one part": lambda member: member.allocation.active == ("eye",),
         "diverged": lambda member: False,
     }
-    world = dataclasses.replace(CLEAR, broken=rules[broken])
-    problem = world.problem()
-    runs = replay(strategy, world, problem)
+    toy = dataclasses.replace(CLEAR, broken=rules[broken])
+    problem = toy.problem()
+    runs = replay(strategy, toy, problem)
     if broken == "diverged":
         runs = [run.model_copy(update={"status": "diverged"}) for run in runs]
     decision = strategy.decide(problem, runs)
@@ -126,9 +126,9 @@ def test_constraints_hold(strategy):
 
 
 def test_one_candidate_needs_no_search(strategy):
-    world = dataclasses.replace(CLEAR, space=type(CLEAR.space).of({"eye": (8,), "tongue": (4,)}))
-    problem = world.problem()
-    decision = strategy.decide(problem, replay(strategy, world, problem))
+    toy = dataclasses.replace(CLEAR, space=type(CLEAR.space).of({"eye": (8,), "tongue": (4,)}))
+    problem = toy.problem()
+    decision = strategy.decide(problem, replay(strategy, toy, problem))
     assert decision.chosen.as_dict() == {"eye": 8, "tongue": 4}
 
 

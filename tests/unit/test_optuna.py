@@ -10,7 +10,7 @@ from optuna.storages.journal import JournalFileBackend
 from marslora.core.allocation import Allocation
 from marslora.core.errors import ConfigError
 from marslora.optuna import MarsPruner, MarsSampler, runs
-from tests.unit.strategies.world import CLEAR
+from tests.helpers.toy_training import CLEAR
 
 FULL, RANKS = 3200, {"eye": (2, 4, 8, 16), "tongue": (2, 4, 8, 16)}
 

@@ -18,8 +18,8 @@ from marslora.pipeline import Pipeline, equal_uniform
 from marslora.run_options import RunOptions
 from marslora.store.study import Study
 from tests.helpers import fake_training
+from tests.helpers.cached_fits import cached_fits  # noqa: F401
 from tests.helpers.quick_sqlite import quick_sqlite  # noqa: F401
-from tests.helpers.remembered_fits import remembered_fits  # noqa: F401
 
 FAKES = "tests.helpers.fake_training"
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from marslora.core.runs import BlockGradient
 from marslora.core.arrays import Array
+from marslora.core.runs import BlockGradient
 from marslora.gradients._base import AbstractCombiner, Block, Weights
 
 Gradients = Sequence[Tensor | None]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import LinearConstraint, minimize
 
-from marslora.core.errors import ConfigError
 from marslora.core.arrays import Array
+from marslora.core.errors import ConfigError
 from marslora.gradients._base import AbstractCombiner, Block, Granularity, Weights
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from marslora.core.errors import ConfigError
 from marslora.core.arrays import Array
+from marslora.core.errors import ConfigError
 from marslora.gradients._base import AbstractCombiner, Block, Granularity, Weights
 
 BETAS, EPS = (0.9, 0.999), 1e-8

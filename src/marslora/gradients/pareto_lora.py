@@ -6,8 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from marslora.core.errors import ConfigError
 from marslora.core.arrays import Array
+from marslora.core.errors import ConfigError
 from marslora.gradients._base import AbstractCombiner, Block, Granularity, Weights, lowest_cosine
 from marslora.gradients._min_norm import min_norm_weights
 

@@ -128,9 +128,7 @@ def run_benchmark(
     """
     skipped: list[SkippedSearcher] = []
     started = time.monotonic()
-    scores = replay_searchers(
-        tables, searchers, max_shares, advance, seeds=seeds, workers=workers, skip=skipped.append
-    )
+    scores = replay_searchers(tables, searchers, max_shares, advance, seeds=seeds, workers=workers, skip=skipped.append)
     return BenchmarkResult(
         tables=tuple(table.header for table in tables),
         reference=reference,

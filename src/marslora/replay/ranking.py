@@ -84,7 +84,9 @@ def build_family_curves(scores: Sequence[ReplayScore]) -> dict[str, FamilyCurve]
         if instances:
             cost_SW = np.array([[seen[instance].cost for instance in instances] for seen in settings.values()])
             regret_SW = np.array([[seen[instance].regret for instance in instances] for seen in settings.values()])
-            family_curves[family] = FamilyCurve(family, tuple(settings), instances, cost_SW, regret_SW).restrict_to(instances)
+            family_curves[family] = FamilyCurve(family, tuple(settings), instances, cost_SW, regret_SW).restrict_to(
+                instances
+            )
     return family_curves
 
 
@@ -126,7 +128,10 @@ def rank_families(scores: Sequence[ReplayScore], cost: float, reference: str) ->
     """
     family_curves = build_family_curves(scores)
     rows = [_summarise_family(curve, cost, family_curves.get(reference)) for curve in family_curves.values()]
-    return sorted((row for row in rows if row is not None), key=lambda row: (row.difference.value if row.difference else 0.0, row.regret.value))
+    return sorted(
+        (row for row in rows if row is not None),
+        key=lambda row: (row.difference.value if row.difference else 0.0, row.regret.value),
+    )
 
 
 def _summarise_family(curve: FamilyCurve, cost: float, reference: FamilyCurve | None) -> RegretSummary | None:

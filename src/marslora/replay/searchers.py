@@ -125,7 +125,9 @@ def _parse_value(text: str, word: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
-        raise ConfigError(f"`--strategy {word}`: the value {text!r} is not valid YAML. Write e.g. 4 or [4,2].") from None
+        raise ConfigError(
+            f"`--strategy {word}`: the value {text!r} is not valid YAML. Write e.g. 4 or [4,2]."
+        ) from None
 
 
 def _parse_budget(text: str, word: str) -> float:

@@ -84,7 +84,9 @@ class Simulation:
     def truth(self) -> GroundTruth:
         """The candidates' losses, by all seeds of the table."""
         header, candidates = self.table.header, self.problem.candidates()
-        losses = np.array([[self._find_lowest_loss(allocation, seed) for seed in header.seeds] for allocation in candidates])
+        losses = np.array(
+            [[self._find_lowest_loss(allocation, seed) for seed in header.seeds] for allocation in candidates]
+        )
         sd = float(np.sqrt(losses.var(axis=1, ddof=1).mean())) if len(header.seeds) > 1 else 0.0
         return GroundTruth(dict(zip(candidates, losses.mean(axis=1).tolist(), strict=True)), sd, len(header.seeds))
 

@@ -1,7 +1,7 @@
 """`marslora bench` replays what it is asked for and writes what it found."""
 
 import pytest
-from tests.unit.replay.tables import table
+from tests.helpers.toy_tables import table
 
 from marslora.cli import main
 from marslora.replay.benchmark import BenchmarkResult

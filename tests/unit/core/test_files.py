@@ -9,7 +9,7 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 import torch
-from tests.unit.replay.tables import table
+from tests.helpers.toy_tables import table
 
 from marslora.adapters import Checkpoint, write_checkpoints
 from marslora.core.errors import MarsloraError, WriteError

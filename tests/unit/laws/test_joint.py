@@ -29,8 +29,8 @@ def cells(curve, last, places=PLACES):
     return [joint.RunCurve(x, log_t, curve(log_t - d)) for x, d in zip(places, delay(places), strict=True)]
 
 
-def draws(curves, log_t, log_rows=20.0, num=2000, places=PLACES):
-    return joint.fit_joint_law(curves).draws(places, log_t, log_rows, num, np.random.default_rng(0), 0.5)
+def draw_losses(curves, log_t, log_rows=20.0, num=2000, places=PLACES):
+    return joint.fit_joint_law(curves).draw_losses(places, log_t, log_rows, num, np.random.default_rng(0), 0.5)
 
 
 def test_delays_are_read_off_the_curves():
@@ -41,12 +41,12 @@ def test_delays_are_read_off_the_curves():
 
 
 def test_the_fastest_is_predicted_to_be_best_while_the_loss_falls():
-    loss_SC = draws(cells(falling, 5.0), 6.0)
+    loss_SC = draw_losses(cells(falling, 5.0), 6.0)
     assert loss_SC.mean(axis=0).argmin() == delay(PLACES).argmin()
 
 
 def test_runs_seen_beyond_the_time_asked_for_leave_no_doubt_of_the_best():
-    loss_SC = draws(cells(falling, 7.0), 6.0)
+    loss_SC = draw_losses(cells(falling, 7.0), 6.0)
     assert np.isfinite(loss_SC).all()
     assert loss_SC.mean(axis=0).argmin() == delay(PLACES).argmin()
 
@@ -59,8 +59,8 @@ def test_what_was_not_measured_is_predicted_from_the_others():
 
 
 def test_a_floor_that_the_fast_have_reached_awaits_the_slow():
-    spread_early = np.ptp(draws(cells(falling, 5.0), 5.5).mean(axis=0))
-    at_the_floor = draws(cells(falling, 12.0), 14.0)
+    spread_early = np.ptp(draw_losses(cells(falling, 5.0), 5.5).mean(axis=0))
+    at_the_floor = draw_losses(cells(falling, 12.0), 14.0)
     assert np.ptp(at_the_floor.mean(axis=0)) < 0.05 * spread_early
 
 
@@ -69,7 +69,7 @@ def test_where_the_fast_turned_the_slower_turn_higher_but_later():
     fastest = int(delay(PLACES).argmin())
     early[fastest] = cells(turning, 8.0)[fastest]
     behind = delay(PLACES) - delay(PLACES)[fastest]
-    loss_SC = draws(early, 20.0)
+    loss_SC = draw_losses(early, 20.0)
     loss_C = loss_SC.mean(axis=0)
     assert loss_C[fastest] == pytest.approx(early[fastest].y_N.min(), abs=0.04)
     assert np.corrcoef(loss_C, behind)[0, 1] > 0.95
@@ -80,16 +80,16 @@ def test_where_the_fast_turned_the_slower_turn_higher_but_later():
 
 def test_many_passes_end_the_fall_and_one_pass_does_not():
     curves, fastest = cells(falling, 5.0), int(delay(PLACES).argmin())
-    once = draws(curves, 7.0, log_rows=7.0)
-    often = draws(curves, 7.0, log_rows=7.0 - np.log(30))
+    once = draw_losses(curves, 7.0, log_rows=7.0)
+    often = draw_losses(curves, 7.0, log_rows=7.0 - np.log(30))
     assert often[:, fastest].mean() > once[:, fastest].mean() + 0.1
     assert often[:, fastest].std() > once[:, fastest].std()
     assert often.mean(axis=0).argmin() == fastest
 
 
 def test_the_lowest_so_far_is_what_counts_however_long_it_lasts():
-    loss_C = draws(cells(turning, 9.0), 9.0).mean(axis=0)
-    assert draws(cells(turning, 9.0), 12.0).mean(axis=0) == pytest.approx(loss_C, abs=0.03)
+    loss_C = draw_losses(cells(turning, 9.0), 9.0).mean(axis=0)
+    assert draw_losses(cells(turning, 9.0), 12.0).mean(axis=0) == pytest.approx(loss_C, abs=0.03)
 
 
 @settings(max_examples=15, deadline=None)
@@ -97,6 +97,6 @@ def test_the_lowest_so_far_is_what_counts_however_long_it_lasts():
 def test_units_of_time_and_loss_do_not_matter(later, louder):
     plain = cells(falling, 6.0)
     moved = [joint.RunCurve(c.x_M, c.log_t_N + later, c.y_N + louder) for c in plain]
-    one = draws(plain, 7.0, log_rows=5.0, num=50)
-    other = draws(moved, 7.0 + later, log_rows=5.0 + later, num=50)
+    one = draw_losses(plain, 7.0, log_rows=5.0, num=50)
+    other = draw_losses(moved, 7.0 + later, log_rows=5.0 + later, num=50)
     assert np.allclose(one, other - louder, atol=1e-6)

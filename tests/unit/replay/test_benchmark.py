@@ -3,23 +3,29 @@
 import pytest
 
 from marslora.core.errors import ConfigError
-from marslora.replay.benchmark import REFERENCE, Searcher, replay_searchers, standard_searchers
+from marslora.replay.benchmark import (
+    REFERENCE,
+    BenchmarkResult,
+    Searcher,
+    replay_searchers,
+    run_benchmark,
+    standard_searchers,
+)
 from marslora.replay.ranking import build_family_curves
-from marslora.replay.benchmark import BenchmarkResult, run_benchmark
 from marslora.replay.searchers import add_reference, parse_searchers
-from tests.unit.replay.tables import table
+from tests.helpers.toy_tables import table
 
 HALVING = parse_searchers("successive_halving:eta=4,first_rung=0.05/0.2")
 PAPER = Searcher("paper", "mars_paper", budget=0.5)
 
 
 def test_a_word_is_a_family():
-    assert [entrant.setting for entrant in HALVING] == ["eta=4, first_rung=0.05", "eta=4, first_rung=0.2"]
-    assert {entrant.family for entrant in HALVING} == {"successive_halving eta=4"}
-    assert [entrant.budget for entrant in parse_searchers("mars@0.1/2")] == [0.1, 2.0]
-    (found,) = parse_searchers("mars:fit_laws=false,num_leaders=[3,2],sure=9e-1@0.4")
-    assert found.options == {"fit_laws": False, "num_leaders": [3, 2], "sure": 0.9}
-    assert found.make().config.num_leaders == (3, 2)
+    assert [searcher.setting for searcher in HALVING] == ["eta=4, first_rung=0.05", "eta=4, first_rung=0.2"]
+    assert {searcher.family for searcher in HALVING} == {"successive_halving eta=4"}
+    assert [searcher.budget for searcher in parse_searchers("mars@0.1/2")] == [0.1, 2.0]
+    (found,) = parse_searchers("mars:fit_laws=false,num_leaders=[3,2],confidence=9e-1@0.4")
+    assert found.options == {"fit_laws": False, "num_leaders": [3, 2], "confidence": 0.9}
+    assert found.make_strategy().config.num_leaders == (3, 2)
     (outside,) = parse_searchers("marslora.strategies.asha:AshaStrategy:eta=2@0.3")
     assert (outside.strategy, outside.options) == ("marslora.strategies.asha:AshaStrategy", {"eta": 2})
     assert parse_searchers("marslora.strategies.asha:AshaStrategy")[0].options == {}
@@ -44,9 +50,9 @@ def test_what_is_wrong_with_a_word_is_said(word, said):
 
 def test_the_reference_is_added_where_it_is_missing():
     standard = standard_searchers()
-    assert any(entrant.family == REFERENCE for entrant in standard)
+    assert any(searcher.family == REFERENCE for searcher in standard)
     added = add_reference(HALVING, REFERENCE, standard)
-    assert added[:2] == HALVING and {entrant.family for entrant in added[2:]} == {REFERENCE}
+    assert added[:2] == HALVING and {searcher.family for searcher in added[2:]} == {REFERENCE}
     assert add_reference(HALVING, "successive_halving eta=4", standard) == HALVING
     with pytest.raises(ConfigError, match=r"`--reference` must be one of .*found 'luck'"):
         add_reference(HALVING, "luck", standard)
@@ -54,7 +60,7 @@ def test_the_reference_is_added_where_it_is_missing():
 
 def test_settings_tell_the_standard_entrants_apart():
     standard = standard_searchers()
-    assert len({(entrant.family, entrant.setting) for entrant in standard}) == len(standard)
+    assert len({(searcher.family, searcher.setting) for searcher in standard}) == len(standard)
 
 
 def test_every_entrant_meets_every_world():

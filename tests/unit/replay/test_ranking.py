@@ -16,7 +16,7 @@ def score(family, instance, cost, regret, setting="", **more):
     table, seed, max_share = instance
     values = {
         "table": table, "seed": seed, "max_share": max_share, "family": family, "setting": setting, "cost": cost,
-        "calibration": cost - 1, "seconds": 1.0, "regret": regret, "spread": 1.0, "chosen": {"eye": 2},
+        "calibration": cost - 1, "seconds": 1.0, "regret": regret, "median_regret": 1.0, "chosen": {"eye": 2},
         "is_best": regret == 0, "p_best": None, "num_plausible": 1, "covers": regret == 0, "covers_best": regret == 0,
         "indistinguishable": False, "num_rounds": 1,
     }  # fmt: skip

@@ -5,11 +5,11 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from marslora.replay.simulate import MissingRunError, Simulation, interpolate_loss, replay_strategy
 
 from marslora.core.allocation import Allocation
 from marslora.core.decision import DecisionRecord
 from marslora.core.errors import ConfigError
+from marslora.replay.simulate import MissingRunError, Simulation, interpolate_loss, replay_strategy
 from marslora.strategies import AbstractStrategy
 from marslora.strategies.grid import GridStrategy
 from marslora.strategies.random_search import RandomStrategy

@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marslora.core.errors import DataError
-from marslora.replay.benchmark import find_tables
-from marslora.replay.table import RunTable
-from tests.unit.replay.tables import RANKS, table
+from marslora.replay.table import RunTable, find_tables
+from tests.helpers.toy_tables import RANKS, table
 
 
 @settings(max_examples=10, deadline=None)

@@ -3,8 +3,7 @@
 import pytest
 
 from marslora.core.allocation import Space
-from marslora.replay.benchmark import SkippedSearcher
-from marslora.replay.benchmark import BenchmarkResult
+from marslora.replay.benchmark import BenchmarkResult, SkippedSearcher
 from marslora.replay.table import TableHeader
 from marslora.report import benchmark as page
 from marslora.report.figures import benchmark

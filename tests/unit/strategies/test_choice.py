@@ -15,7 +15,7 @@ def everyone(num):
 def test_a_clear_winner_stands_alone():
     choice = choose_candidate(draws([1.0, 1.2, 1.3], 0.01), everyone(3), [3, 2, 1], resolution=0.01, indifference=0.001)
     assert (choice.chosen, choice.best, choice.tied, choice.plausible) == (0, 0, (0,), (0,))
-    assert choice.distinguishable
+    assert choice.is_clear
     assert choice.p_best_C.tolist() == [1.0, 0.0, 0.0]
 
 
@@ -23,7 +23,7 @@ def test_equal_candidates_are_tied_and_the_cheapest_is_chosen():
     choice = choose_candidate(draws([1.0] * 4, 0.01), everyone(4), [4, 2, 1, 3], resolution=0.02, indifference=0.001)
     assert set(choice.tied) == {0, 1, 2, 3} and choice.tied[0] == 2
     assert choice.chosen == 2 and choice.chosen in choice.plausible
-    assert not choice.distinguishable
+    assert not choice.is_clear
     assert choice.p_best_C.sum() == pytest.approx(1.0)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from tests.unit.strategies.world import CLEAR, NULL, TRIO, replay
+from tests.helpers.toy_training import CLEAR, NULL, TRIO, replay
 
 from marslora.core.allocation import Allocation, Space
 from marslora.strategies._calibration import list_neighbours
@@ -12,20 +12,20 @@ from marslora.strategies.mars import MarsStrategy
 QUICK = MarsStrategy.of({"fit_laws": False})
 
 
-def search(world, budget, strategy=QUICK):
-    problem = world.problem(budget=budget)
-    runs = replay(strategy, world, problem)
+def search(toy, budget, strategy=QUICK):
+    problem = toy.problem(budget=budget)
+    runs = replay(strategy, toy, problem)
     return problem, runs, strategy.decide(problem, runs)
 
 
 @pytest.mark.parametrize("world", [CLEAR, TRIO], ids=["pair", "trio"])
-def test_the_best_is_found_at_a_fraction_of_a_run(world):
+def test_the_best_is_found_at_a_fraction_of_a_run(toy):
     regrets = []
     for seed in range(3):
-        own = dataclasses.replace(world, seed=seed)
+        own = dataclasses.replace(toy, seed=seed)
         problem, _, decision = search(own, 0.5)
         regrets.append(own.regret(problem, decision.chosen))
-    spread = max(world.final(problem).values()) - min(world.final(problem).values())
+    spread = max(toy.final(problem).values()) - min(toy.final(problem).values())
     assert sum(regrets) / 3 < 0.1 * spread
 
 
@@ -79,12 +79,12 @@ def test_laws_are_reported_beside_the_choice():
 
 
 def test_runs_that_overfit_are_judged_by_their_best_point():
-    world = dataclasses.replace(CLEAR, overfit=0.3)
-    problem = dataclasses.replace(world.problem(budget=1.0), num_train=1000)
-    decision = QUICK.decide(problem, replay(QUICK, world, problem))
+    toy = dataclasses.replace(CLEAR, overfit=0.3)
+    problem = dataclasses.replace(toy.problem(budget=1.0), num_train=1000)
+    decision = QUICK.decide(problem, replay(QUICK, toy, problem))
     times = range(100, problem.full_examples, 100)
-    best = {a: min(world.loss(a, t, 1000) for t in times) for a in problem.candidates()}
-    last = {a: world.loss(a, problem.full_examples, 1000) for a in problem.candidates()}
+    best = {a: min(toy.loss(a, t, 1000) for t in times) for a in problem.candidates()}
+    last = {a: toy.loss(a, problem.full_examples, 1000) for a in problem.candidates()}
     assert min(last, key=last.__getitem__) != min(best, key=best.__getitem__)
     spread = max(best.values()) - min(best.values())
     assert best[decision.chosen] < min(best.values()) + 0.15 * spread
@@ -107,6 +107,6 @@ def test_neighbours_are_one_step_away_and_candidates():
 
 
 def test_two_allocations_are_enough_for_a_law():
-    world = dataclasses.replace(CLEAR, space=Space.of({"eye": (2, 16), "tongue": (8,)}))
-    _, _, decision = search(world, 0.5)
+    toy = dataclasses.replace(CLEAR, space=Space.of({"eye": (2, 16), "tongue": (8,)}))
+    _, _, decision = search(toy, 0.5)
     assert decision.verdict != "fallback" and decision.chosen["eye"] == 16

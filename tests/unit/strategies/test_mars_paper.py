@@ -3,11 +3,11 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
-from tests.helpers.remembered_fits import remembered_fits  # noqa: F401
-from tests.unit.strategies.world import CLEAR, NULL, PAIR, World, replay
+from tests.helpers.cached_fits import cached_fits  # noqa: F401
+from tests.helpers.toy_training import CLEAR, NULL, PAIR, ToyTraining, replay
 
 from marslora.core.allocation import Allocation, Space
-from marslora.strategies._base import cut_runs
+from marslora.strategies import cut_runs
 from marslora.strategies.mars_paper import MarsPaperStrategy
 from marslora.strategies.uniform import UniformStrategy
 
@@ -17,9 +17,9 @@ def clear_search():
     return search(CLEAR)
 
 
-def search(world, **more):
-    problem, strategy = world.problem(**more), MarsPaperStrategy()
-    runs = replay(strategy, world, problem)
+def search(toy, **more):
+    problem, strategy = toy.problem(**more), MarsPaperStrategy()
+    runs = replay(strategy, toy, problem)
     return problem, runs, strategy.decide(problem, runs)
 
 
@@ -46,13 +46,13 @@ def test_joint_runs_are_balanced_ones_and_controls_on_all_rows():
 
 
 def test_extension_does_not_change_what_was_asked_before():
-    world, strategy = CLEAR, MarsPaperStrategy()
-    problem = world.problem()
+    toy, strategy = CLEAR, MarsPaperStrategy()
+    problem = toy.problem()
     runs = {}
     rounds = []
     while proposed := strategy.propose(problem, list(runs.values())):
         rounds.append([member.id for member in proposed])
-        runs |= {member.id: world.train(member, problem.full_examples) for member in proposed}
+        runs |= {member.id: toy.train(member, problem.full_examples) for member in proposed}
     assert len(rounds) == 3
     lengths = {member.id: member.until_examples for member in strategy.propose(problem, [])}
     assert all(len(ids) == len(set(ids)) for ids in rounds)
@@ -61,13 +61,13 @@ def test_extension_does_not_change_what_was_asked_before():
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
 def test_a_clear_problem_is_solved_with_small_regret(seed):
-    world = dataclasses.replace(CLEAR, seed=seed)
-    problem, _, decision = search(world)
-    final = world.final(problem)
+    toy = dataclasses.replace(CLEAR, seed=seed)
+    problem, _, decision = search(toy)
+    final = toy.final(problem)
     spread = max(final.values()) - min(final.values())
-    assert world.regret(problem, decision.chosen) < 0.12 * spread
+    assert toy.regret(problem, decision.chosen) < 0.12 * spread
     best = min(final, key=final.get)
-    assert best in decision.plausible or world.regret(problem, decision.chosen) < 0.02 * spread
+    assert best in decision.plausible or toy.regret(problem, decision.chosen) < 0.02 * spread
     assert decision.candidate(decision.chosen).p_best > 0.2
 
 
@@ -101,18 +101,18 @@ def test_closed_forms_are_given_for_each_ordered_pair_and_rank():
 
 
 def test_without_a_law_of_convergence_nothing_is_dropped_and_that_is_said():
-    world = dataclasses.replace(CLEAR, broken=lambda member: member.allocation.active == ("eye",))
-    _, _, decision = search(world)
+    toy = dataclasses.replace(CLEAR, broken=lambda member: member.allocation.active == ("eye",))
+    _, _, decision = search(toy)
     assert "no convergence law for eye" in decision.fallback
     assert all(candidate.status != "dropped" for candidate in decision.candidates)
     assert decision.verdict != "fallback"
 
 
 def test_without_a_law_of_performance_the_lowest_loss_is_taken():
-    world = dataclasses.replace(
+    toy = dataclasses.replace(
         CLEAR, broken=lambda m: len(m.allocation.active) == 2 and m.allocation["eye"] + m.allocation["tongue"] > 6
     )
-    problem, runs, _ = search(dataclasses.replace(world))
+    problem, runs, _ = search(dataclasses.replace(toy))
     alive = [run for run in runs if run.status == "complete" and len(run.member.allocation.active) == 2][:2]
     arms = [run for run in runs if len(run.member.allocation.active) == 1]
     decision = MarsPaperStrategy().decide(problem, [*arms, *alive])
@@ -121,15 +121,15 @@ def test_without_a_law_of_performance_the_lowest_loss_is_taken():
 
 
 def test_one_searched_part_needs_no_balance():
-    world = World(
+    toy = ToyTraining(
         Space.of({"eye": (2, 4, 8, 16), "bridge": (8,)}),
         {"eye": 1.0, "bridge": 0.3},
         {"eye": 1.0, "bridge": 0.5},
         {"eye": 400.0, "bridge": 200.0},
     )
-    problem, runs, decision = search(world)
+    problem, runs, decision = search(toy)
     assert all(len(run.member.allocation.active) == 2 for run in runs)
-    assert world.regret(problem, decision.chosen) < 0.05
+    assert toy.regret(problem, decision.chosen) < 0.05
 
 
 def test_as_of_forgets_what_came_later():
@@ -146,15 +146,15 @@ def test_regret_is_below_that_of_one_rank_for_all_in_random_worlds():
     rng = np.random.default_rng(0)
     lost = {"mars": [], "uniform": []}
     for seed in range(12):
-        world = World(
+        toy = ToyTraining(
             PAIR,
             {"eye": rng.uniform(0.3, 1.0), "tongue": rng.uniform(0.3, 1.0)},
             {"eye": rng.uniform(-0.3, 1.0), "tongue": rng.uniform(-0.3, 1.0)},
             {"eye": rng.uniform(150, 900), "tongue": rng.uniform(150, 900)},
             seed=seed,
         )
-        problem = world.problem()
+        problem = toy.problem()
         for name, strategy in (("mars", MarsPaperStrategy()), ("uniform", UniformStrategy())):
-            decision = strategy.decide(problem, replay(strategy, world, problem))
-            lost[name].append(world.regret(problem, decision.chosen))
+            decision = strategy.decide(problem, replay(strategy, toy, problem))
+            lost[name].append(toy.regret(problem, decision.chosen))
     assert np.mean(lost["mars"]) < 0.5 * np.mean(lost["uniform"])

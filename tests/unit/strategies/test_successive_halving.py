@@ -1,5 +1,5 @@
 import pytest
-from tests.unit.strategies.world import CLEAR, replay
+from tests.helpers.toy_training import CLEAR, replay
 
 from marslora.strategies.successive_halving import SuccessiveHalvingStrategy
 

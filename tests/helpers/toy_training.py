@@ -15,7 +15,7 @@ from marslora.strategies import AbstractStrategy, Problem
 
 
 @dataclass(frozen=True)
-class World:
+class ToyTraining:
     """Loss after t examples: a floor, and for each part an excess that decays at a speed its rank sets.
 
     ``weight``: what a part can gain; ``speed``: how its time falls with rank; ``tau``: that time at rank 8.
@@ -86,7 +86,7 @@ class World:
         return final[chosen] - min(final.values())
 
 
-def replay(strategy: AbstractStrategy, world: World, problem: Problem, max_rounds: int = 100) -> list[Run]:
+def replay(strategy: AbstractStrategy, toy: ToyTraining, problem: Problem, max_rounds: int = 100) -> list[Run]:
     """All runs of a search."""
     runs: dict[str, Run] = {}
     for _ in range(max_rounds):
@@ -94,14 +94,14 @@ def replay(strategy: AbstractStrategy, world: World, problem: Problem, max_round
         if not proposed:
             return list(runs.values())
         for member in proposed:
-            runs[member.id] = world.train(member, problem.full_examples, runs.get(member.id))
+            runs[member.id] = toy.train(member, problem.full_examples, runs.get(member.id))
     raise AssertionError("the strategy never had enough")
 
 
 PAIR = Space.of({"eye": (2, 4, 8, 16), "tongue": (2, 4, 8, 16)})
-CLEAR = World(PAIR, {"eye": 1.0, "tongue": 1.0}, {"eye": 1.2, "tongue": 1.0}, {"eye": 900.0, "tongue": 200.0})
-NULL = World(PAIR, {"eye": 1.0, "tongue": 1.0}, {"eye": 0.0, "tongue": 0.0}, {"eye": 300.0, "tongue": 300.0})
-TRIO = World(
+CLEAR = ToyTraining(PAIR, {"eye": 1.0, "tongue": 1.0}, {"eye": 1.2, "tongue": 1.0}, {"eye": 900.0, "tongue": 200.0})
+NULL = ToyTraining(PAIR, {"eye": 1.0, "tongue": 1.0}, {"eye": 0.0, "tongue": 0.0}, {"eye": 300.0, "tongue": 300.0})
+TRIO = ToyTraining(
     Space.of({"eye": (2, 8, 32), "ear": (2, 8, 32), "tongue": (2, 8, 32)}),
     {"eye": 1.0, "ear": 0.6, "tongue": 0.8},
     {"eye": 0.9, "ear": 0.6, "tongue": 0.8},

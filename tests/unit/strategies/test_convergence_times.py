@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from marslora.core.allocation import Space
 from marslora.core.decision import Interval, LawFit
-from marslora.strategies._balance import predict_balance, solve_closed_forms
+from marslora.strategies._convergence_times import predict_times, solve_closed_forms
 
 SPACE = Space.of({"one": (2, 4, 8, 16, 32), "two": (2, 4, 8, 16, 32)})
 
@@ -30,7 +30,7 @@ def laws(**more):
 
 def test_mismatch_is_zero_where_the_times_agree():
     candidates = tuple(SPACE.allocations())
-    found = predict_balance(candidates, {"one": law("one"), "two": law("two")}, 1000.0, seed=0)
+    found = predict_times(candidates, {"one": law("one"), "two": law("two")}, 1000.0, seed=0)
     by_allocation = dict(zip(candidates, found.imbalance_C, strict=True))
     for allocation, imbalance in by_allocation.items():
         expected = 0.5 * abs(np.log(allocation["one"] / allocation["two"]))
@@ -39,22 +39,22 @@ def test_mismatch_is_zero_where_the_times_agree():
 
 def test_the_words_name_the_slow_part_and_the_ratio():
     candidates = tuple(SPACE.allocations())
-    found = predict_balance(candidates, laws(), 1000.0, seed=0)
-    words = found.words(next(c for c, a in enumerate(candidates) if a.as_dict() == {"one": 8, "two": 8}))
+    found = predict_times(candidates, laws(), 1000.0, seed=0)
+    words = found.describe_imbalance(next(c for c, a in enumerate(candidates) if a.as_dict() == {"one": 8, "two": 8}))
     assert words.startswith("one would converge 2x later than two")
 
 
 def test_parts_left_alone_do_not_count():
     space = Space.of({"one": (0, 8), "two": (8,)})
-    found = predict_balance(tuple(space.allocations()), laws(), 1000.0, seed=0)
+    found = predict_times(tuple(space.allocations()), laws(), 1000.0, seed=0)
     assert found.imbalance_C.tolist() == pytest.approx([0.0, np.log(2.0)])
-    assert set(found.times(0)) == {"two"}
-    assert "fewer than two" in found.words(0)
+    assert set(found.times_of(0)) == {"two"}
+    assert "fewer than two" in found.describe_imbalance(0)
 
 
 def test_the_least_mismatch_is_always_kept_and_tolerance_widens_the_set():
-    found = predict_balance(tuple(SPACE.allocations()), laws(), 1000.0, seed=0)
-    tight, wide = found.balanced(np.log(1.01)), found.balanced(np.log(3.0))
+    found = predict_times(tuple(SPACE.allocations()), laws(), 1000.0, seed=0)
+    tight, wide = found.select_balanced(np.log(1.01)), found.select_balanced(np.log(3.0))
     assert tight[found.imbalance_C.argmin()]
     assert 1 <= tight.sum() < wide.sum() < len(SPACE)
 

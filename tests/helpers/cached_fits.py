@@ -16,7 +16,7 @@ _known: dict[tuple[object, ...], LawFit] = {}
 
 
 @pytest.fixture(autouse=True, scope="module")
-def remembered_fits():
+def cached_fits():
     """Import it into a module of tests that search."""
 
     def fit(self, points, subject="", seed=0):
