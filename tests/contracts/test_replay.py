@@ -7,7 +7,7 @@ from marslora.core import plugins
 from marslora.replay import Searcher
 from marslora.replay.benchmark import score_outcome
 from marslora.replay.simulate import Simulation, replay_strategy
-from tests.unit.replay_strategy.tables import table
+from tests.helpers.toy_tables import table
 
 TOY = table(has_arms=True)
 

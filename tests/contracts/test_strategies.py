@@ -158,7 +158,7 @@ def test_rungs_that_would_never_end_are_refused(name, options):
 
 def test_a_problem_without_allocations_or_budget_is_refused():
     problem = CLEAR.problem()
-    with pytest.raises(ConfigError, match="every rank is 0"):
+    with pytest.raises(ConfigError, match="found only rank 0"):
         dataclasses.replace(problem, space=Space.of(dict.fromkeys(problem.space.parts, (0,))))
     with pytest.raises(ConfigError, match="`budget` must be above 0 full runs, found -1"):
         CLEAR.problem(budget=-1)

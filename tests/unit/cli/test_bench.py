@@ -39,7 +39,7 @@ def test_a_bench_prints_standings_and_writes_a_record_and_a_page(run):
         (("--max-share", "1.5"), "`--max-share` must be above 0 and at most 1, found 1.5"),
         (("-s", "luck"), "`luck` is not in marslora's strategies"),
         (("-s", "grid", "--reference", "me"), "`--reference` must be one of ['grid',"),
-        (("-s", "grid", "--seeds", "8"), "no table has a run of the seeds [8]"),
+        (("-s", "grid", "--seeds", "8"), "No table has a run with one of the seeds [8]"),
     ],
 )
 def test_what_is_asked_wrongly_is_said_in_one_line(run, words, said):

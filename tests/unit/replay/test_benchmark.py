@@ -1,25 +1,18 @@
-"""Entrants as words, and all of them on all worlds."""
+"""Searchers are read from words, and every one is replayed on every instance."""
 
 import pytest
 
 from marslora.core.errors import ConfigError
-from marslora.replay.benchmark import (
-    REFERENCE,
-    BenchmarkResult,
-    Searcher,
-    replay_searchers,
-    run_benchmark,
-    standard_searchers,
-)
+from marslora.replay.benchmark import BenchmarkResult, replay_searchers, run_benchmark
 from marslora.replay.ranking import build_family_curves
-from marslora.replay.searchers import add_reference, parse_searchers
+from marslora.replay.searchers import REFERENCE, Searcher, add_reference, parse_searchers, standard_searchers
 from tests.helpers.toy_tables import table
 
 HALVING = parse_searchers("successive_halving:eta=4,first_rung=0.05/0.2")
 PAPER = Searcher("paper", "mars_paper", budget=0.5)
 
 
-def test_a_word_is_a_family():
+def test_a_word_is_read_as_a_family():
     assert [searcher.setting for searcher in HALVING] == ["eta=4, first_rung=0.05", "eta=4, first_rung=0.2"]
     assert {searcher.family for searcher in HALVING} == {"successive_halving eta=4"}
     assert [searcher.budget for searcher in parse_searchers("mars@0.1/2")] == [0.1, 2.0]
@@ -32,19 +25,19 @@ def test_a_word_is_a_family():
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("word", "message"),
     [
         ("nonsense", "`nonsense` is not in marslora's strategies"),
         ("mars:colour=3", r"MarsStrategy has no option \['colour'\]"),
-        ("mars@much", "a budget must be a number of full runs above 0, found 'much'"),
+        ("mars@much", "A budget must be a number of full runs above 0, found 'much'"),
         ("mars@-1", "found '-1'"),
         ("successive_halving:eta=4,first_rung", "must look like STRATEGY"),
-        ("mars:cost=[", r"`--strategy mars:cost=\[`: a value is no YAML, found '\['"),
+        ("mars:cost=[", r"`--strategy mars:cost=\[`: the value '\[' is not valid YAML"),
         ("mars:cost=few", "`cost` of MarsStrategy must be a number, found 'few'"),
     ],
 )
-def test_what_is_wrong_with_a_word_is_said(word, said):
-    with pytest.raises(ConfigError, match=said):
+def test_errors_name_what_is_wrong_with_a_word(word, message):
+    with pytest.raises(ConfigError, match=message):
         parse_searchers(word)
 
 
@@ -58,30 +51,32 @@ def test_the_reference_is_added_where_it_is_missing():
         add_reference(HALVING, "luck", standard)
 
 
-def test_settings_tell_the_standard_entrants_apart():
+def test_settings_tell_the_standard_searchers_apart():
     standard = standard_searchers()
     assert len({(searcher.family, searcher.setting) for searcher in standard}) == len(standard)
 
 
-def test_every_entrant_meets_every_world():
-    told = []
+def test_every_searcher_is_replayed_on_every_instance():
+    seen = []
     tables = [table("a"), table("b", seeds=(1, 2))]
-    scores = replay_searchers(tables, HALVING, (1.0, 0.5), lambda *step: told.append(step), seeds=(1,))
+    scores = replay_searchers(tables, HALVING, (1.0, 0.5), lambda *step: seen.append(step), seeds=(1,))
     assert [score.instance for score in scores[::2]] == [("a", 1, 1.0), ("a", 1, 0.5), ("b", 1, 1.0), ("b", 1, 0.5)]
-    assert told == [(2, 8), (4, 8), (6, 8), (8, 8)]
+    assert seen == [(2, 8), (4, 8), (6, 8), (8, 8)]
     assert all(score.regret == 0 for score in scores if score.is_best and score.max_share == 0.5)
-    with pytest.raises(ConfigError, match=r"no table has a run of the seeds \[7\]; theirs are \[0, 1, 2\]"):
+    with pytest.raises(
+        ConfigError, match=r"No table has a run with one of the seeds \[7\]. Their seeds are \[0, 1, 2\]"
+    ):
         replay_searchers(tables, HALVING, seeds=(7,))
 
 
-def test_who_asks_for_what_a_table_lacks_is_left_out_there_and_noted():
+def test_a_searcher_is_left_out_where_a_table_lacks_a_run_and_that_is_noted():
     ranks = (2, 16)
     tables = [table("whole", has_arms=True, seeds=(0,), ranks=ranks), table("bare", seeds=(0,), ranks=ranks)]
     found = run_benchmark(tables, (*HALVING, PAPER), "successive_halving eta=4", max_shares=(0.3,))
     assert {score.table for score in found.scores if score.family == "paper"} == {"whole"}
     assert build_family_curves(found.scores)["paper"].instances == (("whole", 0, 0.3),)
     (note,) = found.notes()
-    assert note.startswith("paper was left out on bare: table `bare` has no run of eye=2 bridge=0 tongue=0 on 25 rows")
+    assert note.startswith("paper was left out on bare: Table `bare` has no run of eye=2 bridge=0 tongue=0 on 25 rows")
     assert BenchmarkResult.model_validate_json(found.to_json()) == found
     with pytest.raises(ConfigError, match="has no run"):
         replay_searchers(tables[1:], (PAPER,))

@@ -1,4 +1,4 @@
-"""Comparison at equal cost, on common worlds, with intervals."""
+"""Families are compared at equal cost, on common instances, with intervals."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from marslora.replay.benchmark import ReplayScore
 from marslora.replay.ranking import FamilyCurve, bootstrap_mean, build_family_curves, measure_reliability, rank_families
 
-WORLDS = [(f"t{n}", 0, 1.0) for n in range(4)]
+INSTANCES = [(f"t{n}", 0, 1.0) for n in range(4)]
 
 
 def score(family, instance, cost, regret, setting="", **more):
@@ -28,11 +28,11 @@ def family_curves(draw):
     costs = sorted(draw(st.lists(st.floats(1, 16), min_size=1, max_size=6)))
     regret_SW = draw(arrays(float, (len(costs), 3), elements=st.floats(0, 5)))
     cost_SW = np.repeat(np.array(costs)[:, None], 3, axis=1)
-    return FamilyCurve("f", tuple(map(str, costs)), tuple(WORLDS[:3]), cost_SW, regret_SW)
+    return FamilyCurve("f", tuple(map(str, costs)), tuple(INSTANCES[:3]), cost_SW, regret_SW)
 
 
 @given(curve=family_curves(), costs=st.tuples(st.floats(0.5, 20), st.floats(0.5, 20)))
-def test_who_may_spend_more_never_regrets_more(curve, costs):
+def test_a_larger_cost_never_means_more_regret(curve, costs):
     less, more = (curve.regret_at(cost) for cost in sorted(costs))
     if less is not None:
         assert more is not None and more.mean() <= less.mean() + 1e-9
@@ -46,16 +46,21 @@ def test_a_setting_is_found_at_its_own_cost_unless_a_cheaper_one_is_better(curve
 
 
 def test_regret_is_interpolated_between_two_settings():
-    scores = [score("a", w, cost, regret, str(cost)) for w in WORLDS for cost, regret in ((1.0, 0.4), (2.0, 0.2))]
+    scores = [
+        score("a", instance, cost, regret, str(cost))
+        for instance in INSTANCES
+        for cost, regret in ((1.0, 0.4), (2.0, 0.2))
+    ]
     assert build_family_curves(scores)["a"].regret_at(1.5) == pytest.approx([0.3] * 4)
     assert build_family_curves(scores)["a"].settings == ("1.0", "2.0")
 
 
-def test_families_are_compared_on_the_worlds_that_both_saw():
+def test_families_are_compared_on_the_instances_that_both_have():
     scores = [
-        score("reference", instance, 1.4, regret) for instance, regret in zip(WORLDS, (0.1, 0.1, 0.9, 0.9), strict=True)
+        score("reference", instance, 1.4, regret)
+        for instance, regret in zip(INSTANCES, (0.1, 0.1, 0.9, 0.9), strict=True)
     ]
-    scores += [score("other", instance, 1.2, 0.2) for instance in WORLDS[:2]]
+    scores += [score("other", instance, 1.2, 0.2) for instance in INSTANCES[:2]]
     rows = {row.family: row for row in rank_families(scores, 1.4, "reference")}
     assert rows["other"].num_instances == 2 and rows["reference"].num_instances == 4
     assert rows["other"].difference.value == pytest.approx(0.1)
@@ -63,15 +68,15 @@ def test_families_are_compared_on_the_worlds_that_both_saw():
     assert [row.family for row in rank_families(scores, 1.4, "reference")] == ["reference", "other"]
 
 
-def test_a_world_that_a_setting_did_not_see_is_left_out_for_its_family():
-    scores = [score("a", instance, 1.2, 0.2, "short") for instance in WORLDS]
-    scores += [score("a", instance, 2.0, 0.1, "long") for instance in WORLDS[1:]]
-    assert build_family_curves(scores)["a"].instances == tuple(WORLDS[1:])
+def test_an_instance_that_a_setting_lacks_is_left_out_for_its_family():
+    scores = [score("a", instance, 1.2, 0.2, "short") for instance in INSTANCES]
+    scores += [score("a", instance, 2.0, 0.1, "long") for instance in INSTANCES[1:]]
+    assert build_family_curves(scores)["a"].instances == tuple(INSTANCES[1:])
 
 
 def test_a_reference_that_costs_more_is_taken_at_its_cheapest():
-    scores = [score("reference", w, cost, 0.3, str(cost)) for w in WORLDS for cost in (1.5, 2.0)]
-    scores += [score("a", instance, 1.1, 0.2) for instance in WORLDS]
+    scores = [score("reference", instance, cost, 0.3, str(cost)) for instance in INSTANCES for cost in (1.5, 2.0)]
+    scores += [score("a", instance, 1.1, 0.2) for instance in INSTANCES]
     (row,) = rank_families(scores, 1.15, "reference")
     assert row.reference_cost == pytest.approx(1.5) and row.difference.value == pytest.approx(-0.1)
 
@@ -85,15 +90,15 @@ def test_an_interval_resamples_whole_clusters():
     assert together.low < apart.low < 0.5 < apart.high < together.high
 
 
-def test_reliability_counts_what_was_said_against_what_was_so():
+def test_reliability_compares_stated_probabilities_with_outcomes():
     told = [(0.1, 0.3), (0.15, 0.0), (1.0, 0.0), (0.95, 0.0)]
     scores = [
         score("a", instance, 1.2, regret, p_best=said, num_plausible=2, indistinguishable=said < 0.5)
-        for instance, (said, regret) in zip(WORLDS, told, strict=True)
+        for instance, (said, regret) in zip(INSTANCES, told, strict=True)
     ]
-    found = measure_reliability([*scores, score("b", WORLDS[0], 1.2, 0.1)], "a")
+    found = measure_reliability([*scores, score("b", INSTANCES[0], 1.2, 0.1)], "a")
     assert [(each.num, each.best) for each in found.bins] == [(2, 0.5), (2, 1.0)]
-    assert found.bins[1].said == pytest.approx(0.975)
+    assert found.bins[1].stated == pytest.approx(0.975)
     assert (found.num, found.coverage, found.coverage_best, found.mean_plausible) == (4, 0.75, 0.75, 2.0)
     assert found.indistinguishable == {"t0": 1.0, "t1": 1.0, "t2": 0.0, "t3": 0.0}
-    assert measure_reliability([score("b", WORLDS[0], 1.2, 0.1)], "b") is None
+    assert measure_reliability([score("b", INSTANCES[0], 1.2, 0.1)], "b") is None

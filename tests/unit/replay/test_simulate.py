@@ -15,7 +15,7 @@ from marslora.strategies.grid import GridStrategy
 from marslora.strategies.random_search import RandomStrategy
 from marslora.strategies.successive_halving import SuccessiveHalvingStrategy
 from marslora.strategies.uniform import UniformStrategy
-from tests.unit.replay_strategy.tables import BEST, FULL, POINTS, ROWS, entry, loss, table
+from tests.helpers.toy_tables import BEST, FULL, POINTS, ROWS, entry, loss, table
 
 CHEAP = Allocation.of(eye=2, bridge=4, tongue=4)
 
@@ -72,7 +72,7 @@ def test_between_two_points_the_loss_lies_between_theirs_on_a_line_in_logarithms
     assert interpolate_loss(found, examples) == pytest.approx(y0 ** (1 - share) * y1**share)
 
 
-def test_seeds_are_drawn_from_the_world_s_on():
+def test_repeats_take_the_seeds_after_that_of_the_simulation():
     instance = Simulation(table(seeds=(3, 5)), seed=5)
     for repeat, seed in ((0, 5), (1, 3)):
         run = instance.train(member(instance, FULL, repeat=repeat), None)
@@ -81,7 +81,7 @@ def test_seeds_are_drawn_from_the_world_s_on():
 
 def test_a_missing_run_is_named():
     instance = Simulation(table(), seed=0)
-    with pytest.raises(MissingRunError, match=r"table `toy` has no run of eye=2 bridge=4 tongue=4 on 7 rows"):
+    with pytest.raises(MissingRunError, match=r"Table `toy` has no run of eye=2 bridge=4 tongue=4 on 7 rows"):
         instance.train(member(instance, 16, rows=7), None)
 
 
@@ -138,12 +138,12 @@ def test_a_grid_can_be_wrong_about_other_seeds():
     assert max(replay_strategy(GridStrategy(), instance).regret for instance in instances) > 0
 
 
-def test_a_strategy_that_never_ends_is_said():
+def test_a_strategy_that_never_ends_is_an_error():
     class Restless(RandomStrategy):
         def propose(self, problem, runs):
             return [problem.member(problem.candidates()[0], ROWS, 64, "again")]
 
-    with pytest.raises(ConfigError, match="Restless asked for more than 200 rounds"):
+    with pytest.raises(ConfigError, match="Restless still asked for runs after 1000 rounds"):
         replay_strategy(Restless(), Simulation(table(), seed=0))
 
 

@@ -26,12 +26,12 @@ def test_a_saved_table_is_loaded_as_it_was(tmp_path_factory, seeds, ranks, luck,
     assert [p.name for p in path.parent.iterdir()] == ["toy.parquet"]
 
 
-def test_what_is_no_table_is_said(tmp_path):
+def test_a_file_that_is_not_a_table_is_an_error(tmp_path):
     (tmp_path / "a.parquet").write_text("no parquet")
     with pytest.raises(DataError, match=r"a\.parquet cannot be read as parquet"):
         RunTable.load(tmp_path / "a.parquet")
     pq.write_table(pa.table({"x": [1]}), tmp_path / "b.parquet")
-    with pytest.raises(DataError, match=r"b\.parquet is no table of finished runs"):
+    with pytest.raises(DataError, match=r"b\.parquet is not a table of finished runs"):
         RunTable.load(tmp_path / "b.parquet")
 
 
@@ -41,10 +41,10 @@ def test_tables_are_found_in_files_and_folders(tmp_path):
     found = find_tables([tmp_path, tmp_path / "a.parquet"])
     assert [each.header.name for each in found] == ["a", "b"]
     table("a", seeds=(0,), ranks=(2,)).save(tmp_path / "c.parquet")
-    with pytest.raises(DataError, match="several files hold a table of the name a"):
+    with pytest.raises(DataError, match="Several files hold a table with the name a"):
         find_tables([tmp_path])
     with pytest.raises(DataError, match="nowhere does not exist"):
         find_tables([tmp_path / "nowhere"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"no \.parquet file"):
+    with pytest.raises(DataError, match=r"There is no \.parquet file"):
         find_tables([tmp_path / "empty"])

@@ -7,7 +7,7 @@ from marslora.replay.benchmark import BenchmarkResult, SkippedSearcher
 from marslora.replay.table import TableHeader
 from marslora.report import benchmark as page
 from marslora.report.figures import benchmark
-from tests.unit.replay.test_standings import score
+from tests.unit.replay.test_ranking import score
 from tests.unit.report.pictures import drawn
 from tests.unit.report.test_page import HOSTILE, Reader
 

@@ -15,7 +15,7 @@ from marslora.laws.convergence import ConvergenceLaw, make_points
 from marslora.laws.performance import PerformanceLaw
 from marslora.laws.performance import make_points as loss_points
 from marslora.report.data import ReportData
-from tests.unit.report.truth import FULL, POINTS, interpolate_loss, model, part, run, time_to_learn
+from tests.unit.report.truth import FULL, POINTS, loss_at, model, part, run, time_to_learn
 
 CONVERGENCE = ConvergenceLaw(ConvergenceLaw.Config(num_bootstraps=30))
 PERFORMANCE = PerformanceLaw(PerformanceLaw.Config(num_bootstraps=30, forms=("multiplicative", "additive")))
@@ -53,7 +53,7 @@ def candidate(allocation, searched, chosen, probability, effect, width, rng, inf
         else "almost certainly not the best",
     }
     quiet = np.random.default_rng(0)
-    value = interpolate_loss(allocation, FULL, 2048, effect, quiet)
+    value = loss_at(allocation, FULL, 2048, effect, quiet)
     return Candidate(
         allocation=allocation,
         status=status,
@@ -100,7 +100,7 @@ def world(ladders, searched, *, effect=1.0, width=0.07, verdict="clear", chosen=
     joint = [run(each, 256, 2048, effect, rng) for each in allocations[::3]]
     laws = [CONVERGENCE.fit(make_points(solo[name], name, horizon=FULL), name) for name in searched]
     laws.append(PERFORMANCE.fit(loss_points(joint, least_examples=32), "allocation"))
-    finals = np.array([interpolate_loss(each, FULL, 2048, effect, np.random.default_rng(0)) for each in allocations])
+    finals = np.array([loss_at(each, FULL, 2048, effect, np.random.default_rng(0)) for each in allocations])
     weight = np.exp(-(finals - finals.min()) / (width * 0.6))
     probability = weight / weight.sum()
     best = allocations[int(finals.argmin())] if chosen is None else chosen
@@ -151,7 +151,7 @@ def world(ladders, searched, *, effect=1.0, width=0.07, verdict="clear", chosen=
         base_test_loss=2.13,
         base_test_accuracy=0.305,
         examples=curve,
-        validation_curve=tuple(interpolate_loss(best, each, 2048, effect, rng) for each in curve),
+        validation_curve=tuple(loss_at(best, each, 2048, effect, rng) for each in curve),
         started_at_examples=256,
         cost=Cost(seconds=34.0, examples=FULL - 256, flops=2.0e12, peak_bytes=700 * 2**20),
     )

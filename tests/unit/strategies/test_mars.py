@@ -18,7 +18,7 @@ def search(toy, budget, strategy=QUICK):
     return problem, runs, strategy.decide(problem, runs)
 
 
-@pytest.mark.parametrize("world", [CLEAR, TRIO], ids=["pair", "trio"])
+@pytest.mark.parametrize("toy", [CLEAR, TRIO], ids=["pair", "trio"])
 def test_the_best_is_found_at_a_fraction_of_a_run(toy):
     regrets = []
     for seed in range(3):

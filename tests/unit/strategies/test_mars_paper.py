@@ -117,7 +117,7 @@ def test_without_a_law_of_performance_the_lowest_loss_is_taken():
     arms = [run for run in runs if len(run.member.allocation.active) == 1]
     decision = MarsPaperStrategy().decide(problem, [*arms, *alive])
     assert decision.verdict == "fallback"
-    assert "no performance law" in decision.fallback or "no joint run" in decision.fallback
+    assert "no performance law" in decision.fallback or "no candidate run" in decision.fallback
 
 
 def test_one_searched_part_needs_no_balance():
