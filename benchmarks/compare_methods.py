@@ -21,7 +21,7 @@ import json
 from pathlib import Path
 
 import marslora
-from marslora.comparison.summary import mean_interval, paired
+from marslora.comparison.summary import compute_student_interval, summarise_differences
 from marslora.core.comparison import Comparison, MethodSummary
 
 RATES = (1e-3, 3e-3)
@@ -51,7 +51,7 @@ def row(found: dict[float, Comparison], name: str, reference: MethodSummary | No
     best = entries[rate]
     if not best.results:
         return {"method": name, "error": best.error or best.runs[0].error}
-    difference = paired(best.results, reference.results, "test_loss") if reference else None
+    difference = summarise_differences(best.results, reference.results, "test_loss") if reference else None
     return {
         "method": name,
         "source": best.source,
@@ -106,7 +106,7 @@ def table(rows: list[dict]) -> str:
 def _mean(values: list[float]) -> str:
     if not values:
         return "-"
-    found = mean_interval(values)
+    found = compute_student_interval(values)
     return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
 
 

@@ -7,7 +7,7 @@ import random
 from marslora.core.parts import LinearInfo, ModelInfo, PartInfo
 from marslora.core.runs import (
     Cost,
-    Counted,
+    CountResult,
     DataSummary,
     Failure,
     FinalResult,
@@ -95,14 +95,14 @@ def count_parameters(spec, emit):
         emit(Failure(id=spec.id, error="ConfigError", message="no experts here"))
         return
     factor = 3 if name == "hydralora" else 1
-    emit(Counted(num_trainable=tuple(factor * INFO.num_trainable(each) for each in spec.allocations)))
+    emit(CountResult(num_trainable=tuple(factor * INFO.num_trainable(each) for each in spec.allocations)))
 
 
 def weigh_row(spec, emit):
     """Hydralora takes twice as much a row, eva as much as 128 rows before it begins."""
     name = spec.training.adapter.name
     factor = 2.0 if name == "hydralora" else 1.0
-    emit(Counted(num_trainable=(1,), flops_per_row=1e6 * factor, flops_before=128e6 if name == "eva" else 0.0))
+    emit(CountResult(num_trainable=(1,), flops_per_row=1e6 * factor, flops_before=128e6 if name == "eva" else 0.0))
 
 
 def train(spec, emit):

@@ -100,7 +100,7 @@ def test_a_second_run_measures_nothing(tmp_path, monkeypatch):
 def test_a_space_with_an_unknown_part_is_refused(tmp_path):
     with (
         Study.create(tmp_path, spec(space={"audio": [2, 4]})) as study,
-        pytest.raises(ConfigError, match="`audio` is no part of FakeLlava"),
+        pytest.raises(ConfigError, match="`audio` is not a part of FakeLlava"),
     ):
         Pipeline(study).decide()
 
@@ -110,7 +110,7 @@ def test_a_learning_rate_of_an_unknown_part_is_refused_before_training(tmp_path,
     training = {"examples": 2048, "part_learning_rates": {"audio": 1e-4}}
     with (
         Study.create(tmp_path, spec(training=training)) as study,
-        pytest.raises(ConfigError, match="`audio` is no part of FakeLlava"),
+        pytest.raises(ConfigError, match="`audio` is not a part of FakeLlava"),
     ):
         Pipeline(study).decide()
 

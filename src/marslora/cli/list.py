@@ -32,7 +32,7 @@ def command() -> None:
     table = Table("named by", "name", "what it is", box=None)
     table.columns[0].no_wrap = table.columns[1].no_wrap = True
     for package_name, option in PACKAGES.items():
-        package = plugins.unloaded(package_name)
+        package = plugins.find_package(package_name)
         for name in plugins.names(package):
             table.add_row(option, name, escape(plugins.summary(package, name)))
     Console().print(table)

@@ -1,1 +1,1 @@
-"""Methods trained on the same rows, seeds and budget, side by side."""
+"""Methods trained on the same rows with the same seeds and budget, and compared side by side: ``marslora compare``."""

@@ -1,4 +1,4 @@
-"""Making methods equal: ranks in a method's own proportions, and how many examples a budget of operations pays for."""
+"""Make methods equal: scale the ranks of a method in its own proportions, or the examples it trains on."""
 
 from __future__ import annotations
 
@@ -10,26 +10,33 @@ from marslora.core.errors import ConfigError
 from marslora.core.parts import ModelInfo
 
 RUNGS = 256
+"""Largest rank that is tried while parameters are made equal. A convention: larger ranks are hardly low-rank."""
 
 
-def allocation_of(ranks: FixedRanks, info: ModelInfo, full: Sequence[str] = ()) -> Allocation:
-    """What ``ranks`` mean for a model: one number is for every part with linears that is not trained whole."""
+def make_allocation(ranks: FixedRanks, info: ModelInfo, full: Sequence[str] = ()) -> Allocation:
+    """The allocation of a model at ``ranks``: one number means every part with linears that is not trained whole.
+
+    Raises `ConfigError` for a part that the model does not have, or if no part is adapted.
+    """
     if isinstance(ranks, Mapping):
         for part in ranks:
             info.part(part)
-        found = {part: rank for part, rank in ranks.items() if part not in full}
+        by_part = {part: rank for part, rank in ranks.items() if part not in full}
     else:
-        found = {part.name: ranks for part in info.parts if part.linears and part.name not in full}
-    allocation = Allocation.parse(found, "`ranks`")
+        by_part = {part.name: ranks for part in info.parts if part.linears and part.name not in full}
+    allocation = Allocation.parse(by_part, "`ranks`")
     if not allocation.active:
-        raise ConfigError(f"`ranks` must adapt at least one part of {info.architecture}, found {ranks}.")
+        raise ConfigError(
+            f"`ranks` must adapt at least one part of {info.architecture} that is not trained whole, found {ranks}. "
+            "Give a part a rank above 0."
+        )
     return allocation
 
 
-def ladder(shape: Allocation, num_rungs: int = RUNGS) -> tuple[Allocation, ...]:
-    """Allocations in the proportions of ``shape``: on the k-th its largest part has rank k.
+def build_proportional_ladder(shape: Allocation, num_rungs: int = RUNGS) -> tuple[Allocation, ...]:
+    """Allocations in the proportions of ``shape``; in the k-th of them the largest rank is k.
 
-    Ranks are rounded, and at least 1 where ``shape`` has any.
+    Ranks are rounded; a part that has a rank in ``shape`` keeps at least rank 1.
     """
     largest = max(rank for _, rank in shape.ranks)
 
@@ -41,11 +48,11 @@ def ladder(shape: Allocation, num_rungs: int = RUNGS) -> tuple[Allocation, ...]:
     )
 
 
-def nearest(counts: Sequence[int], wanted: int) -> int:
-    """Where the count nearest to ``wanted`` stands; the first of several."""
+def find_nearest(counts: Sequence[int], wanted: int) -> int:
+    """The index of the count nearest to ``wanted``; the first one if several are equally near."""
     return min(range(len(counts)), key=lambda index: abs(counts[index] - wanted))
 
 
-def examples_for(flops: float, flops_per_row: float, batch_size: int) -> int:
-    """Examples, in whole batches, whose training costs about ``flops`` floating-point operations; at least a batch."""
+def convert_flops_to_examples(flops: float, flops_per_row: float, batch_size: int) -> int:
+    """The examples, in whole batches and at least one, whose training takes about ``flops`` operations."""
     return max(1, round(flops / flops_per_row / batch_size)) * batch_size

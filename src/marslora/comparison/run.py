@@ -1,9 +1,9 @@
-"""A comparison from what a user asked for to `compare.json` and `compare.html` in its folder."""
+"""Run a comparison that a user asked for, and write ``compare.json`` and ``compare.html`` into its folder."""
 
 from __future__ import annotations
 
 from marslora.comparison.settings import ComparisonRequest
-from marslora.comparison.stages import Comparing
+from marslora.comparison.stages import ComparisonStages
 from marslora.core.comparison import Comparison
 from marslora.core.progress import Listener, SilentListener
 from marslora.report import comparison as page
@@ -17,11 +17,11 @@ def run_comparison(
     """Train what is missing in the folder, and write the result and its page.
 
     Raises `StudyError` if the folder belongs to another model, other data or other common settings, and what
-    `Comparing.run` raises.
+    `ComparisonStages.run` raises.
     """
     folder, executor = options.out or request.default_folder, options.make_executor()
     with Study.create(folder, request.study) as study:
-        stages = Comparing(study, request.comparison, request.common, executor, listener or SilentListener())
+        stages = ComparisonStages(study, request.comparison, request.common, executor, listener or SilentListener())
         comparison = stages.run()
     page.write(comparison, folder / page.NAME)
     return comparison

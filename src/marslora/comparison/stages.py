@@ -1,7 +1,7 @@
-"""The stages of a comparison: prepare, make equal, train, summarise. Each leaves its artifact in the folder.
+"""The stages of a comparison: prepare, make equal, train, summarise. Each leaves its artifacts in the folder.
 
-What is finished is never done again: the same command run again continues, and methods can be added to a folder. Like
-`marslora.pipeline`, this file knows both wings and hands work to an executor by dotted name.
+Finished work is never repeated: running the command again continues, and methods can be added to a folder. Like
+`marslora.pipeline`, this file hands work to an executor by dotted name and never imports torch.
 """
 
 from __future__ import annotations
@@ -12,8 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from marslora import adapters, gradients, methods, optim
-from marslora.comparison.matching import allocation_of, examples_for, ladder, nearest
-from marslora.comparison.summary import summarised
+from marslora.comparison.matching import (
+    build_proportional_ladder,
+    convert_flops_to_examples,
+    find_nearest,
+    make_allocation,
+)
+from marslora.comparison.summary import summarise_methods
 from marslora.core import plugins
 from marslora.core.allocation import Allocation
 from marslora.core.comparison import (
@@ -29,7 +34,7 @@ from marslora.core.errors import ConfigError, MarsloraError
 from marslora.core.parts import ModelInfo
 from marslora.core.progress import Listener, ProgressBar, SilentListener
 from marslora.core.record import Record, digest_texts
-from marslora.core.runs import Counted, Event, Failure, FinalResult, Prepared, ProgressEvent
+from marslora.core.runs import CountResult, Event, Failure, FinalResult, Prepared, ProgressEvent
 from marslora.core.schedule import full_examples
 from marslora.core.spec import CountSpec, FinalSpec
 from marslora.executors import AbstractExecutor
@@ -42,31 +47,33 @@ COUNT = "marslora.finetune.comparison_tasks:count_parameters"
 WEIGH = "marslora.finetune.comparison_tasks:weigh_row"
 TRAIN = "marslora.finetune.comparison_tasks:train"
 RESULT = "compare.json"
+"""The artifact that holds the comparison's result."""
 
 
 @dataclass(frozen=True)
-class Planned:
-    """One method, ready to be trained."""
+class MethodPlan:
+    """How one method will be trained."""
 
     entry: MethodSpec
     recipe: Recipe
     run: FinalSpec
-    """Of no seed yet."""
+    """The spec of its runs, before they are given seeds and folders."""
     num_planned: int = 0
+    """Trainable parameters, counted before training."""
     flops_per_row: float = 0.0
-    """Of training; 0 where nobody asked."""
+    """Operations of training on one row; 0 if they were not counted."""
     flops_before: float = 0.0
-    """Of what is done before the first step."""
+    """Operations before the first step."""
 
     @property
     def flops(self) -> float:
-        """Of everything but scoring."""
+        """Operations of one run, without validation and test."""
         return self.flops_before + self.run.full_examples * self.flops_per_row
 
 
 @dataclass
-class Comparing:
-    """The stages of one comparison. The study holds the model, the data and the settings that all methods share."""
+class ComparisonStages:
+    """The stages of one comparison. The study holds the model, the data and the settings common to all methods."""
 
     study: Study
     spec: ComparisonSpec
@@ -77,71 +84,71 @@ class Comparing:
     """Why a method could not be planned, by its title; why a run failed, by its id."""
 
     def run(self) -> Comparison:
-        """All stages that are not there yet; the comparison, kept in ``compare.json``.
+        """Run all stages that are not finished; the comparison, stored as ``compare.json``.
 
-        Raises what reading model and data raises, `ConfigError` for a method that is not there or asked for wrongly,
-        and what the reference does wrong; any other method that fails is reported in the result.
+        Raises `ConfigError` for a method that does not exist or has wrong settings, and the errors of reading the model
+        and the data and of the reference method. If another method fails, the result says so.
         """
         prepared = Pipeline(self.study, self.executor, self.listener).prepare()
         planned = self.plan(prepared)
         results = self.train(planned)
-        comparison = self._summary(prepared, planned, results)
+        comparison = self._summarise(prepared, planned, results)
         self.study.write(RESULT, comparison, "")
         return comparison
 
-    def plan(self, prepared: Prepared) -> dict[str, Planned]:
-        """Every method that can be trained, made equal, by title."""
-        asked = [self._planned(entry, prepared) for entry in self.spec.methods]
+    def plan(self, prepared: Prepared) -> dict[str, MethodPlan]:
+        """Plan every method and make them equal to the first; by title, without those that cannot be trained."""
+        plans = [self._plan_method(entry, prepared) for entry in self.spec.methods]
         self.listener.stage(f"Making methods equal: {self.spec.equal}")
-        found: dict[str, Planned] = {}
-        for method in asked:
-            title, reference = method.entry.title, next(iter(found.values()), None)
+        planned: dict[str, MethodPlan] = {}
+        for method in plans:
+            title, reference = method.entry.title, next(iter(planned.values()), None)
             try:
-                found[title] = self._equal(method, reference, prepared.info)
+                planned[title] = self._make_equal(method, reference, prepared.info)
             except MarsloraError as error:
                 if reference is None:
                     raise
                 self.errors[title] = str(error)
                 self.listener.note(f"{title} is left out: {error}")
-        return found
+        return planned
 
-    def train(self, planned: Mapping[str, Planned]) -> dict[str, FinalResult]:
-        """The results of all runs by their ids; those that are there already are not made again."""
-        specs = [self._seeded(method, seed) for seed in self.spec.seeds for method in planned.values()]
-        found = {spec.id: known for spec in specs if (known := self._known(spec)) is not None}
-        waiting = [spec for spec in specs if spec.id not in found]
+    def train(self, planned: Mapping[str, MethodPlan]) -> dict[str, FinalResult]:
+        """Train the runs that have no result yet; the results of all runs, by id."""
+        specs = [self._make_run(method, seed) for seed in self.spec.seeds for method in planned.values()]
+        results = {spec.id: known for spec in specs if (known := self._read_result(spec)) is not None}
+        waiting = [spec for spec in specs if spec.id not in results]
         if not waiting:
-            return found
-        there = f"; there already: {len(found)}" if found else ""
-        self.listener.stage(f"Training {len(planned)} methods x {len(self.spec.seeds)} seeds{there}")
-        meter = ProgressBar({spec.id: spec.full_examples for spec in waiting}, task="comparison")
+            return results
+        finished = f"; {len(results)} runs are finished" if results else ""
+        self.listener.stage(f"Training {len(planned)} methods x {len(self.spec.seeds)} seeds{finished}")
+        bar = ProgressBar({spec.id: spec.full_examples for spec in waiting}, task="comparison")
         by_id = {spec.id: spec for spec in waiting}
 
         def receive(event: Event) -> None:
             match event:
                 case ProgressEvent():
-                    self.listener.advance(meter.advance(event))
+                    self.listener.advance(bar.advance(event))
                 case FinalResult():
                     spec = by_id[event.id]
-                    found[spec.id] = event
-                    self.study.write(self._name(spec), event, self._inputs(spec))
-                    self.listener.advance(meter.finish(spec.id))
+                    results[spec.id] = event
+                    self.study.write(self._artifact_name(spec), event, self._digest_inputs(spec))
+                    self.listener.advance(bar.finish(spec.id))
                 case Failure():
                     self.errors[event.id] = f"{event.error}: {event.message}"
-                    self.listener.note(f"{self._name(by_id[event.id])} failed: {self.errors[event.id]}")
-                    self.listener.advance(meter.finish(event.id))
+                    self.listener.note(f"{self._artifact_name(by_id[event.id])} failed: {self.errors[event.id]}")
+                    self.listener.advance(bar.finish(event.id))
 
         self.executor.run(TRAIN, waiting, receive)
-        return found
+        return results
 
-    def _planned(self, entry: MethodSpec, prepared: Prepared) -> Planned:
+    def _plan_method(self, entry: MethodSpec, prepared: Prepared) -> MethodPlan:
         info, spec = prepared.info, self.study.spec
         recipe = find_recipe(entry.recipe, entry.options)
         training = build_training(recipe, entry, dict(self.common), tuple(part.name for part in info.parts))
         plugins.check(training.adapter.name, adapters, methods)
         plugins.check(training.optimizer.name, optim)
         plugins.check(training.gradients.name, gradients)
-        allocation = allocation_of(ranks_of(recipe, entry, self.spec), info, training.full)
+        allocation = make_allocation(choose_ranks(recipe, entry, self.spec), info, training.full)
         run = FinalSpec(
             model=spec.model,
             data=spec.data,
@@ -151,68 +158,73 @@ class Comparing:
             full_modules=info.full_modules(training.full),
             stacked=info.stacked(allocation),
             full_examples=full_examples(spec.training, prepared.data.num_train),
-            output_folder=str(self.study.path("runs", slug(entry.title))),
+            output_folder=str(self.study.path("runs", make_slug(entry.title))),
             cache_folder=str(self.study.path("cache")),
         )
-        return Planned(entry, recipe, run)
+        return MethodPlan(entry, recipe, run)
 
-    def _equal(self, method: Planned, reference: Planned | None, info: ModelInfo) -> Planned:
+    def _make_equal(self, method: MethodPlan, reference: MethodPlan | None, info: ModelInfo) -> MethodPlan:
         own = method.run.allocation
         if reference is None or self.spec.equal != "parameters":
-            method = replace(method, num_planned=self._counts(method, info, (own,))[0])
+            method = replace(method, num_planned=self._count_parameters(method, info, (own,))[0])
         else:
-            rungs = ladder(own)
-            counts = self._counts(method, info, rungs)
-            chosen = nearest(counts, reference.num_planned)
-            method = replace(method, run=with_ranks(method.run, rungs[chosen], info), num_planned=counts[chosen])
+            rungs = build_proportional_ladder(own)
+            counts = self._count_parameters(method, info, rungs)
+            chosen = find_nearest(counts, reference.num_planned)
+            method = replace(method, run=change_ranks(method.run, rungs[chosen], info), num_planned=counts[chosen])
         if self.spec.equal != "compute":
             return method
-        method = self._weighed(method)
+        method = self._measure_flops(method)
         if reference is None:
             return method
         left = reference.flops - method.flops_before
-        examples = examples_for(left, method.flops_per_row, method.run.training.batch_size)
+        examples = convert_flops_to_examples(left, method.flops_per_row, method.run.training.batch_size)
         return replace(method, run=method.run.model_copy(update={"full_examples": examples}))
 
-    def _counts(self, method: Planned, info: ModelInfo, allocations: Sequence[Allocation]) -> tuple[int, ...]:
-        asked = CountSpec(run=method.run, info=info, allocations=tuple(allocations))
-        return self._ask(COUNT, asked, f"plan/{slug(method.entry.title)}-count.json").num_trainable
+    def _count_parameters(
+        self, method: MethodPlan, info: ModelInfo, allocations: Sequence[Allocation]
+    ) -> tuple[int, ...]:
+        request = CountSpec(run=method.run, info=info, allocations=tuple(allocations))
+        return self._ask_once(COUNT, request, f"plan/{make_slug(method.entry.title)}-count.json").num_trainable
 
-    def _weighed(self, method: Planned) -> Planned:
+    def _measure_flops(self, method: MethodPlan) -> MethodPlan:
         title = method.entry.title
-        aside = method.run.model_copy(update={"output_folder": str(self.study.path("plan", slug(title)))})
-        found = self._ask(WEIGH, aside, f"plan/{slug(title)}-weight.json")
-        if not found.flops_per_row:
-            raise ConfigError(f"no floating-point operations of `{title}` could be counted.")
-        return replace(method, flops_per_row=found.flops_per_row, flops_before=found.flops_before)
+        run = method.run.model_copy(update={"output_folder": str(self.study.path("plan", make_slug(title)))})
+        count = self._ask_once(WEIGH, run, f"plan/{make_slug(title)}-weight.json")
+        if not count.flops_per_row:
+            raise ConfigError(
+                f"no floating-point operations of `{title}` could be counted (found {count.flops_per_row}). Make "
+                "parameters or examples equal instead (--equal)."
+            )
+        return replace(method, flops_per_row=count.flops_per_row, flops_before=count.flops_before)
 
-    def _ask(self, work: str, spec: Record, name: str) -> Counted:
-        if (known := self.study.read(name, Counted, spec.digest())) is not None:
+    def _ask_once(self, work: str, spec: Record, name: str) -> CountResult:
+        if (known := self.study.read(name, CountResult, spec.digest())) is not None:
             return known
-        answer = self.executor.ask(work, spec, Counted)
+        answer = self.executor.ask(work, spec, CountResult)
         self.study.write(name, answer, spec.digest())
         return answer
 
-    def _seeded(self, method: Planned, seed: int) -> FinalSpec:
+    def _make_run(self, method: MethodPlan, seed: int) -> FinalSpec:
         folder = f"{method.run.output_folder}.s{seed}"
         return method.run.model_copy(update={"seed": seed, "order_seed": seed, "output_folder": folder})
 
-    def _known(self, spec: FinalSpec) -> FinalResult | None:
-        return self.study.read(self._name(spec), FinalResult, self._inputs(spec))
+    def _read_result(self, spec: FinalSpec) -> FinalResult | None:
+        return self.study.read(self._artifact_name(spec), FinalResult, self._digest_inputs(spec))
 
-    def _name(self, spec: FinalSpec) -> str:
+    def _artifact_name(self, spec: FinalSpec) -> str:
         return f"runs/{spec.output_folder.rpartition('/')[2]}.json"
 
-    def _inputs(self, spec: FinalSpec) -> str:
-        """What the result was made from; not where things lie."""
+    def _digest_inputs(self, spec: FinalSpec) -> str:
+        """The digest of what a result depends on, which is everything but the folders."""
         return digest_texts(spec.model_copy(update={"output_folder": "", "cache_folder": ""}).digest())
 
-    def _summary(
-        self, prepared: Prepared, planned: Mapping[str, Planned], results: Mapping[str, FinalResult]
+    def _summarise(
+        self, prepared: Prepared, planned: Mapping[str, MethodPlan], results: Mapping[str, FinalResult]
     ) -> Comparison:
         tested = all(result.test_loss is not None for result in results.values()) and bool(results)
         metric = "test_loss" if tested else "validation_loss"
-        methods = [self._compared(entry, planned.get(entry.title), results) for entry in self.spec.methods]
+        methods = [self._summarise_method(entry, planned.get(entry.title), results) for entry in self.spec.methods]
         first = next(iter(results.values()), None)
         return Comparison(
             model=self.study.spec.model.path,
@@ -225,14 +237,16 @@ class Comparing:
             full_examples=next(iter(planned.values())).run.full_examples,
             base_validation_loss=first.base_validation_loss if first else None,
             base_test_loss=first.base_test_loss if first else None,
-            methods=summarised(methods, metric),
+            methods=summarise_methods(methods, metric),
         )
 
-    def _compared(self, entry: MethodSpec, method: Planned | None, results: Mapping[str, FinalResult]) -> MethodSummary:
+    def _summarise_method(
+        self, entry: MethodSpec, method: MethodPlan | None, results: Mapping[str, FinalResult]
+    ) -> MethodSummary:
         shown = MethodSummary(name=entry.title, recipe=entry.recipe, error=self.errors.get(entry.title, ""))
         if method is None:
             return shown
-        specs = {seed: self._seeded(method, seed) for seed in self.spec.seeds}
+        specs = {seed: self._make_run(method, seed) for seed in self.spec.seeds}
         return shown.model_copy(
             update={
                 "summary": describe_recipe(entry.recipe),
@@ -250,18 +264,18 @@ class Comparing:
         )
 
 
-def ranks_of(recipe: Recipe, entry: MethodSpec, spec: ComparisonSpec) -> Any:
-    """The ranks of a method before it is made equal: its own, else those of all, else the recipe's.
+def choose_ranks(recipe: Recipe, entry: MethodSpec, spec: ComparisonSpec) -> Any:
+    """The ranks of a method before it is made equal: those of its entry, else the common ones, else the recipe's.
 
-    A recipe whose ranks differ by part is about them: the ranks of all do not touch it.
+    Common ranks do not replace those of a recipe that has a rank for each part: such a recipe is about its ranks.
     """
     if entry.ranks is not None:
         return entry.ranks
     return recipe.ranks if spec.ranks is None or not isinstance(recipe.ranks, int) else spec.ranks
 
 
-def with_ranks(run: FinalSpec, allocation: Allocation, info: ModelInfo) -> FinalSpec:
-    """The same run at other ranks."""
+def change_ranks(run: FinalSpec, allocation: Allocation, info: ModelInfo) -> FinalSpec:
+    """The spec of the same run at other ranks."""
     return run.model_copy(
         update={
             "allocation": allocation,
@@ -271,7 +285,7 @@ def with_ranks(run: FinalSpec, allocation: Allocation, info: ModelInfo) -> Final
     )
 
 
-def slug(title: str) -> str:
-    """A title as a file's name; titles that differ have names that differ."""
+def make_slug(title: str) -> str:
+    """A title as a file name. Different titles have different names."""
     plain = re.sub(r"[^\w.=-]+", "_", title)
     return title if plain == title else f"{plain}-{digest_texts(title)[:6]}"

@@ -1,4 +1,4 @@
-"""From runs to a table: means over seeds, Student's intervals, differences paired by seed."""
+"""Summarise the runs of a comparison: means over seeds, Student's intervals, differences paired by seed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from marslora.core.decision import Interval
 from marslora.core.runs import Cost, FinalResult
 
 LEVEL = 0.9
+"""Coverage of the intervals. 90 % by convention, as everywhere in this package."""
 
 
-def mean_interval(values: Sequence[float]) -> Interval:
-    """The mean with Student's interval; bounds are NaN for a single value."""
+def compute_student_interval(values: Sequence[float]) -> Interval:
+    """The mean of values with its interval by Student's t; the bounds of a single value are NaN."""
     mean, number = float(np.mean(values)), len(values)
     half = math.nan
     if number > 1:
@@ -24,20 +25,22 @@ def mean_interval(values: Sequence[float]) -> Interval:
     return Interval(value=mean, low=mean - half, high=mean + half, level=LEVEL)
 
 
-def over_seeds(results: Mapping[int, FinalResult], metric: str) -> Interval | None:
-    """The interval of one field of the results; None where no run has it."""
+def summarise_seeds(results: Mapping[int, FinalResult], metric: str) -> Interval | None:
+    """The mean of one field of the results over their seeds; None if no run has it."""
     values = [value for result in results.values() if (value := getattr(result, metric)) is not None]
-    return mean_interval(values) if values else None
+    return compute_student_interval(values) if values else None
 
 
-def paired(mine: Mapping[int, FinalResult], theirs: Mapping[int, FinalResult], metric: str) -> Interval | None:
-    """The interval of the differences, mine minus theirs, over the seeds that both have; None where there are none."""
+def summarise_differences(
+    mine: Mapping[int, FinalResult], theirs: Mapping[int, FinalResult], metric: str
+) -> Interval | None:
+    """The mean difference, mine minus theirs, over the seeds that both have; None if there is no such seed."""
     values = [getattr(mine[seed], metric) - getattr(theirs[seed], metric) for seed in sorted(set(mine) & set(theirs))]
-    return mean_interval(values) if values else None
+    return compute_student_interval(values) if values else None
 
 
-def mean_cost(results: Sequence[FinalResult]) -> Cost | None:
-    """What a run cost on average; the peak of memory is the largest."""
+def average_costs(results: Sequence[FinalResult]) -> Cost | None:
+    """The mean cost of a run; its peak memory is the largest of all runs. None without runs."""
     if not results:
         return None
     total = sum((result.cost for result in results), Cost())
@@ -51,18 +54,18 @@ def mean_cost(results: Sequence[FinalResult]) -> Cost | None:
     )
 
 
-def summarised(methods: Sequence[MethodSummary], metric: str) -> tuple[MethodSummary, ...]:
-    """The methods with their means, costs, and differences to the first."""
+def summarise_methods(methods: Sequence[MethodSummary], metric: str) -> tuple[MethodSummary, ...]:
+    """Fill in the means and costs of the methods, and their differences to the first one."""
     first = methods[0].results
     return tuple(
         method.model_copy(
             update={
-                "validation_loss": over_seeds(method.results, "validation_loss"),
-                "validation_accuracy": over_seeds(method.results, "validation_accuracy"),
-                "test_loss": over_seeds(method.results, "test_loss"),
-                "test_accuracy": over_seeds(method.results, "test_accuracy"),
-                "difference": paired(method.results, first, metric) if index else None,
-                "cost": mean_cost(list(method.results.values())),
+                "validation_loss": summarise_seeds(method.results, "validation_loss"),
+                "validation_accuracy": summarise_seeds(method.results, "validation_accuracy"),
+                "test_loss": summarise_seeds(method.results, "test_loss"),
+                "test_accuracy": summarise_seeds(method.results, "test_accuracy"),
+                "difference": summarise_differences(method.results, first, metric) if index else None,
+                "cost": average_costs(list(method.results.values())),
             }
         )
         for index, method in enumerate(methods)

@@ -1,1 +1,1 @@
-"""The nouns every room speaks: allocations, specs, runs, decisions, errors, kinds. No torch."""
+"""What all packages share: allocations, specs, runs, decisions, errors, plugins, files. Nothing here imports torch."""

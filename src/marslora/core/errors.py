@@ -1,14 +1,15 @@
-"""What can go wrong, said once: which argument, file or row, what was expected, what was found, how to fix it.
+"""The errors that a user can fix. A message names the argument, file or row, what was expected and found, and the fix.
 
-Every error is picklable (it may cross a process) and also inherits the standard error it replaces.
+Every error can be pickled, because it may cross processes, and also inherits the standard error that it replaces.
 The command line prints ``str(error)`` on one line and exits with `EXIT_CODE`.
 """
 
 EXIT_CODE = 2
+"""What the command line exits with after a `MarsloraError`; the convention for wrong usage."""
 
 
 class MarsloraError(Exception):
-    """The base of every error that a user can mend."""
+    """The base class of every error that a user can fix."""
 
 
 class ConfigError(MarsloraError, ValueError):
@@ -32,11 +33,11 @@ class WriteError(MarsloraError, OSError):
 
 
 class TrainingError(MarsloraError, RuntimeError):
-    """A training run cannot go on, e.g. because its loss is no longer a number."""
+    """A training run cannot continue, e.g. because its loss became NaN."""
 
 
 class MissingDependencyError(MarsloraError, ImportError):
-    """An optional package is needed and not installed."""
+    """An optional package is needed that is not installed."""
 
 
 def rebuild_error(name: str, message: str) -> MarsloraError:

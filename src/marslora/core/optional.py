@@ -1,4 +1,4 @@
-"""Optional packages, asked for where they are used."""
+"""Import optional packages where they are used."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from marslora.core.errors import MissingDependencyError
 
 
 def need(module: str, extra: str) -> ModuleType:
-    """The imported ``module``, or an error with the pip line that installs it."""
+    """Import ``module``. Raises `MissingDependencyError`, which gives the pip command, if it is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError:
         raise MissingDependencyError(
-            f"`{module}` is needed here and not installed. Run: pip install 'marslora[{extra}]'"
+            f"`{module}` is needed but not installed. Run: pip install 'marslora[{extra}]'"
         ) from None

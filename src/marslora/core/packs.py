@@ -1,4 +1,4 @@
-"""Which members train together, and how packs are shared out among workers."""
+"""Group members into packs, which train together, and split them among workers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from marslora.core.spec import MemberSpec
 
 Group = tuple[MemberSpec, ...]
 WORKER = "MARSLORA_WORKER"
-"""The environment variable that tells a worker its number, from 0: workers take the accelerators in turn."""
+"""The environment variable with a worker's number, from 0, by which workers take the accelerators in turn."""
 
 
 def group_members(members: Sequence[MemberSpec], runs: Sequence[Run]) -> list[Group]:
-    """Members that can share their batches: the same rows, order, start, and parts left alone."""
+    """Group members that can share their batches: equal rows, order, starting point and adapted parts."""
     seen = {run.member.id: run.last_examples for run in runs}
     groups: dict[tuple[object, ...], list[MemberSpec]] = defaultdict(list)
     for member in members:
@@ -25,13 +25,13 @@ def group_members(members: Sequence[MemberSpec], runs: Sequence[Run]) -> list[Gr
 
 
 def split_groups(groups: Sequence[Group], num_workers: int) -> list[Group]:
-    """Groups cut until every worker has one: what a member becomes does not depend on who trains beside it."""
+    """Split groups until every worker has one. A member's result does not depend on the other members of its pack."""
     share = sum(map(len, groups)) / num_workers
     pieces = [min(math.ceil(len(group) / share), len(group)) for group in groups]
     return [group[first::num] for group, num in zip(groups, pieces, strict=True) for first in range(num)]
 
 
 def describe_members(members: Sequence[MemberSpec]) -> str:
-    """``8 x convergence of vision, 4 x joint run``."""
+    """Count members by purpose, e.g. ``8 x convergence of vision, 4 x joint run``."""
     counts = Counter(member.purpose or "measurement" for member in members)
     return ", ".join(f"{count} x {purpose}" for purpose, count in counts.items())

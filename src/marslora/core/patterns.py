@@ -1,4 +1,4 @@
-"""Ranks per module as settings of `peft.LoraConfig`, in regular expressions that mean the same in any order.
+"""Write ranks per module as settings of `peft.LoraConfig`, with regular expressions that mean the same in any order.
 
 PEFT looks a module's rank up with ``re.match(rf"(.*\\.)?({key})$", name)``, takes the first key that matches, and
 saves the keys sorted: keys that overlap change their meaning on reload. Here every module is matched by at most one
@@ -21,7 +21,7 @@ _Tree = dict[str, "_Tree"]
 
 
 RSLORA_RANK = 16
-"""The rank at which rsLoRA has the scale that LoRA has at every rank."""
+"""The rank at which rsLoRA has the scale that LoRA has at every rank: our convention, see `scale`."""
 
 
 def scale(rank: int, alpha_over_rank: float, *, use_rslora: bool = False) -> float:
@@ -89,7 +89,7 @@ def exact_regex(names: Iterable[str]) -> str:
 
 
 def _targets(names: Sequence[str]) -> str:
-    """The expression of the adapted modules."""
+    """The regular expression of the adapted modules."""
     regex = exact_regex(names)
     return _headless(regex) if all(name.startswith("model.") for name in names) else regex
 
@@ -153,7 +153,10 @@ def _shortest_key(path: tuple[str, ...], leaves: list[str], names: tuple[str, ..
     for key in (f"^{_headless(anchored)}", f"^{anchored}"):
         if {name for name in names if matches(key, name)} == wanted:
             return key
-    raise ConfigError(f"No pattern of PEFT's tells `{'.'.join(path)}` from the other adapted modules.")
+    raise ConfigError(
+        f"no pattern of PEFT distinguishes `{'.'.join(path)}` from the other adapted modules. Give its part one rank "
+        "(`ranks`) or leave the module out (`targets`)."
+    )
 
 
 def _alternatives(tree: _Tree) -> str:
@@ -181,14 +184,14 @@ def _one_of(steps: list[str]) -> str:
 def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
     """First and last of each run of consecutive numbers."""
     for _, run in groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0]):
-        found = [number for _, number in run]
-        yield found[0], found[-1]
+        members = [number for _, number in run]
+        yield members[0], members[-1]
 
 
 def _range(first: int, last: int) -> Iterator[str]:
     """Expressions of all numbers from ``first`` to ``last``, one for each that share all digits but the last."""
     for tens, group in groupby(range(first, last + 1), key=lambda number: number // 10):
-        found = [number % 10 for number in group]
+        ones = [number % 10 for number in group]
         head = str(tens) if tens else ""
-        digits = str(found[0]) if len(found) == 1 else "[0-9]" if len(found) == 10 else f"[{found[0]}-{found[-1]}]"
+        digits = str(ones[0]) if len(ones) == 1 else "[0-9]" if len(ones) == 10 else f"[{ones[0]}-{ones[-1]}]"
         yield head + digits

@@ -1,4 +1,9 @@
-"""A kind is one file: the file's name is the name users type, the folder's listing is the registry."""
+"""Find plugins by name. A plugin is one file: its name is what users type, and the folder is the registry.
+
+Packages whose plugins can be named: strategies, laws, adapters, methods, optim, gradients, executors, exporters and
+recipes. Files that begin with an underscore are not plugins. A class from elsewhere is named ``package.module:Class``.
+Options are the fields of the class's ``Config``, see `marslora.core.plugin_options`.
+"""
 
 from __future__ import annotations
 
@@ -17,26 +22,29 @@ from marslora.core.errors import ConfigError
 T = TypeVar("T")
 
 
-def names(room: ModuleType) -> tuple[str, ...]:
-    """Names of the kinds in a room, read from the folder without importing any of them."""
-    found = (module.name for module in pkgutil.iter_modules(room.__path__))
-    return tuple(sorted(name for name in found if not name.startswith("_")))
+def names(package: ModuleType) -> tuple[str, ...]:
+    """The names of the plugins in a package, read from the folder without importing any of them."""
+    modules = (module.name for module in pkgutil.iter_modules(package.__path__))
+    return tuple(sorted(name for name in modules if not name.startswith("_")))
 
 
-def load(room: ModuleType, name: str, base: type[T]) -> type[T]:
-    """The one class in a kind's file that is a ``base``; ``package.module:Class`` names one from elsewhere."""
+def load(package: ModuleType, name: str, base: type[T]) -> type[T]:
+    """Import the class of a plugin, which is a ``base``; ``package.module:Class`` names one from elsewhere.
+
+    Raises `ConfigError` for a name that does not exist or a class that is not a ``base``.
+    """
     if ":" in name:
         return _load_outside(name, base)
-    check(name, room)
-    module = importlib.import_module(f"{room.__name__}.{name}")
-    found = list(_defined_in(module, base))
-    if len(found) != 1:
-        raise TypeError(f"{module.__name__} must define exactly one {base.__name__}, found {found}.")
-    return found[0]
+    check(name, package)
+    module = importlib.import_module(f"{package.__name__}.{name}")
+    classes = list(_iterate_classes(module, base))
+    if len(classes) != 1:
+        raise TypeError(f"{module.__name__} must define exactly one {base.__name__}, found {classes}.")
+    return classes[0]
 
 
 def check(name: str, *packages: ModuleType) -> None:
-    """Raise `ConfigError` for a name that is in none of the packages and not of the form ``package.module:Class``."""
+    """Raise `ConfigError` unless a package has the plugin, or the name looks like ``package.module:Class``."""
     known = sorted(each for package in packages for each in names(package))
     if ":" not in name and name not in known:
         where = " or ".join(package.__name__.rpartition(".")[2] for package in packages)
@@ -46,9 +54,9 @@ def check(name: str, *packages: ModuleType) -> None:
 
 
 def build(what: str, name: str, kind: type[T], options: Mapping[str, Any]) -> T:
-    """``kind(**options)``; `ConfigError` that names the kind's options for one that it does not have.
+    """Call ``kind(**options)``. Raises `ConfigError`, which lists the known options, for an unknown one.
 
-    ``what`` is the setting that named the kind, e.g. ``gradients``.
+    ``what`` is the setting that named the plugin, e.g. ``gradients``.
     """
     known = option_names(kind)
     parameters = inspect.signature(kind).parameters.values()
@@ -62,22 +70,22 @@ def build(what: str, name: str, kind: type[T], options: Mapping[str, Any]) -> T:
 
 
 def option_names(kind: type[object]) -> tuple[str, ...]:
-    """The keywords of a kind's constructor."""
+    """The keyword arguments of a plugin's constructor."""
     parameters = inspect.signature(kind).parameters.items()
     return tuple(name for name, parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY)
 
 
-def summary(room: ModuleType, name: str) -> str:
-    """The first line of a kind's docstring, read from its file without importing it."""
-    source = Path(room.__path__[0], f"{name}.py").read_text(encoding="utf-8")
+def summary(package: ModuleType, name: str) -> str:
+    """The first line of a plugin's docstring, read from its file without importing it."""
+    source = Path(package.__path__[0], f"{name}.py").read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
 
 
-def unloaded(room_name: str) -> ModuleType:
-    """A room of marslora to be listed: none of what it imports is run."""
-    spec = importlib.util.find_spec(f"marslora.{room_name}")
+def find_package(name: str) -> ModuleType:
+    """A package of marslora whose plugins can be listed, without running any of its imports."""
+    spec = importlib.util.find_spec(f"marslora.{name}")
     if spec is None:
-        raise ModuleNotFoundError(f"marslora has no room `{room_name}`.")
+        raise ModuleNotFoundError(f"marslora has no package `{name}`.")
     return importlib.util.module_from_spec(spec)
 
 
@@ -88,11 +96,11 @@ def _load_outside(name: str, base: type[T]) -> type[T]:
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"`{name}` cannot be imported ({error}). Write `package.module:Class`.") from None
     if not (isinstance(kind, type) and issubclass(kind, base)):
-        raise ConfigError(f"`{name}` must be a subclass of {base.__name__}.")
+        raise ConfigError(f"`{name}` must be a subclass of {base.__name__}, found {kind!r}.")
     return kind
 
 
-def _defined_in(module: ModuleType, base: type[T]) -> Iterator[type[T]]:
+def _iterate_classes(module: ModuleType, base: type[T]) -> Iterator[type[T]]:
     for value in vars(module).values():
         if (
             isinstance(value, type)

@@ -1,4 +1,4 @@
-"""How far a study is: who wants to know, and several packs as one progress bar."""
+"""Report how far a study is: what listens, and one progress bar for several packs."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from marslora.core.spec import PackSpec
 
 
 class Listener(Protocol):
-    """What wants to know how far a study is."""
+    """What is told how far a study is, e.g. the console."""
 
     def stage(self, title: str) -> None:
-        """A stage begins."""
+        """A stage with this title begins."""
 
     def advance(self, step: ProgressEvent) -> None:
-        """A long piece of work has got further."""
+        """A long piece of work made progress."""
 
     def note(self, text: str) -> None:
-        """There is something that a person should read."""
+        """The user should read this text."""
 
 
 class SilentListener:
     """A listener that shows nothing."""
 
     def stage(self, title: str) -> None:
-        """Do nothing."""
+        """Ignore the event, see `Listener`."""
 
     def advance(self, step: ProgressEvent) -> None:
-        """Do nothing."""
+        """Ignore the event, see `Listener`."""
 
     def note(self, text: str) -> None:
-        """Do nothing."""
+        """Ignore the event, see `Listener`."""
 
 
 @dataclass
 class ProgressBar:
-    """Training examples of a calibration round, over all its packs, as one bar."""
+    """One bar for the training examples of several packs or runs."""
 
     totals: dict[str, int]
     done: dict[str, float] = field(default_factory=dict)
@@ -46,11 +46,11 @@ class ProgressBar:
 
     @classmethod
     def of(cls, packs: Sequence[PackSpec]) -> ProgressBar:
-        """A meter at zero."""
+        """The bar of these packs, at zero."""
         return cls({pack.id: sum(member.until_examples for member in pack.members) for pack in packs})
 
     def advance(self, step: ProgressEvent) -> ProgressEvent:
-        """The bar after a pack (``step.task`` is its id) has got further."""
+        """The bar after progress of one pack, whose id is ``step.task``."""
         if step.task not in self.totals:
             return step
         self.done[step.task] = step.done
@@ -58,5 +58,5 @@ class ProgressBar:
         return ProgressEvent(task=self.task, done=done, total=total, detail=step.detail)
 
     def finish(self, pack: str) -> ProgressEvent:
-        """The bar after a pack has ended, whether or not all its members got to their ends."""
+        """The bar after a pack has ended, even if some of its members ended early."""
         return self.advance(ProgressEvent(task=pack, done=self.totals[pack], total=self.totals[pack]))

@@ -1,4 +1,4 @@
-"""Frozen, strict, JSON-ready records: what travels between the rooms and what lies in a study folder."""
+"""Frozen, strict, JSON-ready records: what packages and processes exchange, and what a study folder holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was seen: observations while a pack trains, runs once they are gathered, and what they cost."""
+"""What training reports: events while it runs, results, the runs assembled from them, and what they cost."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Status = Literal["running", "complete", "diverged", "stopped", "failed"]
 
 
 class Cost(Record):
-    """What something cost. Costs add up with ``+`` (peaks take the larger)."""
+    """What a piece of work cost. Costs are added with ``+``; the peak of a sum is the larger one."""
 
     seconds: float = 0.0
-    """Wall time."""
+    """Wall time of the work."""
     examples: int = 0
-    """Training examples seen, members added up."""
+    """Training examples seen, summed over members."""
     flops: float = 0.0
-    """Counted floating-point operations, forward and backward, evaluation included."""
+    """Counted floating-point operations, forward and backward, validation included."""
     peak_bytes: int = 0
 
     def full_runs(self, full_examples: int) -> float:
-        """The cost in full runs: examples seen over those of one full run. What this project means by the word."""
+        """The cost in full runs: examples seen, divided by the examples of one full run."""
         return self.examples / full_examples
 
     def __add__(self, other: Cost) -> Cost:
@@ -39,7 +39,7 @@ class Cost(Record):
 
 
 class Observation(Record):
-    """One number seen while a member trained."""
+    """One number measured while a member trained."""
 
     member: str
     examples: int
@@ -52,7 +52,7 @@ class Observation(Record):
 
 
 class MemberResult(Record):
-    """How a member ended."""
+    """How the training of a member ended."""
 
     member: str
     status: Status
@@ -63,7 +63,7 @@ class MemberResult(Record):
 
 
 class PackResult(Record):
-    """How a pack ended."""
+    """How the training of a pack ended."""
 
     pack: str
     members: tuple[MemberResult, ...]
@@ -96,7 +96,7 @@ def spec_id(spec: Record) -> str:
 
 
 class Run(Record):
-    """One member with everything seen of it: what laws and strategies read."""
+    """One member with everything measured of it: the input of laws and strategies."""
 
     member: MemberSpec
     status: Status
@@ -108,23 +108,23 @@ class Run(Record):
 
     @property
     def last_loss(self) -> float:
-        """The latest validation loss; infinity where there is none or the run diverged."""
+        """The latest validation loss; infinity if there is none or the run diverged."""
         return self.validation_loss[-1] if self.validation_loss and self.status != "diverged" else float("inf")
 
     @property
     def best_loss(self) -> float:
-        """The lowest validation loss since training began, which is what a final run keeps; infinity as above."""
+        """The lowest validation loss after the first step, the one a final run keeps; infinity like `last_loss`."""
         trained = [loss for t, loss in zip(self.examples, self.validation_loss, strict=True) if t]
         return min(trained, default=self.last_loss) if self.status != "diverged" else float("inf")
 
     @property
     def last_examples(self) -> int:
-        """How far the run got."""
+        """Examples seen at the last validation point; 0 without any."""
         return self.examples[-1] if self.examples else 0
 
 
 class FinalResult(Record):
-    """How the final run ended. Losses are mean nats per answer token, accuracies shares of answer tokens."""
+    """The result of a final run. Losses are mean nats per answer token, accuracies shares of answer tokens."""
 
     id: str
     """Of the run's `FinalSpec`."""
@@ -147,44 +147,44 @@ class FinalResult(Record):
     train_curve: tuple[float, ...] = ()
     """Mean training loss since the point before, at ``train_examples``."""
     kept_examples: int | None = None
-    """Where on the curve the adapter is from; None: its end."""
+    """Examples at the point of the curve that the adapter is from; None if that is its end."""
     started_at_examples: int = 0
-    """Examples already seen by the calibration run it continued."""
+    """Examples seen by the calibration run that it continues; 0 if it began anew."""
     cost: Cost = Cost()
 
 
 GRADIENTS = "gradients.jsonl"
-"""The file in a run's folder with a `BlockGradient` a line."""
+"""The file in a run's folder that holds one `BlockGradient` per line."""
 
 
 class BlockGradient(Record):
-    """What one optimizer step saw of the objectives' gradients over one block of parameters."""
+    """The gradients of the objectives in one optimizer step, over one block of parameters."""
 
     block: str
     objectives: tuple[str, ...]
-    """Those with a gradient here."""
+    """The objectives with a gradient in this block."""
     norms: tuple[float, ...]
-    """Norm of every objective's gradient."""
+    """The norm of every objective's gradient."""
     cosine: float | None
-    """Between the two gradients; the lowest of all pairs where there are more, None where there is one."""
+    """Cosine between the two gradients; the lowest of all pairs if there are more, None if there is one."""
     weights: tuple[float, ...]
-    """Of every objective in the combined gradient."""
+    """The weight of every objective in the combined gradient."""
     norm: float
-    """Of the combined gradient."""
+    """The norm of the combined gradient."""
     alignment: tuple[float, ...]
-    """Cosine between the combined gradient and every objective's: below 0 it gets worse."""
+    """Cosine between the combined gradient and every objective's; below 0 the step makes the objective worse."""
     case: str
-    """Which rule of the combiner applied."""
+    """The rule of the combiner that applied."""
     step: int = 0
 
     def scaled(self, factor: float) -> BlockGradient:
-        """The same with all norms multiplied."""
+        """A copy with all norms multiplied by ``factor``."""
         norms = tuple(factor * norm for norm in self.norms)
         return self.model_copy(update={"norms": norms, "norm": factor * self.norm})
 
 
 class ProgressEvent(Record):
-    """How far a long piece of work has got, for progress bars; never stored."""
+    """Progress of a long piece of work, for progress bars; it is not stored."""
 
     task: str
     done: float
@@ -201,42 +201,42 @@ class DataSummary(Record):
     num_test: int
     num_bad: int = 0
     bad_rows: tuple[str, ...] = ()
-    """The first unusable rows: file, number, reason."""
+    """The first unusable rows, each with its file, number and reason."""
     answer_tokens: float = 0.0
-    """Mean answer tokens of a training row: those that the loss counts."""
+    """Mean answer tokens of a training row, the ones that the loss counts."""
     tokens: float = 0.0
-    """Mean tokens of a training row, image tokens included."""
+    """Mean tokens of a training row, with those of its images."""
     fingerprint: str = ""
-    """Changes when any row changes."""
+    """A digest that changes when any row changes."""
 
 
 class Prepared(Record):
-    """What `PrepareSpec` asks for."""
+    """The answer to a `PrepareSpec`: the parts of the model and the rows."""
 
     info: ModelInfo
     data: DataSummary
     device: str
     versions: dict[str, str] = {}
     cost: Cost = Cost()
-    """Of reading, encoding and probing."""
+    """The cost of reading, encoding and probing."""
 
 
-class Counted(Record):
-    """What `CountSpec` asks for, or what one row of a run costs."""
+class CountResult(Record):
+    """The answer to a `CountSpec`, or the operations of one row of a run."""
 
     num_trainable: tuple[int, ...]
-    """Of every allocation."""
+    """Trainable parameters of every allocation."""
     flops_per_row: float | None = None
     """Floating-point operations of training on one row, forward and backward."""
     flops_before: float = 0.0
-    """Those of what is done before the first step."""
+    """Operations of what is done before the first step."""
 
 
-Event = Observation | MemberResult | PackResult | Failure | ProgressEvent | Prepared | FinalResult | Counted
-"""What comes back from the training wing, in order of happening."""
+Event = Observation | MemberResult | PackResult | Failure | ProgressEvent | Prepared | FinalResult | CountResult
+"""What the training packages report, in the order in which it happens."""
 
 Emit = Callable[[Event], None]
-"""How the training wing hands an event back as soon as it happens."""
+"""What the training packages call with an event as soon as it happens."""
 Answer = TypeVar("Answer", bound=Event)
 
 

@@ -1,4 +1,7 @@
-"""Warm-up, stable, decay, and when to look: the same for a calibration run and the final run it may become."""
+"""The learning-rate schedule (warm-up, stable, decay) and the validation points of a run.
+
+Both are the same for a calibration run and for the final run that continues it.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,21 @@ from marslora.core.errors import ConfigError
 from marslora.core.spec import TrainingSpec
 
 FIRST_SHARE = 1 / 256
-"""Of a full run: nothing is measured before."""
+"""The first validation point, as a share of a full run. Chosen by convention: earlier losses hardly differ between
+allocations."""
 
 
 def num_steps(examples: int, batch_size: int) -> int:
-    """Optimizer steps that see ``examples`` examples, the last one possibly a shorter batch."""
+    """The optimizer steps that see ``examples`` examples; the last batch may be shorter."""
     return math.ceil(examples / batch_size)
 
 
 def rate_factor(step: int, total_steps: int, training: TrainingSpec, *, decays: bool) -> float:
-    """What the learning rate is multiplied by at optimizer step ``step`` (from 0) of a full run of ``total_steps``.
+    """The factor of the learning rate at optimizer step ``step`` (from 0) of a full run of ``total_steps`` steps.
 
-    It rises linearly over the first ``training.warmup`` of the run, then is 1; where ``decays``, it falls linearly
-    over the last ``training.decay`` of the run, so that the step after the last one would have 0. Calibration runs do
-    not decay: they are the beginning of a full run, comparable at every length (arXiv 2405.18392).
+    It rises linearly over the share ``training.warmup`` of the run and is then 1. If ``decays``, it falls linearly
+    over the last share ``training.decay`` and would reach 0 one step after the end. Calibration runs do not decay:
+    they are the beginning of a full run, and so comparable at every length (arXiv 2405.18392).
     """
     warmup_steps = math.ceil(training.warmup * total_steps)
     decay_steps = math.ceil(training.decay * total_steps)
@@ -31,11 +35,10 @@ def rate_factor(step: int, total_steps: int, training: TrainingSpec, *, decays: 
 
 
 def evaluation_steps(total_steps: int, evaluations: int) -> tuple[int, ...]:
-    """The steps of a full run after which validation is measured: to the last, even in the logarithm.
+    """The steps of a full run after which validation is measured, evenly spaced in the logarithm up to the last.
 
-    They begin with `FIRST_SHARE` and the second step: what is seen before tells allocations apart the least and would
-    cost the most, a whole validation every few steps. Small runs have fewer points than asked, because two of them
-    would fall on one step.
+    The first is at `FIRST_SHARE` of the run, but not before the second step: earlier losses distinguish allocations
+    least and would cost a whole validation every few steps. Short runs have fewer points, one per step at most.
     """
     if total_steps < 1:
         return ()
@@ -45,21 +48,22 @@ def evaluation_steps(total_steps: int, evaluations: int) -> tuple[int, ...]:
 
 
 def final_evaluation_steps(total_steps: int, evaluations: int) -> tuple[int, ...]:
-    """The same for a final run, but evenly spaced after the beginning: its best point, which is kept, may come late."""
+    """Like `evaluation_steps`, but evenly spaced after the beginning: the final run keeps its best point, which may be
+    late."""
     even = [math.ceil(index * total_steps / evaluations) for index in range(1, evaluations + 1)]
     early = [step for step in evaluation_steps(total_steps, evaluations) if step < even[0]]
     return tuple(dict.fromkeys([*early, *even])) if total_steps else ()
 
 
 def full_examples(training: TrainingSpec, num_train: int) -> int:
-    """Examples seen by a full run over ``num_train`` training rows, whole batches.
+    """The examples that a full run over ``num_train`` training rows sees, in whole batches.
 
-    Raises `ConfigError` for a batch that holds more than all rows and than what was asked for.
+    Raises `ConfigError` for a batch that is larger than the training set and than the examples that were requested.
     """
-    asked = training.examples or round(training.epochs * num_train)
-    if training.batch_size > max(asked, num_train):
+    requested = training.examples or round(training.epochs * num_train)
+    if training.batch_size > max(requested, num_train):
         raise ConfigError(
-            f"`batch_size` is {training.batch_size}, more than the {num_train} training rows and the {asked} examples "
-            "of a full run. Lower it."
+            f"`batch_size` is {training.batch_size}, more than the {num_train} training rows and the {requested} "
+            f"examples of a full run. Set it to {max(requested, num_train)} or less."
         )
-    return max(1, round(asked / training.batch_size)) * training.batch_size
+    return max(1, round(requested / training.batch_size)) * training.batch_size

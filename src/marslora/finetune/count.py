@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from marslora.core.allocation import Allocation
-from marslora.core.runs import Counted, Event
+from marslora.core.runs import CountResult, Event
 from marslora.core.schedule import num_steps
 from marslora.core.spec import CountSpec, FinalSpec
 from marslora.data.rows import load_encoded_splits
@@ -19,7 +19,7 @@ Emit = Callable[[Event], None]
 
 
 def count(spec: CountSpec, emit: Emit) -> None:
-    """Emit the trainable parameters of every allocation, parts trained whole included, as a `Counted`.
+    """Emit the trainable parameters of every allocation, parts trained whole included, as a `CountResult`.
 
     Raises what loading the model's configuration raises, and what labelling rows does where a method has heads by task.
     """
@@ -31,7 +31,7 @@ def count(spec: CountSpec, emit: Emit) -> None:
         sizes = {linear.name: (linear.inputs, linear.outputs) for part in info.parts for linear in part.linears}
         base = _base_plan(spec, method)
         found = [whole + method.count(sizes, _planned(base, spec, each)) for each in spec.allocations]
-    emit(Counted(num_trainable=tuple(found)))
+    emit(CountResult(num_trainable=tuple(found)))
 
 
 def _base_plan(spec: CountSpec, method: AbstractMethod) -> AdapterPlan:

@@ -9,7 +9,7 @@ from pathlib import Path
 from transformers import PrinterCallback, TrainingArguments
 
 from marslora.core.errors import ConfigError
-from marslora.core.runs import GRADIENTS, Cost, Counted, Event, FinalResult
+from marslora.core.runs import GRADIENTS, Cost, CountResult, Event, FinalResult
 from marslora.core.schedule import final_evaluation_steps, num_steps
 from marslora.core.spec import FinalSpec
 from marslora.data.rows import BatchSource, EncodedSplits, load_encoded_splits
@@ -60,7 +60,7 @@ def weigh_final(spec: FinalSpec, emit: Emit) -> None:
     """Emit what ``spec`` would train and what a row of it costs, as a `Counted`; nothing is trained."""
     with _begun(spec, emit) as run:
         trainable = (run.change.num_trainable(),)
-        emit(Counted(num_trainable=trainable, flops_per_row=run.flops.trained, flops_before=run.opening.flops))
+        emit(CountResult(num_trainable=trainable, flops_per_row=run.flops.trained, flops_before=run.opening.flops))
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""AdaLoRA: begins with half as much rank again and cuts the least important directions of all linears."""
+"""AdaLoRA: starts at 1.5 times the rank and prunes the least important directions over all linears."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from marslora.core.comparison import Recipe
 
 
 def adalora(**options: Any) -> Recipe:
-    """From rank 12 to 8 on average, as the paper does; options are the adapter's. Parameters count before the cut."""
+    """From rank 12 to 8 on average, as in the paper. Parameters are counted before pruning.
+
+    Options are the adapter's.
+    """
     return Recipe(
         source="Zhang et al. 2023, arXiv 2303.10512",
         ranks=8,

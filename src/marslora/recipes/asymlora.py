@@ -1,4 +1,4 @@
-"""AsymLoRA: one shared A, several B; weighed by a router in each feed-forward block, or chosen by the row's task."""
+"""AsymLoRA: one shared A and several B, weighted by a router in each feed-forward block or chosen by the row's task."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from marslora.core.comparison import Recipe
 
 
 def asymlora(form: str = "mixture", **options: Any) -> Recipe:
-    """As released: three heads in feed-forward blocks, plain LoRA in attention, the projector at a tenth of the rate.
+    """The released settings: three heads in feed-forward blocks, LoRA in attention, the projector's rate a tenth.
 
-    ``form="task"`` is the paper's other form, whose rows name their task in a column. Other options are the adapter's.
+    ``form="task"`` is the paper's other form, in which a column of the rows names the task. Other options are the
+    adapter's.
     """
     return Recipe(
         source="Wei et al. 2025, arXiv 2502.20035",

@@ -1,4 +1,4 @@
-"""LoRA with a learning rate for each part: the language model's is ten times the projector's and the vision tower's."""
+"""LoRA with a learning rate per part: ten times higher for the language model than for projector and vision tower."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from marslora.core.comparison import Recipe
 
 
 def differential_rates() -> Recipe:
-    """LLaVA-1.5's LoRA recipe (2e-4, projector 2e-5), with LLaVA-NeXT's tenth for the vision tower, which LLaVA-1.5
-    leaves frozen."""
+    """LLaVA-1.5's LoRA settings (2e-4, projector 2e-5). LLaVA-1.5 freezes the vision tower, so the tower's rate is
+    LLaVA-NeXT's, a tenth of the language model's."""
     return Recipe(
         source="Liu et al. 2023, arXiv 2310.03744",
         ranks=128,

@@ -1,4 +1,4 @@
-"""DoRA: LoRA for the directions of a weight's rows, and a trained length for each."""
+"""DoRA: LoRA for the direction of each row of a weight, and a trained magnitude for each row."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from marslora.core.comparison import Recipe
 
 
 def dora() -> Recipe:
-    """Rank 32, alpha 64, dropout 0.05, as the authors' LLaMA-7B script."""
+    """Rank 32, alpha 64 and dropout 0.05, as in the authors' LLaMA-7B script."""
     return Recipe(
         source="Liu et al. 2024, arXiv 2402.09353",
         ranks=32,

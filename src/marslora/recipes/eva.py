@@ -1,4 +1,4 @@
-"""EVA: A begins at the principal directions of each layer's inputs, and ranks follow their variance."""
+"""EVA: A starts at the principal directions of each layer's inputs, and ranks follow the explained variance."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from marslora.core.comparison import Recipe
 
 
 def eva(**options: Any) -> Recipe:
-    """Rank 16 on average, at most twice that in a linear (rho 2); options are the adapter's."""
+    """Rank 16 on average and at most 32 in one linear (rho 2); options are the adapter's."""
     return Recipe(
         source="Paischer et al. 2024, arXiv 2410.07170",
         ranks=16,

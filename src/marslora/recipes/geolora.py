@@ -1,4 +1,4 @@
-"""GeoLoRA: U S V^T whose directions turn and whose rank grows and shrinks along the gradient flow."""
+"""GeoLoRA: a product U S V^T whose bases rotate and whose rank grows and shrinks along the gradient flow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from marslora.core.comparison import Recipe
 
 
 def geolora(**options: Any) -> Recipe:
-    """The released numbers (tau 0.15, learning rate 1e-3, alpha 16); options are the adapter's."""
+    """The released settings (tau 0.15, learning rate 1e-3, alpha 16); options are the adapter's."""
     return Recipe(
         source="Schotthoefer et al. 2025, arXiv 2410.18720",
         ranks=16,

@@ -1,4 +1,4 @@
-"""HydraLoRA: one shared A, four B that a router in every linear weighs for every token."""
+"""HydraLoRA: one shared A and four B, which a router in every linear weights for every token."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from marslora.core.comparison import Recipe
 
 
 def hydralora(heads: int = 4, **options: Any) -> Recipe:
-    """The public script's numbers. It adapts feed-forward blocks only (`targets` of the model); other options are the
-    adapter's."""
+    """The settings of the public script, which adapts feed-forward blocks only (set `targets` of the model to do so).
+    Other options are the adapter's."""
     return Recipe(
         source="Tian et al. 2024, arXiv 2404.19245",
         ranks=4,

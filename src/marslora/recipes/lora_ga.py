@@ -1,4 +1,4 @@
-"""LoRA-GA: LoRA that begins along the gradient of the first batches."""
+"""LoRA-GA: LoRA initialised along the gradient of the first batches."""
 
 from __future__ import annotations
 

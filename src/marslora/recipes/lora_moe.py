@@ -1,4 +1,4 @@
-"""LoRA-MoE (LLaVA-MoLE): three experts in feed-forward blocks, one for each token, with a load balance."""
+"""LoRA-MoE (LLaVA-MoLE): three experts in feed-forward blocks, one per token, with a load-balancing loss."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from marslora.core.comparison import Recipe
 
 
 def lora_moe(**options: Any) -> Recipe:
-    """Three experts of rank 32, load balance 0.01, plain LoRA in attention; options are those of `llava_mole`."""
+    """Three experts of rank 32, load-balancing weight 0.01, LoRA in attention; options are those of `llava_mole`."""
     return Recipe(
         source="Chen et al. 2024, arXiv 2401.16160",
         ranks=32,

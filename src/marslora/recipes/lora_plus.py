@@ -1,4 +1,4 @@
-"""LoRA+: B learns sixteen times as fast as A."""
+"""LoRA+: the learning rate of B is sixteen times that of A."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from marslora.core.comparison import Recipe
 
 
 def lora_plus(ratio: float = 16.0) -> Recipe:
-    """AdamW with ``ratio`` between the learning rates of B and A; the learning rate is A's."""
+    """AdamW with the learning rate of B ``ratio`` times that of A, which is the one that is set."""
     return Recipe(
         source="Hayou et al. 2024, arXiv 2402.12354",
         ranks=8,

@@ -1,4 +1,4 @@
-"""LoRA trained by MARS-M: Muon from a variance-reduced momentum."""
+"""LoRA trained with MARS-M: Muon with variance-reduced momentum."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from marslora.core.comparison import Recipe
 
 
 def mars_m(**options: Any) -> Recipe:
-    """MARS-M-approx with the paper's momentum 0.95 and gamma 0.025; options are those of `mars_m`."""
+    """The approximate MARS-M with the paper's momentum 0.95 and gamma 0.025; options are those of `mars_m`."""
     return Recipe(
         source="Liu et al. 2025, arXiv 2510.21800",
         ranks=16,

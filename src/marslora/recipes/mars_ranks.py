@@ -1,4 +1,4 @@
-"""LoRA with the ranks that a study decided for (MARS)."""
+"""LoRA with the ranks that a study of marslora chose."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from marslora.core.errors import ConfigError
 
 
 def mars_ranks(decision: str) -> Recipe:
-    """``decision`` is a study's folder or its ``decision.json``. Equal parameters keep the ranks' proportions."""
+    """The ranks in ``decision``, a study folder or its ``decision.json``.
+
+    If parameters are made equal, the ranks keep their proportions.
+    """
     path = Path(decision).expanduser()
     path = path / "decision.json" if path.is_dir() else path
     if not path.is_file():
-        raise ConfigError(f"`decision` must be a study's folder or its decision.json; {path} does not exist.")
+        raise ConfigError(
+            f"`decision` must be a study folder or its decision.json, found {decision!r}: {path} does not exist."
+        )
     return Recipe(source="arXiv 2603.00720", ranks=DecisionRecord.load(path).chosen.as_dict())

@@ -1,4 +1,4 @@
-"""MokA: an A for every kind of token, one shared B, pictures that look at the question in rank space."""
+"""MokA: one A per modality, one shared B, and attention from image tokens to text tokens in rank space."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from marslora.core.comparison import Recipe
 
 
 def moka(lam: float = 0.05) -> Recipe:
-    """The visual-text release's numbers; ``lam`` weighs the attention."""
+    """The settings of the visual-text release; ``lam`` is the weight of the attention."""
     return Recipe(
         source="Wei et al. 2025, arXiv 2506.05191",
         ranks=4,

@@ -1,4 +1,4 @@
-"""LoRA trained by Muon with steps the size of AdamW's (Moonlight)."""
+"""LoRA trained with Moonlight's Muon, whose steps are as large as AdamW's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from marslora.core.comparison import Recipe
 
 
 def muon(**options: Any) -> Recipe:
-    """Learning rate 5e-4, that of "Can Muon fine-tune Adam-pretrained models?"; options are those of `moonlight`."""
+    """Learning rate 5e-4, as in "Can Muon fine-tune Adam-pretrained models?"; options are those of `moonlight`."""
     return Recipe(
         source="Liu et al. 2025, arXiv 2502.16982; with LoRA arXiv 2605.10468",
         ranks=16,

@@ -1,4 +1,4 @@
-"""Pareto LoRA: the gradients of two objectives, min-norm in conflict, balanced otherwise, in the lower layers."""
+"""Pareto LoRA: combines the gradients of two objectives, by minimum norm if they conflict, in the lower layers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from marslora.core.comparison import Recipe
 
 
 def pareto_lora(**options: Any) -> Recipe:
-    """Rank 32, learning rate 1e-5; options are those of the combiner.
+    """Rank 32 and learning rate 1e-5; options are those of the combiner.
 
-    The paper's objectives are the two losses of a unified model: name yours in `objectives` of the common settings.
-    Without, they are the rows without and with pictures.
+    The paper's objectives are the two losses of a unified model. Name yours in `objectives` of the common settings; by
+    default they are the rows with and without images.
     """
     return Recipe(
         source="Wei et al. 2026, arXiv 2606.17296",

@@ -1,4 +1,4 @@
-"""PiSSA: LoRA that begins at the largest singular values of each weight."""
+"""PiSSA: LoRA initialised with the largest singular values and vectors of each weight."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from marslora.core.comparison import Recipe
 
 
 def pissa(**options: Any) -> Recipe:
-    """Rank 128, alpha = r, learning rate 2e-5, as in the paper; options are the adapter's."""
+    """Rank 128, alpha equal to the rank, learning rate 2e-5, as in the paper; options are the adapter's."""
     return Recipe(
         source="Meng et al. 2024, arXiv 2404.02948",
         ranks=128,

@@ -1,4 +1,4 @@
-"""rsLoRA: LoRA scaled by alpha / sqrt(r), so that large ranks keep learning."""
+"""rsLoRA: LoRA scaled by alpha / sqrt(rank), so that large ranks keep learning."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from marslora.core.comparison import Recipe
 
 
 def rslora() -> Recipe:
-    """alpha 16 whatever the rank (``alpha_over_rank`` is that of rank 16), learning rate 5e-5."""
+    """Alpha 16 at every rank (``alpha_over_rank`` is that of rank 16) and learning rate 5e-5."""
     return Recipe(
         source="Kalajdzievski 2023, arXiv 2312.03732",
         ranks=16,

@@ -8,7 +8,7 @@ from marslora import pipeline
 from marslora.comparison import stages
 from marslora.comparison.run import run_comparison
 from marslora.comparison.settings import ComparisonRequest
-from marslora.comparison.stages import slug
+from marslora.comparison.stages import make_slug
 from marslora.core.comparison import Comparison, ComparisonSpec
 from marslora.core.errors import ConfigError, StudyError
 from marslora.core.spec import StudySpec
@@ -182,7 +182,7 @@ def test_changed_settings_of_one_method_are_trained_again(tmp_path):
 
 def test_names_of_files_tell_methods_apart():
     titles = ["a b", "a_b", "a/b", "asymlora:rank=8,rate.projector=0.1", "eva"]
-    names = [slug(title) for title in titles]
+    names = [make_slug(title) for title in titles]
     assert len(set(names)) == len(titles)
     assert all("/" not in name and " " not in name for name in names)
-    assert slug("eva") == "eva"
+    assert make_slug("eva") == "eva"

@@ -80,7 +80,7 @@ def test_trainable_parameters_are_counted_without_dead_layers():
     assert info.num_trainable(Allocation.of(vision=0), use_dora=True) == 0
     assert info.num_trainable(Allocation.of(vision=4), full=("vision",)) == 100
     assert info.module_ranks(Allocation.of(vision=4)) == {"v.a": 4}
-    with pytest.raises(ConfigError, match="`audio` is no part of X"):
+    with pytest.raises(ConfigError, match="`audio` is not a part of X"):
         info.num_trainable(Allocation.of(audio=2))
 
 
@@ -103,7 +103,7 @@ def test_an_unknown_kind_is_answered_with_the_known_ones():
 
 
 def test_kinds_are_listed_without_being_imported():
-    room = plugins.unloaded("gradients")
+    room = plugins.find_package("gradients")
     assert plugins.names(room) == plugins.names(gradients)
     assert all(plugins.summary(room, name).endswith(".") for name in plugins.names(room))
 

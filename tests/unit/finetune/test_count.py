@@ -4,7 +4,7 @@ import pytest
 
 from marslora.core.allocation import Allocation
 from marslora.core.comparison import MethodSpec, build_training
-from marslora.core.runs import Counted, Failure
+from marslora.core.runs import CountResult, Failure
 from marslora.core.spec import CountSpec, DataSpec, FinalSpec, ModelSpec
 from marslora.demo import task_files
 from marslora.demo.model import embedded_folder
@@ -41,7 +41,7 @@ def test_the_count_is_what_a_run_trains(recipe, tmp_path):
     comparison_tasks.count_parameters(asked, seen.append)
     comparison_tasks.weigh_row(run, seen.append)
     counted, weighed = seen
-    assert isinstance(weighed, Counted), weighed
+    assert isinstance(weighed, CountResult), weighed
     moved = 0.1 if recipe == "eva" else 0.0  # ranks go to other linears, wide ones or narrow ones
     assert counted.num_trainable[0] == pytest.approx(weighed.num_trainable[0], rel=moved)
     assert counted.num_trainable[1] < counted.num_trainable[0]

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from marslora.comparison.summary import summarised
+from marslora.comparison.summary import summarise_methods
 from marslora.core.allocation import Allocation
 from marslora.core.comparison import Comparison, MethodRun, MethodSummary
 from marslora.core.runs import Cost, FinalResult
@@ -59,7 +59,7 @@ def comparison(losses=LOSSES, extra=(), seeds=(0, 1, 2)):
         seeds=seeds,
         metric="test_loss",
         full_examples=64,
-        methods=summarised([*methods, *extra], "test_loss"),
+        methods=summarise_methods([*methods, *extra], "test_loss"),
     )
 
 
