@@ -30,7 +30,7 @@ METHODS: list[str | dict] = [
     {"recipe": "differential_rates", "name": "vision, projector rate / 10"},
     {"recipe": "uniform", "name": "vision rate x 3", "rate_factors": {"vision": 3.0}},
     {"recipe": "asymlora", "rate_factors": {}},
-    {"recipe": "lora_moe", "rate_factors": {}},
+    {"recipe": "llava_mole", "rate_factors": {}},
     "adalora",
     "geolora",
     "eva",

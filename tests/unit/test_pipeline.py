@@ -10,7 +10,6 @@ from marslora.core.budget import Limit
 from marslora.core.data_files import data_fingerprint
 from marslora.core.errors import ConfigError, StudyError
 from marslora.core.ladders import build_space
-from marslora.core.progress import SilentListener
 from marslora.core.runs import Failure
 from marslora.core.schedule import full_examples
 from marslora.core.spec import DataSpec, SearchSpec, StudySpec, TrainingSpec
@@ -19,6 +18,7 @@ from marslora.run_options import RunOptions
 from marslora.store.study import Study
 from tests.helpers import fake_training
 from tests.helpers.cached_fits import cached_fits  # noqa: F401
+from tests.helpers.listeners import RecordingListener
 from tests.helpers.quick_sqlite import quick_sqlite  # noqa: F401
 
 FAKES = "tests.helpers.fake_training"
@@ -151,21 +151,15 @@ def test_rows_in_memory_are_looked_at_every_time(tmp_path, monkeypatch):
         Pipeline(study).decide()
 
 
-class Noted(SilentListener):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
-
-
-@pytest.mark.parametrize(("strategy", "budget", "told"), [("grid", 1.0, True), ("grid", 16, False), ("mars", 1, False)])
-def test_a_search_beyond_its_budget_is_said_once(tmp_path, strategy, budget, told):
-    heard = Noted()
+@pytest.mark.parametrize(
+    ("strategy", "budget", "noted"), [("grid", 1.0, True), ("grid", 16, False), ("mars", 1, False)]
+)
+def test_a_search_beyond_its_budget_is_said_once(tmp_path, strategy, budget, noted):
+    listener = RecordingListener()
     search = {"strategy": {"name": strategy}, "budget": budget}
     with Study.create(tmp_path, spec(search=search)) as study:
-        Pipeline(study, listener=heard).calibrate()
-    assert sum("the budget was" in note for note in heard.notes) == told
+        Pipeline(study, listener=listener).calibrate()
+    assert sum("the budget was" in note for note in listener.notes) == noted
 
 
 def fail(pack, emit):
@@ -283,19 +277,14 @@ def test_candidates_keep_to_the_memory(tmp_path):
 
 
 def test_a_uniform_choice_is_its_own_baseline(tmp_path, monkeypatch):
-    class Heard(SilentListener):
-        notes: list[str] = []
-
-        def note(self, text):
-            self.notes.append(text)
-
+    listener = RecordingListener()
     with Study.create(tmp_path, spec("uniform")) as study:
-        line = Pipeline(study, listener=Heard())
+        line = Pipeline(study, listener=listener)
         line.train()
         monkeypatch.setattr(pipeline, "RUN_FINAL", "nowhere:nothing")
         assert line.train_uniform() is None
         assert not study.path("uniform.json").exists()
-    assert "uniform already (vision=16 projector=16 language=16)" in Heard.notes[0]
+    assert "uniform already (vision=16 projector=16 language=16)" in listener.notes[0]
 
 
 def test_the_uniform_baseline_has_about_as_many_parameters(tmp_path):
@@ -329,21 +318,11 @@ def test_ranks_are_compared_by_another_adapter_only_where_that_is_asked_for(tmp_
 def test_a_limit_ends_calibration_after_a_round_and_without_it_the_study_goes_on(tmp_path, limit):
     asked = spec("successive_halving")
     with Study.create(tmp_path, asked) as study:
-        line = Pipeline(study, listener=(told := Told()), options=RunOptions(limit=limit))
+        line = Pipeline(study, listener=(listener := RecordingListener()), options=RunOptions(limit=limit))
         early = line.decide()
         assert len({run.last_examples for run in study.runs()}) == 1  # the first rung alone
         assert line.decide() == early
-        assert [note for note in told.notes if "calibration ends here" in note]
+        assert [note for note in listener.notes if "calibration ends here" in note]
     with Study.create(tmp_path, asked) as study:
         late = Pipeline(study).decide()
     assert late.calibration_full_runs > early.calibration_full_runs
-
-
-class Told(SilentListener):
-    """A listener that keeps the notes."""
-
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)

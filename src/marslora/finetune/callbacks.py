@@ -14,14 +14,13 @@ import torch
 from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from marslora.core.runs import Event, ProgressEvent
+from marslora.core.runs import Emit, ProgressEvent
 from marslora.finetune.best_point import Best
 from marslora.finetune.checkpoints import FinalRunState, mark_complete
 from marslora.finetune.evaluate import SplitScore, world
 
 TASK = "final"
 """The name of a final run in progress events."""
-Emit = Callable[[Event], None]
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from marslora.core.record import Record
-from marslora.core.runs import Event, Failure, ProgressEvent
+from marslora.core.runs import Emit, Event, Failure, ProgressEvent
 from marslora.core.spec import CountSpec, FinalSpec
 from marslora.finetune import worker
 from marslora.finetune.count import count
 
-Emit = Callable[[Event], None]
 S = TypeVar("S", bound=Record)
 
 

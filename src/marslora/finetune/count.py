@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from marslora.core.allocation import Allocation
-from marslora.core.runs import CountResult, Event
+from marslora.core.runs import CountResult, Emit
 from marslora.core.schedule import num_steps
 from marslora.core.spec import CountSpec, FinalSpec
 from marslora.data.rows import load_encoded_splits
@@ -14,8 +12,6 @@ from marslora.finetune.model import method_of
 from marslora.methods import AbstractMethod, AdapterPlan, BatchContext
 from marslora.models import loading
 from marslora.models.folders import MEMORY
-
-Emit = Callable[[Event], None]
 
 
 def count(spec: CountSpec, emit: Emit) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from transformers import PrinterCallback, TrainingArguments
 
 from marslora.core.errors import ConfigError
-from marslora.core.runs import GRADIENTS, Cost, CountResult, Event, FinalResult
+from marslora.core.runs import GRADIENTS, Cost, CountResult, Emit, Event, FinalResult
 from marslora.core.schedule import final_evaluation_steps, num_steps
 from marslora.core.spec import FinalSpec
 from marslora.data.rows import BatchSource, EncodedSplits, load_encoded_splits
@@ -35,8 +35,6 @@ from marslora.methods import AbstractChange
 from marslora.models.loading import LoadedModel, load
 from marslora.optim import AbstractOptimizer, as_two_point
 
-Emit = Callable[[Event], None]
-
 
 def run_final(spec: FinalSpec, emit: Emit) -> None:
     """Train the adapter of ``spec`` and emit its observations (member ``final``) and at last its `FinalResult`.
@@ -57,7 +55,7 @@ def run_final(spec: FinalSpec, emit: Emit) -> None:
 
 
 def weigh_final(spec: FinalSpec, emit: Emit) -> None:
-    """Emit what ``spec`` would train and what a row of it costs, as a `Counted`; nothing is trained."""
+    """Emit what ``spec`` would train and what a row of it costs, as a `CountResult`; nothing is trained."""
     with _begun(spec, emit) as run:
         trainable = (run.change.num_trainable(),)
         emit(CountResult(num_trainable=trainable, flops_per_row=run.flops.trained, flops_before=run.opening.flops))

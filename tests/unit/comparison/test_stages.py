@@ -14,6 +14,7 @@ from marslora.core.errors import ConfigError, StudyError
 from marslora.core.spec import StudySpec
 from marslora.run_options import ComparisonOptions
 from tests.helpers.fake_training import INFO
+from tests.helpers.listeners import RecordingListener
 
 FAKES = "tests.helpers.fake_training"
 
@@ -45,22 +46,6 @@ def run(request, folder, listener=None):
     return run_comparison(request, ComparisonOptions(out=folder), listener)
 
 
-class Notes:
-    """A listener that remembers."""
-
-    def __init__(self):
-        self.stages, self.steps, self.notes = [], [], []
-
-    def stage(self, title):
-        self.stages.append(title)
-
-    def advance(self, step):
-        self.steps.append(step)
-
-    def note(self, text):
-        self.notes.append(text)
-
-
 def never(monkeypatch):
     """From now on nothing can be trained or counted."""
     for name in ("COUNT", "WEIGH", "TRAIN"):
@@ -68,8 +53,8 @@ def never(monkeypatch):
 
 
 def test_methods_train_as_many_parameters_as_the_reference(tmp_path):
-    notes = Notes()
-    found = run(request_comparison("uniform", "hydralora"), tmp_path, listener=notes)
+    listener = RecordingListener()
+    found = run(request_comparison("uniform", "hydralora"), tmp_path, listener=listener)
     uniform, hydra = found.methods
     assert uniform.num_planned == INFO.num_trainable(uniform.allocation) == 3 * 64 * 16
     assert hydra.num_planned == 3 * INFO.num_trainable(hydra.allocation)
@@ -80,7 +65,7 @@ def test_methods_train_as_many_parameters_as_the_reference(tmp_path):
     assert uniform.difference is None
     expected = [h.validation_loss - u.validation_loss for h, u in zip(*map(losses, (hydra, uniform)), strict=True)]
     assert hydra.difference.value == pytest.approx(sum(expected) / 3)
-    assert notes.steps[-1].done == notes.steps[-1].total == 6 * 512
+    assert listener.steps[-1].done == listener.steps[-1].total == 6 * 512
     assert Comparison.load(tmp_path / "compare.json") == found
     assert "hydralora" in (tmp_path / "compare.html").read_text()
 
@@ -132,15 +117,15 @@ def test_an_interrupted_comparison_goes_on(tmp_path, monkeypatch):
 
 def test_a_method_that_fails_costs_only_itself(tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_FAIL", "hydralora")
-    notes = Notes()
-    found = run(request_comparison("uniform", "lora_moe", "hydralora", "eva"), tmp_path, listener=notes)
+    listener = RecordingListener()
+    found = run(request_comparison("uniform", "llava_mole", "hydralora", "eva"), tmp_path, listener=listener)
     uniform, moe, hydra, eva = found.methods
     assert "no experts here" in moe.error
     assert [run.error for run in hydra.runs] == ["OutOfMemoryError: no room"] * 3
     assert hydra.validation_loss is None
     assert len(eva.results) == len(uniform.results) == 3
-    assert any("no experts here" in note for note in notes.notes)
-    assert any("no room" in note for note in notes.notes)
+    assert any("no experts here" in note for note in listener.notes)
+    assert any("no room" in note for note in listener.notes)
     page = (tmp_path / "compare.html").read_text()
     assert "no room" in page
     assert "no experts here" in page
@@ -150,7 +135,7 @@ def test_a_method_that_fails_costs_only_itself(tmp_path, monkeypatch):
 
 def test_a_reference_that_cannot_be_planned_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match="no experts here"):
-        run(request_comparison("lora_moe", "uniform"), tmp_path)
+        run(request_comparison("llava_mole", "uniform"), tmp_path)
 
 
 def test_a_kind_that_is_not_there_is_an_error(tmp_path):

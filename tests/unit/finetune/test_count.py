@@ -13,7 +13,10 @@ from marslora.models.loading import describe
 from marslora.recipes import find_recipe
 
 MODEL = ModelSpec(path=str(embedded_folder()))
-SOME, OTHERS = ("asymlora", "adalora"), ("uniform", "dora", "hydralora", "lora_moe", "moka", "geolora", "eva", "pissa")
+SOME, OTHERS = (
+    ("asymlora", "adalora"),
+    ("uniform", "dora", "hydralora", "llava_mole", "moka", "geolora", "eva", "pissa"),
+)
 
 
 def spec_of(recipe, folder, allocation, options=None):

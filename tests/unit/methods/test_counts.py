@@ -26,7 +26,7 @@ def plan_and_sizes(rank, layers=LAYERS, **more):
 @pytest.mark.parametrize(
     ("method", "millions"),
     [(Pissa(), 80.0), (AsymLora(form="mixture"), 133.8), (LlavaMole(), 173.1)],
-    ids=["lora", "asymlora", "lora_moe"],
+    ids=["lora", "asymlora", "llava_mole"],
 )
 def test_the_published_sizes_at_rank_32(method, millions):
     plan, sizes = plan_and_sizes(32)

@@ -94,7 +94,7 @@ def test_words_say_who_can_be_told_from_the_reference():
 
 
 def test_failures_are_on_the_page():
-    failed = MethodSummary(name="moe", recipe="lora_moe", error="no room for experts")
+    failed = MethodSummary(name="moe", recipe="llava_mole", error="no room for experts")
     half = method("half", (0.5,)).model_copy(
         update={"runs": (MethodRun(seed=0, result=result(0.5, 1e9)), MethodRun(seed=1, error="it diverged"))}
     )

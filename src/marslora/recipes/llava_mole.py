@@ -1,4 +1,4 @@
-"""LoRA-MoE (LLaVA-MoLE): three experts in feed-forward blocks, one per token, with a load-balancing loss."""
+"""LLaVA-MoLE (also called LoRA-MoE): three experts in feed-forward blocks, one per token, with load balancing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from marslora.core.comparison import Recipe
 
 
-def lora_moe(**options: Any) -> Recipe:
+def llava_mole(**options: Any) -> Recipe:
     """Three experts of rank 32, load-balancing weight 0.01, LoRA in attention; options are those of `llava_mole`."""
     return Recipe(
         source="Chen et al. 2024, arXiv 2401.16160",
