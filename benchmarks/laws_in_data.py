@@ -59,7 +59,10 @@ class LawInData(AbstractLaw):
         """The one form."""
         return {self.form.variant: self.form}
 
-    def _fit_usable(self, points: Sequence[LawPoint], subject: str, rng: np.random.Generator, skipped: int) -> LawFit:
+    def fit_usable(
+        self, points: Sequence[LawPoint], subject: str, rng: np.random.Generator, num_skipped: int
+    ) -> LawFit:
+        """The law with the form that the points can carry."""
         sample = make_sample(points)
         references = find_references(sample, ["data"])
         num_sizes = len(np.unique(sample.x["data"])) if "data" in sample.x else 0
@@ -68,7 +71,7 @@ class LawInData(AbstractLaw):
             message = f"{needed} parameters need as many data sizes, found {num_sizes}"
             return self.make_failed_fit(subject, message, points)
         fitted, held_out = fit_and_score(self.form(references), sample, ["data"])
-        caveats = [f"{skipped} unusable points were left out"] if skipped else []
+        caveats = [f"{num_skipped} unusable points were left out"] if num_skipped else []
         return add_scores(self.make_fit(fitted, sample, points, subject, references, rng, caveats), held_out, {})
 
 

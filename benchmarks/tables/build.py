@@ -1,11 +1,12 @@
-"""Finished runs of the embedded tasks, every cell and seed, as tables that searches are replayed on.
+"""Finished runs of the embedded tasks, every allocation and seed, as tables on which searches are replayed.
 
     python benchmarks/tables/build.py [--tables both small ...] [--work FOLDER]
 
-Each table is one parquet file beside this script, in `large/` (many allocations, one seed) or in `held_out/` (made
-after the constants of the search were set). A cell is a full run (warm-up, stable, decay), its curve validated at
-points even in the logarithm of the examples seen. The five tasks also have runs of one part alone on fewer rows, for
-searches that measure parts apart. Runs are checkpointed in the working folder: broken off, the script goes on.
+Each table is one parquet file, beside this script, in `large/` (many allocations, one seed) or in `held_out/` (made
+after the constants of the search were set). Each run is a full one (warm-up, stable, decay),
+validated at points that are even in the logarithm of the examples seen. The five tasks also have runs of one part alone
+on fewer rows, for searches that measure parts alone. Runs are checkpointed in the working folder: run again, the script
+continues.
 """
 
 from __future__ import annotations
@@ -28,16 +29,18 @@ from marslora.demo.model import embedded_folder
 from marslora.replay.table import FinishedRun, RunTable, TableHeader
 
 PROJECTOR_RANK = 16
+"""Rank of the projector where it is not searched."""
 EVALUATIONS = 16
-ARM_SHARES = (1 / 32, 1 / 8)
+"""Validation points of a run, even in the logarithm of the examples seen."""
+PART_RUN_SHARES = (1 / 32, 1 / 8)
 """Rows of the runs of one part alone, as shares of all; the larger share has the largest rank only."""
-ARM_LENGTH = 0.5
+PART_RUN_LENGTH = 0.5
 """Their length, as a share of a full run."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """One table."""
+class TablePlan:
+    """What a table holds."""
 
     task: str
     description: str
@@ -46,13 +49,13 @@ class Plan:
     projector: tuple[int, ...] = (PROJECTOR_RANK,)
     num_train: int | None = None
     learning_rate: float | None = None
-    """Where not the task's own."""
-    has_arms: bool = False
+    """Learning rate, if not the task's own."""
+    has_part_runs: bool = False
     examples: int | None = None
-    """Examples of a full run, where not the task's own."""
+    """Examples of a full run, if not the task's own."""
     seeds: tuple[int, ...] = (0, 1, 2)
     folder: str = ""
-    """Beside this script."""
+    """Folder of the table, beside this script."""
     base: tasks.DemoTask = field(init=False)
 
     def __post_init__(self) -> None:
@@ -76,23 +79,25 @@ class Plan:
         return TrainingSpec.parse({**self.base.training, **given, "evaluations": EVALUATIONS})
 
     def members(self, seed: int) -> Iterator[MemberSpec]:
-        """The runs of a seed, those of one pack together."""
+        """The runs of a seed; those of one pack follow one another."""
         full = self.training.examples or 0
         for allocation in self.space.allocations():
-            yield self._member(allocation, self.rows, full, seed)
-        if self.has_arms:
-            yield from self._arms(seed, round(ARM_LENGTH * full / self.training.batch_size) * self.training.batch_size)
+            yield self._make_member(allocation, self.rows, full, seed)
+        if self.has_part_runs:
+            yield from self._list_part_runs(
+                seed, round(PART_RUN_LENGTH * full / self.training.batch_size) * self.training.batch_size
+            )
 
-    def _arms(self, seed: int, until: int) -> Iterator[MemberSpec]:
+    def _list_part_runs(self, seed: int, until: int) -> Iterator[MemberSpec]:
         for part in self.space.searched:
-            for share in ARM_SHARES:
+            for share in PART_RUN_SHARES:
                 ladder = self.space.ladder(part)
-                for rank in ladder if share == min(ARM_SHARES) else ladder[-1:]:
-                    alone = Allocation.of(dict.fromkeys(self.space.parts, 0)).replace(**{part: rank})
+                for rank in ladder if share == min(PART_RUN_SHARES) else ladder[-1:]:
+                    part_alone = Allocation.of(dict.fromkeys(self.space.parts, 0)).replace(**{part: rank})
                     rows = max(round(share * self.rows), self.training.batch_size)
-                    yield self._member(alone, rows, until, seed)
+                    yield self._make_member(part_alone, rows, until, seed)
 
-    def _member(self, allocation: Allocation, rows: int, until: int, seed: int) -> MemberSpec:
+    def _make_member(self, allocation: Allocation, rows: int, until: int, seed: int) -> MemberSpec:
         rate = self.training.learning_rate
         return MemberSpec(
             id=f"{'.'.join(f'{part[0]}{rank}' for part, rank in allocation.ranks)}.d{rows}.lr{rate:g}.s{seed}",
@@ -108,17 +113,17 @@ class Plan:
 
 PLANS = {
     **{
-        name: Plan(task=name, description=task.description, has_arms=True)
+        name: TablePlan(task=name, description=task.description, has_part_runs=True)
         for name, task in tasks.TASKS.items()
     },
-    "both_600": Plan(task="both", description="`both` with 600 rows.", num_train=600, seeds=(0, 1)),
-    "both_lr0.003": Plan(task="both", description="`both` at three times the rate.", learning_rate=3e-3),
-    "small_lr0.003": Plan(
+    "both_600": TablePlan(task="both", description="`both` with 600 rows.", num_train=600, seeds=(0, 1)),
+    "both_lr0.003": TablePlan(task="both", description="`both` at three times the rate.", learning_rate=3e-3),
+    "small_lr0.003": TablePlan(
         task="small", description="`small` at three times the rate.", learning_rate=3e-3, seeds=(0, 1)
     ),
-    "both_108": Plan(
+    "both_108": TablePlan(
         task="both",
-        description="`both`, 108 cells of three parts, half as long.",
+        description="`both`, 108 allocations of three parts, half as long.",
         vision=(2, 4, 8, 16, 32, 64),
         projector=(4, 16, 64),
         language=(2, 4, 8, 16, 32, 64),
@@ -126,11 +131,11 @@ PLANS = {
         seeds=(0,),
         folder="large",
     ),
-    "vision_600": Plan(
+    "vision_600": TablePlan(
         task="vision", description="`vision` with 600 rows, at twice the rate.", num_train=600, learning_rate=2e-3,
         seeds=(0, 1), folder="held_out",
     ),
-    "language_300": Plan(
+    "language_300": TablePlan(
         task="language", description="`language` with 300 rows.", num_train=300, seeds=(0, 1), folder="held_out"
     ),
 }  # fmt: skip
@@ -179,7 +184,7 @@ class Recorder:
         )
 
 
-def build(name: str, plan: Plan, work: Path) -> RunTable:
+def build(name: str, plan: TablePlan, work: Path) -> RunTable:
     """Run everything that a table holds."""
     from marslora.engine.prepare import prepare
     from marslora.engine.worker import run_pack
@@ -189,9 +194,9 @@ def build(name: str, plan: Plan, work: Path) -> RunTable:
     paths = task_files.ensure_task(plan.task, work / "rows")
     data = DataSpec(train=(str(paths["train"]),), validation=(str(paths["validation"]),), max_examples=plan.num_train)
     model = ModelSpec(path=str(embedded_folder()))
-    found: list[Prepared] = []
-    asked = PrepareSpec(model=model, data=data, batch_size=training.batch_size, cache_folder=str(folder / "cache"))
-    prepare(asked, lambda event: found.append(event) if isinstance(event, Prepared) else None)
+    prepared: list[Prepared] = []
+    spec = PrepareSpec(model=model, data=data, batch_size=training.batch_size, cache_folder=str(folder / "cache"))
+    prepare(spec, lambda event: prepared.append(event) if isinstance(event, Prepared) else None)
     entries: list[FinishedRun] = []
     for seed in plan.seeds:
         groups: dict[tuple[object, ...], list[MemberSpec]] = defaultdict(list)
@@ -212,7 +217,7 @@ def build(name: str, plan: Plan, work: Path) -> RunTable:
             run_pack(spec, recorder, measure_updates=True)
             if recorder.failure is not None:
                 raise SystemExit(f"{spec.id}: {recorder.failure.error}: {recorder.failure.message}")
-            entries += [recorder.entry(m, found[0].info.num_trainable(m.allocation)) for m in group]
+            entries += [recorder.entry(m, prepared[0].info.num_trainable(m.allocation)) for m in group]
             print(f"{spec.id}: {len(group)} runs, {time.perf_counter() - start:.0f} s", flush=True)
     header = TableHeader(
         name=name,

@@ -2,11 +2,11 @@
 
     sampler = MarsSampler({"vision": (4, 16, 64), "language": (4, 16, 64)}, num_train=9000, full_examples=18000)
     study = optuna.create_study(sampler=sampler, pruner=MarsPruner())
-    study.optimize(objective)  # ends by itself: the last trial is the final run
+    study.optimize(objective)  # ends by itself; the last trial is the final run
     print(sampler.decide(study).summary)
 
-The objective asks `MarsSampler.suggest` what to train, reports validation losses with examples seen as the step, and
-stops where the run ends::
+The objective asks `MarsSampler.suggest` what to train, reports validation losses with the examples seen as step, and
+stops when the run has seen as many as it should::
 
     def objective(trial):
         run = sampler.suggest(trial)
@@ -16,13 +16,14 @@ stops where the run ends::
         save(model, trial.number)
         return loss
 
-An objective that knows of no `run.examples` may train on and ask ``trial.should_prune()`` instead: the pruner says yes
-once the strategy has seen enough. What Optuna's interface cannot express is going on with a trial that has ended, which
-is how these searches save most: here that is a further trial of the same parameters whose `Suggestion.resume` names the
-trial to continue. Who trains from scratch instead pays for the beginning twice. The same works with ``study.ask()`` and
-``study.tell()``; then `MarsSampler.is_done` says when to stop, and the runs of a round can be trained side by side.
+An objective that does not use `run.examples` may ask ``trial.should_prune()`` instead: `MarsPruner` prunes a trial
+once the strategy has seen enough of it. Optuna cannot continue a trial that has ended, and continuing runs is how these
+searches save most. So a run is continued by a further trial with the same parameters, whose `Suggestion.resume` is the
+number of the trial to continue; an objective that starts from scratch instead pays for the beginning twice. The same
+works with ``study.ask()`` and ``study.tell()``: `MarsSampler.is_done` then tells when to stop, and the runs of a round
+can be trained side by side.
 
-The other way round, Optuna's samplers driving the packed engine, is the strategy `optuna_sampler`.
+The opposite, Optuna's samplers driving marslora's packed engine, is the strategy `optuna_sampler`.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ from marslora.core.spec import MemberSpec
 from marslora.strategies import AbstractStrategy, Problem
 
 MEMBER, IS_FINAL = "marslora.member", "marslora.is_final"
-"""User attributes of a trial: what it trains, as a `MemberSpec`; and whether it is the final run."""
+"""User attributes of a trial: the `MemberSpec` that it trains, and whether it is the final run."""
 
 
 @dataclass(frozen=True)
@@ -59,33 +60,33 @@ class Suggestion:
     """What a trial should train."""
 
     ranks: dict[str, int]
-    """Of every part; 0 leaves a part as it is."""
+    """The rank of every part; 0 leaves a part as it is."""
     examples: int
-    """Train until so many examples were seen in all, those of the trial that is continued included."""
+    """Train until this many examples were seen, including those of the trial that is continued."""
     rows: int
-    """Cycle through the first so many training rows, in one order for all trials."""
+    """Cycle through the first training rows, this many of them, in one order for all trials."""
     seed: int
-    """Of the initialisation."""
+    """Seed of the initialisation."""
     resume: int | None
-    """The number of the trial whose weights and optimizer this one goes on from; None: from nothing."""
+    """Number of the trial whose weights and optimizer state this one continues; None for a new run."""
     is_final: bool
-    """This is the run of the chosen ranks to its end."""
+    """Whether this is the final run: the chosen ranks, trained to the end."""
 
 
 class MarsSampler(BaseSampler):
-    """Ranks of every part as a strategy of this package asks for them; other parameters are drawn at random.
+    """Suggests the ranks that a strategy of this package asks for; other parameters are drawn at random.
 
     Args:
         ranks: The ladder of every part.
-        num_train: Training rows there are.
+        num_train: Number of training rows.
         full_examples: Examples seen by one full run: the unit of cost.
         batch_size: Lengths of runs are multiples of it.
-        budget: Most run equivalents spent before the final run; None: what the strategy needs.
-        strategy: A kind of `marslora.strategies`.
-        options: Of the strategy.
+        budget: Most full runs to spend before the final run; None leaves it to the strategy.
+        strategy: Name of a strategy, as in `marslora.strategies`, or ``package.module:Class``.
+        options: Options of the strategy.
         count_parameters: Trainable parameters of the ranks of all parts; None: the sum of the ranks stands for them.
         max_parameters: Ranks with more are not candidates.
-        seed: Of the strategy and of what is drawn at random.
+        seed: Seed of the strategy and of the parameters that are drawn at random.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class MarsSampler(BaseSampler):
         max_parameters: int | None = None,
         seed: int = 0,
     ) -> None:
-        count: Callable[[Mapping[str, int]], int] = count_parameters or (lambda found: sum(found.values()))
+        count: Callable[[Mapping[str, int]], int] = count_parameters or (lambda each: sum(each.values()))
         self._strategy = plugins.load(strategies, strategy, AbstractStrategy).of(options)
         self._problem = Problem(
             space=Space.parse({part: tuple(ladder) for part, ladder in ranks.items()}, "`ranks`"),
@@ -120,10 +121,13 @@ class MarsSampler(BaseSampler):
         """What ``trial`` should train; the ranks become its parameters."""
         attributes = trial.study._storage.get_trial(trial._trial_id).user_attrs
         if MEMBER not in attributes:
-            raise ConfigError(f"trial {trial.number} is not one of this sampler's: its parameters were given to it.")
+            raise ConfigError(
+                f"Trial {trial.number} has parameters that were given to it, e.g. by `enqueue_trial`: the sampler has "
+                "no suggestion for it. Read `trial.params` instead."
+            )
         member = MemberSpec.parse(attributes[MEMBER])
-        ranks = {name: int(trial._suggest(name, each)) for name, each in self._distributions().items()}
-        before = [each for each in _trials_of(trial.study).get(member.id, ()) if each.number != trial.number]
+        ranks = {name: int(trial._suggest(name, each)) for name, each in self._make_distributions().items()}
+        before = [each for each in _group_trials(trial.study).get(member.id, ()) if each.number != trial.number]
         return Suggestion(
             ranks=ranks,
             examples=member.until_examples,
@@ -134,64 +138,67 @@ class MarsSampler(BaseSampler):
         )
 
     def decide(self, study: Study) -> DecisionRecord:
-        """The choice on what the trials have shown so far."""
-        return self._strategy.decide(self._problem, runs(study))
+        """The choice on what the trials have shown so far, with a reason for every candidate."""
+        return self._strategy.decide(self._problem, read_runs(study))
 
     def is_done(self, study: Study) -> bool:
-        """Whether the final run has ended, or the chosen ranks were trained to the end on the way."""
+        """Whether the final run has ended, or the search itself trained the chosen ranks to the end."""
         ended = (TrialState.COMPLETE, TrialState.PRUNED)
         trials = study.get_trials(deepcopy=False, states=ended)
-        return any(trial.user_attrs.get(IS_FINAL) for trial in trials) or self._needs_no_final(runs(study))
+        return any(trial.user_attrs.get(IS_FINAL) for trial in trials) or self._is_chosen_trained(read_runs(study))
 
-    def _needs_no_final(self, seen: Sequence[Run]) -> bool:
+    def _is_chosen_trained(self, seen: Sequence[Run]) -> bool:
         if not any(run.last_examples >= self._problem.full_examples for run in seen):
             return False
         if self._strategy.propose(self._problem, seen):
             return False
-        going_on = self._strategy.decide(self._problem, seen).continue_run
-        return any(run.member.id == going_on and run.last_examples >= self._problem.full_examples for run in seen)
+        chosen_run = self._strategy.decide(self._problem, seen).continue_run
+        return any(run.member.id == chosen_run and run.last_examples >= self._problem.full_examples for run in seen)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Give the trial its run. Raises `ConfigError` where there is none: the round's are trained, or all is done."""
+        """Assign a run to the trial; `ConfigError` if there is none: the round is in training, or all is done."""
         if "fixed_params" in trial.system_attrs:
             return
         if study.direction is not StudyDirection.MINIMIZE:
-            raise ConfigError("the study must minimise: what is reported are validation losses.")
-        member, is_final = self._next(study)
+            raise ConfigError(
+                f"The study must minimise validation losses, found direction {study.direction.name}. Create it with "
+                '`direction="minimize"`.'
+            )
+        member, is_final = self._pick_member(study)
         if member is None:
             study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
             raise ConfigError(
-                "the search has ended: `decide` tells the choice."
+                "The search has ended: call `decide` for the choice."
                 if self.is_done(study)
-                else "every run of this round is in training: tell Optuna of one before asking for the next."
+                else "Every run of this round is in training: call `study.tell` for one of them before `study.ask`."
             )
         for name, value in ((MEMBER, member.model_dump(mode="json")), (IS_FINAL, is_final)):
             trial.user_attrs[name] = value
             study._storage.set_trial_user_attr(trial._trial_id, name, value)
 
-    def _next(self, study: Study) -> tuple[MemberSpec | None, bool]:
-        """What is to be trained next and whether that is the final run; None where there is nothing at the moment."""
-        seen = runs(study)
+    def _pick_member(self, study: Study) -> tuple[MemberSpec | None, bool]:
+        """What is trained next, and whether that is the final run; None if there is nothing at the moment."""
+        seen = read_runs(study)
         taken = {run.member.id for run in seen if run.status == "running"}
         if wanted := self._strategy.propose(self._problem, seen):
             return next((member for member in wanted if member.id not in taken), None), False
-        if self.is_done(study) or _is_finishing(study):
+        if self.is_done(study) or _is_final_running(study):
             return None, True
         problem, chosen = self._problem, self._strategy.decide(self._problem, seen).chosen
         return problem.member(chosen, problem.num_train, problem.full_examples, "final run"), True
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
-        """One choice a part: its ladder, and 0."""
-        return self._distributions()
+        """A categorical parameter for each part: its ladder, and 0."""
+        return self._make_distributions()
 
-    def _distributions(self) -> dict[str, BaseDistribution]:
+    def _make_distributions(self) -> dict[str, BaseDistribution]:
         ladders = self._problem.space.ladders
         return {part: CategoricalDistribution(tuple(sorted({0, *ladder}))) for part, ladder in ladders}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The ranks of the trial's run; nothing for a trial whose parameters were given to it."""
+        """The ranks of the trial's run. Trials whose parameters were given to them are left to a random sampler."""
         if MEMBER not in trial.user_attrs:
             return self._random.sample_relative(study, trial, search_space)
         allocation: Allocation = MemberSpec.parse(trial.user_attrs[MEMBER]).allocation
@@ -200,7 +207,7 @@ class MarsSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Any other parameter, at random."""
+        """Draw any other parameter at random."""
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(
@@ -211,19 +218,19 @@ class MarsSampler(BaseSampler):
         values: Sequence[float] | None,
     ) -> None:
         """End `Study.optimize` after the final run."""
-        told = copy.copy(trial)  # the study learns of its end after this
-        told.state, told.values = state, values
+        ended = copy.copy(trial)  # the study itself is updated after this call
+        ended.state, ended.values = state, values
         if trial.user_attrs.get(IS_FINAL):
             is_over = state is not TrialState.FAIL
         else:
-            is_over = self._needs_no_final(runs(study, told))
+            is_over = self._is_chosen_trained(read_runs(study, ended))
         if is_over:
-            with contextlib.suppress(RuntimeError):  # asked and told: there is no loop to end
+            with contextlib.suppress(RuntimeError):  # with ask and tell there is no loop to stop
                 study.stop()
 
 
 class MarsPruner(BasePruner):
-    """Prunes a trial once it has reported as many examples as the strategy asked for; never the final run."""
+    """Prunes a trial once it has reported as many examples as the strategy asked for, but never the final run."""
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:  # noqa: ARG002
         """Whether the strategy has seen enough of the trial."""
@@ -232,34 +239,34 @@ class MarsPruner(BasePruner):
         return trial.last_step >= MemberSpec.parse(trial.user_attrs[MEMBER]).until_examples
 
 
-def runs(study: Study, told: FrozenTrial | None = None) -> list[Run]:
-    """What the trials have shown of every run before the final one; a run that was continued has several trials.
+def read_runs(study: Study, current: FrozenTrial | None = None) -> list[Run]:
+    """What the trials have shown of every run before the final one. A run that was continued has several trials.
 
-    ``told`` stands for the trial of its number.
+    ``current`` replaces the trial with its number.
     """
     return [
-        _run([told if told and trial.number == told.number else trial for trial in mine])
-        for trials in _trials_of(study).values()
-        if (mine := [trial for trial in trials if not trial.user_attrs.get(IS_FINAL)])
+        _make_run([current if current and trial.number == current.number else trial for trial in own])
+        for trials in _group_trials(study).values()
+        if (own := [trial for trial in trials if not trial.user_attrs.get(IS_FINAL)])
     ]
 
 
-def _trials_of(study: Study) -> dict[str, list[FrozenTrial]]:
+def _group_trials(study: Study) -> dict[str, list[FrozenTrial]]:
     """The trials of every member, in order."""
-    found: dict[str, list[FrozenTrial]] = defaultdict(list)
+    by_member: dict[str, list[FrozenTrial]] = defaultdict(list)
     for trial in study.get_trials(deepcopy=False):
         if MEMBER in trial.user_attrs:
-            found[trial.user_attrs[MEMBER]["id"]].append(trial)
-    return found
+            by_member[trial.user_attrs[MEMBER]["id"]].append(trial)
+    return by_member
 
 
-def _is_finishing(study: Study) -> bool:
+def _is_final_running(study: Study) -> bool:
     return any(
         trial.user_attrs.get(IS_FINAL) for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     )
 
 
-def _run(trials: Sequence[FrozenTrial]) -> Run:
+def _make_run(trials: Sequence[FrozenTrial]) -> Run:
     points: dict[int, float] = {}
     for trial in trials:
         points.update(trial.intermediate_values)

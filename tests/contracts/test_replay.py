@@ -9,7 +9,7 @@ from marslora.replay.benchmark import score_outcome
 from marslora.replay.simulate import Simulation, replay_strategy
 from tests.helpers.toy_tables import table
 
-TOY = table(has_arms=True)
+TOY = table(has_part_runs=True)
 
 
 @pytest.mark.parametrize("name", plugins.names(strategies))

@@ -23,7 +23,7 @@ Law-C of a part whose time to converge falls with the square root of its rank::
     examples = law.predict(fit, {"rank": 64, "data": 1000})
     print(fit.form, round(examples, 1))  # T = E + A (rank/8)^-alpha 112.5
 
-A law of your own is an `AbstractLaw` with its forms and ``_fit_usable``; ``benchmarks/laws_in_data.py`` has two.
+A law of your own is an `AbstractLaw` with its forms and `fit_usable`; ``benchmarks/laws_in_data.py`` has two.
 """
 
 import lazy_loader

@@ -1,6 +1,7 @@
 """Law-C: examples seen until a part converges, against its rank and the size of the data.
 
-``T(r, D) = E + A (r / r0)^-alpha (D / D0)^beta`` (arXiv 2603.00720): one law a part, measured on that part alone.
+``T(r, D) = E + A (r / r0)^-alpha (D / D0)^beta`` (arXiv 2603.00720): one law for each part, measured on runs that
+train that part alone.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from marslora.laws.fitting import Sample
 from marslora.laws.form import Form, Inputs, Shape, raise_to_power, stack_columns
 from marslora.laws.law import AbstractLaw, FormBuilder, add_scores, find_references, fit_and_score, make_sample
 
-SHARE = fitted_curve.CONVERGED_SHARE
+MIN_CONVERGED = 2
+"""Converged runs without which no law is fitted."""
 
 
 class ConvergenceForm(Form):
@@ -52,34 +54,39 @@ class ConvergenceLaw(AbstractLaw):
     name = "convergence"
 
     def builders(self) -> Mapping[str, FormBuilder]:
-        """With a floor under the time, and without."""
+        """With a least time E, and without."""
         return {"floor": ConvergenceForm, "plain": lambda references: ConvergenceForm(references, floor=False)}
 
-    def _fit_usable(self, points: Sequence[LawPoint], subject: str, rng: np.random.Generator, skipped: int) -> LawFit:
+    def fit_usable(
+        self, points: Sequence[LawPoint], subject: str, rng: np.random.Generator, num_skipped: int
+    ) -> LawFit:
+        """The law with the form that the points can carry."""
         sample = make_sample(points)
         num_seen = int((~sample.censored_N).sum())
-        if num_seen < 2:
+        if num_seen < MIN_CONVERGED:
             return self.make_failed_fit(
-                subject, f"only {num_seen} of {len(points)} runs converged: train longer", points
+                subject,
+                f"only {num_seen} of {len(points)} runs converged, at least {MIN_CONVERGED} are needed: train longer",
+                points,
             )
-        references, caveats = _identified(sample, num_seen)
-        if skipped:
-            caveats.append(f"{skipped} unusable points were left out")
+        references, caveats = _select_references(sample, num_seen)
+        if num_skipped:
+            caveats.append(f"{num_skipped} unusable points were left out")
         variant = "floor" if num_seen > len(references) + 2 and "rank" in references else "plain"
         fitted, held_out = fit_and_score(self.builders()[variant](references), sample, ["rank"])
         return add_scores(self.make_fit(fitted, sample, points, subject, references, rng, caveats), held_out, {})
 
 
-def _identified(sample: Sample, num_seen: int) -> tuple[dict[str, float], list[str]]:
-    """The inputs whose exponents the points can tell, and what is said about the others."""
+def _select_references(sample: Sample, num_seen: int) -> tuple[dict[str, float], list[str]]:
+    """Reference values of the inputs whose exponents the points identify, and caveats about the others."""
     caveats = []
     references = find_references(sample, ["rank", "data"])
     if np.ptp(np.log(sample.y_N)) < 1e-9:
-        return {}, ["every run took the same time: neither rank nor data moves it, and their exponents are unknown"]
+        return {}, ["every run took the same time: neither rank nor data changes it, and their exponents are unknown"]
     for name, exponent in (("rank", "alpha"), ("data", "beta")):
         if name not in references:
-            found = f"{sample.x[name][0]:.6g}" if name in sample.x else "none"
-            caveats.append(f"{exponent} is not identified: {name} had the one value {found}; the law is reduced")
+            only = f"{sample.x[name][0]:.6g}" if name in sample.x else "none"
+            caveats.append(f"{exponent} is not identified: {name} had only the value {only}; the law is reduced")
     while len(references) + 1 > num_seen:
         name, _ = references.popitem()
         caveats.append(f"too few converged runs ({num_seen}) for an exponent of {name}; the law is reduced")
@@ -87,12 +94,12 @@ def _identified(sample: Sample, num_seen: int) -> tuple[dict[str, float], list[s
 
 
 def make_points(
-    runs: Sequence[Run], part: str, share: float = SHARE, horizon: float | None = None
+    runs: Sequence[Run], part: str, share: float = fitted_curve.CONVERGED_SHARE, horizon: float | None = None
 ) -> tuple[LawPoint, ...]:
-    """One point a run that adapts ``part``: inputs ``rank`` and ``data``, measured examples until convergence.
+    """One point for each run that trains ``part`` alone: its rank and data, and the examples until convergence.
 
-    A floor is what a run's fitted curve reaches after ``horizon`` examples (None: at the end of time). Short runs tell
-    their floors badly, so runs on the same rows share one: the median of theirs.
+    A run's floor is what its fitted curve reaches after ``horizon`` examples (None: after infinitely many). The floors
+    of short runs are uncertain, so runs on the same rows share one: the median of theirs.
     """
     curves = [(run, fitted_curve.fit_curve(run)) for run in runs]
     floors: dict[int, list[float]] = {}
@@ -102,21 +109,21 @@ def make_points(
     points = []
     for run, curve in curves:
         shared = floors.get(run.member.data_examples)
-        found = fitted_curve.find_convergence(curve, share, float(np.median(shared)) if shared else None)
-        if found is not None:
+        reached = fitted_curve.find_convergence(curve, share, float(np.median(shared)) if shared else None)
+        if reached is not None:
             point = LawPoint(
                 run=run.member.id,
                 inputs={"rank": run.member.allocation[part], "data": run.member.data_examples},
-                measured=found.examples,
+                measured=reached.examples,
                 predicted=float("nan"),
-                censored=found.censored,
+                censored=reached.censored,
             )
             points.append(point)
     return tuple(points)
 
 
 def predict(fit: LawFit, rank: float, data: float) -> float:
-    """Examples until convergence at this rank and data size by the law; NaN where the fit failed."""
+    """Examples until convergence at this rank and data size by the law; NaN if the fit failed."""
     return ConvergenceLaw().predict(fit, {"rank": rank, "data": data})
 
 

@@ -15,10 +15,18 @@ from marslora.laws.fitting import Fitted, Sample, fit_form
 from marslora.laws.form import Form, Inputs, Shape, stack_columns
 
 CONVERGED_SHARE = 0.9
-"""The share of the way from start to floor at which a run counts as converged."""
-LEAST_POINTS = 4
-TURN = 3.0
-"""A curve has turned up when it ends so many noise standard deviations above its minimum."""
+"""The share of the way from start to floor at which a run counts as converged. A convention of this project."""
+MIN_POINTS = 4
+"""A curve of fewer points is too short: the forms have four parameters."""
+TURN_NOISES = 3.0
+"""A curve has turned upwards if it ends this many standard deviations of the noise above its minimum, and is flat if it
+fell by less. A convention: beyond chance."""
+MIN_NOISE = 1e-4
+"""Least standard deviation of log residuals that is assumed."""
+MIN_FALL = 1e-3
+"""A curve that fell by less, in log loss, is flat however little noise it has."""
+FIRST_TIME, NUM_TIMES = 1e-4, 2000
+"""Where convergence is looked for: at this many times, even in the logarithm, from this share of the run on."""
 
 
 class PowerCurve(Form):
@@ -34,7 +42,7 @@ class PowerCurve(Form):
 
 
 class DelayedCurve(Form):
-    """``E + A / (1 + (t / tau)^c)``: flat at first where c > 1, as under a learning rate that warms up."""
+    """``E + A / (1 + (t / tau)^c)``: flat at first if c > 1, as under a learning rate that warms up."""
 
     variant, text = "delayed", "L = E + A / (1 + (t/tau)^c)"
     coefficients = ("E", "A")
@@ -53,7 +61,7 @@ class FittedCurve:
 
     status: Literal["fitted", "turned_up", "flat", "too_short"]
     last_examples: float
-    """How far the run was seen."""
+    """Examples seen at its end."""
     start: float
     """Loss at 0 examples, smoothed."""
     lowest: float
@@ -64,13 +72,13 @@ class FittedCurve:
     """Standard deviation of the log residuals."""
 
     def value(self, examples: Array) -> Array:
-        """The fitted loss after so many examples at the same learning rate; NaN where nothing could be fitted."""
+        """The fitted loss after given examples at the same learning rate; NaN if nothing could be fitted."""
         if self.fitted is None:
             return np.full(np.shape(examples), np.nan)
         return self.fitted.predict({"t": np.asarray(examples, dtype=float) / self.last_examples})
 
     def floor(self, horizon: float | None = None) -> float:
-        """The least loss in reach: at ``horizon`` examples, or ever; the minimum where the curve turned up."""
+        """The least loss in reach: after ``horizon`` examples, or ever; the minimum if the curve turned upwards."""
         if self.fitted is None or self.status == "turned_up":
             return self.lowest
         asymptote = float(np.exp(self.fitted.inner_P[0]))
@@ -80,36 +88,36 @@ class FittedCurve:
 
 @dataclass(frozen=True)
 class Convergence:
-    """When a run converged, or until when it had not."""
+    """When a run converged, or for how long it did not."""
 
     examples: float
-    """Examples seen at convergence; a lower bound where ``censored``."""
+    """Examples seen at convergence; a lower bound if ``censored``."""
     censored: bool
     curve: FittedCurve
 
 
 def fit_curve(run: Run) -> FittedCurve:
-    """The curve of a run; only its descent is fitted where it turns up (too many passes over few rows)."""
+    """The curve of a run; if it turns upwards (too many passes over few rows), only its descent is fitted."""
     return _fit_points(run.examples, run.validation_loss, run.status == "diverged")
 
 
 @lru_cache(maxsize=4096)
 def _fit_points(examples: tuple[int, ...], losses: tuple[float, ...], diverged: bool) -> FittedCurve:
-    t_N, loss_N = _clean(examples, losses)
-    if len(t_N) < LEAST_POINTS or diverged:
+    t_N, loss_N = _drop_unusable(examples, losses)
+    if len(t_N) < MIN_POINTS or diverged:
         last = float(t_N[-1]) if len(t_N) else 0.0
         start, lowest = (float(loss_N[0]), float(loss_N.min())) if len(t_N) else (np.nan, np.nan)
         return FittedCurve("too_short", last, start, lowest)
-    bottom = _bottom(loss_N)
-    stop = max(bottom + 1, LEAST_POINTS)
+    bottom = _find_bottom(loss_N)
+    stop = max(bottom + 1, MIN_POINTS)
     fitted = _fit(t_N[:stop] / t_N[-1], loss_N[:stop])
-    noise = max(fitted.noise, 1e-4)
+    noise = max(fitted.noise, MIN_NOISE)
     smooth_N = fitted.predict({"t": t_N / t_N[-1]})
     start, lowest = float(smooth_N[0]), float(smooth_N[stop - 1])
     status: Literal["fitted", "turned_up", "flat"] = "fitted"
-    if np.log(start / lowest) <= max(TURN * noise, 1e-3):
+    if np.log(start / lowest) <= max(TURN_NOISES * noise, MIN_FALL):
         status = "flat"
-    elif stop < len(t_N) and np.log(np.median(loss_N[-2:]) / lowest) > TURN * noise:
+    elif stop < len(t_N) and np.log(np.median(loss_N[-2:]) / lowest) > TURN_NOISES * noise:
         status = "turned_up"
     elif stop < len(t_N):
         fitted = _fit(t_N / t_N[-1], loss_N)
@@ -123,17 +131,17 @@ def find_convergence(
 ) -> Convergence | None:
     """The first time at which the smoothed loss has closed ``share`` of the way from its start to its floor.
 
-    The smoother is the fitted curve itself, read only where the run was seen: a run that had not got there is censored
-    at its last examples. ``floor`` replaces the curve's own. None where the run has too few points.
+    The smoother is the fitted curve itself, read only as far as the run was measured: a run that did not get there is
+    censored at its last examples. ``floor`` replaces the curve's own. None if the run has too few points.
     """
     if curve.status == "too_short" or curve.fitted is None:
         return None
     goal = curve.start - share * (curve.start - (curve.floor() if floor is None else floor))
-    grid = np.concatenate([[0.0], np.geomspace(1e-4, 1.0, 2000)]) * curve.last_examples
+    grid = np.concatenate([[0.0], np.geomspace(FIRST_TIME, 1.0, NUM_TIMES)]) * curve.last_examples
     below = np.flatnonzero(curve.value(grid) <= goal * (1 + 1e-12))
     if curve.status == "flat" or not len(below):
         return Convergence(curve.last_examples, True, curve)
-    return Convergence(max(float(grid[below[0]]), 1e-4 * curve.last_examples), False, curve)
+    return Convergence(max(float(grid[below[0]]), FIRST_TIME * curve.last_examples), False, curve)
 
 
 def _fit(t_N: Array, loss_N: Array) -> Fitted:
@@ -142,7 +150,7 @@ def _fit(t_N: Array, loss_N: Array) -> Fitted:
     return min((fit_form(form, points) for form in (PowerCurve(), DelayedCurve())), key=lambda fitted: fitted.noise)
 
 
-def _clean(examples: tuple[int, ...], losses: tuple[float, ...]) -> tuple[Array, Array]:
+def _drop_unusable(examples: tuple[int, ...], losses: tuple[float, ...]) -> tuple[Array, Array]:
     pairs = [
         (float(t), float(loss)) for t, loss in zip(examples, losses, strict=False) if np.isfinite(loss) and loss > 0
     ]
@@ -150,8 +158,8 @@ def _clean(examples: tuple[int, ...], losses: tuple[float, ...]) -> tuple[Array,
     return (t_N, loss_N) if len(t_N) and t_N[-1] > 0 else (t_N[:0], loss_N[:0])
 
 
-def _bottom(loss_N: Array) -> int:
-    """Where a running median of three is least."""
+def _find_bottom(loss_N: Array) -> int:
+    """Index of the least running median of three."""
     padded = np.concatenate([loss_N[:1], loss_N, loss_N[-1:]])
     middle = np.median(np.stack([padded[:-2], padded[1:-1], padded[2:]]), axis=0)
     return int(np.argmin(middle))

@@ -19,13 +19,20 @@ from marslora.core.arrays import Array
 from marslora.laws.form import Form, Inputs
 
 HUBER = 2.0
-"""Where the loss turns from square to linear, in noise standard deviations (smoothly: the pseudo-Huber loss)."""
+"""Residual, in standard deviations of the noise, at which the loss turns from square to linear (smoothly: the
+pseudo-Huber loss). A convention: 5 % of Gaussian residuals lie beyond."""
 NUM_GRID, NUM_STARTS, NUM_KEPT, NUM_BOOTSTRAP_STARTS = 512, 12, 4, 2
+"""Settings of the shapes that are tried, those from which a fit starts, those that are followed to the end, and those
+from which each replicate starts. Conventions, small enough for 500 replicates of a 48-point law in about a second
+(benchmarks/laws_speed.json)."""
 MAX_STEPS = 200
+"""Steps of one minimisation at most. A guard by convention."""
+MAX_STALLED = 12
+"""Steps without gain after which a minimisation ends. A convention."""
 GRADIENT_TOLERANCE, ROUGH = 1e-6, 1e-2
 """In standard errors of a parameter: for a reported fit, and for bootstrap replicates and starts."""
 DEFAULT_NOISE, LEAST_NOISE = 0.05, 1e-4
-"""Standard deviation of log residuals where there are too few points to estimate it, and the least one assumed."""
+"""Standard deviation of log residuals if there are too few points to estimate it, and the least one that is assumed."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +57,6 @@ class Optimum:
     objective_B: Array
     gradient_B: Array
     """Largest free component of the gradient, relative to the objective's scale."""
-
-    @property
-    def converged_B(self) -> NDArray[np.bool_]:
-        """Which minimisations ended at a stationary point."""
-        return np.asarray(self.gradient_B <= GRADIENT_TOLERANCE, dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -83,13 +85,13 @@ class Fitted:
 
 
 def fit_form(form: Form, sample: Sample) -> Fitted:
-    """The best fit over many starts. Raises nothing on odd data; look at ``converged`` and ``condition``."""
-    start_BP = _starts(form, sample)
+    """The best fit over many starts. It does not raise on odd data: look at ``converged`` and ``condition``."""
+    start_BP = _pick_starts(form, sample)
     num_starts, noise = len(start_BP), DEFAULT_NOISE
     for huber, num_kept in ((np.inf, NUM_KEPT), (HUBER, NUM_KEPT)):
         optimum = minimise(form, sample, start_BP, np.ones((len(start_BP), len(sample))), noise, huber, ROUGH)
         start_BP = optimum.inner_BP[np.argsort(optimum.objective_B)[:num_kept]]
-        noise = _noise(form, sample, start_BP[0])
+        noise = _estimate_noise(form, sample, start_BP[0])
     optimum = minimise(form, sample, start_BP, np.ones((len(start_BP), len(sample))), noise, HUBER)
     order = np.argsort(optimum.objective_B)
     best, gradient = optimum.inner_BP[order[0]], float(optimum.gradient_B[order[0]])
@@ -98,9 +100,9 @@ def fit_form(form: Form, sample: Sample) -> Fitted:
         inner_P=best,
         noise=noise,
         gradient=gradient,
-        condition=_condition(form, sample, best),
+        condition=_measure_condition(form, sample, best),
         num_starts=num_starts,
-        starts_SP=_distinct(np.vstack([best, optimum.inner_BP[order[1:]]]), optimum.objective_B[order]),
+        starts_SP=_select_distinct(np.vstack([best, optimum.inner_BP[order[1:]]]), optimum.objective_B[order]),
     )
 
 
@@ -130,17 +132,17 @@ def minimise(
     tolerance: float = 1e-2 * GRADIENT_TOLERANCE,
 ) -> Optimum:
     """Projected Levenberg-Marquardt with geodesic acceleration on B problems at once; finished ones leave the batch."""
-    task = _Task(form, sample, noise, huber)
+    task = _Minimisation(form, sample, noise, huber)
     inner_BP = np.clip(start_BP, task.low_P, task.high_P)
     at = _expand(task, inner_BP, weight_BN)
     damping_B, stalled_B = np.full(len(inner_BP), 1e-3), np.zeros(len(inner_BP), dtype=np.int64)
-    error_B = _relative_gradient(task, inner_BP, at)
+    error_B = _measure_gradient(task, inner_BP, at)
     for _ in range(MAX_STEPS):
-        todo = np.flatnonzero((error_B > tolerance) & (stalled_B < 12))
+        todo = np.flatnonzero((error_B > tolerance) & (stalled_B < MAX_STALLED))
         if not len(todo):
             break
         here = at.rows(todo)
-        trial = _step(task, inner_BP[todo], here, damping_B[todo])
+        trial = _take_step(task, inner_BP[todo], here, damping_B[todo])
         new = _expand(task, trial, weight_BN[todo])
         better = new.objective_B <= here.objective_B
         gained = better & (here.objective_B - new.objective_B > 1e-13 * here.objective_B)
@@ -149,11 +151,11 @@ def minimise(
         took = todo[better]
         inner_BP[took] = trial[better]
         at.put(took, new.rows(np.flatnonzero(better)))
-        error_B[took] = _relative_gradient(task, inner_BP[took], at.rows(took))
+        error_B[took] = _measure_gradient(task, inner_BP[took], at.rows(took))
     return Optimum(inner_BP, at.objective_B, error_B)
 
 
-class _Task:
+class _Minimisation:
     """What stays the same while one form is fitted to one sample."""
 
     def __init__(self, form: Form, sample: Sample, noise: float, huber: float) -> None:
@@ -184,7 +186,7 @@ class _Expansion:
             values[chosen] = replaced
 
 
-def _expand(task: _Task, inner_BP: Array, weight_BN: Array) -> _Expansion:
+def _expand(task: _Minimisation, inner_BP: Array, weight_BN: Array) -> _Expansion:
     log_f_BN, jacobian_BNP = task.form.log_value_and_jacobian(task.sample.x, inner_BP)
     z_BN = (log_f_BN - task.log_y_N) / task.noise
     root_BN = np.sqrt(1.0 + (z_BN / task.huber) ** 2)
@@ -209,13 +211,13 @@ def _expand(task: _Task, inner_BP: Array, weight_BN: Array) -> _Expansion:
     )
 
 
-def _step(task: _Task, inner_BP: Array, at: _Expansion, damping_B: Array) -> Array:
+def _take_step(task: _Minimisation, inner_BP: Array, at: _Expansion, damping_B: Array) -> Array:
     """Where a damped Gauss-Newton step along the curve of the model leads.
 
     The second-order part (Transtrum and Sethna 2012) follows the long bent valleys of sums of powers. Parameters that
     the gradient holds at a bound stay there.
     """
-    held_BP = _held(task, inner_BP, at.gradient_BP)
+    held_BP = _find_held(task, inner_BP, at.gradient_BP)
     free_BP = (~held_BP).astype(float)
     diagonal_BP = np.maximum(np.einsum("bpp->bp", at.hessian_BPP), 1e-9)
     matrix_BPP = at.hessian_BPP * free_BP[:, :, None] * free_BP[:, None, :]
@@ -232,33 +234,33 @@ def _step(task: _Task, inner_BP: Array, at: _Expansion, damping_B: Array) -> Arr
     return np.asarray(np.clip(inner_BP + first_BP + bent_BP, task.low_P, task.high_P))
 
 
-def _held(task: _Task, inner_BP: Array, gradient_BP: Array) -> NDArray[np.bool_]:
+def _find_held(task: _Minimisation, inner_BP: Array, gradient_BP: Array) -> NDArray[np.bool_]:
     at_low, at_high = inner_BP <= task.low_P + 1e-12, inner_BP >= task.high_P - 1e-12
     return np.asarray((at_low & (gradient_BP > 0)) | (at_high & (gradient_BP < 0)), dtype=bool)
 
 
-def _relative_gradient(task: _Task, inner_BP: Array, at: _Expansion) -> Array:
+def _measure_gradient(task: _Minimisation, inner_BP: Array, at: _Expansion) -> Array:
     """Largest |g_p| / sqrt(H_pp), free parameters only: how many standard errors a step would still move."""
-    free_BP = ~_held(task, inner_BP, at.gradient_BP)
+    free_BP = ~_find_held(task, inner_BP, at.gradient_BP)
     scale_BP = np.sqrt(np.maximum(np.einsum("bpp->bp", at.hessian_BPP), 0.0)) + 1e-3
     return np.asarray(np.max(np.where(free_BP, np.abs(at.gradient_BP) / scale_BP, 0.0), axis=1, initial=0.0))
 
 
-def _starts(form: Form, sample: Sample) -> Array:
+def _pick_starts(form: Form, sample: Sample) -> Array:
     """The best of many settings of the shapes, each with its coefficients solved by non-negative least squares."""
-    shape_GQ = _grid(form)
+    shape_GQ = _spread_shapes(form)
     phi_GNJ = form.basis(sample.x, shape_GQ) / sample.y_N[None, :, None]
-    coefficient_GJ, loss_G = _nonnegative(phi_GNJ)
+    coefficient_GJ, loss_G = _solve_nonnegative(phi_GNJ)
     order = np.argsort(loss_G)
     near, far = NUM_STARTS // 2, NUM_STARTS - NUM_STARTS // 2
-    spread = np.linspace(near, max(near, len(order) // 2), far).astype(int)
-    chosen = order[np.unique(np.clip(np.concatenate([np.arange(near), spread]), 0, len(order) - 1))]
+    tail = np.linspace(near, max(near, len(order) // 2), far).astype(int)
+    chosen = order[np.unique(np.clip(np.concatenate([np.arange(near), tail]), 0, len(order) - 1))]
     least = 1e-6 * float(np.median(sample.y_N))
     log_c = np.log(np.maximum(coefficient_GJ[chosen], least))
     return np.concatenate([log_c, shape_GQ[chosen]], axis=1)
 
 
-def _grid(form: Form) -> Array:
+def _spread_shapes(form: Form) -> Array:
     """Settings of the shapes: a scrambled Sobol sequence in their box, the same every time."""
     if not form.shapes:
         return np.zeros((1, 0))
@@ -267,7 +269,7 @@ def _grid(form: Form) -> Array:
     return np.asarray(qmc.scale(points, low, high), dtype=np.float64)
 
 
-def _nonnegative(phi_GNJ: Array) -> tuple[Array, Array]:
+def _solve_nonnegative(phi_GNJ: Array) -> tuple[Array, Array]:
     """Non-negative least squares of ``phi c = 1`` for G designs by trying every set of active columns (J is small)."""
     num_designs, num_points, num = phi_GNJ.shape
     scale_GJ = np.maximum(np.abs(phi_GNJ).max(axis=1), 1e-300)
@@ -287,7 +289,7 @@ def _nonnegative(phi_GNJ: Array) -> tuple[Array, Array]:
     return best_GJ / scale_GJ, best_G
 
 
-def _noise(form: Form, sample: Sample, inner_P: Array) -> float:
+def _estimate_noise(form: Form, sample: Sample, inner_P: Array) -> float:
     """Standard deviation of the uncensored log residuals, outliers pulled in, degrees of freedom counted."""
     residual = (form.log_value(sample.x, inner_P[None])[0] - np.log(sample.y_N))[~sample.censored_N]
     freedom = len(residual) - len(inner_P)
@@ -298,8 +300,8 @@ def _noise(form: Form, sample: Sample, inner_P: Array) -> float:
     return float(np.clip(np.sqrt((pulled**2).sum() / freedom), LEAST_NOISE, 1.0))
 
 
-def _condition(form: Form, sample: Sample, inner_P: Array) -> float:
-    """Condition number of the Jacobian with columns scaled to length 1; infinity where a column is 0."""
+def _measure_condition(form: Form, sample: Sample, inner_P: Array) -> float:
+    """Condition number of the Jacobian with columns scaled to length 1; infinity if a column is 0."""
     jacobian = form.log_value_and_jacobian(sample.x, inner_P[None])[1][0][~sample.censored_N]
     length = np.linalg.norm(jacobian, axis=0) if len(jacobian) else np.zeros(len(inner_P))
     if len(jacobian) < len(inner_P) or (length < 1e-12).any():
@@ -307,7 +309,7 @@ def _condition(form: Form, sample: Sample, inner_P: Array) -> float:
     return float(np.linalg.cond(jacobian / length))
 
 
-def _distinct(inner_SP: Array, objective_S: Array) -> Array:
+def _select_distinct(inner_SP: Array, objective_S: Array) -> Array:
     """Up to `NUM_BOOTSTRAP_STARTS` end points that differ, best first."""
     kept = [inner_SP[0]]
     for inner_P, objective in zip(inner_SP[1:], objective_S[1:], strict=True):

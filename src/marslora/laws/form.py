@@ -14,6 +14,8 @@ from marslora.core.arrays import Array
 
 Inputs = Mapping[str, Array]
 """The inputs of N points by name, each an array of N."""
+TINY = 1e-300
+"""Least value of which a logarithm is taken."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Shape:
     low: float
     high: float
     prior: float = np.inf
-    """Standard deviation of a Gaussian prior around 0, in units where the data's noise counts; infinity: none."""
+    """Standard deviation of a Gaussian prior around 0; infinity: no prior."""
     positive: bool = False
     """Searched in its logarithm (``low`` and ``high`` are logarithms), reported as it is."""
 
@@ -62,7 +64,7 @@ class Form(ABC):
 
     def inner(self, reported_BP: Array) -> Array:
         """The inverse of `reported`."""
-        safe = np.maximum(np.where(self.log_searched, reported_BP, 1.0), 1e-300)
+        safe = np.maximum(np.where(self.log_searched, reported_BP, 1.0), TINY)
         return np.where(self.log_searched, np.log(safe), reported_BP)
 
     def log_value(self, x: Inputs, inner_BP: Array) -> Array:
@@ -70,18 +72,18 @@ class Form(ABC):
         num = len(self.coefficients)
         phi_BNJ = self.basis(x, inner_BP[:, num:])
         value_BN: Array = np.einsum("bnj,bj->bn", phi_BNJ, np.exp(inner_BP[:, :num]))
-        return np.log(np.maximum(value_BN, 1e-300))
+        return np.log(np.maximum(value_BN, TINY))
 
     def log_value_and_jacobian(self, x: Inputs, inner_BP: Array) -> tuple[Array, Array]:
         """``log f`` (B, N) and its derivatives by the inner parameters (B, N, P)."""
         num = len(self.coefficients)
         coefficient_BJ, shape_BQ = np.exp(inner_BP[:, :num]), inner_BP[:, num:]
         part_BNJ = self.basis(x, shape_BQ) * coefficient_BJ[:, None, :]
-        value_BN = np.maximum(part_BNJ.sum(-1), 1e-300)
+        value_BN = np.maximum(part_BNJ.sum(-1), TINY)
         columns = [part_BNJ / value_BN[..., None]]
         for q in range(shape_BQ.shape[1]):
             step = shape_BQ.astype(complex)
-            step[:, q] += 1e-30j
+            step[:, q] += 1e-30j  # a complex step: the derivative without cancellation
             slope_BN = np.einsum("bnj,bj->bn", self.basis(x, step).imag, coefficient_BJ) * 1e30
             columns.append((slope_BN / value_BN)[..., None])
         return np.log(value_BN), np.concatenate(columns, axis=-1)

@@ -1,4 +1,4 @@
-"""What every law is: points in, a `LawFit` out, and the same `LawFit` back to a curve."""
+"""What every law is: points in, a `LawFit` out, which predicts."""
 
 from __future__ import annotations
 
@@ -18,21 +18,35 @@ from marslora.laws.form import Form
 from marslora.laws.intervals import bootstrap, measure_interval
 
 FormBuilder = Callable[[Mapping[str, float]], Form]
-"""A form from the reference values of the inputs that move it."""
-WORST_CONDITION = 1e6
+"""Makes a form from the reference values of the inputs that it depends on."""
+MAX_CONDITION = 1e6
+"""Parameters of a fit with a larger condition number cannot be told apart. A convention for scaled columns: half of the
+digits of a 64-bit float are lost."""
+MAX_GRADIENT = 1e-2
+"""A fit whose gradient is larger, in standard errors of a parameter, has failed: it is not near an optimum."""
+MIN_LOG_RANGE = 1.0
+"""The data must vary by this many e-folds for the error of looking ahead to be measured."""
+AHEAD_GAP = 0.1
+"""Points nearer to the end of the fitted half, in e-folds, say nothing about looking ahead."""
+MIN_VALUE, MAX_VALUE = 1e-100, 1e100
+"""Measurements beyond these would overflow in the fit."""
 
 
 class AbstractLaw(ABC):
-    """A law and how it is fitted. ``fit`` never raises on bad measurements: the status says what went wrong."""
+    """A law: its forms, and how one is chosen and fitted.
+
+    `fit` never raises on bad measurements: the status of the `LawFit` and its message say what went wrong.
+    """
 
     name: str
+    """What `LawFit.law` calls it."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
         """How every law is fitted."""
 
         num_bootstraps: int = 200
-        """Replicates behind the intervals."""
+        """Replicates behind the intervals. A convention: ten of them then lie beyond each end of a 90 % interval."""
         level: float = LEVEL
         """Level of the intervals."""
 
@@ -44,21 +58,21 @@ class AbstractLaw(ABC):
         """The law's forms by short name; the first is the plain one."""
 
     def fit(self, points: Sequence[LawPoint], subject: str = "", seed: int = 0) -> LawFit:
-        """The law that the points obey. Points of the same ``run`` are resampled together."""
-        usable = [point for point in points if _usable(point)]
-        skipped = len(points) - len(usable)
+        """The law of the points, about ``subject``. Points with the same ``run`` are resampled together."""
+        usable = [point for point in points if _is_usable(point)]
         try:
-            return self._fit_usable(usable, subject, np.random.default_rng(seed), skipped)
+            return self.fit_usable(usable, subject, np.random.default_rng(seed), len(points) - len(usable))
         except (np.linalg.LinAlgError, FloatingPointError, ValueError) as error:
-            return self.make_failed_fit(subject, f"the fit broke down: {error}", usable)
+            return self.make_failed_fit(subject, f"the fit did not work: {error}", usable)
 
     @abstractmethod
-    def _fit_usable(
-        self, points: Sequence[LawPoint], subject: str, rng: np.random.Generator, skipped: int
-    ) -> LawFit: ...
+    def fit_usable(
+        self, points: Sequence[LawPoint], subject: str, rng: np.random.Generator, num_skipped: int
+    ) -> LawFit:
+        """The law of the points that have finite numbers; ``num_skipped`` others were left out."""
 
     def make_failed_fit(self, subject: str, message: str, points: Sequence[LawPoint] = ()) -> LawFit:
-        """A fit that did not come about, with the reason."""
+        """A fit with status ``failed``, and why."""
         return LawFit(
             law=self.name, subject=subject, form="none", status="failed", message=message, points=tuple(points)
         )
@@ -78,7 +92,7 @@ class AbstractLaw(ABC):
         value_P = fitted.form.reported(fitted.inner_P[None])[0]
         predicted_N = fitted.predict(sample.x)
         residual_N = np.log(sample.y_N / predicted_N)[~sample.censored_N]
-        status, messages = _verdict(fitted, caveats)
+        status, messages = _judge_fit(fitted, caveats)
         return LawFit(
             law=self.name,
             subject=subject,
@@ -104,7 +118,7 @@ class AbstractLaw(ABC):
         )
 
     def predict(self, fit: LawFit, inputs: Mapping[str, float]) -> float:
-        """The law's value at the inputs; NaN where the fit failed."""
+        """The law's value at the inputs; NaN if the fit failed."""
         return float(self.predict_many(fit, {name: np.array([value]) for name, value in inputs.items()})[0])
 
     def predict_many(self, fit: LawFit, inputs: Mapping[str, NDArray[np.float64]]) -> Array:
@@ -113,7 +127,7 @@ class AbstractLaw(ABC):
         return value_N
 
     def predict_draws(self, fit: LawFit, inputs: Mapping[str, NDArray[np.float64]]) -> Array:
-        """The values at N points of every bootstrap replicate: (draws, N)."""
+        """The values at N points in every bootstrap replicate: (draws, N)."""
         if not fit.draws:
             return self.predict_many(fit, inputs)[None]
         return self._evaluate(fit, inputs, np.array(fit.draws))
@@ -130,12 +144,12 @@ class AbstractLaw(ABC):
         if fit.status == "failed" or fit.variant not in self.builders():
             return np.full((len(reported_BP), num), np.nan)
         form = self.builders()[fit.variant](fit.references)
-        value_BN: Array = np.exp(form.log_value(prepare(inputs), form.inner(reported_BP)))
+        value_BN: Array = np.exp(form.log_value(prepare_inputs(inputs), form.inner(reported_BP)))
         return value_BN
 
 
-def prepare(inputs: Mapping[str, NDArray[np.float64]]) -> dict[str, Array]:
-    """The inputs as forms take them: positive, rank 0 counted as `RANK_OF_ZERO`."""
+def prepare_inputs(inputs: Mapping[str, NDArray[np.float64]]) -> dict[str, Array]:
+    """The inputs as forms take them: positive, with rank 0 counted as `RANK_OF_ZERO`."""
     return {
         name: np.asarray(values, dtype=float) if name in LINEAR_INPUTS else np.maximum(values, RANK_OF_ZERO)
         for name, values in inputs.items()
@@ -143,15 +157,15 @@ def prepare(inputs: Mapping[str, NDArray[np.float64]]) -> dict[str, Array]:
 
 
 LINEAR_INPUTS = frozenset({"imbalance"})
-"""Inputs that may be 0 because no power is taken of them."""
+"""Inputs of which no power is taken, so that they may be 0."""
 
 
 def make_sample(points: Sequence[LawPoint]) -> Sample:
-    """The arrays of the points."""
+    """The points as arrays, with the inputs that all of them have."""
     names = sorted(set.intersection(*(set(point.inputs) for point in points))) if points else []
     runs = {run: index for index, run in enumerate(dict.fromkeys(point.run for point in points))}
     return Sample(
-        x=prepare({name: np.array([point.inputs[name] for point in points]) for name in names}),
+        x=prepare_inputs({name: np.array([point.inputs[name] for point in points]) for name in names}),
         y_N=np.array([point.measured for point in points]),
         censored_N=np.array([point.censored for point in points], dtype=bool),
         group_N=np.array([runs[point.run] for point in points], dtype=np.int64),
@@ -168,9 +182,9 @@ def find_references(sample: Sample, inputs: Sequence[str]) -> dict[str, float]:
 
 
 def measure_held_out_error(fitted: Fitted, sample: Sample, inputs: Sequence[str]) -> float:
-    """Root mean square log error where each value of each input is predicted from the other values.
+    """Root mean square log error if each value of each input is predicted from the other values.
 
-    Inputs with fewer than three values are passed over: from one value no dependence can be learnt.
+    Inputs with fewer than three values are skipped: no dependence can be learnt from one value.
     """
     folds = [
         sample.x[name] == level
@@ -190,21 +204,21 @@ def measure_held_out_error(fitted: Fitted, sample: Sample, inputs: Sequence[str]
 def measure_ahead_error(fitted: Fitted, sample: Sample) -> float:
     """Root mean square log error at the largest data, fitted to the smaller half of the logarithmic range of ``data``.
 
-    Divided by the logarithm of the ratio bridged. NaN where the data hardly vary.
+    Divided by the logarithm of the ratio that is bridged. NaN if the data hardly vary.
     """
     log_data_N = np.log(sample.x["data"]) if "data" in sample.x else np.zeros(len(sample))
-    if np.ptp(log_data_N) < 1.0:
+    if np.ptp(log_data_N) < MIN_LOG_RANGE:
         return float("nan")
     last = log_data_N.max() - 0.5 * float(np.ptp(log_data_N))
     inner_FP = refit(fitted, sample, (log_data_N <= last).astype(float)[None])
     error_N = fitted.form.log_value(sample.x, inner_FP)[0] - np.log(sample.y_N)
-    later = (log_data_N > last + 0.1) & ~sample.censored_N
+    later = (log_data_N > last + AHEAD_GAP) & ~sample.censored_N
     rate_N = error_N[later] / (log_data_N[later] - last)
     return float(np.sqrt(np.mean(rate_N**2))) if len(rate_N) else float("nan")
 
 
 def fit_and_score(form: Form, sample: Sample, inputs: Sequence[str]) -> tuple[Fitted, float]:
-    """One form fitted, with its held-out error (infinity where that is not a number)."""
+    """One form fitted, and its held-out error (infinity if that is not a number)."""
     fitted = fit_form(form, sample)
     error = measure_held_out_error(fitted, sample, inputs)
     return fitted, error if np.isfinite(error) else float("inf")
@@ -215,19 +229,19 @@ def add_scores(fit: LawFit, held_out: float, alternatives: Mapping[str, float]) 
     return fit.model_copy(update={"held_out_error": held_out, "alternatives": dict(alternatives)})
 
 
-def _verdict(
+def _judge_fit(
     fitted: Fitted, caveats: Sequence[str]
 ) -> tuple[Literal["converged", "unidentified", "failed"], list[str]]:
     messages = list(caveats)
     if not fitted.converged:
-        messages.append(f"the optimiser stopped at a gradient of {fitted.gradient:.1e} standard errors")
-    if fitted.condition > WORST_CONDITION:
+        messages.append(f"the optimizer stopped at a gradient of {fitted.gradient:.1e} standard errors")
+    if fitted.condition > MAX_CONDITION:
         messages.append(f"the parameters cannot be told apart (condition number {fitted.condition:.1e})")
-    if not fitted.converged and fitted.gradient > 1e-2:
+    if not fitted.converged and fitted.gradient > MAX_GRADIENT:
         return "failed", messages
     return ("unidentified" if messages else "converged"), messages
 
 
-def _usable(point: LawPoint) -> bool:
+def _is_usable(point: LawPoint) -> bool:
     values = [point.measured, *point.inputs.values()]
-    return bool(np.isfinite(values).all()) and 1e-100 < point.measured < 1e100
+    return bool(np.isfinite(values).all()) and MIN_VALUE < point.measured < MAX_VALUE

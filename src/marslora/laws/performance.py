@@ -29,7 +29,11 @@ from marslora.laws.law import (
 from marslora.laws.performance_forms import RESERVED as RESERVED
 
 TIE = 1.05
-"""A form must predict better by this factor to be preferred to a plainer one."""
+"""A form must predict better by this factor to be preferred to a plainer one. A convention."""
+MIN_ALLOCATIONS = 3
+"""With fewer allocations, no exponent of a rank can be told from chance."""
+NEEDED_INPUT = {"imbalance": "imbalance", "capacity": "params"}
+"""The input that a form needs beyond ranks and data."""
 
 
 class PerformanceLaw(AbstractLaw):
@@ -42,6 +46,7 @@ class PerformanceLaw(AbstractLaw):
         """Which forms compete."""
 
         forms: tuple[str, ...] = ("multiplicative", "additive", "accelerated", "rectified", "imbalance", "capacity")
+        """By their short names, plainest first."""
 
     def __init__(self, config: Config | None = None) -> None:
         self.config: PerformanceLaw.Config = config or self.Config()
@@ -58,52 +63,55 @@ class PerformanceLaw(AbstractLaw):
         )
         return {kind.variant: kind for kind in forms}
 
-    def _fit_usable(self, points: Sequence[LawPoint], subject: str, rng: np.random.Generator, skipped: int) -> LawFit:
+    def fit_usable(
+        self, points: Sequence[LawPoint], subject: str, rng: np.random.Generator, num_skipped: int
+    ) -> LawFit:
+        """The law with the form that the points can carry."""
         sample = make_sample(points)
         parts = [name for name in sample.x if name not in performance_forms.RESERVED]
-        num_cells = len({tuple(sample.x[part][n] for part in parts) for n in range(len(sample))})
+        num_allocations = len({tuple(sample.x[part][n] for part in parts) for n in range(len(sample))})
         references = find_references(sample, [*parts, "data"])
-        if num_cells < 3 or not any(part in references for part in parts):
+        if num_allocations < MIN_ALLOCATIONS or not any(part in references for part in parts):
             return self.make_failed_fit(
-                subject, f"{num_cells} allocations were measured, at least 3 are needed", points
+                subject, f"{num_allocations} allocations were measured, at least {MIN_ALLOCATIONS} are needed", points
             )
         if "params" in sample.x:
             references["params"] = float(np.exp(np.mean(np.log(sample.x["params"]))))
-        caveats = [f"{skipped} unusable points were left out"] if skipped else []
+        caveats = [f"{num_skipped} unusable points were left out"] if num_skipped else []
         caveats += [
             f"a.{part} is not identified: every run had the same rank" for part in parts if part not in references
         ]
-        scored = {name: self._score(name, references, sample, parts) for name in self._fitting(references, sample)}
+        scored = {
+            name: self._fit_form(name, references, sample, parts)
+            for name in self._list_usable_forms(references, sample)
+        }
         if not scored:
             return self.make_failed_fit(subject, f"{len(sample)} points are too few for any form", points)
-        chosen = _choose({name: held_out for name, (_, held_out) in scored.items()})
+        chosen = _choose_form({name: held_out for name, (_, held_out) in scored.items()})
         fitted, held_out = scored[chosen]
         others = {name: error for name, (_, error) in scored.items() if name != chosen}
         fit = self.make_fit(fitted, sample, points, subject, references, rng, caveats)
         fit = fit.model_copy(update={"ahead_error": measure_ahead_error(fitted, sample)})
         return add_scores(fit, held_out, others)
 
-    def _fitting(self, references: Mapping[str, float], sample: Sample) -> list[str]:
-        """The forms that the points can carry."""
+    def _list_usable_forms(self, references: Mapping[str, float], sample: Sample) -> list[str]:
+        """The forms whose inputs the points have, and whose parameters are not more than the points."""
         builders = self.builders()
         usable = []
         for name in self.config.forms:
             lacks_data = name in ("accelerated", "rectified") and "data" not in references
-            lacks_input = (
-                name in ("imbalance", "capacity")
-                and {"imbalance": "imbalance", "capacity": "params"}[name] not in sample.x
-            )
+            lacks_input = name in NEEDED_INPUT and NEEDED_INPUT[name] not in sample.x
             if not (lacks_data or lacks_input or len(builders[name](references).names) > len(sample)):
                 usable.append(name)
         return usable
 
-    def _score(
+    def _fit_form(
         self, name: str, references: Mapping[str, float], sample: Sample, parts: Sequence[str]
     ) -> tuple[Fitted, float]:
         return fit_and_score(self.builders()[name](references), sample, parts)
 
 
-def _choose(errors: Mapping[str, float]) -> str:
+def _choose_form(errors: Mapping[str, float]) -> str:
     """The plainest form within `TIE` of the best."""
     best = min(errors.values())
     return next(name for name, error in errors.items() if error <= best * TIE)
@@ -116,7 +124,7 @@ def make_inputs(
     num_trainable: float | None = None,
     parts: Sequence[str] | None = None,
 ) -> dict[str, float]:
-    """The law's inputs at an allocation after so many examples; the ranks of ``parts`` only, where they are given."""
+    """The law's inputs at an allocation after so many examples; only the ranks of ``parts``, if they are given."""
     ranks = {part: float(rank) for part, rank in allocation.ranks if parts is None or part in parts}
     inputs = {**ranks, "data": float(examples)}
     if imbalance is not None:
@@ -133,10 +141,10 @@ def make_points(
     least_examples: float = 1.0,
     parts: Sequence[str] | None = None,
 ) -> tuple[LawPoint, ...]:
-    """The lowest loss so far at every validation point of the runs from ``least_examples`` on: what a run that ended
-    there would keep. A checkpoint at t counts as data of size t.
+    """The lowest loss so far at every validation point of the runs from ``least_examples`` on.
 
-    ``parts`` are those whose rank is an input; None: all. A part that is fixed has nothing to say.
+    That is what a run that ended there would keep. A checkpoint after t examples counts as data of size t. ``parts``
+    are those whose rank is an input (None: all): a fixed part has no exponent that could be identified.
     """
     points = []
     for run in runs:
@@ -155,7 +163,7 @@ def make_points(
 
 
 def predict(fit: LawFit, inputs: Mapping[str, float]) -> float:
-    """Loss at the inputs (see `make_inputs`) by the law; NaN where the fit failed."""
+    """Loss at the inputs (see `make_inputs`) by the law; NaN if the fit failed."""
     return PerformanceLaw().predict(fit, inputs)
 
 

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from marslora.laws.form import Form, Inputs, Shape, raise_to_power, stack_columns
 
 RESERVED = ("data", "imbalance", "params")
-"""Inputs that are no part's rank."""
+"""Inputs that are not the rank of a part."""
 
 
 class PerformanceForm(Form):
-    """What the forms share: an exponent ``a.PART`` for each part whose rank varied, ``b`` for the data if they did."""
+    """What the forms share: an exponent ``a.PART`` for each part whose rank varied, and ``b`` if the data varied."""
 
     extra: tuple[Shape, ...] = ()
 
@@ -42,7 +42,7 @@ class PerformanceForm(Form):
         return result
 
     def data(self, x: Inputs, shape_BQ: NDArray[Any]) -> NDArray[Any]:
-        """``(D / D0)^-b``, or 1 where the data did not vary: (B, N)."""
+        """``(D / D0)^-b``, or 1 if the data did not vary: (B, N)."""
         if "data" not in self.references:
             return np.ones((len(shape_BQ), count_points(x)), dtype=shape_BQ.dtype)
         return raise_to_power(x["data"], self.references["data"], -shape_BQ[:, len(self.parts)])
@@ -59,7 +59,7 @@ class Multiplicative(PerformanceForm):
 
 
 class Additive(PerformanceForm):
-    """``E + A D^-b + sum_m C_m r_m^-a``: each part's rank sets a floor of its own. One exponent for all ranks."""
+    """``E + A D^-b + sum_m C_m r_m^-a``: each part's rank sets its own floor. One exponent for all ranks."""
 
     variant = "additive"
 
@@ -70,7 +70,7 @@ class Additive(PerformanceForm):
         self.shapes = ((Shape("a", 0.05, 1.5, prior=1.0),) if self.parts else ()) + data
 
     def formula(self, ranks: str, data: str) -> str:  # noqa: ARG002
-        """A sum."""
+        """A sum of one term for each part."""
         terms = [f"C.{part} ({part}/{self.references[part]:.6g})^-a" for part in self.parts]
         return " + ".join(["E", *terms, *([f"A {data}"] if data else [])])
 
@@ -90,7 +90,7 @@ class Rectified(PerformanceForm):
     extra = (Shape("K", -8.0, 5.0, positive=True),)
 
     def formula(self, ranks: str, data: str) -> str:
-        """The data factor rectified."""
+        """With the rectified data factor."""
         return f"E + A {ranks} / (K + {data.replace('^-b', '^b')})"
 
     def basis(self, x: Inputs, shape_BQ: NDArray[Any]) -> NDArray[Any]:
@@ -106,7 +106,7 @@ class Accelerated(PerformanceForm):
     extra = (Shape("tau", -7.0, 6.0, positive=True),)
 
     def formula(self, ranks: str, data: str) -> str:
-        """Rank inside the bracket."""
+        """With the ranks inside the bracket."""
         return f"E + A (1 + {data.replace('^-b', '')} {ranks.replace('^-', '^')} / tau)^-b"
 
     def basis(self, x: Inputs, shape_BQ: NDArray[Any]) -> NDArray[Any]:
@@ -121,11 +121,11 @@ class Imbalance(PerformanceForm):
     variant, coefficients = "imbalance", ("E", "A", "G")
 
     def formula(self, ranks: str, data: str) -> str:
-        """With the term in the mismatch."""
+        """With the term in the imbalance."""
         return f"E + (A {ranks} + G imbalance) {data}"
 
     def basis(self, x: Inputs, shape_BQ: NDArray[Any]) -> NDArray[Any]:
-        """A constant, the product of powers, and the mismatch."""
+        """A constant, the product of powers, and the imbalance."""
         data = self.data(x, shape_BQ)
         return stack_columns(count_points(x), 1.0, self.ranks(x, shape_BQ) * data, x["imbalance"][None, :] * data)
 
@@ -147,5 +147,5 @@ class Capacity(PerformanceForm):
 
 
 def count_points(x: Inputs) -> int:
-    """How many points the inputs hold."""
+    """The number of points N."""
     return len(next(iter(x.values())))

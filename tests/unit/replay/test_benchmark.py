@@ -71,7 +71,7 @@ def test_every_searcher_is_replayed_on_every_instance():
 
 def test_a_searcher_is_left_out_where_a_table_lacks_a_run_and_that_is_noted():
     ranks = (2, 16)
-    tables = [table("whole", has_arms=True, seeds=(0,), ranks=ranks), table("bare", seeds=(0,), ranks=ranks)]
+    tables = [table("whole", has_part_runs=True, seeds=(0,), ranks=ranks), table("bare", seeds=(0,), ranks=ranks)]
     found = run_benchmark(tables, (*HALVING, PAPER), "successive_halving eta=4", max_shares=(0.3,))
     assert {score.table for score in found.scores if score.family == "paper"} == {"whole"}
     assert build_family_curves(found.scores)["paper"].instances == (("whole", 0, 0.3),)

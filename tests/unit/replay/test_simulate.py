@@ -57,7 +57,7 @@ def test_what_is_there_already_costs_nothing_again():
 
 
 def test_no_run_goes_further_than_it_was_measured():
-    instance = Simulation(table(has_arms=True), seed=0)
+    instance = Simulation(table(has_part_runs=True), seed=0)
     alone = Allocation.of(eye=16, bridge=0, tongue=0)
     run = instance.train(member(instance, FULL, alone, rows=ROWS // 8), None)
     assert run.last_examples == FULL // 2 and instance.spent.examples == FULL // 2 and run.status == "complete"

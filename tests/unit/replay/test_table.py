@@ -16,11 +16,11 @@ from tests.helpers.toy_tables import RANKS, table
     seeds=st.lists(st.integers(0, 9), min_size=1, max_size=2, unique=True),
     ranks=st.lists(st.sampled_from(RANKS), min_size=1, max_size=2, unique=True).map(sorted),
     luck=st.floats(0, 0.2),
-    has_arms=st.booleans(),
+    has_part_runs=st.booleans(),
 )
-def test_a_saved_table_is_loaded_as_it_was(tmp_path_factory, seeds, ranks, luck, has_arms):
+def test_a_saved_table_is_loaded_as_it_was(tmp_path_factory, seeds, ranks, luck, has_part_runs):
     path = tmp_path_factory.mktemp("tables") / "toy.parquet"
-    made = table(seeds=seeds, ranks=ranks, luck=luck, has_arms=has_arms)
+    made = table(seeds=seeds, ranks=ranks, luck=luck, has_part_runs=has_part_runs)
     made.save(path)
     assert RunTable.load(path) == made
     assert [p.name for p in path.parent.iterdir()] == ["toy.parquet"]
