@@ -13,9 +13,10 @@ from marslora.core.ladders import build_space
 from marslora.core.runs import Failure
 from marslora.core.schedule import full_examples
 from marslora.core.spec import DataSpec, SearchSpec, StudySpec, TrainingSpec
-from marslora.pipeline import Pipeline, equal_uniform
+from marslora.pipeline import Pipeline
 from marslora.run_options import RunOptions
 from marslora.store.study import Study
+from marslora.strategies import match_uniform
 from tests.helpers import fake_training
 from tests.helpers.cached_fits import cached_fits  # noqa: F401
 from tests.helpers.listeners import RecordingListener
@@ -222,7 +223,7 @@ def test_larger_allocations_are_no_candidates(tmp_path):
 def test_no_allocation_small_enough_is_said(tmp_path):
     with (
         Study.create(tmp_path, spec(search={"max_parameters": 100})) as study,
-        pytest.raises(ConfigError, match=r"no allocation has at most 100 trainable .*: the smallest has 1152"),
+        pytest.raises(ConfigError, match=r"No allocation has at most 100 trainable .*: the smallest has 1152"),
     ):
         Pipeline(study).decide()
 
@@ -290,7 +291,7 @@ def test_a_uniform_choice_is_its_own_baseline(tmp_path, monkeypatch):
 def test_the_uniform_baseline_has_about_as_many_parameters(tmp_path):
     with Study.create(tmp_path, spec()) as study:
         problem = Pipeline(study).problem
-    uniform = equal_uniform(problem, Allocation.of(vision=4, projector=16, language=64))
+    uniform = match_uniform(problem, Allocation.of(vision=4, projector=16, language=64))
     assert uniform == Allocation.of(vision=34, projector=16, language=34)
 
 

@@ -11,7 +11,7 @@ from marslora.laws.convergence import predict
 from marslora.report.figures import allocations, chances, convergence, costs, curves, final, fits
 from marslora.report.figures._map import balanced_line, colour_range
 from marslora.report.figures._style import clean, log_axis, round_ticks, steps
-from tests.unit.report import instances
+from tests.unit.report import worlds
 from tests.unit.report.truth import time_to_learn
 
 
@@ -68,7 +68,7 @@ def test_the_band_holds_the_curve(clear):
 
 
 def test_a_failed_law_says_so_below_its_points():
-    caption = convergence.pictures(instances.made("failed"))[0].caption
+    caption = convergence.pictures(worlds.made("failed"))[0].caption
     assert caption.startswith("No law could be fitted: only 1 of 8 runs converged")
 
 
@@ -80,7 +80,7 @@ def test_the_map_has_every_cell_and_the_dropped_ones_apart(clear):
         for row, line in enumerate(heat["z"]):
             for column, value in enumerate(line):
                 if value is not None:
-                    drawn[instances.LADDER[row], instances.LADDER[column], dropped] = value
+                    drawn[worlds.LADDER[row], worlds.LADDER[column], dropped] = value
     assert drawn == {
         (c.allocation["vision"], c.allocation["language"], c.status == "dropped"): c.predicted_loss.value
         for c in clear.decision.candidates
@@ -90,7 +90,7 @@ def test_the_map_has_every_cell_and_the_dropped_ones_apart(clear):
 def test_the_map_outlines_the_choice_and_the_plausible_set(clear):
     traces = traces_of(allocations.pictures(clear), "allocations")
     chosen = next(t for t in traces if t.get("name") == "chosen")
-    column, row = (instances.LADDER.index(clear.decision.chosen[part]) for part in ("language", "vision"))
+    column, row = (worlds.LADDER.index(clear.decision.chosen[part]) for part in ("language", "vision"))
     xs, ys = ([v for v in chosen[axis] if v is not None] for axis in "xy")
     assert len(xs) == 8
     assert (min(xs) + max(xs)) / 2 == pytest.approx(column)
@@ -107,15 +107,15 @@ def test_numbers_in_the_cells_are_expected_and_observed(clear):
 
 def test_on_the_balanced_line_the_times_are_equal(clear):
     cells = {
-        (instances.LADDER.index(c.allocation["language"]), instances.LADDER.index(c.allocation["vision"])): c
+        (worlds.LADDER.index(c.allocation["language"]), worlds.LADDER.index(c.allocation["vision"])): c
         for c in clear.decision.candidates
     }
-    line = balanced_line(cells, "language", "vision", instances.LADDER, instances.LADDER)
+    line = balanced_line(cells, "language", "vision", worlds.LADDER, worlds.LADDER)
     assert len(line) > 10
 
     def log_time(part, place):
         low = min(int(place), 2)
-        ends = [math.log(time_to_learn(part, instances.LADDER[i], 2048)) for i in (low, low + 1)]
+        ends = [math.log(time_to_learn(part, worlds.LADDER[i], 2048)) for i in (low, low + 1)]
         return ends[0] + (place - low) * (ends[1] - ends[0])
 
     for column, row in line:
@@ -144,7 +144,7 @@ def test_the_training_loss_of_the_final_run_is_drawn(clear):
 
 
 def test_no_balanced_line_where_times_are_unknown():
-    names = [t.get("name") for t in traces_of(allocations.pictures(instances.made("failed")), "allocations")]
+    names = [t.get("name") for t in traces_of(allocations.pictures(worlds.made("failed")), "allocations")]
     assert "balanced line" not in names
 
 
@@ -155,7 +155,7 @@ def test_noise_looks_flat(clear):
 
 
 def test_more_than_two_parts_are_ranked():
-    data = instances.made("three_parts")
+    data = worlds.made("three_parts")
     dots = traces_of(allocations.pictures(data), "allocations")[0]
     assert dots["x"] == sorted(dots["x"], reverse=True)
     assert len(dots["x"]) == allocations.MANY
@@ -163,7 +163,7 @@ def test_more_than_two_parts_are_ranked():
 
 
 def test_one_part_is_a_line():
-    data = instances.made("one_part")
+    data = worlds.made("one_part")
     dots = traces_of(allocations.pictures(data), "allocations")[0]
     ordered = sorted(data.decision.candidates, key=lambda c: c.allocation["language"])
     assert dots["y"] == [c.predicted_loss.value for c in ordered]
@@ -215,7 +215,7 @@ def test_the_point_that_was_kept_is_the_large_one(clear):
     assert sizes.index(max(sizes)) == len(sizes) - 2
     assert "the lowest point; the run ended at" in picture.caption
     assert "2.100 to 0.655" in final.pictures(clear)[0].caption
-    assert final.pictures(instances.made("no_final")) == []
+    assert final.pictures(worlds.made("no_final")) == []
 
 
 def test_costs_add_up_to_the_total_and_the_grid(clear):

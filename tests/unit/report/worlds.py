@@ -212,7 +212,7 @@ def failed():
         chosen=Allocation.of(vision=16, projector=16, language=16),
     )
     vision, *others = data.decision.laws
-    broken = CONVERGENCE.failed("vision", "only 1 of 8 runs converged: train longer", vision.points)
+    broken = CONVERGENCE.make_failed_fit("vision", "only 1 of 8 runs converged: train longer", vision.points)
     runs = [
         each.model_copy(update={"status": "diverged"}) if index in (1, 9) else each
         for index, each in enumerate(data.runs)
