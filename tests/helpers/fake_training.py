@@ -77,7 +77,7 @@ def run_final(spec, emit):
             allocation=spec.allocation,
             adapter_folder=f"{spec.output_folder}/adapter",
             num_trainable=INFO.num_trainable(spec.allocation),
-            base_validation_loss=loss(spec.allocation.only(), 0, 0),
+            base_validation_loss=loss(spec.allocation.keep_only(), 0, 0),
             base_validation_accuracy=0.1,
             validation_loss=value,
             validation_accuracy=0.9,

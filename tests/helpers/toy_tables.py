@@ -43,7 +43,7 @@ def entry(allocation: Allocation, seed: int, *, rows: int = ROWS, until: int = F
 
 
 def table(name: str = "toy", seeds=(0, 1), *, has_part_runs: bool = False, luck: float = 0.01, ranks=RANKS) -> RunTable:
-    """Every allocation and seed; with arms, also runs of one part alone on fewer rows, half as long."""
+    """Every allocation and seed; with part runs, also each part alone on fewer rows, half as long."""
     space = Space.of({"eye": tuple(ranks), "bridge": (4,), "tongue": tuple(ranks)})
     entries = [entry(allocation, seed, luck=luck) for seed in seeds for allocation in space.allocations()]
     if has_part_runs:

@@ -1,4 +1,4 @@
-"""Allocations of ranks to the parts of a model, and the space of those that a search may pick."""
+"""Allocations of ranks to the parts of a model, and the space of allocations that a search may choose from."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ class Allocation(Record):
         return dict(self.ranks)[part]
 
     def get(self, part: str, default: int = 0) -> int:
-        """The rank of ``part``, or ``default`` where the allocation does not name it."""
+        """The rank of ``part``, or ``default`` if the allocation does not name it."""
         return dict(self.ranks).get(part, default)
 
-    def only(self, *parts: str) -> Allocation:
+    def keep_only(self, *parts: str) -> Allocation:
         """The same allocation with rank 0 for every other part."""
         return Allocation(ranks=tuple((part, rank if part in parts else 0) for part, rank in self.ranks))
 
@@ -73,7 +73,7 @@ class Allocation(Record):
         return Allocation.of({**dict(self.ranks), **ranks})
 
     def as_dict(self) -> dict[str, int]:
-        """``{part: rank}``."""
+        """The ranks as ``{part: rank}``."""
         return dict(self.ranks)
 
     def __str__(self) -> str:
@@ -137,7 +137,7 @@ class Space(Record):
         """The ranks that ``part`` may get."""
         ladders = dict(self.ladders)
         if part not in ladders:
-            raise ConfigError(f"`{part}` is no part of this space. It must be one of {list(ladders)}.")
+            raise ConfigError(f"`{part}` is not a part of this space. It must be one of {list(ladders)}.")
         return ladders[part]
 
     def __len__(self) -> int:

@@ -32,6 +32,6 @@ def split_groups(groups: Sequence[Group], num_workers: int) -> list[Group]:
 
 
 def describe_members(members: Sequence[MemberSpec]) -> str:
-    """Count members by purpose, e.g. ``8 x convergence of vision, 4 x joint run``."""
+    """Count members by purpose, e.g. ``8 x convergence of vision, 4 x candidate run``."""
     counts = Counter(member.purpose or "measurement" for member in members)
     return ", ".join(f"{count} x {purpose}" for purpose, count in counts.items())

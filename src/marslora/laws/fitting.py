@@ -179,9 +179,11 @@ class _Expansion:
     """Jacobian times weight and curvature: what turns a change of log f into a gradient."""
 
     def rows(self, chosen: NDArray[np.int64]) -> _Expansion:
+        """The expansion around some of the points."""
         return _Expansion(*(values[chosen] for values in vars(self).values()))
 
     def put(self, chosen: NDArray[np.int64], new: _Expansion) -> None:
+        """Replace the expansion around some of the points."""
         for values, replaced in zip(vars(self).values(), vars(new).values(), strict=True):
             values[chosen] = replaced
 

@@ -31,7 +31,7 @@ from marslora.laws.performance_forms import RESERVED as RESERVED
 TIE = 1.05
 """A form must predict better by this factor to be preferred to a plainer one. A convention."""
 MIN_ALLOCATIONS = 3
-"""With fewer allocations, no exponent of a rank can be told from chance."""
+"""With fewer allocations, an exponent of a rank would be chance."""
 NEEDED_INPUT = {"imbalance": "imbalance", "capacity": "params"}
 """The input that a form needs beyond ranks and data."""
 
@@ -43,7 +43,7 @@ class PerformanceLaw(AbstractLaw):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(AbstractLaw.Config):
-        """Which forms compete."""
+        """Which forms compete to be chosen."""
 
         forms: tuple[str, ...] = ("multiplicative", "additive", "accelerated", "rectified", "imbalance", "capacity")
         """By their short names, plainest first."""
@@ -124,7 +124,7 @@ def make_inputs(
     num_trainable: float | None = None,
     parts: Sequence[str] | None = None,
 ) -> dict[str, float]:
-    """The law's inputs at an allocation after so many examples; only the ranks of ``parts``, if they are given."""
+    """The law's inputs at an allocation after some examples; only the ranks of ``parts``, if they are given."""
     ranks = {part: float(rank) for part, rank in allocation.ranks if parts is None or part in parts}
     inputs = {**ranks, "data": float(examples)}
     if imbalance is not None:

@@ -20,12 +20,12 @@ from marslora.core.arrays import Array
 NOISE = 0.015
 """Standard deviation of a log validation loss around a smooth curve."""
 TURN_PASSES, TURN_WIDTH = 8.0, 0.7
-"""The reference turns upwards after so many passes over the rows: median, and standard deviation of its logarithm.
+"""The reference turns upwards after this many passes over the rows: median, and standard deviation of its logarithm.
 
 Without a turn, 0.78 was predicted after four passes over 128 rows where 1.77 was reached (dev/LOG.md, 2026-11-23).
 """
 TURN_NOISES = 2.0
-"""A curve has turned upwards when it ends so many `NOISE` above its lowest point: fewer may be chance."""
+"""A curve has turned upwards when it ends this many `NOISE` above its lowest point: fewer may be chance."""
 BEND_WIDTH = 0.25
 """Standard deviation of the relative change of the slope in one e-fold of time, before the bend is looked at."""
 MIN_BEND_SLOPE = 0.1
@@ -33,7 +33,7 @@ MIN_BEND_SLOPE = 0.1
 MIN_BEND_POINTS = 6
 """With fewer points no bend is read off: it would be that of the warm-up."""
 SAME_END = 0.01
-"""Runs that end within so many e-folds of time count as equally long."""
+"""Runs that end within this many e-folds of time count as equally long."""
 MIN_FALL = 1e-3
 """Least fall in one e-fold that is used to turn a difference in loss into one in time."""
 MIN_SLOPE = 0.05
@@ -46,7 +46,7 @@ SAME_LOSS = 1e-9
 
 @dataclass(frozen=True)
 class RunCurve:
-    """What one run showed: N log losses at log times, and where its allocation stands among the ranks."""
+    """What was measured of one run: N log losses at log times, and the ranks of its allocation."""
 
     x_M: Array
     """Logarithm of the rank of each of M searched parts, scaled so that the part's ladder runs from -1 to 1."""

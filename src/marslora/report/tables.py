@@ -49,7 +49,7 @@ def candidates(data: ReportData) -> Markup:
         "trainable",
         "expected loss (90 %)",
         "observed",
-        "mismatch",
+        "imbalance",
         "P(best)",
         "regret",
         "reason",

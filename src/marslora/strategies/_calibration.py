@@ -66,7 +66,7 @@ def plan_part_runs(problem: Problem, shares: Sequence[float], lengths: Calibrati
     for part in select_parts_to_balance(problem):
         full = Allocation.of({name: problem.space.ladder(name)[-1] for name in problem.space.parts})
         for rank in _list_ranks(problem, part):
-            part_alone = full.replace(**{part: rank}).only(part)
+            part_alone = full.replace(**{part: rank}).keep_only(part)
             for rows, until, ranks in (
                 (small, lengths.part_short, _list_ranks(problem, part)),
                 (large, lengths.part_long, _list_ranks(problem, part)[-1:]),

@@ -12,7 +12,7 @@ from marslora.core.arrays import Array
 from marslora.core.decision import LEVEL
 
 CLEARLY_WORSE = 0.9
-"""A candidate can be told from the best if it is worse with this probability. A convention, like `LEVEL`."""
+"""A candidate differs clearly from the best if it is worse with this probability. A convention, like `LEVEL`."""
 TIED_PRICE = 10
 """Where most candidates are tied, the cheapest may cost this many times the indifference in expectation, but not more.
 
@@ -33,14 +33,14 @@ class Choice:
     best: int
     """The eligible candidate with the least expected loss."""
     tied: tuple[int, ...]
-    """The eligible candidates that cannot be told from the best, cheapest first."""
+    """The eligible candidates that do not differ clearly from the best, cheapest first."""
     chosen: int
     plausible: tuple[int, ...]
     """Those that hold 90 % of the probability of being best, most probable first, and the chosen one."""
 
     @property
     def is_clear(self) -> bool:
-        """Whether every other candidate can be told from the best."""
+        """Whether every other candidate differs clearly from the best."""
         return len(self.tied) == 1
 
 

@@ -28,10 +28,10 @@ def predict_by_performance_law(
     looking beyond the longest run.
     """
     rng = np.random.default_rng(seed)
-    kind = PerformanceLaw()
+    performance_law = PerformanceLaw()
     arrays = {name: np.array([item[name] for item in inputs]) for name in inputs[0]}
-    value_C = kind.predict_many(law, arrays)
-    drawn_DC = kind.predict_draws(law, arrays)
+    value_C = performance_law.predict_many(law, arrays)
+    drawn_DC = performance_law.predict_draws(law, arrays)
     drawn_DC = drawn_DC[np.isfinite(drawn_DC).all(axis=1)]
     if not np.isfinite(value_C).all() or not len(drawn_DC):
         return None

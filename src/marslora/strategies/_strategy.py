@@ -27,7 +27,7 @@ class AbstractStrategy(ABC):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(PluginConfig):
-        """The strategy's options."""
+        """The options of the strategy."""
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()

@@ -1,4 +1,4 @@
-"""MARS with a joint law: begin many allocations, fit all runs at once, go on where it can change the choice.
+"""MARS with a joint law: begin many allocations, fit all runs at once, continue those that can change the choice.
 
 A strategy is a pure function of the problem and the runs, with no state of its own: `propose` re-enacts the whole
 search at each call. It plans the first round; if one of its members is unfinished, that is the proposal. Otherwise it
@@ -97,7 +97,7 @@ class MarsStrategy(AbstractStrategy):
         return self._propose_leaders(problem, runs, first, budget) or self._propose_sweep(problem, runs)
 
     def decide(self, problem: Problem, runs: Sequence[Run]) -> DecisionRecord:
-        """The choice by the joint law, with Law-C and Law-P beside it."""
+        """The choice by the joint law, together with Law-C and Law-P."""
         ordered = tuple(sorted(runs, key=lambda run: run.member.id))
         predictions = predict_by_joint_law(problem, tuple(select_candidate_runs(problem, ordered)))
         analysis = analyse_runs(

@@ -25,19 +25,20 @@ if TYPE_CHECKING:
 SAMPLERS = MappingProxyType(
     {"tpe": "TPESampler", "gp": "GPSampler", "cmaes": "CmaEsSampler", "qmc": "QMCSampler", "random": "RandomSampler"}
 )
+"""Names of the sampler classes of Optuna, by the value of the option ``sampler``."""
 MAX_REPEATS = 20
 """The search ends when the sampler suggests known allocations this many times in a row. A convention."""
 ROUNDING = 1e-9
 """Full runs by which a sum of lengths may exceed the budget through rounding."""
 MAX_LOSS = 1e6
-"""What a sampler is told of a run that failed: Gaussian processes take no infinity."""
+"""Loss of a failed run, as the sampler sees it: a Gaussian process cannot be fitted to infinity."""
 
 
 class OptunaSamplerStrategy(AbstractStrategy):
     """Asks a sampler for an allocation, trains it, and tells the sampler its loss.
 
     A part's rank is an integer index of its ladder, so ranks are evenly spaced to the sampler. If the sampler suggests
-    a known allocation again, it is told the known loss at no cost. The sampler is seeded, and each call asks it all its
+    a known allocation again, it gets the known loss at no cost. The sampler is seeded, and each call asks it all its
     questions again from the start, so that the answer depends on the runs alone.
     """
 
@@ -96,10 +97,12 @@ class OptunaSamplerStrategy(AbstractStrategy):
         if self.config.sampler not in SAMPLERS:
             raise ConfigError(f"`sampler` must be one of {list(SAMPLERS)}, found `{self.config.sampler}`.")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        kind: Callable[..., optuna.samplers.BaseSampler] = getattr(optuna.samplers, SAMPLERS[self.config.sampler])
+        make_sampler: Callable[..., optuna.samplers.BaseSampler] = getattr(
+            optuna.samplers, SAMPLERS[self.config.sampler]
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.create_study(sampler=kind(seed=derive(problem.seed, "sampler") % 2**31))
+            return optuna.create_study(sampler=make_sampler(seed=derive(problem.seed, "sampler") % 2**31))
 
 
 def _suggest_allocation(trial: optuna.Trial, problem: Problem) -> Allocation:

@@ -17,11 +17,11 @@ from marslora.strategies._strategy import AbstractStrategy
 
 
 class SuccessiveHalvingStrategy(AbstractStrategy):
-    """Rungs of lengths ``first, eta * first, ...``; of n members at a rung, n / eta of lowest loss go on."""
+    """Rungs of lengths ``first, eta * first, ...``; of n allocations at a rung, the n / eta of lowest loss go on."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config(RungConfig):
-        """The rungs."""
+        """The lengths of the rungs."""
 
     config: Config
 

@@ -18,7 +18,7 @@ class UniformStrategy(AbstractStrategy):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(AbstractStrategy.Config):
-        """The rank."""
+        """The one rank for all parts."""
 
         rank: int = 16
         """Rank of every part; the nearest candidate is taken."""

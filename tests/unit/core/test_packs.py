@@ -18,7 +18,7 @@ def test_members_share_a_pack_when_they_share_batches_and_frozen_parts():
     members = [
         member("a", wide),
         member("b", wide.replace(vision=16)),
-        member("c", wide.only("language")),
+        member("c", wide.keep_only("language")),
         member("d", wide, data=50),
         member("e", wide, order=1),
         member("f", wide),
@@ -41,5 +41,5 @@ def test_every_worker_has_a_pack_and_every_member_is_in_one(sizes, num_workers):
 
 def test_members_are_described_by_what_they_are_for():
     wide = Allocation.of(vision=4, language=8)
-    found = [member("a", wide), member("b", wide).model_copy(update={"purpose": "joint run"})]
-    assert describe_members(found) == "1 x measurement, 1 x joint run"
+    found = [member("a", wide), member("b", wide).model_copy(update={"purpose": "candidate run"})]
+    assert describe_members(found) == "1 x measurement, 1 x candidate run"

@@ -70,7 +70,7 @@ def candidate(allocation, searched, chosen, probability, effect, width, rng, inf
 
 
 def world(ladders, searched, *, effect=1.0, width=0.07, verdict="clear", chosen=None, seed=0):
-    """The whole study: solo runs, joint runs, fitted laws, a decision, a final run."""
+    """The whole study: part runs, candidate runs, fitted laws, a decision, a final run."""
     rng = np.random.default_rng(seed)
     info = model(
         part("vision", 12, 64, dead=2),
@@ -218,7 +218,7 @@ def failed():
         for index, each in enumerate(data.runs)
     ]
     bare = tuple(
-        each.model_copy(update={"p_best": None, "convergence_examples": {}, "mismatch": None})
+        each.model_copy(update={"p_best": None, "convergence_examples": {}, "imbalance": None})
         for each in data.decision.candidates
     )
     decision = data.decision.model_copy(

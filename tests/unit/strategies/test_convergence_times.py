@@ -28,7 +28,7 @@ def laws(**more):
     return {"one": law("one", **more), "two": law("two", scale=50.0)}
 
 
-def test_mismatch_is_zero_where_the_times_agree():
+def test_imbalance_is_zero_where_the_times_agree():
     candidates = tuple(SPACE.allocations())
     found = predict_times(candidates, {"one": law("one"), "two": law("two")}, 1000.0, seed=0)
     by_allocation = dict(zip(candidates, found.imbalance_C, strict=True))
@@ -37,7 +37,7 @@ def test_mismatch_is_zero_where_the_times_agree():
         assert imbalance == pytest.approx(expected, abs=1e-9)
 
 
-def test_the_words_name_the_slow_part_and_the_ratio():
+def test_the_description_names_the_slow_part_and_the_ratio():
     candidates = tuple(SPACE.allocations())
     found = predict_times(candidates, laws(), 1000.0, seed=0)
     words = found.describe_imbalance(next(c for c, a in enumerate(candidates) if a.as_dict() == {"one": 8, "two": 8}))
@@ -52,7 +52,7 @@ def test_parts_left_alone_do_not_count():
     assert "fewer than two" in found.describe_imbalance(0)
 
 
-def test_the_least_mismatch_is_always_kept_and_tolerance_widens_the_set():
+def test_the_least_imbalance_is_always_kept_and_tolerance_widens_the_set():
     found = predict_times(tuple(SPACE.allocations()), laws(), 1000.0, seed=0)
     tight, wide = found.select_balanced(np.log(1.01)), found.select_balanced(np.log(3.0))
     assert tight[found.imbalance_C.argmin()]

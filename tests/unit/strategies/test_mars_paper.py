@@ -28,21 +28,21 @@ def test_calibration_keeps_to_its_budget():
         assert problem.spent(runs) == pytest.approx(budget, rel=0.2)
 
 
-def test_arms_adapt_one_part_alone_at_every_rank_and_two_data_sizes():
+def test_part_runs_train_one_part_at_every_rank_and_two_data_sizes():
     _, runs, _ = clear_search()
     for part in PAIR.parts:
-        arms = [run.member for run in runs if run.member.allocation.active == (part,)]
-        assert {arm.allocation[part] for arm in arms} == set(PAIR.ladder(part))
-        assert len({arm.data_examples for arm in arms}) == 2
-        assert all(arm.purpose == f"convergence of {part}" for arm in arms)
+        part_runs = [run.member for run in runs if run.member.allocation.active == (part,)]
+        assert {run.allocation[part] for run in part_runs} == set(PAIR.ladder(part))
+        assert len({run.data_examples for run in part_runs}) == 2
+        assert all(run.purpose == f"convergence of {part}" for run in part_runs)
 
 
-def test_joint_runs_are_balanced_ones_and_controls_on_all_rows():
+def test_candidate_runs_are_balanced_ones_and_controls_on_all_rows():
     problem, runs, decision = clear_search()
-    joint = [run.member for run in runs if len(run.member.allocation.active) == 2]
-    assert 8 <= len({member.allocation for member in joint}) <= 11
-    assert {member.data_examples for member in joint} == {problem.num_train}
-    assert decision.continue_run in {member.id for member in joint}
+    candidate_runs = [run.member for run in runs if len(run.member.allocation.active) == 2]
+    assert 8 <= len({member.allocation for member in candidate_runs}) <= 11
+    assert {member.data_examples for member in candidate_runs} == {problem.num_train}
+    assert decision.continue_run in {member.id for member in candidate_runs}
 
 
 def test_extension_does_not_change_what_was_asked_before():
@@ -83,7 +83,7 @@ def test_ranks_that_do_not_matter_are_called_indistinguishable_and_the_cheapest_
     assert cheap >= 0.7 * num
 
 
-def test_the_laws_of_the_arms_order_the_parts_as_they_are():
+def test_convergence_laws_order_the_parts_as_they_are():
     _, _, decision = search(dataclasses.replace(CLEAR, noise=0.001, seed_noise=0.001))
     laws = {law.subject: law for law in decision.laws}
     assert set(laws) == {"eye", "tongue", "allocation"}
@@ -114,8 +114,8 @@ def test_without_a_law_of_performance_the_lowest_loss_is_taken():
     )
     problem, runs, _ = search(dataclasses.replace(toy))
     alive = [run for run in runs if run.status == "complete" and len(run.member.allocation.active) == 2][:2]
-    arms = [run for run in runs if len(run.member.allocation.active) == 1]
-    decision = MarsPaperStrategy().decide(problem, [*arms, *alive])
+    part_runs = [run for run in runs if len(run.member.allocation.active) == 1]
+    decision = MarsPaperStrategy().decide(problem, [*part_runs, *alive])
     assert decision.verdict == "fallback"
     assert "no performance law" in decision.fallback or "no candidate run" in decision.fallback
 
@@ -132,9 +132,9 @@ def test_one_searched_part_needs_no_balance():
     assert toy.regret(problem, decision.chosen) < 0.05
 
 
-def test_as_of_forgets_what_came_later():
+def test_cut_runs_drops_what_was_measured_later():
     problem = CLEAR.problem()
-    short = problem.member(Allocation.of(eye=8, tongue=8), problem.num_train, 480, "joint run")
+    short = problem.member(Allocation.of(eye=8, tongue=8), problem.num_train, 480, "candidate run")
     long = CLEAR.train(short.model_copy(update={"until_examples": 4800}), problem.full_examples)
     (cut,) = cut_runs([short], [long])
     assert cut.last_examples <= 480 < long.last_examples

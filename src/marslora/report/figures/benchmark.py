@@ -42,7 +42,7 @@ PEERS = (faded(INK, 0.6), "@r5", "@r4", "@r3", "@r6", faded(MUTED, 0.8))
 
 
 def squeezed_cost(cost: float) -> float:
-    """Where a cost in run equivalents stands on its axis."""
+    """Where a cost in full runs stands on its axis."""
     return math.log10(max(cost - COST_FROM, 0.01))
 
 
