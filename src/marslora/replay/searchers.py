@@ -136,5 +136,7 @@ def _parse_budget(text: str, word: str) -> float:
     except ValueError:
         budget = -1.0
     if budget <= 0:
-        raise ConfigError(f"A budget must be a number of full runs above 0, found {text!r} in {word!r}.")
+        raise ConfigError(
+            f"A budget must be a number of full runs above 0, found {text!r} in {word!r}. Write e.g. mars@0.2."
+        )
     return budget

@@ -37,9 +37,9 @@ class Problem:
     def __post_init__(self) -> None:
         for name in ("num_train", "full_examples", "batch_size"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"`{name}` must be at least 1, found {getattr(self, name)}.")
+                raise ConfigError(f"`{name}` must be at least 1, found {getattr(self, name)}. Give a positive count.")
         if self.budget is not None and not self.budget > 0:
-            raise ConfigError(f"`budget` must be above 0 full runs, found {self.budget}.")
+            raise ConfigError(f"`budget` must be above 0 full runs, found {self.budget}. Give e.g. 0.25.")
         if not self.candidates():
             raise ConfigError(self._explain_no_candidates())
 

@@ -19,7 +19,9 @@ class RungConfig(AbstractStrategy.Config):
 
     def __post_init__(self) -> None:
         if self.eta < 2:
-            raise ConfigError(f"`eta` must be at least 2, found {self.eta}.")
+            raise ConfigError(
+                f"`eta` must be at least 2, found {self.eta}. Use e.g. 4: each rung is then four times as long."
+            )
         if not 0 < self.first_rung <= 1:
             raise ConfigError(
                 f"`first_rung` must be a share of a full run, above 0 and at most 1, found {self.first_rung}."

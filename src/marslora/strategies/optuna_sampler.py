@@ -95,7 +95,7 @@ class OptunaSamplerStrategy(AbstractStrategy):
         import optuna
 
         if self.config.sampler not in SAMPLERS:
-            raise ConfigError(f"`sampler` must be one of {list(SAMPLERS)}, found `{self.config.sampler}`.")
+            raise ConfigError(f"`sampler` must be one of {list(SAMPLERS)}, found {self.config.sampler!r}.")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         make_sampler: Callable[..., optuna.samplers.BaseSampler] = getattr(
             optuna.samplers, SAMPLERS[self.config.sampler]

@@ -1,5 +1,7 @@
 """Searchers are read from words, and every one is replayed on every instance."""
 
+from pathlib import Path
+
 import pytest
 
 from marslora.core.errors import ConfigError
@@ -86,3 +88,9 @@ def test_a_searcher_is_left_out_where_a_table_lacks_a_run_and_that_is_noted():
 def test_processes_find_what_one_finds():
     tables = [table("a"), table("b")]
     assert replay_searchers(tables, HALVING, workers=2) == replay_searchers(tables, HALVING)
+
+
+@pytest.mark.parametrize("name", ["search.json", "search_held_out.json"])
+def test_the_published_results_can_be_read(name):
+    result = BenchmarkResult.load(Path(__file__).parents[3] / "benchmarks" / name)
+    assert len(result.scores) > 100 and result.reference in result.families
