@@ -86,7 +86,7 @@ def packed(base, specs, steps, speedups):
     alive, losses, ends = torch.ones(len(specs), dtype=torch.bool), [], []
     with Pack(base, [Member(spec) for spec in specs]) as pack, speedups.apply(base, len(specs), pack.parts):
         for step, batches in enumerate(steps):
-            pack.clock.step = step
+            pack.position.step = step
             pack.set_rates(step, 1000)
             losses.append(train_step(pack, [base.batch(batch) for batch in batches], alive).loss_K.tolist())
             ends.append((time.perf_counter(), time.process_time()))

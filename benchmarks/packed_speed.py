@@ -134,7 +134,7 @@ def packed(base, specs, steps, way):
         for step, batches in enumerate(steps):
             if step == 1:
                 started, started_cpu = time.perf_counter(), time.process_time()
-            pack.clock.step = step
+            pack.position.step = step
             pack.set_rates(step, 1000)
             result = train_step(pack, [base.batch(batch) for batch in batches], alive)
     return time.perf_counter() - started, time.process_time() - started_cpu, result.loss_K.tolist()

@@ -98,7 +98,7 @@ def count_parameters(spec, emit):
     emit(CountResult(num_trainable=tuple(factor * INFO.num_trainable(each) for each in spec.allocations)))
 
 
-def weigh_row(spec, emit):
+def count_row_flops(spec, emit):
     """Hydralora takes twice as much a row, eva as much as 128 rows before it begins."""
     name = spec.training.adapter.name
     factor = 2.0 if name == "hydralora" else 1.0

@@ -63,7 +63,7 @@ def train_packed(base, specs, steps, total=100, pack_hook=None):
     with Pack(base, [Member(spec) for spec in specs]) as pack:
         alive = torch.ones(len(specs), dtype=torch.bool)
         for step, batches in enumerate(steps):
-            pack.clock.step = step
+            pack.position.step = step
             pack.set_rates(step, total_steps)
             if pack_hook:
                 pack_hook(pack, step)
@@ -107,8 +107,8 @@ def alone_gradients(base, spec, weights, *batches):
     with on_peft(base, spec) as solo:
         for key, _, parameter in solo.trained():
             parameter.data.copy_(weights[key])
-        solo.clock.training = True
-        for solo.clock.micro_step, batch in enumerate(batches):
+        solo.position.training = True
+        for solo.position.micro_step, batch in enumerate(batches):
             with base.mixed_precision():
                 loss = solo.loss(batch)
             loss.backward()

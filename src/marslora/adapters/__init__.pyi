@@ -1,9 +1,9 @@
 from ._base import AbstractAdapter as AbstractAdapter
-from ._base import Clock as Clock
 from ._base import Factor as Factor
-from ._base import Slot as Slot
+from ._base import MemberSettings as MemberSettings
+from ._base import TrainingPosition as TrainingPosition
 from ._base import factor_dtype as factor_dtype
-from ._base import stream as stream
+from ._base import member_generator as member_generator
 from ._checkpoint import PREFIX as PREFIX
 from ._checkpoint import WEIGHTS as WEIGHTS
 from ._checkpoint import Checkpoint as Checkpoint
@@ -12,4 +12,4 @@ from ._checkpoint import recover_checkpoints as recover_checkpoints
 from ._checkpoint import write_checkpoints as write_checkpoints
 from ._dropout import SeededDropout as SeededDropout
 from ._experts import ExpertLora as ExpertLora
-from ._full import whole as whole
+from ._full import build_whole_module as build_whole_module

@@ -23,7 +23,7 @@ RANK_DIMS = {"A": -2, "B": -1}
 
 
 @dataclass(frozen=True)
-class Slot:
+class MemberSettings:
     """What one member wants of one linear."""
 
     rank: int
@@ -36,7 +36,7 @@ class Slot:
 
 
 @dataclass
-class Clock:
+class TrainingPosition:
     """Where training stands: dropout masks are a function of it, so recomputing a forward gives the same ones."""
 
     step: int = 0
@@ -65,12 +65,12 @@ class AbstractAdapter(nn.Module, ABC):
     serves: ClassVar[str]
     """What can run the trained model, in one sentence."""
 
-    def __init__(self, base: nn.Module, path: str, slots: Sequence[Slot], clock: Clock):
+    def __init__(self, base: nn.Module, path: str, members: Sequence[MemberSettings], position: TrainingPosition):
         super().__init__()
         self.base = base
         self.path = path
-        self.slots = tuple(slots)
-        self.clock = clock
+        self.members = tuple(members)
+        self.position = position
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -83,22 +83,22 @@ class AbstractAdapter(nn.Module, ABC):
     @property
     def num_members(self) -> int:
         """K."""
-        return len(self.slots)
+        return len(self.members)
 
     @property
     def ranks(self) -> tuple[int, ...]:
         """The members' ranks."""
-        return tuple(slot.rank for slot in self.slots)
+        return tuple(member.rank for member in self.members)
 
     def owns(self, member: int) -> bool:
         """Whether a member has anything of its own here: one of rank 0 trains nothing and stores nothing."""
-        return self.slots[member].rank > 0
+        return self.members[member].rank > 0
 
     def member_view(self, factor: Factor, member: int) -> Tensor:
         """One member's own part of a factor, without padding; writing to it writes to the factor."""
         row = factor.parameter.detach()[member]
         dim = RANK_DIMS.get(factor.role)
-        return row if dim is None else row.narrow(dim, 0, self.slots[member].rank)
+        return row if dim is None else row.narrow(dim, 0, self.members[member].rank)
 
     def to_peft(self, factor: Factor, tensor: Tensor) -> Tensor:  # noqa: ARG002
         """A tensor of a member's own size (`member_view`'s) in the shape that PEFT stores."""
@@ -135,6 +135,6 @@ def factor_dtype(base: nn.Module) -> torch.dtype:
     return torch.promote_types(torch.float32, next(base.parameters()).dtype)
 
 
-def stream(seed: int, path: str, name: str) -> torch.Generator:
+def member_generator(seed: int, path: str, name: str) -> torch.Generator:
     """The CPU generator of one member's numbers for one module, the same in every pack."""
     return torch.Generator().manual_seed(derive(seed, path, name))

@@ -14,15 +14,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from marslora.adapters._base import AbstractAdapter, Clock, Factor, Slot, factor_dtype, stream
+from marslora.adapters._base import (
+    AbstractAdapter,
+    Factor,
+    MemberSettings,
+    TrainingPosition,
+    factor_dtype,
+    member_generator,
+)
 from marslora.adapters._by_member import run_members
 
 
 class ExpertLora(AbstractAdapter):
     """Stands in for a whole module of experts. Its factors are A (K, E, R, I) and B (K, E, O, R) of each parameter."""
 
-    def __init__(self, base: nn.Module, path: str, names: Sequence[str], slots: Sequence[Slot], clock: Clock):
-        super().__init__(base, path, slots, clock)
+    def __init__(
+        self,
+        base: nn.Module,
+        path: str,
+        names: Sequence[str],
+        members: Sequence[MemberSettings],
+        position: TrainingPosition,
+    ):
+        super().__init__(base, path, members, position)
         own = [name for name, _ in base.named_parameters(recurse=False) if name in set(names)]
         self.names = {name: "base_layer." * (len(own) - 1 - index) for index, name in enumerate(own)}
         """By parameter, in the order in which PEFT wraps them: where in the wrappers its factors are."""
@@ -66,7 +80,7 @@ class ExpertLora(AbstractAdapter):
                 continue
             A_ERI, B_EOR = (factors[name][k].to(weight.dtype) for factors in (self.A, self.B))
             first, second = (A_ERI.mT, B_EOR.mT) if self.is_transposed else (B_EOR, A_ERI)
-            found[name] = torch.baddbmm(weight, first, second, alpha=self.slots[k].scale)
+            found[name] = torch.baddbmm(weight, first, second, alpha=self.members[k].scale)
         return found
 
     def _sizes(self, name: str) -> tuple[int, int, int]:
@@ -78,11 +92,11 @@ class ExpertLora(AbstractAdapter):
         experts, inputs, _ = self._sizes(name)
         A_KERI = torch.zeros(self.num_members, experts, max(self.ranks), inputs)
         path = f"{self.path}.{self.names[name]}".removesuffix(".")
-        for A_ERI, slot in zip(A_KERI, self.slots, strict=True):
-            if slot.rank:
-                drawn = torch.empty(experts * slot.rank, inputs)
-                nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=stream(slot.seed, path, "lora_A"))
-                A_ERI[:, : slot.rank] = drawn.view(experts, slot.rank, inputs)
+        for A_ERI, member in zip(A_KERI, self.members, strict=True):
+            if member.rank:
+                drawn = torch.empty(experts * member.rank, inputs)
+                nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=member_generator(member.seed, path, "lora_A"))
+                A_ERI[:, : member.rank] = drawn.view(experts, member.rank, inputs)
         return Parameter(A_KERI.to(self.base.get_parameter(name).device, factor_dtype(self.base)))
 
     def _zeros(self, name: str) -> Parameter:

@@ -10,23 +10,25 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from transformers.pytorch_utils import Conv1D
 
-from marslora.adapters._base import AbstractAdapter, Clock, Factor, Slot, factor_dtype
+from marslora.adapters._base import AbstractAdapter, Factor, MemberSettings, TrainingPosition, factor_dtype
 from marslora.adapters._by_member import run_members
 
 
-def whole(base: nn.Module, path: str, slots: Sequence[Slot], clock: Clock) -> AbstractAdapter:
+def build_whole_module(
+    base: nn.Module, path: str, members: Sequence[MemberSettings], position: TrainingPosition
+) -> AbstractAdapter:
     """K copies of a module: of a linear in two batched products, of any other one after the other."""
     kind = WholeLinear if isinstance(base, nn.Linear | Conv1D) else WholeModule
-    return kind(base, path, slots, clock)
+    return kind(base, path, members, position)
 
 
 class WholeLinear(AbstractAdapter):
     """K copies of a linear, each starting as the frozen one; PEFT stores them as ``modules_to_save``."""
 
-    def __init__(self, base: nn.Module, path: str, slots: Sequence[Slot], clock: Clock):
-        super().__init__(base, path, slots, clock)
+    def __init__(self, base: nn.Module, path: str, members: Sequence[MemberSettings], position: TrainingPosition):
+        super().__init__(base, path, members, position)
         copies = {
-            name: Parameter(_copies(tensor.to(factor_dtype(base)), len(slots)))
+            name: Parameter(_copies(tensor.to(factor_dtype(base)), len(members)))
             for name, tensor in base.named_parameters()
         }
         self.weight_K = copies["weight"]
@@ -58,11 +60,11 @@ class WholeLinear(AbstractAdapter):
 class WholeModule(AbstractAdapter):
     """K copies of a module that is no linear, e.g. a projector that is a bare parameter (Gemma 3)."""
 
-    def __init__(self, base: nn.Module, path: str, slots: Sequence[Slot], clock: Clock):
-        super().__init__(base, path, slots, clock)
+    def __init__(self, base: nn.Module, path: str, members: Sequence[MemberSettings], position: TrainingPosition):
+        super().__init__(base, path, members, position)
         self.names = tuple(name for name, _ in base.named_parameters())
         self.copies = nn.ParameterList(
-            Parameter(_copies(tensor.to(factor_dtype(base)), len(slots))) for tensor in base.parameters()
+            Parameter(_copies(tensor.to(factor_dtype(base)), len(members))) for tensor in base.parameters()
         )
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

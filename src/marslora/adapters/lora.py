@@ -18,7 +18,14 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.nn.functional import linear
 
-from marslora.adapters._base import AbstractAdapter, Clock, Factor, Slot, factor_dtype, stream
+from marslora.adapters._base import (
+    AbstractAdapter,
+    Factor,
+    MemberSettings,
+    TrainingPosition,
+    factor_dtype,
+    member_generator,
+)
 from marslora.adapters._dora import row_lengths, weight_OI
 from marslora.adapters._dropout import drop
 from marslora.adapters._products import add_low_rank
@@ -38,24 +45,24 @@ class Lora(AbstractAdapter):
         self,
         base: nn.Module,
         path: str,
-        slots: Sequence[Slot],
-        clock: Clock,
+        members: Sequence[MemberSettings],
+        position: TrainingPosition,
         *,
         use_rslora: bool = False,  # noqa: ARG002
         use_dora: bool = False,
     ):
-        super().__init__(base, path, slots, clock)
+        super().__init__(base, path, members, position)
         inputs, outputs = _sizes(base)
         largest = max(self.ranks)
-        A_KRI = torch.zeros(len(slots), largest, inputs)
-        for A_RI, slot in zip(A_KRI, slots, strict=True):
-            if slot.rank:
-                generator = stream(slot.seed, path, "lora_A")
-                nn.init.kaiming_uniform_(A_RI[: slot.rank], a=math.sqrt(5), generator=generator)
+        A_KRI = torch.zeros(len(members), largest, inputs)
+        for A_RI, member in zip(A_KRI, members, strict=True):
+            if member.rank:
+                generator = member_generator(member.seed, path, "lora_A")
+                nn.init.kaiming_uniform_(A_RI[: member.rank], a=math.sqrt(5), generator=generator)
         device, dtype = next(base.parameters()).device, factor_dtype(base)
         self.A_KRI = Parameter(A_KRI.to(device, dtype))
-        self.B_KOR = Parameter(torch.zeros(len(slots), outputs, largest, device=device, dtype=dtype))
-        self.scales = tuple(slot.scale for slot in slots)
+        self.B_KOR = Parameter(torch.zeros(len(members), outputs, largest, device=device, dtype=dtype))
+        self.scales = tuple(member.scale for member in members)
         self.magnitude_KO = None
         if use_dora:
             lengths_O = weight_OI(base).to(dtype).norm(dim=-1)
@@ -64,7 +71,7 @@ class Lora(AbstractAdapter):
                     f"`use_dora` cannot adapt `{path}`: {int((lengths_O == 0).sum())} rows of its weight are zero and "
                     "have no direction. Leave it out with `targets`, or use plain LoRA."
                 )
-            self.magnitude_KO = Parameter(lengths_O.repeat(len(slots), 1))
+            self.magnitude_KO = Parameter(lengths_O.repeat(len(members), 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """The base's output plus each member's product on its own chunk."""
@@ -72,7 +79,7 @@ class Lora(AbstractAdapter):
         y_KNO: Tensor = self.base(x_KNI)
         if not torch.is_autocast_enabled(x.device.type):
             x_KNI = x_KNI.to(self.A_KRI.dtype)
-        dropped_KNI = drop(x_KNI, self.slots, self.path, self.clock)
+        dropped_KNI = drop(x_KNI, self.members, self.path, self.position)
         if self.magnitude_KO is None:
             y_KNO = add_low_rank(y_KNO, dropped_KNI, self.A_KRI, self.B_KOR, self.ranks, self.scales)
         else:

@@ -44,7 +44,7 @@ from marslora.recipes import describe_recipe, find_recipe
 from marslora.store.study import Study
 
 COUNT = "marslora.finetune.comparison_tasks:count_parameters"
-WEIGH = "marslora.finetune.comparison_tasks:weigh_row"
+WEIGH = "marslora.finetune.comparison_tasks:count_row_flops"
 TRAIN = "marslora.finetune.comparison_tasks:train"
 RESULT = "compare.json"
 """The artifact that holds the comparison's result."""

@@ -57,7 +57,7 @@ def member_bytes(base: Base, member: MemberSpec, batch: Batch) -> int:
                 kept[storage.data_ptr()] = storage.nbytes()
             return tensor
 
-        pack.clock.training = True
+        pack.position.training = True
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             loss = pack.token_sums(batch).nats_K
         del loss

@@ -62,7 +62,7 @@ class Base:
         """A member's rank, scale, dropout and seed for the linears of ``part``."""
         rank, alpha_over_rank, dropout = member.allocation.get(part), *self._scale_and_dropout(member)
         rslora = self.training.lora_variant.get("use_rslora", False)
-        return Slot(rank, patterns.scale(rank, alpha_over_rank, use_rslora=rslora), dropout, member.seed)
+        return MemberSettings(rank, patterns.scale(rank, alpha_over_rank, use_rslora=rslora), dropout, member.seed)
 
     def lora_settings(self, member: MemberSpec) -> dict[str, Any]:
         """Keyword arguments of `peft.LoraConfig` for a member."""
@@ -105,7 +105,7 @@ class Pack:
 
     def __init__(self, base: Base, members: Sequence[Member]):
         self.base, self.members = base, tuple(members)
-        self.clock = Clock()
+        self.position = TrainingPosition()
         self.parts = base.modules([member.spec for member in members])
         self.adapters = {path: self._adapter(path, part) for path, part in self.parts.items()}
         self.optimizer = self._build_optimizer()
@@ -114,11 +114,13 @@ class Pack:
     def _adapter(self, path: str, part: str) -> AbstractAdapter:
         """The adapter that takes the place of the module at ``path``."""
         base, module = self.base, self.base.model.get_submodule(path)
-        slots = [base.slot(member.spec, part) for member in self.members]
+        settings = [base.member_settings(member.spec, part) for member in self.members]
         if part in base.training.full:
-            return whole(module, path, slots, self.clock)
+            return build_whole_module(module, path, settings, self.position)
         if stacked := [linear.name for linear in base.info.part(part).alive if linear.module == path != linear.name]:
-            return ExpertLora(module, path, [name.removeprefix(f"{path}.") for name in stacked], slots, self.clock)
+            return ExpertLora(
+                module, path, [name.removeprefix(f"{path}.") for name in stacked], settings, self.position
+            )
         name = base.training.adapter.name
         if ":" not in name and name not in PACKED_ADAPTERS:
             raise ConfigError(f"The adapter `{name}` cannot train packed; {list(PACKED_ADAPTERS)} can.")

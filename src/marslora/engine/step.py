@@ -57,16 +57,16 @@ def _backward(pack: Pack, batches: Sequence[Batch]) -> Tensor:
     """Fill the gradients of the step's mean loss at the members' current point; return each member's loss, (K,)."""
     num_tokens = sum(int((batch.labels_BT[:, batch.shift :] != IGNORED).sum()) for batch in batches)
     loss_K: Tensor = torch.zeros((), device=pack.base.device)
-    pack.clock.training = True
+    pack.position.training = True
     try:
         for micro_step, batch in enumerate(batches):
-            pack.clock.micro_step = micro_step
+            pack.position.micro_step = micro_step
             part_K = pack.token_sums(batch).nats_K / max(num_tokens, 1)
             if part_K.requires_grad:
                 torch.autograd.backward(part_K.sum())
             loss_K = loss_K + part_K.detach()
     finally:
-        pack.clock.training = False
+        pack.position.training = False
     return loss_K
 
 

@@ -13,7 +13,7 @@ BEST = "best_state.safetensors"
 """In a Trainer checkpoint: what was trained, as it was at the best point."""
 
 
-class Best:
+class BestPoint:
     """What a change was at the best point of its run."""
 
     def __init__(self, change: AbstractChange):

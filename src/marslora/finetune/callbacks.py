@@ -23,7 +23,7 @@ TASK = "final"
 """The name of a final run in progress events."""
 
 
-class Watch(TrainerCallback):  # type: ignore[misc]
+class ValidationCallback(TrainerCallback):  # type: ignore[misc]
     """Validates at the given steps, emits what is seen, and keeps the run's progress beside each checkpoint."""
 
     def __init__(
@@ -35,7 +35,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         validate: Callable[[], SplitScore],
         validate_after: frozenset[int],
         examples_at: Callable[[int], int],
-        best: Best | None,
+        best: BestPoint | None,
     ):
         self.progress = progress
         self.best = best
@@ -123,7 +123,7 @@ class StopWhenAsked(TrainerCallback):  # type: ignore[misc]
 
 
 @contextlib.contextmanager
-def listening_for_signals(stop: StopWhenAsked) -> Iterator[None]:
+def listen_for_signals(stop: StopWhenAsked) -> Iterator[None]:
     """Ctrl-C and termination ask ``stop``; a second one interrupts at once. Signals reach the main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield

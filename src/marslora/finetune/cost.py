@@ -31,7 +31,7 @@ def count_flops(work: Callable[[], object]) -> float:
 
 
 @dataclass
-class Opening:
+class SetupCost:
     """What an adapter costs before the first step: some look at batches, some decompose weights."""
 
     seconds: float = 0.0
@@ -39,12 +39,12 @@ class Opening:
 
 
 @contextlib.contextmanager
-def counting() -> Iterator[Opening]:
+def count_setup_cost() -> Iterator[SetupCost]:
     """Counts what is done within it; the numbers are there afterwards."""
-    opening, counter, began = Opening(), FlopCounterMode(display=False), time.monotonic()
+    setup, counter, began = SetupCost(), FlopCounterMode(display=False), time.monotonic()
     with counter:
-        yield opening
-    opening.seconds, opening.flops = time.monotonic() - began, float(counter.get_total_flops())
+        yield setup
+    setup.seconds, setup.flops = time.monotonic() - began, float(counter.get_total_flops())
 
 
 def forget_peak() -> None:

@@ -15,12 +15,12 @@ from marslora.finetune.trainer import FinalTrainer
 from marslora.optim import AbstractRecursion, as_two_point
 
 
-class TwoPoints(Trainer):  # type: ignore[misc]
+class ExactTrainer(Trainer):  # type: ignore[misc]
     """`transformers.Trainer` for optimizers that look back, such as ``MarsM(groups, exact=True)``; two passes a step.
 
     ::
 
-        trainer = TwoPoints(model, arguments, train_dataset=rows, optimizers=(optimizer, schedule))
+        trainer = ExactTrainer(model, arguments, train_dataset=rows, optimizers=(optimizer, schedule))
 
     Every micro-batch runs at the previous point first. Clipping scales both gradients by the share of the one at the
     current point, so that their difference stays that of one function. Under DistributedDataParallel the gradient at
@@ -34,7 +34,7 @@ class TwoPoints(Trainer):  # type: ignore[misc]
         look = as_two_point(self.optimizer)
         if look is None:
             raise ConfigError(
-                "TwoPoints needs `optimizers=(optimizer, schedule)` with an optimizer of `marslora.optim` that is "
+                "ExactTrainer needs `optimizers=(optimizer, schedule)` with an optimizer of `marslora.optim` that is "
                 f"exact; found {type(self.optimizer).__name__}. Pass `exact=True` to it, or use Trainer."
             )
         self.look: AbstractRecursion = look
@@ -72,7 +72,7 @@ class TwoPoints(Trainer):  # type: ignore[misc]
             torch._foreach_mul_(lasts, (limit / (norm + 1e-6)).clamp(max=1.0))
 
 
-class ExactTrainer(TwoPoints, FinalTrainer):
+class ExactFinalTrainer(ExactTrainer, FinalTrainer):
     """The final run's Trainer for optimizers that look back."""
 
     num_passes = 2

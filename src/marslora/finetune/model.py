@@ -128,7 +128,7 @@ def _apply(
 def _draw(trainable: Trainable, seed: int) -> None:
     """Draw A as PEFT does, but from the stream that a calibration run of this seed has for this module."""
     drawn_RI = torch.empty(trainable.parameter.shape)
-    init.kaiming_uniform_(drawn_RI, a=math.sqrt(5), generator=stream(seed, trainable.module, "lora_A"))
+    init.kaiming_uniform_(drawn_RI, a=math.sqrt(5), generator=member_generator(seed, trainable.module, "lora_A"))
     trainable.parameter.copy_(drawn_RI)
 
 

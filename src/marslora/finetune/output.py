@@ -38,7 +38,7 @@ def finished(spec: FinalSpec) -> FinalResult | None:
     return result.model_copy(update={"id": spec.id, "adapter_folder": str(adapter_folder(spec))})
 
 
-def begin(spec: FinalSpec) -> None:
+def claim_folder(spec: FinalSpec) -> None:
     """Claim the folder for ``spec``: results and checkpoints of another spec, and half-written ones, go."""
     folder, digest = Path(spec.output_folder), run_digest(spec)
     (folder / RESULT).unlink(missing_ok=True)

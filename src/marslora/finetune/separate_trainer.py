@@ -49,7 +49,7 @@ class SeparateTrainer(FinalTrainer):
         total = torch.zeros((), device=self.args.device)
         for loss in losses.values():
             total += loss.detach()
-        self.checked(total)
+        self.check_loss(total)
         if self.accelerator.sync_gradients:
             scaler = self.accelerator.scaler
             notes = self.separate.combine(scaler.get_scale() if scaler is not None else 1.0)
@@ -60,7 +60,7 @@ class SeparateTrainer(FinalTrainer):
         """The objectives' losses of a micro-batch, such that their mean over the processes is that of the step."""
         group_B = inputs[GROUPS]
         batch = self.answers.batch({k: v for k, v in inputs.items() if k != GROUPS}, self.args.device)
-        self.quiet(model)
+        self.set_modes(model)
         if self.objectives.are_of_rows:
             seen = self.answers.at_answers(model, batch)
         else:

@@ -20,20 +20,20 @@ from marslora.optim import AbstractOptimizer
 WEIGHTS, OPTIMIZER, STATE = "adapter_model.safetensors", "optimizer.safetensors", "state.json"
 
 
-class Start(NamedTuple):
+class StartingPoint(NamedTuple):
     """Where a run begins."""
 
     examples: int = 0
     step: int = 0
 
 
-def read_start(folder: Path | None) -> Start:
+def read_starting_point(folder: Path | None) -> StartingPoint:
     """How far the run in ``folder`` had got; `StudyError` where it is no checkpoint."""
     if folder is None:
-        return Start()
+        return StartingPoint()
     try:
         state = json.loads((folder / STATE).read_text())
-        return Start(int(state["examples"]), int(state["step"]))
+        return StartingPoint(int(state["examples"]), int(state["step"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StudyError(f"`start_folder` {folder} holds no checkpoint: {STATE} {_why(error)}.") from None
 

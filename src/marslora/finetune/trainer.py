@@ -49,7 +49,9 @@ class FinalTrainer(Trainer):  # type: ignore[misc]
         self.num_backwards = 1
         """Backward passes of a micro-batch."""
         self.collate = collate
-        self.loud = [module for name, module in self.model.named_modules() if _stays_loud(name, module)]
+        self.train_mode_modules = [
+            module for name, module in self.model.named_modules() if _stays_in_training_mode(name, module)
+        ]
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """This process's micro-batches of the whole run: one epoch, so that Trainer skips exactly what was seen."""
@@ -62,7 +64,7 @@ class FinalTrainer(Trainer):  # type: ignore[misc]
     ) -> Any:
         """The mean over the step's answers, with the frozen base in evaluation mode, as it was while the ranks were
         compared."""
-        self.quiet(model)
+        self.set_modes(model)
         nats_N = self.answers.nats(model, self.answers.batch(inputs, self.args.device))
         loss = mean_of_step(nats_N, self.items_of_process(num_items_in_batch))
         extra = self.change.extra_loss()
@@ -72,18 +74,18 @@ class FinalTrainer(Trainer):  # type: ignore[misc]
         """Answer tokens of the step a process, such that the mean of the processes' losses is that of the step."""
         return None if num_items is None else num_items / self.accelerator.num_processes
 
-    def quiet(self, model: nn.Module) -> None:
-        """Put everything but `_stays_loud` in evaluation mode."""
+    def set_modes(self, model: nn.Module) -> None:
+        """Put everything but `_stays_in_training_mode` in evaluation mode."""
         model.eval()
-        for module in self.loud:
+        for module in self.train_mode_modules:
             module.training = True
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """Trainer's, checked."""
         loss: Tensor = super().training_step(*args, **kwargs)
-        return self.checked(loss)
+        return self.check_loss(loss)
 
-    def checked(self, loss: Tensor) -> Tensor:
+    def check_loss(self, loss: Tensor) -> Tensor:
         """The loss; `TrainingError` where it is no number."""
         if not torch.isfinite(loss):
             raise TrainingError(
@@ -114,7 +116,7 @@ class RowNumbers:
         return row
 
 
-def _stays_loud(name: str, module: nn.Module) -> bool:
+def _stays_in_training_mode(name: str, module: nn.Module) -> bool:
     """True for LoRA's layers (DoRA asks them whether to drop) and dropout, but not for the linears in them; and for
     layers that recompute their activations, which they do in training mode only."""
     recomputes = isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing

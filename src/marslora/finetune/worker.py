@@ -14,21 +14,21 @@ from marslora.core.schedule import final_evaluation_steps, num_steps
 from marslora.core.spec import FinalSpec
 from marslora.data.rows import BatchSource, EncodedSplits, load_encoded_splits
 from marslora.finetune import checkpoints, output
-from marslora.finetune.best_point import Best
-from marslora.finetune.callbacks import StopWhenAsked, Watch, listening_for_signals
+from marslora.finetune.best_point import BestPoint
+from marslora.finetune.callbacks import StopWhenAsked, ValidationCallback, listen_for_signals
 from marslora.finetune.checkpoints import FinalRunState
-from marslora.finetune.cost import Opening, counting, forget_peak, peak_bytes
-from marslora.finetune.exact_trainer import ExactTrainer
-from marslora.finetune.labels import labelled
+from marslora.finetune.cost import SetupCost, count_setup_cost, forget_peak, peak_bytes
+from marslora.finetune.exact_trainer import ExactFinalTrainer
+from marslora.finetune.labels import label_rows
 from marslora.finetune.loss import AnswerLoss
 from marslora.finetune.method_steps import MethodSteps
-from marslora.finetune.model import adapted, build_optimizer, method_of, part_of_linears
+from marslora.finetune.model import adapt_model, build_optimizer, method_of, part_of_linears
 from marslora.finetune.objectives import GroupingCollate, Objectives, group_rows
 from marslora.finetune.sampler import BlankingCollate, check_divisible, micro_batches
 from marslora.finetune.schedule import wsd_scheduler
 from marslora.finetune.scorer import Scorer
 from marslora.finetune.separate_trainer import SeparateTrainer
-from marslora.finetune.start import Start, load_moments, load_weights, read_start
+from marslora.finetune.start import StartingPoint, load_moments, load_weights, read_starting_point
 from marslora.finetune.trackers import check_trackers
 from marslora.finetune.trainer import FinalTrainer, launched_processes, local_model, training_arguments
 from marslora.methods import AbstractChange
@@ -47,10 +47,10 @@ def run_final(spec: FinalSpec, emit: Emit) -> None:
     Raises `KeyboardInterrupt` after a checkpoint when asked to stop, `TrainingError` where the loss becomes no number,
     and what loading models and data raises.
     """
-    if (known := output.finished(spec)) is not None:
+    if (known := output.read_result(spec)) is not None:
         emit(known)
         return
-    with _begun(spec, emit) as run:
+    with _start_run(spec, emit) as run:
         run.run()
 
 
@@ -62,11 +62,11 @@ def weigh_final(spec: FinalSpec, emit: Emit) -> None:
 
 
 @contextlib.contextmanager
-def _begun(spec: FinalSpec, emit: Emit) -> Iterator[_FinalRun]:
+def _start_run(spec: FinalSpec, emit: Emit) -> Iterator[_FinalRun]:
     """The run of ``spec`` before its first step; afterwards the model is what it was."""
     forget_peak()
     method = method_of(spec.training)
-    start = read_start(Path(spec.start_folder) if spec.start_folder else None)
+    start = read_starting_point(Path(spec.start_folder) if spec.start_folder else None)
     check_trackers(spec.report_to)
     num_processes = launched_processes()[1]
     check_divisible(spec.training.batch_size, spec.training.accumulation, num_processes)
@@ -74,15 +74,15 @@ def _begun(spec: FinalSpec, emit: Emit) -> Iterator[_FinalRun]:
     part_of = part_of_linears(loaded, spec)
     arguments = training_arguments(spec, loaded, _total_steps(spec) - start.step, num_processes)
     if arguments.process_index == 0:
-        output.begin(spec)
+        output.claim_folder(spec)
     with arguments.main_process_first(desc="preparing rows"):
         encoded = load_encoded_splits(spec.data, loaded.processor, spec.cache_folder)
         rows = encoded if method is None else labelled(encoded, spec.data, method)
     with contextlib.ExitStack() as stack:
-        with counting() as opening:
-            change = stack.enter_context(adapted(loaded, spec, method, rows, part_of))
+        with count_setup_cost() as setup:
+            change = stack.enter_context(adapt_model(loaded, spec, method, rows, part_of))
         optimizer = build_optimizer(change, part_of, spec)
-        yield _FinalRun(spec, start, arguments, loaded, rows, change, optimizer, opening, emit)
+        yield _FinalRun(spec, start, arguments, loaded, rows, change, optimizer, setup, emit)
 
 
 class _FinalRun:
@@ -91,30 +91,30 @@ class _FinalRun:
     def __init__(
         self,
         spec: FinalSpec,
-        start: Start,
+        start: StartingPoint,
         arguments: TrainingArguments,
         loaded: LoadedModel,
         rows: EncodedSplits[BatchSource],
         change: AbstractChange,
         optimizer: AbstractOptimizer,
-        opening: Opening,
+        setup: SetupCost,
         emit: Emit,
     ):
-        self.opening = opening
+        self.setup = setup
         self.spec, self.start, self.rows, self.change, self.optimizer = spec, start, rows, change, optimizer
         self.is_first = arguments.process_index == 0
         self.emit: Emit = emit if self.is_first else _ignore
         self.answers = AnswerLoss(loaded.model)
-        self.bench = Scorer(change, self.answers, rows, spec.training, loaded.dtype)
-        _check_two_points(spec, change, optimizer)
+        self.scorer = Scorer(change, self.answers, rows, spec.training, loaded.dtype)
+        _check_exact_steps(spec, change, optimizer)
         self.trainer = self._trainer(arguments)
-        self.flops = self.bench.flops_per_row(
+        self.flops = self.scorer.flops_per_row(
             lambda batch: self.trainer.compute_loss(change.model, batch),
             self.trainer.num_backwards,
             self.trainer.num_passes,
         )
         self.checkpoints = Path(arguments.output_dir)
-        self.best = Best(change) if spec.training.keep == "best" else None
+        self.best = BestPoint(change) if spec.training.keep == "best" else None
 
     def run(self) -> None:
         """Train (or go on), measure, save, emit the result."""
@@ -166,7 +166,7 @@ class _FinalRun:
         return trainer
 
     def _measure_base(self) -> FinalRunState:
-        base = self.bench.base_score("validation")
+        base = self.scorer.base_score("validation")
         return FinalRunState(
             spec_digest=output.run_digest(self.spec),
             started_at_examples=self.start.examples,
@@ -174,26 +174,26 @@ class _FinalRun:
             base_validation_accuracy=base.accuracy,
         )
 
-    def _watch(self, progress: FinalRunState) -> Watch:
+    def _watch(self, progress: FinalRunState) -> ValidationCallback:
         spec, start = self.spec, self.start
         steps = final_evaluation_steps(_total_steps(spec), spec.training.evaluations)
-        return Watch(
+        return ValidationCallback(
             progress,
             emit=self.emit,
             log=self.trainer.log,
-            validate=lambda: self.bench.score("validation"),
+            validate=lambda: self.scorer.score("validation"),
             validate_after=frozenset(step - start.step for step in steps),
             examples_at=lambda step: min(start.examples + step * spec.training.batch_size, spec.full_examples),
             best=self.best,
         )
 
-    def _train(self, watch: Watch, checkpoint: Path | None) -> None:
+    def _train(self, watch: ValidationCallback, checkpoint: Path | None) -> None:
         if self.trainer.args.max_steps <= 0:
             return
         stop = StopWhenAsked()
         self.trainer.add_callback(watch)
         self.trainer.add_callback(stop)
-        with listening_for_signals(stop):
+        with listen_for_signals(stop):
             self.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if stop.asked:
             raise KeyboardInterrupt(f"stopped; its checkpoint is in {self.checkpoints}: run again to go on")
@@ -205,11 +205,11 @@ class _FinalRun:
         self.best.restore()
         return progress.examples[progress.best]
 
-    def _result(self, watch: Watch, kept_examples: int | None) -> FinalResult:
-        progress, bench = watch.progress, self.bench
-        validation = bench.score("validation")
-        test = bench.score("test") if len(self.rows.test) else None
-        base_test = bench.base_score("test") if len(self.rows.test) else None
+    def _result(self, watch: ValidationCallback, kept_examples: int | None) -> FinalResult:
+        progress, scorer = watch.progress, self.scorer
+        validation = scorer.score("validation")
+        test = scorer.score("test") if len(self.rows.test) else None
+        base_test = scorer.base_score("test") if len(self.rows.test) else None
         return FinalResult(
             id=self.spec.id,
             allocation=self.spec.allocation,
@@ -235,14 +235,14 @@ class _FinalRun:
     def _cost(self, seconds: float) -> Cost:
         examples = self.spec.full_examples - self.start.examples
         return Cost(
-            seconds=self.opening.seconds + seconds,
+            seconds=self.setup.seconds + seconds,
             examples=examples,
-            flops=self.opening.flops + examples * self.flops.trained + self.bench.num_scored * self.flops.scored,
+            flops=self.setup.flops + examples * self.flops.trained + self.scorer.num_scored * self.flops.scored,
             peak_bytes=peak_bytes(),
         )
 
 
-def _check_two_points(spec: FinalSpec, change: AbstractChange, optimizer: AbstractOptimizer) -> None:
+def _check_exact_steps(spec: FinalSpec, change: AbstractChange, optimizer: AbstractOptimizer) -> None:
     """`ConfigError` where exact steps meet a run whose gradient is no gradient of one function of the parameters."""
     if as_two_point(optimizer) is None:
         return

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from marslora.methods._context import BatchContext, Routed
+from marslora.methods._context import BatchContext, RoutingRecord
 
 
-def mole(routed: Iterable[Routed], context: BatchContext) -> Tensor:
+def mole(routed: Iterable[RoutingRecord], context: BatchContext) -> Tensor:
     """``mean_b sum_i mean(p_i) mean(1[i chosen])``, means over layers and tokens of a row (LLaVA-MoLE, 2401.16160).
 
     There is no factor N. Parts, and numbers of heads, are averaged apart; the second factor is a constant.
@@ -29,7 +29,7 @@ def mole(routed: Iterable[Routed], context: BatchContext) -> Tensor:
     return torch.stack(losses).mean()
 
 
-def switch(routed: Iterable[Routed], context: BatchContext) -> Tensor:
+def switch(routed: Iterable[RoutingRecord], context: BatchContext) -> Tensor:
     """``N sum_i f_i P_i`` over the tokens of a batch, the mean over routers (Switch Transformer, arXiv 2101.03961)."""
     losses = []
     for one in routed:
@@ -41,7 +41,7 @@ def switch(routed: Iterable[Routed], context: BatchContext) -> Tensor:
     return torch.stack(losses).mean()
 
 
-def _tokens(one: Routed, context: BatchContext) -> tuple[Tensor, Tensor, Tensor]:
+def _tokens(one: RoutingRecord, context: BatchContext) -> tuple[Tensor, Tensor, Tensor]:
     heads = one.probabilities.shape[-1]
     chosen_TN = one_hot(one.chosen, heads).float().flatten(0, -2)
     valid = context.valid(one.chosen.shape)
@@ -49,7 +49,7 @@ def _tokens(one: Routed, context: BatchContext) -> tuple[Tensor, Tensor, Tensor]
     return one.probabilities.flatten(0, -2), chosen_TN, weight_T.flatten()
 
 
-def _by_row(one: Routed, context: BatchContext) -> tuple[Tensor, Tensor]:
+def _by_row(one: RoutingRecord, context: BatchContext) -> tuple[Tensor, Tensor]:
     """(B, N) mean probability and share of the tokens of every row."""
     rows = one.probabilities.shape[0] if one.probabilities.ndim > 2 else 1
     p_TN, chosen_TN, weight_T = _tokens(one, context)

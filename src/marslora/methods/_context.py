@@ -17,7 +17,7 @@ _TOKENS = {
 }
 
 
-class Routed(NamedTuple):
+class RoutingRecord(NamedTuple):
     """What one router did with one batch, for the load balance."""
 
     part: str
@@ -36,7 +36,7 @@ class BatchContext:
         """False: the model as it was given."""
         self.task: str | None = None
         """The task of every row of a batch that names none."""
-        self.routed: list[Routed] = []
+        self.routed: list[RoutingRecord] = []
         self.tokens = token_ids(getattr(model, "config", None))
         self.modalities = ("text", *self.tokens)
         """The kinds of tokens in a language model's input; what is nothing else is text."""
@@ -72,7 +72,7 @@ class BatchContext:
         flat = x.ndim == 2 and x.shape[0] == len(label_B) * tokens
         return spread(label_B.repeat_interleave(tokens) if flat else label_B, x, part)
 
-    def kind_places(self, x: Tensor) -> Tensor:
+    def modality_places(self, x: Tensor) -> Tensor:
         """The place among `kinds` of every token that a linear of the language model reads."""
         ids_BT = self.inputs.get("input_ids")
         if ids_BT is None or ids_BT.shape != x.shape[:-1]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from marslora.adapters import factor_dtype, stream
+from marslora.adapters import factor_dtype, member_generator
 from marslora.core.errors import ConfigError
 from marslora.methods import _geometry
 from marslora.methods._base import AdapterPlan, LowRank, StepInfo
@@ -49,7 +49,9 @@ class GeoLinear(AbstractAdapterLayer):
         self.lora_dropout = nn.Dropout(plan.dropout)
 
     def _directions(self, size: int, seed: int, name: str) -> Tensor:
-        draw: Tensor = torch.linalg.qr(torch.randn(size, self.largest, generator=stream(seed, self.path, name))).Q
+        draw: Tensor = torch.linalg.qr(
+            torch.randn(size, self.largest, generator=member_generator(seed, self.path, name))
+        ).Q
         return draw
 
     def factors(self) -> Factors:
@@ -116,13 +118,13 @@ class GeoModel(AdaptedModel):
         """Steps of a round."""
         self.step = 0
         for path in plan.ranks:
-            self.graft(path, lambda base, at, context: GeoLinear(base, at, context, plan, settings.room))
+            self.insert_layer(path, lambda base, at, context: GeoLinear(base, at, context, plan, settings.room))
         self.inject_whole_modules()
         self._look(1)
 
     def linears(self) -> list[GeoLinear]:
         """Every graft but those of modules trained whole."""
-        return [graft for graft in self.grafts.values() if isinstance(graft, GeoLinear)]
+        return [layer for layer in self.layers.values() if isinstance(layer, GeoLinear)]
 
     def ranks(self) -> dict[str, int]:
         """By path: the rank in use."""

@@ -60,7 +60,7 @@ class WholeLayer(AbstractAdapterLayer):
         yield from ((name, "full", parameter) for name, parameter in self.copy.named_parameters())
 
 
-class Wrapped(nn.Module):
+class ModelForTrainer(nn.Module):
     """The changed model as Trainer sees it: what Trainer does to its model's ``forward`` goes with it."""
 
     accepts_loss_kwargs = False
@@ -84,20 +84,20 @@ class AdaptedModel(AbstractChange):
 
     def __init__(self, base: nn.Module, plan: AdapterPlan, context: BatchContext):
         self.base, self.plan, self.context = base, plan, context
-        self.grafts: dict[str, AbstractAdapterLayer] = {}
-        self.model = Wrapped(base)
+        self.layers: dict[str, AbstractAdapterLayer] = {}
+        self.model = ModelForTrainer(base)
         self._handles = [base.register_forward_pre_hook(context.hook, with_kwargs=True)]
 
-    def graft(self, path: str, make: Callable[[nn.Module, str, BatchContext], AbstractAdapterLayer]) -> None:
+    def insert_layer(self, path: str, make: Callable[[nn.Module, str, BatchContext], AbstractAdapterLayer]) -> None:
         """Put a graft in place of the module at ``path``."""
-        graft = make(self.base.get_submodule(path), path, self.context)
-        self.grafts[path] = graft
-        self.base.set_submodule(path, graft)
+        layer = make(self.base.get_submodule(path), path, self.context)
+        self.layers[path] = layer
+        self.base.set_submodule(path, layer)
 
     def inject_whole_modules(self) -> None:
         """Put those in place that the plan trains whole."""
         for path in self.plan.full_modules:
-            self.graft(path, WholeLayer)
+            self.insert_layer(path, WholeLayer)
 
     def keep(self, handle: RemovableHandle) -> None:
         """A hook that goes with the change."""
@@ -111,8 +111,8 @@ class AdaptedModel(AbstractChange):
         """Every parameter of every graft."""
         return [
             Trainable(f"{path}.{name}", path, role, parameter)
-            for path, graft in self.grafts.items()
-            for name, role, parameter in graft.roles()
+            for path, layer in self.layers.items()
+            for name, role, parameter in layer.roles()
         ]
 
     @contextlib.contextmanager
@@ -126,7 +126,7 @@ class AdaptedModel(AbstractChange):
 
     def low_ranks(self, task: str | None = None) -> dict[str, LowRank]:
         """By path: what each graft adds to its linear's weight."""
-        found = {path: graft.low_rank(task) for path, graft in self.grafts.items()}
+        found = {path: layer.low_rank(task) for path, layer in self.layers.items()}
         return {path: change for path, change in found.items() if change is not None}
 
     def whole_state(self) -> dict[str, Tensor]:
@@ -141,9 +141,9 @@ class AdaptedModel(AbstractChange):
         """Put the modules back and take the hooks off."""
         for handle in self._handles:
             handle.remove()
-        for path, graft in self.grafts.items():
-            self.base.set_submodule(path, graft.base)
-        self.grafts = {}
+        for path, layer in self.layers.items():
+            self.base.set_submodule(path, layer.base)
+        self.layers = {}
 
 
 def sizes(base: nn.Module) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.nn.functional import linear
 
-from marslora.adapters import factor_dtype, stream
+from marslora.adapters import factor_dtype, member_generator
 from marslora.core.errors import ConfigError
 from marslora.methods._base import AdapterPlan, LowRank
 from marslora.methods._context import BatchContext
@@ -98,7 +98,7 @@ class MixtureLinear(AbstractAdapterLayer):
 def draw_a(rank: int, inputs: int, seed: int, path: str, name: str) -> Tensor:
     """A as PEFT draws it (Kaiming uniform, a = sqrt 5), from the stream that a run of this seed has for a module."""
     A_RI = torch.empty(rank, inputs)
-    return nn.init.kaiming_uniform_(A_RI, a=math.sqrt(5), generator=stream(seed, path, name))
+    return nn.init.kaiming_uniform_(A_RI, a=math.sqrt(5), generator=member_generator(seed, path, name))
 
 
 def cast_like(x: Tensor, like: Tensor) -> Tensor:

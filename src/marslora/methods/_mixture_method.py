@@ -82,7 +82,7 @@ class MixtureMethod(AbstractMethod):
             )
         heads = self.heads_of(plan)
         for path in plan.ranks:
-            change.graft(path, lambda base, at, context: self._linear(base, at, context, plan, heads[at]))
+            change.insert_layer(path, lambda base, at, context: self._linear(base, at, context, plan, heads[at]))
         self._add_sources(change)
         change.inject_whole_modules()
         return change
@@ -137,9 +137,9 @@ class MixtureMethod(AbstractMethod):
         if self.settings.routing != "learned":
             for path in plan.ranks:
                 if heads[path] > 1:
-                    graft = change.mixture(path)
-                    graft.by = self.settings.routing
-                    graft.source = LabelSource(context, plan.parts[path], self.settings.routing, heads[path])
+                    layer = change.mixture(path)
+                    layer.by = self.settings.routing
+                    layer.source = LabelSource(context, plan.parts[path], self.settings.routing, heads[path])
         for paths in self._router_groups(plan, heads):
             self._add_router(change, paths, heads[paths[0]])
 
@@ -160,8 +160,8 @@ class MixtureMethod(AbstractMethod):
             change.keep(block.register_forward_pre_hook(source.hook, with_kwargs=True))
         first.router = router
         for path in paths:
-            graft = change.mixture(path)
-            graft.by, graft.source = "router", source
+            layer = change.mixture(path)
+            layer.by, layer.source = "router", source
 
 
 class MixtureModel(AdaptedModel):
@@ -173,9 +173,9 @@ class MixtureModel(AdaptedModel):
 
     def mixture(self, path: str) -> MixtureLinear:
         """The graft at ``path``."""
-        graft = self.grafts[path]
-        assert isinstance(graft, MixtureLinear)
-        return graft
+        layer = self.layers[path]
+        assert isinstance(layer, MixtureLinear)
+        return layer
 
     def extra_loss(self) -> Tensor | None:
         """The weighted load balance of the last forward."""

@@ -65,9 +65,9 @@ class OffsetModel(AdaptedModel):
     def extra_state(self) -> dict[str, Tensor]:
         """The factors that training began at."""
         return {
-            f"{path}.{name}": graft.get_buffer(name)
-            for path, graft in self.grafts.items()
-            if isinstance(graft, OffsetLinear)
+            f"{path}.{name}": layer.get_buffer(name)
+            for path, layer in self.layers.items()
+            if isinstance(layer, OffsetLinear)
             for name in ("A_start_RI", "B_start_OR")
         }
 
@@ -77,7 +77,7 @@ class OffsetModel(AdaptedModel):
             mine.copy_(state[key])
 
 
-def grafted(
+def build_offset_model(
     model: nn.Module, plan: AdapterPlan, settings: Mapping[str, Any], without_start: frozenset[str] = frozenset()
 ) -> OffsetModel:
     """``model`` with every linear of the plan begun as PEFT does with these settings of `LoraConfig`; those named in
@@ -85,7 +85,7 @@ def grafted(
     change = OffsetModel(model, plan, BatchContext(model))
     for path in plan.ranks:
         start = None if path in without_start else _start(model.get_submodule(path), path, plan, settings)
-        change.graft(path, functools.partial(OffsetLinear, plan=plan, start=start))
+        change.insert_layer(path, functools.partial(OffsetLinear, plan=plan, start=start))
     change.inject_whole_modules()
     return change
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS = "marslora_adapter.json", "marslora_adapter.safetensors"
 
 
-class Saved(Record):
+class SavedAdapter(Record):
     """What lies beside the weights."""
 
     format: int = 1
@@ -35,7 +35,7 @@ class Saved(Record):
 def write(folder: Path, change: AdaptedModel, method: Any) -> None:
     """Write ``change``, which ``method`` made, to ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    saved = Saved(kind=name_of(type(method)), options=method.options, plan=change.plan)
+    saved = SavedAdapter(kind=name_of(type(method)), options=method.options, plan=change.plan)
     (folder / CONFIG).write_text(saved.to_json())
     save_file(change.state(), folder / WEIGHTS, metadata={"format": "pt"})
 
@@ -51,7 +51,7 @@ def attach(model: nn.Module, folder: str | Path) -> Any:
     if (folder / "adapter_config.json").exists():
         return PeftModel.from_pretrained(model, str(folder)).eval()
     try:
-        saved = Saved.load(folder / CONFIG)
+        saved = SavedAdapter.load(folder / CONFIG)
         state = load_file(folder / WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
         raise StudyError(f"{folder} holds no adapter that can be read: {error}.") from None

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from marslora.adapters import stream
+from marslora.adapters import member_generator
 from marslora.core.errors import ConfigError
-from marslora.methods._context import BatchContext, Routed
+from marslora.methods._context import BatchContext, RoutingRecord
 
 Gate = Literal["probability", "straight_through", "none"]
 
@@ -21,7 +21,7 @@ class Router(nn.Module):
 
     def __init__(self, inputs: int, heads: int, *, bias: bool, seed: int, path: str, device: torch.device):
         super().__init__()
-        generator, bound = stream(seed, path, "router"), 1 / math.sqrt(inputs)  # Kaiming's with a = sqrt 5
+        generator, bound = member_generator(seed, path, "router"), 1 / math.sqrt(inputs)  # Kaiming's with a = sqrt 5
         weight_NI = torch.empty(heads, inputs).uniform_(-bound, bound, generator=generator)
         bias_N = torch.empty(heads).uniform_(-bound, bound, generator=generator) if bias else None
         self.weight = nn.Parameter(weight_NI.to(device))
@@ -61,7 +61,7 @@ class LabelSource:
     def weights(self, x: Tensor) -> Tensor:
         """(..., N), the leading dimensions broadcastable to those of x."""
         by_task = self.by == "task"
-        place = self.context.task_places(x, self.part) if by_task else self.context.kind_places(x)
+        place = self.context.task_places(x, self.part) if by_task else self.context.modality_places(x)
         return one_hot(place, self.heads).float()
 
 
@@ -78,7 +78,7 @@ class LearnedSource:
     def _route(self, x: Tensor) -> Tensor:
         p_TN = self.router(x)
         if self.settings.balance != "none" and torch.is_grad_enabled():
-            self.context.routed.append(Routed(self.part, p_TN, p_TN.detach().argmax(-1)))
+            self.context.routed.append(RoutingRecord(self.part, p_TN, p_TN.detach().argmax(-1)))
         return choose(p_TN, self.settings.top, renormalize=self.settings.renormalize, gate=self.settings.gate)
 
 

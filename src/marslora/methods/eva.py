@@ -51,10 +51,10 @@ class Eva(AbstractMethod):
         plan = plan.model_copy(update={"ranks": {path: len(found[path]) for path in plan.ranks if len(found[path])}})
         change = EvaModel(model, plan, BatchContext(model))
         for path in plan.ranks:
-            change.graft(path, lambda base, at, context: MixtureLinear(base, at, context, plan))
-            graft = change.grafts[path]
-            assert isinstance(graft, MixtureLinear)
-            graft.lora_A[0].data.copy_(found[path])
+            change.insert_layer(path, lambda base, at, context: MixtureLinear(base, at, context, plan))
+            layer = change.layers[path]
+            assert isinstance(layer, MixtureLinear)
+            layer.lora_A[0].data.copy_(found[path])
         change.inject_whole_modules()
         return change
 

@@ -53,7 +53,7 @@ class LoraGa(AbstractMethod):
         preprocess_loraga(model, LoraConfig(target_modules=exact_regex(plan.ranks), **settings), train_step)
         linears = {path: model.get_submodule(path) for path in plan.ranks}
         unreached = frozenset(path for path, one in linears.items() if _GRADIENT not in vars(one))
-        change = _offset.grafted(model, plan, settings, unreached)
+        change = _offset.build_offset_model(model, plan, settings, unreached)
         for one in linears.values():
             vars(one).pop(_GRADIENT, None)
         return change

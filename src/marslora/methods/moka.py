@@ -49,14 +49,14 @@ class Moka(AbstractMethod):
         change = MokaModel(model, plan, context)
         change.method = self
         for path in plan.ranks:
-            change.graft(path, lambda base, at, context: MokaLinear(base, at, context, plan, self.lam))
+            change.insert_layer(path, lambda base, at, context: MokaLinear(base, at, context, plan, self.lam))
         change.inject_whole_modules()
         return change
 
     def count(self, sizes: Mapping[str, tuple[int, int]], plan: AdapterPlan) -> int:
         """``M r I + r O`` a linear of the language model, ``r (I + O)`` elsewhere."""
         return sum(
-            rank * (num_kinds(plan, path) * sizes[path][0] + sizes[path][1]) for path, rank in plan.ranks.items()
+            rank * (num_modalities(plan, path) * sizes[path][0] + sizes[path][1]) for path, rank in plan.ranks.items()
         )
 
 
@@ -78,7 +78,7 @@ class MokaLinear(AbstractAdapterLayer):
         inputs, outputs = sizes(base)
         rank, device, dtype = plan.ranks[path], next(base.parameters()).device, factor_dtype(base)
         self.rank, self.scale, self.lam = rank, plan.scale, lam
-        names = ["lora_A", *(f"lora_A.{m}" for m in range(1, num_kinds(plan, path)))]
+        names = ["lora_A", *(f"lora_A.{m}" for m in range(1, num_modalities(plan, path)))]
         self.lora_A = nn.ParameterList(
             Parameter(draw_a(rank, inputs, plan.seed, path, name).to(device, dtype)) for name in names
         )
@@ -96,7 +96,7 @@ class MokaLinear(AbstractAdapterLayer):
         if len(self.lora_A) == 1:
             h = h.squeeze(-2)
         else:
-            place_BT = self.context.kind_places(x)
+            place_BT = self.context.modality_places(x)
             h = h.gather(-2, place_BT[..., None, None].expand(*place_BT.shape, 1, self.rank)).squeeze(-2)
             if self.lam:
                 h = h + self.lam * self._attention(h, place_BT)
@@ -128,6 +128,6 @@ class MokaLinear(AbstractAdapterLayer):
         return LowRank(self.lora_A[0].detach(), self.lora_B.detach(), self.scale)
 
 
-def num_kinds(plan: AdapterPlan, path: str) -> int:
+def num_modalities(plan: AdapterPlan, path: str) -> int:
     """Kinds of tokens that a linear reads."""
     return len(plan.modalities) if plan.parts[path] == "language" else 1

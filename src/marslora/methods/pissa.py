@@ -26,7 +26,7 @@ class Pissa(AbstractMethod):
 
     def apply(self, model: nn.Module, plan: AdapterPlan, batches: Sequence[Batch] = ()) -> _offset.OffsetModel:  # noqa: ARG002
         """Factors begun at the decomposition; the model's weights stay as they are."""
-        return _offset.grafted(model, plan, {"init_lora_weights": self.init})
+        return _offset.build_offset_model(model, plan, {"init_lora_weights": self.init})
 
     def count(self, sizes: Mapping[str, tuple[int, int]], plan: AdapterPlan) -> int:
         """``r (I + O)`` a linear."""

@@ -145,7 +145,7 @@ class AbstractRecursion(AbstractRouted):
         if self.needs_two_points and not self._looked:
             raise ConfigError(
                 "An exact step needs a closure, or a backward inside `previous_point()` before it. For "
-                "Trainer there is `marslora.finetune.exact_trainer.TwoPoints`; or choose `exact=False`."
+                "Trainer there is `marslora.finetune.exact_trainer.ExactTrainer`; or choose `exact=False`."
             )
         loss = super().step(closure)
         self._looked = False

@@ -37,7 +37,7 @@ class Solo:
     base: Base
     spec: MemberSpec
     model: PeftModel
-    clock: Clock
+    position: TrainingPosition
     optimizer: AbstractOptimizer
     losses: list[float]
     """Mean nats per answer token of every step's batch."""
@@ -89,13 +89,13 @@ class Solo:
         shift = 0 if self.base.model.config.is_encoder_decoder else 1
         num_tokens = sum(int((batch["labels"][:, shift:] != IGNORED).sum()) for batch in batches)
         total = 0.0
-        self.clock.training = True
+        self.position.training = True
         for micro_step, batch in enumerate(batches):
-            self.clock.micro_step = micro_step
+            self.position.micro_step = micro_step
             loss = self.loss(batch) / num_tokens
             torch.autograd.backward(loss)
             total += float(loss.detach())
-        self.clock.training = False
+        self.position.training = False
         return total
 
 
@@ -124,7 +124,7 @@ def on_peft(base: Base, spec: MemberSpec) -> Iterator[Solo]:
     ]
     optimizer = create_optimizer(training, groups)
     try:
-        yield Solo(base, spec, model, clock, optimizer, [])
+        yield Solo(base, spec, model, position, optimizer, [])
     finally:
         model.unload()
         for path, module in before.items():
@@ -142,11 +142,11 @@ def _initialise(model: PeftModel, base: Base, spec: MemberSpec, clock: Clock, pa
             continue
         path = key.removesuffix(".lora_A.weight")
         fresh = torch.empty(parameter.shape)
-        nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=stream(spec.seed, path, "lora_A"))
+        nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=member_generator(spec.seed, path, "lora_A"))
         parameter.data.copy_(fresh)
         layer = inner.get_submodule(path)
         if not isinstance(layer, ParamWrapper):  # PEFT has no dropout for experts
-            layer.lora_dropout[ADAPTER] = SeededDropout(base.slot(spec, parts[path]), path, clock)
+            layer.lora_dropout[ADAPTER] = SeededDropout(base.member_settings(spec, parts[path]), path, position)
             layer.training = True  # DoRA asks the layer, not its dropout, whether to drop; the base below stays quiet
 
 

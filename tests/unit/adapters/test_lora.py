@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from marslora import adapters
-from marslora.adapters import AbstractAdapter, Clock, Slot, _products
+from marslora.adapters import AbstractAdapter, MemberSettings, TrainingPosition, _products
 from marslora.adapters._dropout import drop
 from marslora.adapters._full import WholeLinear
 from marslora.adapters.lora import Lora
@@ -13,7 +13,7 @@ from marslora.core import plugins
 from marslora.core.errors import StudyError
 from marslora.core.spec import PACKED_ADAPTERS
 
-SLOTS = (Slot(2, 2.0, seed=1), Slot(0, 2.0, seed=2), Slot(5, 0.5, dropout=0.4, seed=3))
+MEMBERS = (MemberSettings(2, 2.0, seed=1), MemberSettings(0, 2.0, seed=2), MemberSettings(5, 0.5, dropout=0.4, seed=3))
 
 
 def frozen(inputs=6, outputs=4, bias=True):
@@ -31,43 +31,45 @@ def randomise(adapter):
 
 @pytest.mark.parametrize("name", PACKED_ADAPTERS)
 def test_a_fresh_adapter_changes_nothing(name):
-    adapter = plugins.load(adapters, name, AbstractAdapter)(base := frozen(), "fc", SLOTS, Clock())
+    adapter = plugins.load(adapters, name, AbstractAdapter)(base := frozen(), "fc", MEMBERS, TrainingPosition())
     x = torch.randn(9, 7, 6)
     assert torch.equal(adapter(x), base(x))
 
 
 def test_a_starts_as_peft_draws_it_and_b_at_zero():
-    A_KRI, B_KOR = (factor.parameter for factor in Lora(frozen(300), "fc", (Slot(64),), Clock()).factors())
+    A_KRI, B_KOR = (
+        factor.parameter for factor in Lora(frozen(300), "fc", (MemberSettings(64),), TrainingPosition()).factors()
+    )
     bound = 1 / math.sqrt(300)
     assert float(A_KRI.abs().max()) <= bound and float(A_KRI.std()) == pytest.approx(bound / math.sqrt(3), rel=0.02)
     assert float(B_KOR.abs().max()) == 0
 
 
 def test_a_member_starts_the_same_in_every_pack_and_module_names_matter():
-    packed = Lora(frozen(), "fc", SLOTS, Clock())
-    alone = Lora(frozen(), "fc", SLOTS[2:], Clock())
-    elsewhere = Lora(frozen(), "other", SLOTS[2:], Clock())
+    packed = Lora(frozen(), "fc", MEMBERS, TrainingPosition())
+    alone = Lora(frozen(), "fc", MEMBERS[2:], TrainingPosition())
+    elsewhere = Lora(frozen(), "other", MEMBERS[2:], TrainingPosition())
     assert torch.equal(packed.member_view(packed.factors()[0], 2), alone.member_view(alone.factors()[0], 0))
     assert not torch.equal(alone.A_KRI, elsewhere.A_KRI)
 
 
 def test_members_are_chunks_and_ranks_are_their_own():
-    adapter = randomise(Lora(base := frozen(), "fc", SLOTS, Clock()))
+    adapter = randomise(Lora(base := frozen(), "fc", MEMBERS, TrainingPosition()))
     x = torch.randn(6, 3, 6)
-    for k, (chunk, slot) in enumerate(zip(x.chunk(3), SLOTS, strict=True)):
+    for k, (chunk, member) in enumerate(zip(x.chunk(3), MEMBERS, strict=True)):
         A, B = (adapter.member_view(factor, k) for factor in adapter.factors())
-        expected = base(chunk) + slot.scale * chunk @ A.T @ B.T
+        expected = base(chunk) + member.scale * chunk @ A.T @ B.T
         assert torch.allclose(adapter(x).chunk(3)[k], expected, atol=1e-6)
     assert torch.equal(adapter(x).chunk(3)[1], base(x).chunk(3)[1])
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_concatenated_ranks_give_what_padded_ones_give(monkeypatch, dropout):
-    slots = [Slot(rank, 0.5 + rank, dropout, seed=rank) for rank in (1, 0, 6, 2)]
+    members = [MemberSettings(rank, 0.5 + rank, dropout, seed=rank) for rank in (1, 0, 6, 2)]
     found = []
     for limit in (0.0, 1.1):
         monkeypatch.setattr(_products, "PADDING_WORTH_AVOIDING", limit)
-        adapter = randomise(Lora(frozen(), "fc", slots, Clock(training=True)))
+        adapter = randomise(Lora(frozen(), "fc", members, TrainingPosition(training=True)))
         x = torch.randn(8, 3, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
         y = adapter(x * 1.0)
         y.sin().sum().backward()
@@ -77,39 +79,40 @@ def test_concatenated_ranks_give_what_padded_ones_give(monkeypatch, dropout):
 
 
 def test_padding_gets_no_gradient():
-    adapter = randomise(Lora(frozen(), "fc", SLOTS, Clock(training=True)))
+    adapter = randomise(Lora(frozen(), "fc", MEMBERS, TrainingPosition(training=True)))
     adapter(torch.randn(6, 3, 6)).square().sum().backward()
-    for slot, A_RI, B_OR in zip(SLOTS, adapter.A_KRI.grad, adapter.B_KOR.grad, strict=True):
-        assert not A_RI[slot.rank :].any() and not B_OR[:, slot.rank :].any()
-        assert bool(A_RI[: slot.rank].any()) == bool(slot.rank)
+    for member, A_RI, B_OR in zip(MEMBERS, adapter.A_KRI.grad, adapter.B_KOR.grad, strict=True):
+        assert not A_RI[member.rank :].any() and not B_OR[:, member.rank :].any()
+        assert bool(A_RI[: member.rank].any()) == bool(member.rank)
 
 
 def test_dropout_depends_on_the_clock_and_the_member_alone():
     x = torch.randn(3, 50, 6)
-    packed = randomise(Lora(base := frozen(), "fc", SLOTS, clock := Clock(training=True)))
-    alone = randomise(Lora(base, "fc", SLOTS[2:], clock))
+    packed = randomise(Lora(base := frozen(), "fc", MEMBERS, position := TrainingPosition(training=True)))
+    alone = randomise(Lora(base, "fc", MEMBERS[2:], position))
     alone.load_member(0, {f"fc.{f.key}": packed.member_view(f, 2) for f in packed.factors()})
     first = packed(x)
     assert torch.equal(packed(x), first)
     assert torch.allclose(alone(x[2:]), first[2:], atol=1e-6)
-    clock.micro_step = 1
+    position.micro_step = 1
     second = packed(x)
     assert torch.equal(second[:2], first[:2]) and not torch.equal(second[2], first[2])
-    clock.training = False
+    position.training = False
     assert not torch.equal(packed(x)[2], second[2])
 
 
 def test_masks_do_not_depend_on_the_precision():
-    slots = (Slot(1, dropout=0.1, seed=3),)
+    members = (MemberSettings(1, dropout=0.1, seed=3),)
     exact, half = (
-        drop(torch.ones(1, 50, 6, dtype=t), slots, "fc", Clock(training=True)) for t in (None, torch.bfloat16)
+        drop(torch.ones(1, 50, 6, dtype=t), members, "fc", TrainingPosition(training=True))
+        for t in (None, torch.bfloat16)
     )
     assert torch.equal(exact > 0, half > 0) and float(half.max()) == float(torch.tensor(1 / 0.9, dtype=torch.bfloat16))
 
 
 def test_dropout_keeps_the_mean():
-    slots = (Slot(1, dropout=0.25),)
-    adapter = Lora(frozen(400, 1), "fc", slots, Clock(training=True))
+    members = (MemberSettings(1, dropout=0.25),)
+    adapter = Lora(frozen(400, 1), "fc", members, TrainingPosition(training=True))
     adapter.A_KRI.data.fill_(1.0)
     adapter.B_KOR.data.fill_(1.0)
     x = torch.ones(1, 200, 400)
@@ -118,7 +121,10 @@ def test_dropout_keeps_the_mean():
 
 
 def test_a_member_comes_back_from_its_own_tensors_and_others_do_not_move():
-    first, second = randomise(Lora(frozen(), "fc", SLOTS, Clock())), Lora(frozen(), "fc", SLOTS, Clock())
+    first, second = (
+        randomise(Lora(frozen(), "fc", MEMBERS, TrainingPosition())),
+        Lora(frozen(), "fc", MEMBERS, TrainingPosition()),
+    )
     untouched = second.A_KRI[0].clone()
     second.load_member(2, {f"fc.{f.key}": first.member_view(f, 2) for f in first.factors()})
     assert torch.equal(second.A_KRI[2], first.A_KRI[2]) and torch.equal(second.A_KRI[0], untouched)
@@ -127,11 +133,11 @@ def test_a_member_comes_back_from_its_own_tensors_and_others_do_not_move():
 @pytest.mark.parametrize("tensors", [{}, {"fc.lora_A.weight": torch.zeros(3, 6)}])
 def test_tensors_of_another_run_are_refused(tensors):
     with pytest.raises(StudyError, match=r"fc\.lora_A\.weight"):
-        Lora(frozen(), "fc", SLOTS, Clock()).load_member(0, tensors)
+        Lora(frozen(), "fc", MEMBERS, TrainingPosition()).load_member(0, tensors)
 
 
 def test_half_precision_linears_have_float32_factors():
-    adapter = randomise(Lora(frozen().to(torch.bfloat16), "fc", SLOTS, Clock()))
+    adapter = randomise(Lora(frozen().to(torch.bfloat16), "fc", MEMBERS, TrainingPosition()))
     x = torch.randn(3, 2, 6, dtype=torch.bfloat16)
     assert {factor.parameter.dtype for factor in adapter.factors()} == {torch.float32}
     assert adapter(x).dtype == torch.bfloat16
@@ -140,7 +146,7 @@ def test_half_precision_linears_have_float32_factors():
 
 
 def test_what_a_model_reads_of_its_linear_is_still_there():
-    adapter = Lora(base := frozen(), "fc", SLOTS, Clock())
+    adapter = Lora(base := frozen(), "fc", MEMBERS, TrainingPosition())
     assert adapter.weight is base.weight and adapter.in_features == 6
     with pytest.raises(AttributeError):
         _ = adapter.nonsense
@@ -148,7 +154,7 @@ def test_what_a_model_reads_of_its_linear_is_still_there():
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_linear_trained_whole(bias):
-    adapter = WholeLinear(base := frozen(bias=bias), "fc", SLOTS, Clock())
+    adapter = WholeLinear(base := frozen(bias=bias), "fc", MEMBERS, TrainingPosition())
     x = torch.randn(6, 3, 6)
     assert torch.allclose(adapter(x), base(x), atol=1e-6)
     adapter.weight_K.data[1] *= 2
@@ -162,5 +168,5 @@ def test_conv1d_of_gpt2():
 
     base = Conv1D(4, 6).requires_grad_(False)
     x = torch.randn(3, 2, 6)
-    assert torch.equal(Lora(base, "fc", SLOTS, Clock())(x), base(x))
-    assert torch.allclose(WholeLinear(base, "fc", SLOTS, Clock())(x), base(x), atol=1e-6)
+    assert torch.equal(Lora(base, "fc", MEMBERS, TrainingPosition())(x), base(x))
+    assert torch.allclose(WholeLinear(base, "fc", MEMBERS, TrainingPosition())(x), base(x), atol=1e-6)

@@ -3,7 +3,7 @@
 import torch
 
 from marslora.core.allocation import Allocation
-from marslora.methods._base import Plan
+from marslora.methods import AdapterPlan
 from marslora.models.discovery import discover
 from marslora.models.probe import probe
 from tests.helpers.tiny_models import build
@@ -20,7 +20,7 @@ def world(name="llava", *, probed=False, **ranks):
     ranks = info.module_ranks(Allocation.of(**(ranks or {"vision": 2, "projector": 3, "language": 4})))
     part_of = info.part_of()
     sizes = {linear.name: (linear.inputs, linear.outputs) for part in info.parts for linear in part.linears}
-    plan = Plan(ranks=ranks, parts={path: part_of[path] for path in ranks}, num_steps=20, tasks=("a", "b"))
+    plan = AdapterPlan(ranks=ranks, parts={path: part_of[path] for path in ranks}, num_steps=20, tasks=("a", "b"))
     return model, batch, plan, sizes
 
 

@@ -23,7 +23,7 @@ FAKES = "tests.helpers.fake_training"
 def fakes(monkeypatch):
     monkeypatch.setattr(pipeline, "PREPARE", f"{FAKES}:prepare")
     monkeypatch.setattr(stages, "COUNT", f"{FAKES}:count_parameters")
-    monkeypatch.setattr(stages, "WEIGH", f"{FAKES}:weigh_row")
+    monkeypatch.setattr(stages, "WEIGH", f"{FAKES}:count_row_flops")
     monkeypatch.setattr(stages, "TRAIN", f"{FAKES}:train")
 
 

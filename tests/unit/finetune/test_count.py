@@ -42,7 +42,7 @@ def test_the_count_is_what_a_run_trains(recipe, tmp_path):
     run, seen = spec_of(recipe, tmp_path, allocation), []
     asked = CountSpec(run=run, info=describe(MODEL), allocations=(allocation, Allocation.of(language=3)))
     comparison_tasks.count_parameters(asked, seen.append)
-    comparison_tasks.weigh_row(run, seen.append)
+    comparison_tasks.count_row_flops(run, seen.append)
     counted, weighed = seen
     assert isinstance(weighed, CountResult), weighed
     moved = 0.1 if recipe == "eva" else 0.0  # ranks go to other linears, wide ones or narrow ones

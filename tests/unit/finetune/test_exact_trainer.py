@@ -7,8 +7,8 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments, get_constant_schedule
 
 from marslora.core.errors import ConfigError
-from marslora.finetune.exact_trainer import TwoPoints
-from marslora.finetune.worker import weigh_final
+from marslora.finetune.exact_trainer import ExactTrainer
+from marslora.finetune.worker import count_final_flops
 from marslora.optim import peft_groups
 from marslora.optim.mars_m import MarsM
 from tests.unit.finetune.tiny import run
@@ -43,7 +43,7 @@ def rows():
     ]
 
 
-class InOrder(TwoPoints):
+class InOrder(ExactTrainer):
     def get_train_dataloader(self):
         return DataLoader(self.train_dataset, batch_size=ROWS, shuffle=False)
 
@@ -136,11 +136,11 @@ def test_exact_steps_go_on_from_a_checkpoint(tmp_path):
 
 
 def test_plain_trainer_is_told_what_to_use(tmp_path):
-    with pytest.raises(ConfigError, match="TwoPoints"):
+    with pytest.raises(ConfigError, match="ExactTrainer"):
         trainer_of(tmp_path, kind=Trainer).train()
 
 
-class Sharded(TwoPoints):
+class Sharded(ExactTrainer):
     """A Trainer that finds DeepSpeed in its surroundings."""
 
     def create_accelerator_and_postprocess(self):
@@ -172,5 +172,5 @@ def test_exact_steps_cost_two_passes(final_spec):
     found = []
     for exact in (False, True):
         spec = final_spec(training={"optimizer": {"name": "mars_m", "options": {"exact": exact}}})
-        weigh_final(spec, found.append)
+        count_final_flops(spec, found.append)
     assert found[1].flops_per_row == 2 * found[0].flops_per_row > 0

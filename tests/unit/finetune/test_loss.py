@@ -61,17 +61,17 @@ def test_the_head_sees_the_answers_alone_also_inside_peft(head):
     model, batch = small("llava")
     targets = {"target_modules": ["q_proj", "lm_head"] if head == "LoRA on the head" else ["q_proj"]}
     whole = {"modules_to_save": ["lm_head"]} if head == "head trained whole" else {}
-    adapted = get_peft_model(model, LoraConfig(r=2, init_lora_weights=False, **targets, **whole))
+    adapt_model = get_peft_model(model, LoraConfig(r=2, init_lora_weights=False, **targets, **whole))
     answers = AnswerLoss(model)
     seen = []
     handle = model.get_output_embeddings().register_forward_hook(lambda _, __, out: seen.append(out.shape[:2]))
-    ours = mean_of_step(answers.nats(adapted, answers.batch(batch, CPU)), None)
+    ours = mean_of_step(answers.nats(adapt_model, answers.batch(batch, CPU)), None)
     handle.remove()
-    found = gradients(adapted, ours)
+    found = gradients(adapt_model, ours)
     assert seen == [(1, int((batch["labels"][:, 1:] != -100).sum()))]
-    plain = adapted(**batch).loss
+    plain = adapt_model(**batch).loss
     torch.testing.assert_close(ours, plain)
-    wanted = gradients(adapted, plain)
+    wanted = gradients(adapt_model, plain)
     assert found.keys() == wanted.keys()
     for key in wanted:
         torch.testing.assert_close(found[key], wanted[key], rtol=1e-4, atol=1e-6)

@@ -14,7 +14,7 @@ from marslora.api import attach
 from marslora.core import plugins
 from marslora.core.errors import ConfigError, DataError
 from marslora.core.spec import DataSpec
-from marslora.finetune.labels import labelled
+from marslora.finetune.labels import label_rows
 from marslora.finetune.method_steps import MethodSteps
 from marslora.finetune.model import method_of
 from marslora.models.loading import load
@@ -77,7 +77,7 @@ def test_tasks_lie_beside_their_rows(spec_with, data):
     answers = [json.loads(line)["task"] for line in Path(data.train[0]).read_text().splitlines()[:4]]
     assert [found.tasks[place] for place in batch["task_of_row"]] == answers
     assert batch["task_of_unit"].tolist() == batch["task_of_row"].tolist()
-    moka = labelled(rows, spec.data, method_of(spec_with("q", "moka").training)).train.batch([0, 1])
+    moka = label_rows(rows, spec.data, method_of(spec_with("q", "moka").training)).train.batch([0, 1])
     asked = moka["question_tokens"]
     assert bool(((moka["labels"] != -100) & asked).any()) is False
     assert asked.any() and bool((asked <= moka["attention_mask"].bool()).all())

@@ -8,7 +8,7 @@ from torch import nn
 from marslora.adapters.lora import Lora
 from marslora.core.errors import ConfigError, StudyError
 from marslora.methods import AdapterPlan, _balance_losses, _router, attach
-from marslora.methods._context import BatchContext, Routed, spread
+from marslora.methods._context import BatchContext, RoutingRecord, spread
 from marslora.methods._mixture import MixtureLinear
 from marslora.methods._mixture_method import Mixture
 from marslora.methods.asymlora import AsymLora
@@ -24,11 +24,11 @@ PLAN = AdapterPlan(ranks={"fc": 3}, parts={"fc": "language"}, scale=1.5, seed=4)
 def one(heads=1, shared_a=True, inputs=6, outputs=5):
     torch.manual_seed(0)
     base = nn.Linear(inputs, outputs).requires_grad_(False)
-    graft = MixtureLinear(base, "fc", BatchContext(nn.Module()), PLAN, heads=heads, shared_a=shared_a)
+    layer = MixtureLinear(base, "fc", BatchContext(nn.Module()), PLAN, heads=heads, shared_a=shared_a)
     with torch.no_grad():
-        for B in graft.lora_B:
+        for B in layer.lora_B:
             B.normal_()
-    return graft
+    return layer
 
 
 def given(weights):
@@ -38,40 +38,40 @@ def given(weights):
 
 
 def test_one_head_is_lora_forward_and_gradients():
-    from marslora.adapters import Clock, Slot
+    from marslora.adapters import MemberSettings, TrainingPosition
 
-    graft, x = one(), torch.randn(2, 7, 6)
-    lora = Lora(graft.base, "fc", (Slot(3, 1.5, seed=4),), Clock())
-    assert torch.equal(lora.A_KRI[0], graft.lora_A[0])
-    lora.B_KOR.data[0] = graft.lora_B[0].data
+    layer, x = one(), torch.randn(2, 7, 6)
+    lora = Lora(layer.base, "fc", (MemberSettings(3, 1.5, seed=4),), TrainingPosition())
+    assert torch.equal(lora.A_KRI[0], layer.lora_A[0])
+    lora.B_KOR.data[0] = layer.lora_B[0].data
     weight = torch.randn(2, 7, 5)
-    for adapter in (graft, lora):
+    for adapter in (layer, lora):
         (adapter(x) * weight).sum().backward()
-    torch.testing.assert_close(graft(x), lora(x))
-    torch.testing.assert_close(graft.lora_A[0].grad, lora.A_KRI.grad[0])
-    torch.testing.assert_close(graft.lora_B[0].grad, lora.B_KOR.grad[0])
+    torch.testing.assert_close(layer(x), lora(x))
+    torch.testing.assert_close(layer.lora_A[0].grad, lora.A_KRI.grad[0])
+    torch.testing.assert_close(layer.lora_B[0].grad, lora.B_KOR.grad[0])
 
 
 @pytest.mark.parametrize("shared_a", [True, False])
 def test_the_stacked_product_is_the_loop(shared_a):
-    graft, x = one(heads=3, shared_a=shared_a), torch.randn(2, 7, 6)
+    layer, x = one(heads=3, shared_a=shared_a), torch.randn(2, 7, 6)
     weights = torch.randn(2, 7, 3).softmax(-1)
-    graft.source = given(weights)
-    expected = graft.base(x)
+    layer.source = given(weights)
+    expected = layer.base(x)
     for i in range(3):
-        A = graft.lora_A[i if not shared_a else 0]
-        expected = expected + 1.5 * weights[..., i : i + 1] * (x @ A.T @ graft.lora_B[i].T)
-    torch.testing.assert_close(graft(x), expected)
+        A = layer.lora_A[i if not shared_a else 0]
+        expected = expected + 1.5 * weights[..., i : i + 1] * (x @ A.T @ layer.lora_B[i].T)
+    torch.testing.assert_close(layer(x), expected)
 
 
 def test_equal_heads_are_one_head():
-    graft, x = one(heads=4), torch.randn(2, 7, 6)
-    for B in graft.lora_B:
-        B.data.copy_(graft.lora_B[0].data)
-    graft.source = given(torch.full((2, 7, 4), 0.25))
+    layer, x = one(heads=4), torch.randn(2, 7, 6)
+    for B in layer.lora_B:
+        B.data.copy_(layer.lora_B[0].data)
+    layer.source = given(torch.full((2, 7, 4), 0.25))
     alone = one()
-    alone.lora_B[0].data.copy_(graft.lora_B[0].data)
-    torch.testing.assert_close(graft(x), alone(x))
+    alone.lora_B[0].data.copy_(layer.lora_B[0].data)
+    torch.testing.assert_close(layer(x), alone(x))
 
 
 @pytest.mark.parametrize(
@@ -121,8 +121,8 @@ def test_the_likeliest_heads_and_their_gates():
 
 def test_balances_of_even_and_one_sided_routing():
     context = BatchContext(nn.Module())
-    even = Routed("language", torch.full((2, 6, 3), 1 / 3), torch.arange(6).remainder(3).expand(2, 6))
-    sure = Routed("language", torch.tensor([1.0, 0.0, 0.0]).expand(2, 6, 3), torch.zeros(2, 6, dtype=torch.long))
+    even = RoutingRecord("language", torch.full((2, 6, 3), 1 / 3), torch.arange(6).remainder(3).expand(2, 6))
+    sure = RoutingRecord("language", torch.tensor([1.0, 0.0, 0.0]).expand(2, 6, 3), torch.zeros(2, 6, dtype=torch.long))
     for routed, mole, switch in (([even], 1 / 3, 1.0), ([sure], 1.0, 3.0), ([even, sure], 1 / 2, 2.0)):
         assert float(_balance_losses.mole(routed, context)) == pytest.approx(mole)
         assert float(_balance_losses.switch(routed, context)) == pytest.approx(switch)
@@ -132,7 +132,7 @@ def test_padding_does_not_count_in_a_balance():
     context = BatchContext(nn.Module())
     context.read({"attention_mask": torch.tensor([[1, 1, 0]])})
     p = torch.tensor([[[0.9, 0.1], [0.9, 0.1], [0.0, 1.0]]])
-    routed = [Routed("language", p, p.argmax(-1))]
+    routed = [RoutingRecord("language", p, p.argmax(-1))]
     assert float(_balance_losses.mole(routed, context)) == pytest.approx(0.9)
     assert float(_balance_losses.switch(routed, context)) == pytest.approx(1.8)
 

@@ -22,10 +22,10 @@ def moka():
 
 def test_without_attention_and_with_equal_a_it_is_lora(moka):
     model, batch, plan, change = moka(0.0)
-    for graft in change.grafts.values():
-        graft.lora_A[1].data.copy_(graft.lora_A[0].data)
+    for layer in change.layers.values():
+        layer.lora_A[1].data.copy_(layer.lora_A[0].data)
     found = logits(change, batch)
-    factors = {path: (graft.lora_A[0].data, graft.lora_B.data) for path, graft in change.grafts.items()}
+    factors = {path: (layer.lora_A[0].data, layer.lora_B.data) for path, layer in change.layers.items()}
     change.remove()
     lora = ModalityLora(heads_in="^$").apply(model, plan)
     for path, (A, B) in factors.items():
@@ -37,45 +37,45 @@ def test_without_attention_and_with_equal_a_it_is_lora(moka):
 
 def test_one_linear_is_the_equation(moka):
     model, batch, _, change = moka(0.7)
-    graft, ids = change.grafts[AT], batch["input_ids"]
+    layer, ids = change.layers[AT], batch["input_ids"]
     asked = torch.zeros_like(ids)
     asked[0, -3:], asked[1, -2:] = 1, 1
     change.context.read({**batch, "question_tokens": asked})
     x = torch.randn(*ids.shape, 64)
-    expected = graft.base(x)
+    expected = layer.base(x)
     for b in range(2):
         is_image = ids[b] == model.config.image_token_id
-        h = torch.where(is_image[:, None], x[b] @ graft.lora_A[1].T, x[b] @ graft.lora_A[0].T)
+        h = torch.where(is_image[:, None], x[b] @ layer.lora_A[1].T, x[b] @ layer.lora_A[0].T)
         q = h[asked[b].bool() & ~is_image]
         attended = (h @ q.T / 4**0.5).softmax(-1) @ q
         h = h + 0.7 * attended * is_image[:, None]
-        expected[b] += graft.scale * h @ graft.lora_B.T
-    torch.testing.assert_close(graft(x), expected)
+        expected[b] += layer.scale * h @ layer.lora_B.T
+    torch.testing.assert_close(layer(x), expected)
     change.remove()
 
 
 def test_answers_are_never_looked_at(moka):
     _, batch, _, change = moka(1.0)
-    graft, ids = change.grafts[AT], batch["input_ids"]
+    layer, ids = change.layers[AT], batch["input_ids"]
     asked = torch.zeros_like(ids)
     asked[:, -3:-1] = 1
     change.context.read({**batch, "question_tokens": asked})
     x = torch.randn(*ids.shape, 64)
     other = x.clone()
     other[:, -1] += 1.0
-    assert torch.equal(graft(x)[:, :-1], graft(other)[:, :-1])
+    assert torch.equal(layer(x)[:, :-1], layer(other)[:, :-1])
     change.context.read({**batch, "question_tokens": torch.zeros_like(ids)})
-    assert torch.isfinite(graft(x)).all()
+    assert torch.isfinite(layer(x)).all()
     change.remove()
 
 
 def test_a_decoding_step_is_text(moka):
     _, _, _, change = moka(1.0)
-    graft = change.grafts[AT]
+    layer = change.layers[AT]
     change.context.read({"input_ids": torch.tensor([[5], [7]])})
     x = torch.randn(2, 1, 64)
-    expected = graft.base(x) + graft.scale * x @ graft.lora_A[0].T @ graft.lora_B.T
-    torch.testing.assert_close(graft(x), expected)
+    expected = layer.base(x) + layer.scale * x @ layer.lora_A[0].T @ layer.lora_B.T
+    torch.testing.assert_close(layer(x), expected)
     change.remove()
 
 

@@ -96,7 +96,7 @@ def test_evas_directions_of_a_tower_come_from_all_its_inputs_and_of_the_language
     for path in found:
         x = seen[path]
         x = x[asked] if x.shape[:2] == asked.shape else x.flatten(0, 1)
-        A = change.grafts[path].lora_A[0].detach()
+        A = change.layers[path].lora_A[0].detach()
         assert float(torch.linalg.svdvals(A @ principal(x.float(), 2).T).min()) > 0.9  # PEFT's decomposition is random
     change.remove()
 
@@ -108,7 +108,7 @@ def test_eva_spreads_ranks_and_keeps_their_sum():
     assert sum(ranks.values()) == sum(plan.ranks.values())
     assert ranks != plan.ranks
     assert max(ranks.values()) <= 4
-    assert all(rank == len(change.grafts[path].lora_A[0]) for path, rank in ranks.items())
+    assert all(rank == len(change.layers[path].lora_A[0]) for path, rank in ranks.items())
     change.remove()
 
 
@@ -132,12 +132,12 @@ def test_pissas_start_is_the_largest_part_of_the_weight():
     model, _, plan, _ = world(language=4)
     path = "model.language_model.layers.0.mlp.gate_proj"
     change = Pissa(niter=0).apply(model, plan)
-    graft = change.grafts[path]
-    U, S, Vh = torch.linalg.svd(graft.base.weight, full_matrices=False)
-    product = graft.scale * graft.lora_B[0] @ graft.lora_A[0]
+    layer = change.layers[path]
+    U, S, Vh = torch.linalg.svd(layer.base.weight, full_matrices=False)
+    product = layer.scale * layer.lora_B[0] @ layer.lora_A[0]
     torch.testing.assert_close(product, (U[:, :4] * S[:4]) @ Vh[:4], atol=1e-5, rtol=1e-4)
     assert change.low_ranks()[path].A_RI.shape[0] == 8
-    assert torch.linalg.matrix_norm(graft.low_rank().B_OR @ graft.low_rank().A_RI) < 1e-5
+    assert torch.linalg.matrix_norm(layer.low_rank().B_OR @ layer.low_rank().A_RI) < 1e-5
     change.remove()
 
 
@@ -151,7 +151,7 @@ def test_lora_ga_begins_along_the_gradient_and_leaves_the_model_alone():
     weight.requires_grad_(False)
     base = logits(type("Plain", (), {"model": model})(), batch)
     change = LoraGa(num_batches=1).apply(model, plan, [batch])
-    A = change.grafts[path].lora_A[0].detach()
+    A = change.layers[path].lora_A[0].detach()
     overlap = torch.linalg.svdvals(A @ torch.linalg.svd(gradient).Vh[:2].T)
     torch.testing.assert_close(overlap, torch.ones(2), atol=1e-3, rtol=0)
     torch.testing.assert_close(logits(change, batch), base, atol=1e-5, rtol=1e-5)
