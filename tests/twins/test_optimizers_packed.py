@@ -89,9 +89,10 @@ def test_exact_steps_go_on_from_a_checkpoint():
     members = [Member(spec) for spec in specs]
     for half in (range(2), range(2, 4)):
         with Pack(base, members) as pack:
-            for pack.clock.step in half:
-                pack.set_rates(pack.clock.step, 100)
-                train_step(pack, [base.batch(one) for one in steps[pack.clock.step]], torch.ones(2, dtype=torch.bool))
+            for pack.position.step in half:
+                pack.set_rates(pack.position.step, 100)
+                batches = [base.batch(one) for one in steps[pack.position.step]]
+                train_step(pack, batches, torch.ones(2, dtype=torch.bool))
             members = pack.copy_members(half.stop)
     straight, _ = train_packed(base, specs, steps)
     for found, weights in zip(members, straight, strict=True):

@@ -89,8 +89,8 @@ def packed_gradients(base, specs, *batches):
                 noise = torch.randn(view.shape, generator=torch.Generator().manual_seed(spec.seed))
                 view.add_(0.2 * noise / max(1, view.shape[-1]) ** 0.5)
         weights = [found.weights for found in pack.copy_members(0)]
-        pack.clock.training = True
-        for pack.clock.micro_step, batch in enumerate(batches):
+        pack.position.training = True
+        for pack.position.micro_step, batch in enumerate(batches):
             pack.token_sums(base.batch(batch)).nats_K.sum().backward()
         gradients = [{} for _ in specs]
         for _, adapter, factor in pack.factors():

@@ -44,7 +44,7 @@ from marslora.recipes import describe_recipe, find_recipe
 from marslora.store.study import Study
 
 COUNT = "marslora.finetune.comparison_tasks:count_parameters"
-WEIGH = "marslora.finetune.comparison_tasks:count_row_flops"
+COUNT_FLOPS = "marslora.finetune.comparison_tasks:count_row_flops"
 TRAIN = "marslora.finetune.comparison_tasks:train"
 RESULT = "compare.json"
 """The artifact that holds the comparison's result."""
@@ -190,7 +190,7 @@ class ComparisonStages:
     def _measure_flops(self, method: MethodPlan) -> MethodPlan:
         title = method.entry.title
         run = method.run.model_copy(update={"output_folder": str(self.study.path("plan", make_slug(title)))})
-        count = self._ask_once(WEIGH, run, f"plan/{make_slug(title)}-weight.json")
+        count = self._ask_once(COUNT_FLOPS, run, f"plan/{make_slug(title)}-weight.json")
         if not count.flops_per_row:
             raise ConfigError(
                 f"no floating-point operations of `{title}` could be counted (found {count.flops_per_row}). Make "

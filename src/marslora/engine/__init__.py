@@ -21,7 +21,7 @@ What these files call things:
 - `Segment`: which members go on together, from where to where; a `SegmentRun` is a segment while it runs.
 - `PackLoop`: all members of a `PackSpec`, in segments until each has ended.
 - `Speedups`: what makes packs faster without changing a number: frozen towers run once, layers recomputed.
-- `Clock` (`marslora.adapters`): the current step and micro-batch, from which adapters draw their dropout masks.
+- `TrainingPosition` (`marslora.adapters`): the current step and micro-batch, which select the dropout masks.
 
 Members never influence each other: loss, clipping, optimizer state, dropout and divergence belong to one member, and a
 member whose loss becomes NaN leaves the others bit for bit as they were. The slow twin is `marslora.testing.solo`.

@@ -211,7 +211,7 @@ class SegmentRun:
     def _step(self, pack: Pack, examples: int, step: int, batches: list[dict[str, Tensor]]) -> StepResult:
         """Take step ``step``, after which every member has seen ``examples`` examples."""
         measure_updates = self.loop.measure_updates and any(self._find_due(examples, step + 1))
-        pack.clock.step = step
+        pack.position.step = step
         pack.set_rates(step, self.total_steps)
         moved = [self.loop.base.batch(batch) for batch in batches]
         return self.loop.speedups.run_metered(

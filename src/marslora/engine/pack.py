@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from marslora import adapters
-from marslora.adapters import AbstractAdapter, Clock, ExpertLora, Factor, Slot, whole
+from marslora.adapters import AbstractAdapter, ExpertLora, Factor, MemberSettings, TrainingPosition, build_whole_module
 from marslora.core import patterns, plugins
 from marslora.core.errors import ConfigError
 from marslora.core.parts import ModelInfo
@@ -58,7 +58,7 @@ class Base:
                 parts |= {linear.module: part.name for linear in part.alive}
         return parts
 
-    def slot(self, member: MemberSpec, part: str) -> Slot:
+    def member_settings(self, member: MemberSpec, part: str) -> MemberSettings:
         """A member's rank, scale, dropout and seed for the linears of ``part``."""
         rank, alpha_over_rank, dropout = member.allocation.get(part), *self._scale_and_dropout(member)
         rslora = self.training.lora_variant.get("use_rslora", False)
@@ -125,7 +125,7 @@ class Pack:
         if ":" not in name and name not in PACKED_ADAPTERS:
             raise ConfigError(f"The adapter `{name}` cannot train packed; {list(PACKED_ADAPTERS)} can.")
         adapter_class = plugins.load(adapters, name, AbstractAdapter)
-        return adapter_class(module, path, slots, self.clock, **base.training.adapter.options)
+        return adapter_class(module, path, settings, self.position, **base.training.adapter.options)
 
     def __enter__(self) -> Pack:
         for path, adapter in self.adapters.items():

@@ -30,8 +30,8 @@ def train_step(
 ) -> StepResult:
     """Accumulate gradients over the micro-batches, clip each member's by its own norm, and update the active members.
 
-    Learning rates are those set with `Pack.set_rates`; ``pack.clock.step`` selects the dropout masks. An optimizer that
-    also needs gradients at its previous point gets the same micro-batches there first, under the same masks.
+    Learning rates are those set with `Pack.set_rates`; ``pack.position.step`` selects the dropout masks. An optimizer
+    that also needs gradients at its previous point gets the same micro-batches there first, under the same masks.
     ``measure_updates`` fills `StepResult.update_norms_K`, at the cost of a copy of all trained tensors.
     """
     two_point = pack.two_point_optimizer

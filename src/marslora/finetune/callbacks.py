@@ -15,7 +15,7 @@ from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from marslora.core.runs import Emit, ProgressEvent
-from marslora.finetune.best_point import Best
+from marslora.finetune.best_point import BestPoint
 from marslora.finetune.checkpoints import FinalRunState, mark_complete
 from marslora.finetune.evaluate import SplitScore, world
 

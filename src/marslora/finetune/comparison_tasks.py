@@ -19,9 +19,9 @@ def count_parameters(spec: CountSpec, emit: Emit) -> None:
     _attempt(count, spec, emit)
 
 
-def weigh_row(spec: FinalSpec, emit: Emit) -> None:
-    """`marslora.finetune.worker.weigh_final`."""
-    _attempt(worker.weigh_final, spec, emit)
+def count_row_flops(spec: FinalSpec, emit: Emit) -> None:
+    """`marslora.finetune.worker.count_final_flops`."""
+    _attempt(worker.count_final_flops, spec, emit)
 
 
 def train(spec: FinalSpec, emit: Emit) -> None:

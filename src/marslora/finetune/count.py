@@ -7,7 +7,7 @@ from marslora.core.runs import CountResult, Emit
 from marslora.core.schedule import num_steps
 from marslora.core.spec import CountSpec, FinalSpec
 from marslora.data.rows import load_encoded_splits
-from marslora.finetune.labels import labelled
+from marslora.finetune.labels import label_rows
 from marslora.finetune.model import method_of
 from marslora.methods import AbstractMethod, AdapterPlan, BatchContext
 from marslora.models import loading
@@ -54,4 +54,4 @@ def _tasks(run: FinalSpec, method: AbstractMethod) -> tuple[str, ...]:
     if method.column is None:
         return ()
     rows = load_encoded_splits(run.data, loading.load_processor(run.model), run.cache_folder)
-    return labelled(rows, run.data, method).tasks
+    return label_rows(rows, run.data, method).tasks

@@ -63,7 +63,7 @@ class LabelledSet:
         return None
 
 
-def labelled(rows: EncodedSplits[EncodedRows], data: DataSpec, method: AbstractMethod) -> EncodedSplits[BatchSource]:
+def label_rows(rows: EncodedSplits[EncodedRows], data: DataSpec, method: AbstractMethod) -> EncodedSplits[BatchSource]:
     """``rows`` with the labels that ``method`` wants; `DataError` where a row names no task, or one to be tested names
     a task that no training row has."""
     tasks: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ def labelled(rows: EncodedSplits[EncodedRows], data: DataSpec, method: AbstractM
             found[split] = _tasks(rows, data, split, method.column)
         tasks = tuple(sorted(set(found["train"])))
     if tasks or method.wants_questions:
-        sets = {split: _labelled(rows, split, found.get(split), tasks, method) for split in SPLITS}
+        sets = {split: _label_split(rows, split, found.get(split), tasks, method) for split in SPLITS}
         return EncodedSplits(sets["train"], sets["validation"], sets["test"], rows.report, rows.seed, tasks)
     return rows
 
@@ -92,7 +92,7 @@ def _tasks(rows: EncodedSplits[EncodedRows], data: DataSpec, split: Split, name:
     return [str(task) for task in tasks]
 
 
-def _labelled(
+def _label_split(
     rows: EncodedSplits[EncodedRows],
     split: Split,
     found: list[str] | None,

@@ -14,7 +14,7 @@ from torch.nn import Parameter, init
 from transformers import PreTrainedModel
 
 from marslora import methods
-from marslora.adapters import stream
+from marslora.adapters import member_generator
 from marslora.core import plugins
 from marslora.core.errors import ConfigError
 from marslora.core.patterns import lora_config_dict
@@ -58,7 +58,7 @@ def method_of(training: TrainingSpec) -> AbstractMethod | None:
 
 
 @contextlib.contextmanager
-def adapted(
+def adapt_model(
     loaded: LoadedModel,
     spec: FinalSpec,
     method: AbstractMethod | None,

@@ -26,7 +26,7 @@ def adapter_folder(spec: FinalSpec) -> Path:
     return Path(spec.output_folder) / "adapter"
 
 
-def finished(spec: FinalSpec) -> FinalResult | None:
+def read_result(spec: FinalSpec) -> FinalResult | None:
     """The result of an earlier run of the same spec, if there is one, with the places where things are now."""
     folder = Path(spec.output_folder)
     try:

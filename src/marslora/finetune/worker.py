@@ -54,11 +54,11 @@ def run_final(spec: FinalSpec, emit: Emit) -> None:
         run.run()
 
 
-def weigh_final(spec: FinalSpec, emit: Emit) -> None:
+def count_final_flops(spec: FinalSpec, emit: Emit) -> None:
     """Emit what ``spec`` would train and what a row of it costs, as a `CountResult`; nothing is trained."""
-    with _begun(spec, emit) as run:
+    with _start_run(spec, emit) as run:
         trainable = (run.change.num_trainable(),)
-        emit(CountResult(num_trainable=trainable, flops_per_row=run.flops.trained, flops_before=run.opening.flops))
+        emit(CountResult(num_trainable=trainable, flops_per_row=run.flops.trained, flops_before=run.setup.flops))
 
 
 @contextlib.contextmanager
@@ -77,7 +77,7 @@ def _start_run(spec: FinalSpec, emit: Emit) -> Iterator[_FinalRun]:
         output.claim_folder(spec)
     with arguments.main_process_first(desc="preparing rows"):
         encoded = load_encoded_splits(spec.data, loaded.processor, spec.cache_folder)
-        rows = encoded if method is None else labelled(encoded, spec.data, method)
+        rows = encoded if method is None else label_rows(encoded, spec.data, method)
     with contextlib.ExitStack() as stack:
         with count_setup_cost() as setup:
             change = stack.enter_context(adapt_model(loaded, spec, method, rows, part_of))
@@ -159,7 +159,7 @@ class _FinalRun:
                 log_file=Path(spec.output_folder) / GRADIENTS,
             )
         else:
-            kind = FinalTrainer if as_two_point(self.optimizer) is None else ExactTrainer
+            kind = FinalTrainer if as_two_point(self.optimizer) is None else ExactFinalTrainer
             trainer = kind(**common, collate=collate)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(MethodSteps(self.change, self.optimizer))

@@ -18,7 +18,7 @@ from peft.tuners.lora.layer import ParamWrapper
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from marslora.adapters import Clock, SeededDropout, stream
+from marslora.adapters import SeededDropout, TrainingPosition, member_generator
 from marslora.adapters.lora import MAGNITUDE
 from marslora.core.schedule import rate_factor
 from marslora.core.spec import MemberSpec
@@ -71,7 +71,7 @@ class Solo:
 
     def _step(self, step: int, batches: Sequence[dict[str, Any]]) -> float:
         two_point = as_two_point(self.optimizer)
-        self.clock.step = step
+        self.position.step = step
         if two_point is not None:
             with two_point.previous_point():
                 self._backward(batches)
@@ -108,8 +108,8 @@ def on_peft(base: Base, spec: MemberSpec) -> Iterator[Solo]:
     before = {path: base.model.get_submodule(path) for path in whole}
     model = get_peft_model(base.model, LoraConfig(**base.lora_settings(spec)))
     model.eval()
-    clock = Clock()
-    _initialise(model, base, spec, clock, parts)
+    position = TrainingPosition()
+    _initialise(model, base, spec, position, parts)
     trained: dict[tuple[str, str], list[nn.Parameter]] = defaultdict(list)
     for key, role, parameter in _trained(model):
         trained[_part_of(key, parts), role].append(parameter)
@@ -132,7 +132,9 @@ def on_peft(base: Base, spec: MemberSpec) -> Iterator[Solo]:
         base.model.requires_grad_(False).eval()
 
 
-def _initialise(model: PeftModel, base: Base, spec: MemberSpec, clock: Clock, parts: dict[str, str]) -> None:
+def _initialise(
+    model: PeftModel, base: Base, spec: MemberSpec, position: TrainingPosition, parts: dict[str, str]
+) -> None:
     """Draw A from the member's random streams, and let dropout masks depend on its counters, as a pack does."""
     inner = model.get_base_model()
     for key, role, parameter in list(_trained(model)):

@@ -23,7 +23,7 @@ FAKES = "tests.helpers.fake_training"
 def fakes(monkeypatch):
     monkeypatch.setattr(pipeline, "PREPARE", f"{FAKES}:prepare")
     monkeypatch.setattr(stages, "COUNT", f"{FAKES}:count_parameters")
-    monkeypatch.setattr(stages, "WEIGH", f"{FAKES}:count_row_flops")
+    monkeypatch.setattr(stages, "COUNT_FLOPS", f"{FAKES}:count_row_flops")
     monkeypatch.setattr(stages, "TRAIN", f"{FAKES}:train")
 
 
@@ -48,7 +48,7 @@ def run(request, folder, listener=None):
 
 def never(monkeypatch):
     """From now on nothing can be trained or counted."""
-    for name in ("COUNT", "WEIGH", "TRAIN"):
+    for name in ("COUNT", "COUNT_FLOPS", "TRAIN"):
         monkeypatch.setattr(stages, name, "nowhere:nothing")
 
 

@@ -71,7 +71,7 @@ def test_tasks_lie_beside_their_rows(spec_with, data):
 
     spec = spec_with("labels", "asymlora")
     rows = load_encoded_splits(spec.data, load(spec.model).processor, spec.cache_folder)
-    found = labelled(rows, spec.data, method_of(spec.training))
+    found = label_rows(rows, spec.data, method_of(spec.training))
     assert found.tasks == ("long", "short")
     batch = found.train.batch([0, 1, 2, 3])
     answers = [json.loads(line)["task"] for line in Path(data.train[0]).read_text().splitlines()[:4]]
