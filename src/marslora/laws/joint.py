@@ -16,7 +16,7 @@ ranks, so that allocations lend each other strength and unmeasured ones have a d
 run: how much earlier the reference had each of its losses. Delays wander with time (`DRIFT`), so later points count
 more, and predictions far beyond a run's end are less certain.
 
-So a run that is ahead of the others shows what awaits them, e.g. a floor at which ranks stop to matter. A predicted
+So a run that is ahead of the others shows what awaits them, e.g. a floor at which ranks stop mattering. A predicted
 loss is always that of the best point so far, which is what a final run keeps. Equations (2) and (3) are computed in
 `marslora.laws.reference_curve`.
 """
@@ -53,7 +53,7 @@ SLOW_DRIFT = 0.5
 DELAY_VARIANCE = 1e-6
 """Added to the variance of each point's delay, so that a steep reference does not make a point infinitely certain."""
 NUM_FIT_ROUNDS = 5
-"""Rounds between w and the variance of own delays. On the tables of benchmarks/tables it is still after three."""
+"""Rounds between w and the variance of own delays. On benchmarks/tables nothing changes after three."""
 
 
 @dataclass(frozen=True)
