@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from marslora import adapters, exporters, methods, optim, strategies
+from marslora import exporters, methods, optim, strategies
 from marslora.core import plugins
 from marslora.core.allocation import Allocation
 from marslora.core.data_files import data_fingerprint, has_rows_in_memory
 from marslora.core.decision import DecisionRecord
-from marslora.core.errors import ConfigError, StudyError
+from marslora.core.errors import StudyError
 from marslora.core.packs import describe_members, group_members, split_groups
 from marslora.core.progress import Listener, ProgressBar, SilentListener
 from marslora.core.record import digest_texts
@@ -36,12 +36,10 @@ from marslora.core.runs import (
 )
 from marslora.core.schedule import full_examples
 from marslora.core.spec import (
-    PACKED_ADAPTERS,
     FinalSpec,
     MemberSpec,
     PackSpec,
     PrepareSpec,
-    StudySpec,
     TrackerSpec,
 )
 from marslora.executors import AbstractExecutor
@@ -73,9 +71,9 @@ class Pipeline:
         """Fail on unknown plugins, options or trackers before any compute is spent."""
         training = self.study.spec.training
         plugins.check(training.optimizer.name, optim)
-        for adapter in (training.adapter, self.study.spec.calibration.adapter):
-            plugins.check(adapter.name, adapters, methods)
-        self.make_strategy()
+        methods.check_adapter(training.adapter)
+        if self.make_strategy().measures and len(self.study.spec.space) > 1:
+            methods.check_adapter(self.study.spec.calibration.adapter, packed=True)
         if self.options.report_to:
             Inline().run(CHECK_TRACKERS, [TrackerSpec(names=self.options.report_to)], lambda _: None)
 
@@ -249,7 +247,6 @@ class Pipeline:
 
     def _make_packs(self, members: Sequence[MemberSpec], runs: Sequence[Run], problem: Problem) -> list[PackSpec]:
         spec = self.study.spec
-        check_packed(spec)
         return [
             PackSpec(
                 id=digest_texts(*(f"{member.id}@{member.until_examples}" for member in group)),
@@ -316,14 +313,3 @@ def export_decision(study: Study, names: Sequence[str] = ()) -> list[Path]:
         output = study.path("exports", name)
         written += exporter.export(decision, prepared.info, study.spec.training, adapter, output)
     return written
-
-
-def check_packed(spec: StudySpec) -> None:
-    """Raise `ConfigError` if the adapter of the calibration runs cannot train packed."""
-    name = spec.calibration.adapter.name
-    if ":" not in name and name not in PACKED_ADAPTERS:
-        raise ConfigError(
-            f"`adapter` {name} trains in the final run alone: calibration runs share one model, which "
-            f"{' and '.join(PACKED_ADAPTERS)} can. Let them train plain LoRA (`--calibration-adapter lora`), or name "
-            "the ranks yourself (`--strategy uniform`)."
-        )

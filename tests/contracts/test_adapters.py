@@ -15,7 +15,7 @@ from marslora.engine.pack import Base, Member, Pack
 from marslora.methods import AbstractMethod, StepInfo, attach
 from marslora.models.discovery import discover
 from tests.helpers.tiny_models import TINY
-from tests.unit.adapters.worlds import logits, with_tasks, world
+from tests.unit.methods.worlds import logits, with_tasks, world
 
 METHODS = plugins.names(methods)
 NAMES = [

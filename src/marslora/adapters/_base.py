@@ -62,6 +62,8 @@ class AbstractAdapter(nn.Module, ABC):
 
     merges: ClassVar[str]
     """As of `marslora.methods._base.AbstractMethod`: yes."""
+    trained_by_peft: ClassVar[bool] = False
+    """Whether the final run leaves this adapter to PEFT's own LoRA; any other is trained as a pack of one member."""
     serves: ClassVar[str]
     """What can run the trained model, in one sentence."""
 

@@ -39,6 +39,7 @@ class Lora(AbstractAdapter):
     """A starts as PEFT draws it (Kaiming uniform, a = sqrt 5), from the member's own stream; B starts at zero."""
 
     merges = "yes"
+    trained_by_peft = True
     serves = "any server of LoRA (vLLM up to rank 512, not DoRA); merged, any server"
 
     def __init__(

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from marslora import adapters, gradients, methods, optim
+from marslora import gradients, methods, optim
 from marslora.comparison.matching import (
     build_proportional_ladder,
     convert_flops_to_examples,
@@ -145,7 +145,7 @@ class ComparisonStages:
         info, spec = prepared.info, self.study.spec
         recipe = find_recipe(entry.recipe, entry.options)
         training = build_training(recipe, entry, dict(self.common), tuple(part.name for part in info.parts))
-        plugins.check(training.adapter.name, adapters, methods)
+        methods.check_adapter(training.adapter)
         plugins.check(training.optimizer.name, optim)
         plugins.check(training.gradients.name, gradients)
         allocation = make_allocation(choose_ranks(recipe, entry, self.spec), info, training.full)

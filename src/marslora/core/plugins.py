@@ -58,15 +58,20 @@ def build(what: str, name: str, kind: type[T], options: Mapping[str, Any]) -> T:
 
     ``what`` is the setting that named the plugin, e.g. ``gradients``.
     """
+    check_options(what, name, kind, options)
+    try:
+        return kind(**options)
+    except TypeError as error:
+        raise ConfigError(f"`{what}` {name} cannot be made with the options {dict(options)}: {error}.") from error
+
+
+def check_options(what: str, name: str, kind: type[object], options: Mapping[str, Any]) -> None:
+    """Raise `ConfigError`, which lists the known options, if a plugin's constructor does not take one of these."""
     known = option_names(kind)
     parameters = inspect.signature(kind).parameters.values()
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
     if (unknown := sorted(set(options) - set(known))) and not takes_any:
         raise ConfigError(f"`{what}` {name} has no option {unknown}; its options are {list(known)}.")
-    try:
-        return kind(**options)
-    except TypeError as error:
-        raise ConfigError(f"`{what}` {name} cannot be made with the options {dict(options)}: {error}.") from error
 
 
 def option_names(kind: type[object]) -> tuple[str, ...]:

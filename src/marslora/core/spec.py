@@ -20,8 +20,6 @@ from marslora.core.training import PluginSpec as PluginSpec
 from marslora.core.training import TrainingSpec as TrainingSpec
 from marslora.core.training import read_names
 
-PACKED_ADAPTERS = ("lora",)
-"""The adapters of this package whose runs can share one model while ranks are compared."""
 BYTES_PER_PARAMETER = 16
 """Training memory of one parameter: a weight, its gradient and AdamW's two moments, each in float32."""
 SCHEMA_VERSION: Literal[2] = 2

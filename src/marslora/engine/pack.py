@@ -22,7 +22,7 @@ from marslora.core import patterns, plugins
 from marslora.core.errors import ConfigError
 from marslora.core.parts import ModelInfo
 from marslora.core.schedule import rate_factor
-from marslora.core.spec import PACKED_ADAPTERS, MemberSpec, TrainingSpec
+from marslora.core.spec import MemberSpec, TrainingSpec
 from marslora.models.answers import AnswerHead, Batch, TokenSums, answer_logits, token_sums
 from marslora.models.precision import mixed_precision
 from marslora.optim import AbstractOptimizer, AbstractRecursion, as_two_point, create_optimizer
@@ -122,8 +122,6 @@ class Pack:
                 module, path, [name.removeprefix(f"{path}.") for name in stacked], settings, self.position
             )
         name = base.training.adapter.name
-        if ":" not in name and name not in PACKED_ADAPTERS:
-            raise ConfigError(f"The adapter `{name}` cannot train packed; {list(PACKED_ADAPTERS)} can.")
         adapter_class = plugins.load(adapters, name, AbstractAdapter)
         return adapter_class(module, path, settings, self.position, **base.training.adapter.options)
 

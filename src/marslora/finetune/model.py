@@ -13,9 +13,7 @@ from peft import LoraConfig, get_peft_model
 from torch.nn import Parameter, init
 from transformers import PreTrainedModel
 
-from marslora import methods
 from marslora.adapters import member_generator
-from marslora.core import plugins
 from marslora.core.errors import ConfigError
 from marslora.core.patterns import lora_config_dict
 from marslora.core.schedule import num_steps
@@ -23,7 +21,16 @@ from marslora.core.spec import FinalSpec, TrainingSpec
 from marslora.data.rows import BatchSource, EncodedSplits
 from marslora.finetune.evaluate import mixed_precision, to_device
 from marslora.finetune.scorer import HALF
-from marslora.methods import AbstractChange, AbstractMethod, AdapterPlan, PeftChange, Trainable
+from marslora.methods import (
+    AbstractChange,
+    AbstractMethod,
+    AdapterPlan,
+    PackedMethod,
+    PeftChange,
+    Trainable,
+    find_adapter,
+    make_method,
+)
 from marslora.models.discovery import discover
 from marslora.models.loading import LoadedModel
 from marslora.optim import AbstractOptimizer, create_optimizer
@@ -50,11 +57,10 @@ def lora_config(spec: FinalSpec) -> LoraConfig:
 
 
 def method_of(training: TrainingSpec) -> AbstractMethod | None:
-    """The way of training that the spec's adapter names; None for plain `lora`."""
-    adapter = training.adapter
-    if adapter.name == "lora":
+    """The method that trains the spec's adapter; None for an adapter that PEFT itself trains."""
+    if getattr(find_adapter(training.adapter.name), "trained_by_peft", False):
         return None
-    return plugins.build("adapter", adapter.name, plugins.load(methods, adapter.name, AbstractMethod), adapter.options)
+    return make_method(training.adapter)
 
 
 @contextlib.contextmanager
@@ -100,7 +106,7 @@ def _apply(
     part_of: Mapping[str, str],
 ) -> AbstractChange:
     training = spec.training
-    if spec.start_folder is not None:
+    if spec.start_folder is not None and not isinstance(method, PackedMethod):
         raise ConfigError(
             f"A run with the adapter `{training.adapter.name}` cannot continue `start_folder`: a calibration run holds "
             "plain LoRA. Leave it out."
@@ -145,11 +151,10 @@ def _recompute(base: PreTrainedModel, wanted: bool) -> None:
 def build_optimizer(change: AbstractChange, part_of: dict[str, str], spec: FinalSpec) -> AbstractOptimizer:
     """The optimizer that the spec names, with one group per part and role, each with its part's learning rate."""
     training = spec.training
-    groups: dict[tuple[str, str], list[Parameter]] = defaultdict(list)
+    groups: dict[tuple[str, str, tuple[int, ...] | None], list[Parameter]] = defaultdict(list)
     for trainable in change.trainables():
-        groups[part_of.get(trainable.module.removesuffix(".base_layer"), ""), trainable.role].append(
-            trainable.parameter
-        )
+        part = part_of.get(trainable.module.removesuffix(".base_layer"), "")
+        groups[part, trainable.role, trainable.ranks].append(trainable.parameter)
     return create_optimizer(
         training,
         [
@@ -158,8 +163,9 @@ def build_optimizer(change: AbstractChange, part_of: dict[str, str], spec: Final
                 "part": part,
                 "role": role,
                 "lr": training.rate_of(part),
+                **({"members": change.num_members, "ranks": ranks} if change.num_members else {}),
             }
-            for (part, role), parameters in groups.items()
+            for (part, role, ranks), parameters in groups.items()
         ],
     )
 

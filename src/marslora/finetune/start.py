@@ -12,9 +12,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from marslora.adapters import PREFIX
 from marslora.adapters.lora import MAGNITUDE
 from marslora.core.errors import StudyError
-from marslora.methods import AbstractChange
+from marslora.methods import AbstractChange, PackedModel
 from marslora.optim import AbstractOptimizer
 
 WEIGHTS, OPTIMIZER, STATE = "adapter_model.safetensors", "optimizer.safetensors", "state.json"
@@ -39,8 +40,11 @@ def read_starting_point(folder: Path | None) -> StartingPoint:
 
 
 def load_weights(change: AbstractChange, folder: Path) -> None:
-    """Give ``change``, PEFT's LoRA, the adapter in ``folder``; `StudyError` where its ranks or modules are others."""
+    """Give ``change`` the adapter in ``folder``. Raises `StudyError` if its ranks or modules are others."""
     weights = _load(folder / WEIGHTS)
+    if isinstance(change, PackedModel):
+        change.load_member({key.removeprefix(PREFIX): tensor for key, tensor in weights.items()})
+        return
     try:
         result = set_peft_model_state_dict(change.model, weights)
     except RuntimeError as error:
@@ -66,7 +70,8 @@ def load_moments(optimizer: AbstractOptimizer, change: AbstractChange, folder: P
     found = _load(folder / OPTIMIZER)
     for trainable in change.trainables():
         state = {
-            name: _moment(found, f"{trainable.name}.{name}", folder) for name in optimizer.buffers(trainable.parameter)
+            name: change.moment_from_checkpoint(trainable, _moment(found, f"{trainable.name}.{name}", folder))
+            for name in optimizer.buffers(trainable.parameter)
         }
         own_step = found.get(f"{trainable.name}.step", torch.tensor(float(step)))
         optimizer.load_member_state(trainable.parameter, 0, {**state, "step": own_step})

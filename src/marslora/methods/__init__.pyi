@@ -8,5 +8,10 @@ from ._base import LowRank as LowRank
 from ._base import StepInfo as StepInfo
 from ._base import Trainable as Trainable
 from ._context import BatchContext as BatchContext
+from ._find import check_adapter as check_adapter
+from ._find import find_adapter as find_adapter
+from ._find import make_method as make_method
 from ._own_folder import attach as attach
+from ._packed import PackedMethod as PackedMethod
+from ._packed import PackedModel as PackedModel
 from ._peft_change import PeftChange as PeftChange

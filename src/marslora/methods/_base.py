@@ -54,6 +54,8 @@ class Trainable(NamedTuple):
     role: str
     """A, B, magnitude, router, full or other, as parameter groups of `marslora.optim` say it."""
     parameter: Parameter
+    ranks: tuple[int, ...] | None = None
+    """The rank of each member, for a factor A or B that is stacked over members; None for any other tensor."""
 
 
 class LowRank(NamedTuple):
@@ -80,6 +82,8 @@ class AbstractChange(ABC):
 
     model: nn.Module
     """What is trained and called."""
+    num_members: int | None = None
+    """The members that trained tensors are stacked over; None for ordinary tensors."""
 
     @abstractmethod
     def trainables(self) -> list[Trainable]:
@@ -113,6 +117,10 @@ class AbstractChange(ABC):
 
     def load_extra_state(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027
         """Go on from `extra_state`."""
+
+    def moment_from_checkpoint(self, trainable: Trainable, tensor: Tensor) -> Tensor:  # noqa: ARG002
+        """Return a calibration run's optimizer state in the shape that the optimizer keeps for this parameter."""
+        return tensor
 
     def num_trainable(self) -> int:
         """Trained numbers, routers and modules trained whole included."""

@@ -11,10 +11,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from marslora import methods
-from marslora.core import plugins
 from marslora.core.errors import StudyError
 from marslora.core.record import Record
-from marslora.methods._base import AbstractMethod, AdapterPlan
+from marslora.core.training import PluginSpec
+from marslora.methods._base import AdapterPlan
+from marslora.methods._find import make_method
 
 if TYPE_CHECKING:
     from marslora.methods._layers import AdaptedModel
@@ -35,7 +36,9 @@ class SavedAdapter(Record):
 def write(folder: Path, change: AdaptedModel, method: Any) -> None:
     """Write ``change``, which ``method`` made, to ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    saved = SavedAdapter(kind=name_of(type(method)), options=method.options, plan=change.plan)
+    saved = SavedAdapter(
+        kind=getattr(method, "plugin_name", None) or name_of(type(method)), options=method.options, plan=change.plan
+    )
     (folder / CONFIG).write_text(saved.to_json())
     save_file(change.state(), folder / WEIGHTS, metadata={"format": "pt"})
 
@@ -59,8 +62,7 @@ def attach(model: nn.Module, folder: str | Path) -> Any:
     if absent:
         raise StudyError(f"The adapter in {folder} is for another model: {type(model).__name__} has no `{absent[0]}`.")
     model.requires_grad_(False)
-    method = plugins.load(methods, saved.kind, AbstractMethod)(**saved.options)
-    change = method.apply(model, saved.plan)
+    change = make_method(PluginSpec(name=saved.kind, options=saved.options)).apply(model, saved.plan)
     change.load_state(state)
     change.model.requires_grad_(False).eval()
     return change

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from marslora.core.decision import DecisionRecord
 from marslora.core.plugin_options import PluginConfig
@@ -24,6 +24,9 @@ class AbstractStrategy(ABC):
     ``propose`` is called again after each round; running again after a crash therefore is resuming. A member that could
     not run must come back as a run with status ``failed``, or it is proposed again.
     """
+
+    measures: ClassVar[bool] = True
+    """Whether the strategy ever proposes runs; one that does not works with adapters that cannot train packed."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config(PluginConfig):

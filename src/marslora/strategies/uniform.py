@@ -16,6 +16,8 @@ from marslora.strategies._uniform import find_nearest_uniform
 class UniformStrategy(AbstractStrategy):
     """The candidate nearest to one rank for every part."""
 
+    measures = False
+
     @dataclass(frozen=True, kw_only=True)
     class Config(AbstractStrategy.Config):
         """The one rank for all parts."""

@@ -11,7 +11,6 @@ from marslora.adapters._full import WholeLinear
 from marslora.adapters.lora import Lora
 from marslora.core import plugins
 from marslora.core.errors import StudyError
-from marslora.core.spec import PACKED_ADAPTERS
 
 MEMBERS = (MemberSettings(2, 2.0, seed=1), MemberSettings(0, 2.0, seed=2), MemberSettings(5, 0.5, dropout=0.4, seed=3))
 
@@ -29,7 +28,7 @@ def randomise(adapter):
     return adapter
 
 
-@pytest.mark.parametrize("name", PACKED_ADAPTERS)
+@pytest.mark.parametrize("name", plugins.names(adapters))
 def test_a_fresh_adapter_changes_nothing(name):
     adapter = plugins.load(adapters, name, AbstractAdapter)(base := frozen(), "fc", MEMBERS, TrainingPosition())
     x = torch.randn(9, 7, 6)

@@ -7,7 +7,7 @@ from marslora.core.errors import ConfigError
 from marslora.methods import StepInfo
 from marslora.methods._geometry import Factors, diagonal, grow, rank_within, ranks_within, shorten
 from marslora.methods.geolora import GeoLora
-from tests.unit.adapters.worlds import world
+from tests.unit.methods.worlds import world
 
 double = {"dtype": torch.float64}
 

@@ -16,7 +16,7 @@ from marslora.methods.hydralora import HydraLora
 from marslora.methods.llava_mole import LlavaMole
 from marslora.methods.modality_lora import ModalityLora
 from marslora.methods.mola import Mola
-from tests.unit.adapters.worlds import logits, randomise, with_tasks, world
+from tests.unit.methods.worlds import logits, randomise, with_tasks, world
 
 PLAN = AdapterPlan(ranks={"fc": 3}, parts={"fc": "language"}, scale=1.5, seed=4)
 

@@ -4,7 +4,7 @@ import torch
 from marslora.core.errors import ConfigError
 from marslora.methods.modality_lora import ModalityLora
 from marslora.methods.moka import Moka
-from tests.unit.adapters.worlds import logits, randomise, world
+from tests.unit.methods.worlds import logits, randomise, world
 
 AT = "model.language_model.layers.0.self_attn.q_proj"
 

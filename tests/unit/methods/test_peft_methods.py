@@ -11,7 +11,7 @@ from marslora.methods.adalora import AdaLora
 from marslora.methods.eva import Eva
 from marslora.methods.lora_ga import LoraGa
 from marslora.methods.pissa import Pissa
-from tests.unit.adapters.worlds import logits, world
+from tests.unit.methods.worlds import logits, world
 
 
 def steps(change, batch, number, first=1):

@@ -1,0 +1,140 @@
+"""A packed adapter in the final run: the same class that calibration trains, as a pack of one member.
+
+So an adapter is one file: what `marslora.engine` trains for K members at once, the final run trains for one, and it
+continues the calibration run of the chosen allocation. Plain LoRA alone is trained by PEFT itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from marslora.adapters import AbstractAdapter, MemberSettings, TrainingPosition, build_whole_module
+from marslora.methods import _own_folder
+from marslora.methods._base import AbstractMethod, AdapterPlan, Batch, StepInfo, Trainable
+from marslora.methods._context import BatchContext
+from marslora.methods._layers import AbstractAdapterLayer, AdaptedModel
+
+BuildAdapter = Callable[[nn.Module, str, list[MemberSettings], TrainingPosition], AbstractAdapter]
+STEP = "step"
+"""The name of the step count among what a checkpoint holds besides the weights."""
+
+
+class PackedLayer(AbstractAdapterLayer):
+    """A packed adapter with one member in place of one module."""
+
+    def __init__(self, base: nn.Module, path: str, context: BatchContext, adapter: AbstractAdapter):
+        super().__init__(base, path, context)
+        self.adapter = adapter
+
+    def forward(self, *args: Any, **named: Any) -> Any:
+        """The adapter's output, or the module's own while the change is disabled."""
+        return (self.adapter if self.context.enabled else self.base)(*args, **named)
+
+    def roles(self) -> Iterator[tuple[str, str, Parameter]]:
+        """(name, role, parameter) of every factor, each stacked over one member."""
+        yield from ((factor.name, factor.role, factor.parameter) for factor in self.adapter.factors())
+
+
+class PackedModel(AdaptedModel):
+    """A model with packed adapters of one member in it."""
+
+    num_members = 1
+
+    def __init__(self, base: nn.Module, plan: AdapterPlan, method: PackedMethod):
+        super().__init__(base, plan, BatchContext(base))
+        self.method = method
+        self.position = TrainingPosition(micro_step=-1)
+        self.keep(base.register_forward_pre_hook(self._begin_batch))
+        for path, rank in plan.ranks.items():
+            self._insert(path, rank, method.build)
+        for path in plan.full_modules:
+            self._insert(path, 1, build_whole_module)
+
+    def _insert(self, path: str, rank: int, build: BuildAdapter) -> None:
+        plan = self.plan
+        settings = [MemberSettings(rank, plan.scale, plan.dropout, plan.seed)]
+        self.insert_layer(
+            path, lambda base, at, context: PackedLayer(base, at, context, build(base, at, settings, self.position))
+        )
+
+    def _begin_batch(self, model: nn.Module, _: object) -> None:
+        """Move the dropout masks on, one micro-batch at a time. Recomputed layers do not come through here."""
+        self.position.training = model.training
+        self.position.micro_step += int(model.training)
+
+    def after_step(self, info: StepInfo) -> None:
+        """Begin the next step's dropout masks."""
+        self.position.step, self.position.micro_step = info.step, -1
+
+    def trainables(self) -> list[Trainable]:
+        """Every factor, with the rank of its only member."""
+        return [
+            trainable._replace(ranks=layer.adapter.ranks) if trainable.role in ("A", "B") else trainable
+            for trainable in super().trainables()
+            if isinstance(layer := self.layers[trainable.module], PackedLayer)
+        ]
+
+    def load_member(self, weights: Mapping[str, Tensor]) -> None:
+        """Continue a calibration run. ``weights`` are by module path and PEFT key. Raises `StudyError` if one lacks."""
+        for layer in self._packed_layers():
+            layer.adapter.load_member(0, dict(weights))
+
+    def moment_from_checkpoint(self, trainable: Trainable, tensor: Tensor) -> Tensor:
+        """Return a member's optimizer state in the shape that the optimizer keeps."""
+        layer = self.layers[trainable.module]
+        assert isinstance(layer, PackedLayer)
+        factor = next(each for each in layer.adapter.factors() if each.parameter is trainable.parameter)
+        return layer.adapter.from_peft(factor, tensor)
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """The number of steps taken, which selects the dropout masks."""
+        return {STEP: torch.tensor(self.position.step)}
+
+    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from `extra_state`."""
+        self.position.step = int(state[STEP])
+
+    def save(self, folder: Path) -> None:
+        """Write a folder that `marslora.attach` reads."""
+        _own_folder.write(folder, self, self.method)
+
+    def _packed_layers(self) -> Iterator[PackedLayer]:
+        return (layer for layer in self.layers.values() if isinstance(layer, PackedLayer))
+
+
+class PackedMethod(AbstractMethod):
+    """Trains a packed adapter in the final run."""
+
+    def __init__(self, name: str, adapter_class: type[AbstractAdapter], options: Mapping[str, Any]):
+        self.plugin_name = name
+        self.adapter_class = adapter_class
+        self.options = dict(options)
+        self.merges = "no"  # type: ignore[misc]
+        self.serves = adapter_class.serves  # type: ignore[misc]
+
+    def build(
+        self, base: nn.Module, path: str, members: list[MemberSettings], position: TrainingPosition
+    ) -> AbstractAdapter:
+        """Return the adapter for the linear at ``path``."""
+        return self.adapter_class(base, path, members, position, **self.options)
+
+    def apply(self, model: nn.Module, plan: AdapterPlan, batches: Sequence[Batch] = ()) -> PackedModel:  # noqa: ARG002
+        """Put the adapter in place of every linear of the plan."""
+        return PackedModel(model, plan, self)
+
+    def count(self, sizes: Mapping[str, tuple[int, int]], plan: AdapterPlan) -> int:
+        """Count the trained numbers, by building the adapter once for each size and rank of a linear."""
+        counts: dict[tuple[tuple[int, int], int], int] = {}
+        for path, rank in plan.ranks.items():
+            key = (sizes[path], rank)
+            if key not in counts:
+                linear = nn.Linear(*sizes[path], device="meta").to_empty(device="cpu")
+                adapter = self.build(linear, path, [MemberSettings(rank)], TrainingPosition())
+                counts[key] = sum(factor.parameter.numel() for factor in adapter.factors())
+        return sum(counts[sizes[path], rank] for path, rank in plan.ranks.items())
