@@ -29,8 +29,8 @@ ERRORS = re.compile(r"(Config|Model|Data|Study|Training|MissingDependency|Marslo
 WAY_OUT = re.compile(
     r"\b(must|needs?|give|name|choose|use|set|leave|add|raise|write|run|restore|install|free|wait|lower|remove|check|"
     r"try|pass|rename|see|options are|one of|expected|should|instead|pick|train|delete|load|point|split|shorten|keep|"
-    r"correct|replace|increase|reduce|allow|start|close|continue|mount|move|repeat|report|request|log in|connect|drop|"
-    r"save|mark)\b",
+    r"correct|replace|put|encode|omit|call|increase|reduce|allow|start|close|continue|mount|move|repeat|report|request|"
+    r"log in|connect|drop|save|mark|repair|decide)\b",
     re.IGNORECASE,
 )
 """Words that tell a reader what to do or what would be accepted."""

@@ -104,7 +104,7 @@ class Space(Record):
     @model_validator(mode="after")
     def _check(self) -> Space:
         if not self.ladders:
-            raise ValueError("at least one part must have a ladder of ranks")
+            raise ValueError(f"at least one part must have a ladder of ranks, found {self.ladders!r}")
         for part, ladder in self.ladders:
             if not ladder or list(ladder) != sorted(set(ladder)):
                 raise ValueError(

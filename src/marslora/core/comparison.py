@@ -181,7 +181,8 @@ def build_training(recipe: Recipe, entry: MethodSpec, common: dict[str, Any], pa
     training = TrainingSpec.parse(values, f"method `{entry.title}`")
     if unknown := sorted(set(entry.rate_factors or {}) - set(parts)):
         raise ConfigError(
-            f"method `{entry.title}`: `rate_factors` names {unknown}; the model's parts are {list(parts)}."
+            f"method `{entry.title}`: `rate_factors` must name parts of the model, which are {list(parts)}; "
+            f"found {unknown}."
         )
     factors = recipe.rate_factors if entry.rate_factors is None else entry.rate_factors
     rates = {part: factor * training.learning_rate for part, factor in factors.items() if part in parts}

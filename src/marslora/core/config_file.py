@@ -21,7 +21,7 @@ def read_config(path: Path | None) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"configuration file {path} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"configuration file {path} must be valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(settings, dict):
         raise ConfigError(f"configuration file {path} must be a mapping with `model`, `data`, ..., found {settings!r}.")
     return settings

@@ -91,7 +91,7 @@ class OptionRow:
 
     @property
     def name(self) -> str:
-        """The Python keyword."""
+        """The name of the Python keyword."""
         return self.option.name or self.path[-1]
 
     @property
@@ -176,7 +176,7 @@ class OptionTable:
                 if row is None:
                     raise ConfigError(
                         f"`{function}` has no keyword `{name}` (found {value!r})."
-                        f"{suggest(name, self.by_name)} `help({function})` lists all keywords."
+                        f"{suggest(name, self.by_name)} See `help({function})` for all keywords."
                     )
                 is_text = row.option.key and isinstance(value, str)
                 try:

@@ -59,10 +59,13 @@ def build(what: str, name: str, kind: type[T], options: Mapping[str, Any]) -> T:
     ``what`` is the setting that named the plugin, e.g. ``gradients``.
     """
     check_options(what, name, kind, options)
+    known = list(option_names(kind))
     try:
         return kind(**options)
     except TypeError as error:
-        raise ConfigError(f"`{what}` {name} cannot be made with the options {dict(options)}: {error}.") from error
+        raise ConfigError(
+            f"`{what}` {name} cannot be made with the options {dict(options)}: {error}. Its options are {known}."
+        ) from error
 
 
 def check_options(what: str, name: str, kind: type[object], options: Mapping[str, Any]) -> None:

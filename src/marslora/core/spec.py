@@ -157,7 +157,9 @@ class StudySpec(Record):
     def _check_max_rank(self) -> StudySpec:
         most = self.search.max_rank
         if most and (above := {part: list(ladder) for part, ladder in self.space.ladders if ladder[-1] > most}):
-            raise ValueError(f"`max_rank` is {most}, but the space has the ranks {above}")
+            raise ValueError(
+                f"no rank may be above `max_rank` = {most}, found {above}: raise it or leave these ranks out"
+            )
         return self
 
     @model_validator(mode="after")

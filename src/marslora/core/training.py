@@ -143,7 +143,9 @@ class TrainingSpec(OptionRecord):
         if unknown := {
             key: value for key, value in options.items() if key not in LORA_VARIANTS or value not in (True, False)
         }:
-            raise ValueError(f"options of the adapter `lora` are {list(LORA_VARIANTS)}, true or false; found {unknown}")
+            raise ValueError(
+                f"options of the adapter `lora` must be true or false for {list(LORA_VARIANTS)}; found {unknown}"
+            )
         return self
 
     def rate_of(self, part: str, run_rate: float | None = None) -> float:

@@ -193,7 +193,8 @@ class Pack:
             info = self.base.info
             known = [part.name for part in info.parts]
             raise ConfigError(
-                f"`part_learning_rates` names {sorted(unknown)}; the parts of {info.architecture} are {known}."
+                f"`part_learning_rates` must name parts of {info.architecture}, which are {known}; "
+                f"found {sorted(unknown)}."
             )
         groups: dict[tuple[str, str, tuple[int, ...] | None], list[nn.Parameter]] = defaultdict(list)
         for part, adapter, factor in self.factors():

@@ -27,7 +27,7 @@ class AbstractExecutor(ABC):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(PluginConfig):
-        """The executor's options."""
+        """The options of an executor."""
 
     num_workers: int = 1
     """Specs that are run at a time."""

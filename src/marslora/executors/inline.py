@@ -13,7 +13,7 @@ class Inline(AbstractExecutor):
     """Runs one spec after the other: the default on one device, and the only choice for objects held in memory."""
 
     def run(self, work: str, specs: Sequence[Record], emit: Emit) -> None:
-        """See `AbstractExecutor.run`."""
+        """Run the specs here, as `AbstractExecutor.run` describes."""
         function = resolve_work(work)
         for spec in specs:
             function(spec, emit)

@@ -23,7 +23,7 @@ class Processes(AbstractExecutor):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(AbstractExecutor.Config):
-        """The executor's options."""
+        """How many processes run at a time."""
 
         num_workers: int = 2
         """Processes at a time."""

@@ -15,12 +15,12 @@ S = TypeVar("S", bound=Record)
 
 
 def count_parameters(spec: CountSpec, emit: Emit) -> None:
-    """`marslora.finetune.count.count`."""
+    """Run `marslora.finetune.count.count`; an error becomes a `Failure`."""
     _attempt(count, spec, emit)
 
 
 def count_row_flops(spec: FinalSpec, emit: Emit) -> None:
-    """`marslora.finetune.worker.count_final_flops`."""
+    """Run `marslora.finetune.worker.count_final_flops`; an error becomes a `Failure`."""
     _attempt(worker.count_final_flops, spec, emit)
 
 

@@ -64,8 +64,10 @@ class LabelledSet:
 
 
 def label_rows(rows: EncodedSplits[EncodedRows], data: DataSpec, method: AbstractMethod) -> EncodedSplits[BatchSource]:
-    """``rows`` with the labels that ``method`` wants; `DataError` where a row names no task, or one to be tested names
-    a task that no training row has."""
+    """Return ``rows`` with the labels that ``method`` wants.
+
+    Raises `DataError` if a row names no task, or if a validation or test row names a task that no training row has.
+    """
     tasks: tuple[str, ...] = ()
     found: dict[Split, list[str]] = {}
     if method.column is not None:
@@ -100,6 +102,8 @@ def _label_split(
     method: AbstractMethod,
 ) -> LabelledSet:
     if found is not None and (unknown := sorted(set(found) - set(tasks))):
-        raise DataError(f"The {split} rows have tasks that no training row has: {unknown}; those are {list(tasks)}.")
+        raise DataError(
+            f"The tasks of the {split} rows must occur in the training rows, which have {list(tasks)}; found {unknown}."
+        )
     task_N = None if found is None else np.array([tasks.index(task) for task in found], dtype=np.int64)
     return LabelledSet(rows.split(split), task_N, method.wants_questions)

@@ -112,7 +112,9 @@ def _apply(
             "plain LoRA. Leave it out."
         )
     if spec.stacked:
-        raise ConfigError(f"The adapter `{training.adapter.name}` cannot adapt stacked experts; `lora` can.")
+        raise ConfigError(
+            f"The adapter `{training.adapter.name}` cannot adapt stacked experts. Use `lora`, or leave `experts` out."
+        )
     lora_config(spec)  # refuses an allocation without ranks
     ranks = {path: rank for path, rank in spec.module_ranks.items() if path not in spec.full_modules}
     plan = AdapterPlan(
@@ -171,10 +173,15 @@ def build_optimizer(change: AbstractChange, part_of: dict[str, str], spec: Final
 
 
 def part_of_linears(loaded: LoadedModel, spec: FinalSpec) -> dict[str, str]:
-    """Part of every linear of a model that is not adapted yet; `ConfigError` for a learning rate of no part."""
+    """Return the part of every linear of a model that is not adapted yet, by module path.
+
+    Raises `ConfigError` if `part_learning_rates` names a part that the model does not have.
+    """
     info = discover(loaded.model, experts=spec.model.experts)
     known = [part.name for part in info.parts]
     unknown = sorted(set(spec.training.part_learning_rates) - set(known))
     if unknown:
-        raise ConfigError(f"`part_learning_rates` names {unknown}; the parts of {info.architecture} are {known}.")
+        raise ConfigError(
+            f"`part_learning_rates` must name parts of {info.architecture}, which are {known}; found {unknown}."
+        )
     return dict(info.part_of())

@@ -93,16 +93,19 @@ class GroupingCollate:
 
 
 def group_rows(objectives: Objectives, encoded: BatchSource, data: DataSpec) -> list[int]:
-    """For every encoded training row the place of its objective among those of rows; -1 where there are none such.
+    """Return, for every encoded training row, the index of its objective among those that select rows.
 
-    `ConfigError` where an objective has no row, or a row has no objective or two.
+    The index is -1 if no objective selects rows. Raises `ConfigError` if an objective has no row, or if a row belongs
+    to no objective or to several.
     """
     if not objectives.of_rows:
         return [-1] * len(encoded)
     members = [_members(spec, encoded, data) for spec in objectives.of_rows]
     for spec, chosen in zip(objectives.of_rows, members, strict=True):
         if not any(chosen):
-            raise ConfigError(f"Objective `{spec.name}` has no row: no training row is `{spec.rows}`. {_SELECTORS}")
+            raise ConfigError(
+                f"Objective `{spec.name}` must have training rows, but none is `{spec.rows}`. {_SELECTORS}"
+            )
     groups = []
     for row, each in enumerate(zip(*members, strict=True)):
         if sum(each) != 1:
@@ -114,11 +117,11 @@ def group_rows(objectives: Objectives, encoded: BatchSource, data: DataSpec) -> 
     return groups
 
 
-_SELECTORS = "`rows` is all, text (rows without pictures and sounds), pictures, sounds, or COLUMN=VALUE."
+_SELECTORS = "Choose all, text (rows without pictures and sounds), pictures, sounds, or COLUMN=VALUE."
 
 
 def _members(spec: ObjectiveSpec, encoded: BatchSource, data: DataSpec) -> list[bool]:
-    """Which encoded rows a selector means."""
+    """Return, for every encoded row, whether the objective selects it."""
     if spec.rows == "all":
         return [True] * len(encoded)
     train = splits.load_splits(data).train
@@ -129,7 +132,9 @@ def _members(spec: ObjectiveSpec, encoded: BatchSource, data: DataSpec) -> list[
         return [bool(example.images if spec.rows == "pictures" else example.sounds) for example in chosen]
     name, equals, wanted = str(spec.rows).partition("=")
     if not equals:
-        raise ConfigError(f"Objective `{spec.name}` has `rows` {spec.rows!r}. {_SELECTORS}")
+        raise ConfigError(
+            f"Objective `{spec.name}`: `rows` must be one of the following, found {spec.rows!r}. {_SELECTORS}"
+        )
     return [value == wanted for value in read_column(data, chosen, name)]
 
 

@@ -21,6 +21,10 @@ from marslora.optim import AbstractOptimizer
 WEIGHTS, OPTIMIZER, STATE = "adapter_model.safetensors", "optimizer.safetensors", "state.json"
 
 
+_WAY_OUT = "Remove the folder to train that calibration run again."
+"""What to do about a checkpoint that cannot be continued."""
+
+
 class StartingPoint(NamedTuple):
     """Where a run begins."""
 
@@ -29,14 +33,14 @@ class StartingPoint(NamedTuple):
 
 
 def read_starting_point(folder: Path | None) -> StartingPoint:
-    """How far the run in ``folder`` had got; `StudyError` where it is no checkpoint."""
+    """Return how far the run in ``folder`` had got. Raises `StudyError` if the folder holds no checkpoint."""
     if folder is None:
         return StartingPoint()
     try:
         state = json.loads((folder / STATE).read_text())
         return StartingPoint(int(state["examples"]), int(state["step"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StudyError(f"`start_folder` {folder} holds no checkpoint: {STATE} {_why(error)}.") from None
+        raise StudyError(f"`start_folder` {folder} must hold a checkpoint: {STATE} {_why(error)}. {_WAY_OUT}") from None
 
 
 def load_weights(change: AbstractChange, folder: Path) -> None:
@@ -62,11 +66,13 @@ def load_weights(change: AbstractChange, folder: Path) -> None:
     }
     absent = {name.replace(".modules_to_save", "") for name in known} - set(weights)
     if absent:
-        raise StudyError(f"The adapter in {folder} lacks {len(absent)} weights, e.g. {min(absent)}.")
+        raise StudyError(
+            f"The adapter in {folder} must hold {len(known)} weights, but lacks {len(absent)}, e.g. {min(absent)}."
+        )
 
 
 def load_moments(optimizer: AbstractOptimizer, change: AbstractChange, folder: Path, step: int) -> None:
-    """Give ``optimizer`` the moments in ``folder``, made after ``step`` updates."""
+    """Give ``optimizer`` the state in ``folder``, which was written after ``step`` updates."""
     found = _load(folder / OPTIMIZER)
     for trainable in change.trainables():
         state = {
@@ -79,7 +85,9 @@ def load_moments(optimizer: AbstractOptimizer, change: AbstractChange, folder: P
 
 def _moment(found: dict[str, Tensor], key: str, folder: Path) -> Tensor:
     if key not in found:
-        raise StudyError(f"{folder / OPTIMIZER} lacks `{key}`: it was written by another optimizer or for other ranks.")
+        raise StudyError(
+            f"{folder / OPTIMIZER} must hold `{key}`, but comes from another optimizer or other ranks. {_WAY_OUT}"
+        )
     return found[key]
 
 
@@ -88,7 +96,7 @@ def _load(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise StudyError(
-            f"`start_folder` {path.parent} holds no usable checkpoint: {path.name} {_why(error)}."
+            f"`start_folder` {path.parent} must hold a whole checkpoint: {path.name} {_why(error)}. {_WAY_OUT}"
         ) from None
 
 

@@ -81,7 +81,7 @@ class FinalTrainer(Trainer):  # type: ignore[misc]
             module.training = True
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Trainer's, checked."""
+        """Take Trainer's own step and check that its loss is finite."""
         loss: Tensor = super().training_step(*args, **kwargs)
         return self.check_loss(loss)
 

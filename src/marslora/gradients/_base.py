@@ -72,7 +72,7 @@ class AbstractCombiner(ABC):
     """
 
     def __init__(self, *, blocks: Granularity = "global", modulate: str = ""):
-        """Say what is combined apart.
+        """Choose which blocks of the model are combined separately.
 
         Args:
             blocks: One weight for the whole model, for each third of a stack of layers (``...lower``,
@@ -84,7 +84,7 @@ class AbstractCombiner(ABC):
         try:
             self._modulated = re.compile(modulate)
         except re.error as error:
-            raise ConfigError(f"`modulate` {modulate!r} is no regular expression: {error}.") from None
+            raise ConfigError(f"`modulate` {modulate!r} must be a regular expression: {error}.") from None
         self.blocks = blocks
 
     def modulates(self, block: str) -> bool:
@@ -96,13 +96,16 @@ class AbstractCombiner(ABC):
         """The weights of a block's objectives. Called once a step for every modulated block, in a fixed order."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a continued run must know, ready for JSON."""
+        """Return what a continued run must know, as JSON values."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`."""
+        """Restore what `state_dict` returned. Raises `ConfigError` if there is anything to restore."""
         if state:
-            raise ConfigError(f"{type(self).__name__} keeps no state, found {sorted(state)}.")
+            raise ConfigError(
+                f"{type(self).__name__} keeps no state, found {sorted(state)}: the checkpoint is of another combiner. "
+                "Use that combiner, or start the run anew."
+            )
 
 
 def lowest_cosine(block: Block) -> tuple[float, int, int]:

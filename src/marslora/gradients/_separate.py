@@ -45,7 +45,7 @@ class SeparateGradients:
         kind: PluginSpec | Mapping[str, Any] | AbstractCombiner,
         objectives: Iterable[str] = (),
     ):
-        """Keep gradients of what is trained.
+        """Prepare to keep the gradients of the trained parameters.
 
         Args:
             named_parameters: Those that need no gradient are passed over.
@@ -54,7 +54,9 @@ class SeparateGradients:
         """
         named = [(name, parameter) for name, parameter in named_parameters if parameter.requires_grad]
         if not named:
-            raise ConfigError("No parameter needs a gradient: adapt the model before its gradients are kept apart.")
+            raise ConfigError(
+                f"`named_parameters` must hold one that needs a gradient, found {named}: adapt the model first."
+            )
         self.parameters = [parameter for _, parameter in named]
         self.combiner = kind if isinstance(kind, AbstractCombiner) else build(PluginSpec.parse(kind))
         self.blocks = block_names([name for name, _ in named], self.combiner.blocks)
@@ -94,7 +96,9 @@ class SeparateGradients:
     def _mean(self, losses: dict[str, float]) -> dict[str, float]:
         """Everything kept becomes its mean over the processes."""
         if not self.ordered:
-            raise ConfigError("Several processes must know the `objectives` in the same order: name them.")
+            raise ConfigError(
+                f"All processes must know the objectives in the same order: pass `objectives`, e.g. {list(self.kept)}."
+            )
         _mean_over_processes(self.kept, self.parameters)
         values = torch.tensor(list(losses.values()), device=self.parameters[0].device)
         distributed.all_reduce(values)

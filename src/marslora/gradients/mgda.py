@@ -13,6 +13,6 @@ class MGDA(AbstractCombiner):
     """
 
     def weigh(self, block: Block) -> Weights:
-        """The min-norm weights."""
+        """Return the weights of the shortest convex combination."""
         weights_K = min_norm_weights(block.gram_KK)
         return Weights(weights_K, "one" if weights_K.max() > 1 - 1e-12 else "between")

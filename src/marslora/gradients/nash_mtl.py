@@ -20,7 +20,7 @@ class NashMTL(AbstractCombiner):
     """
 
     def weigh(self, block: Block) -> Weights:
-        """The bargaining weights."""
+        """Return the weights of the Nash bargaining solution."""
         cosines_KK, norms_K = block.cosines_KK, block.norms_K
         shortest_K = min_norm_weights(cosines_KK)
         if shortest_K @ cosines_KK @ shortest_K < OPPOSED:

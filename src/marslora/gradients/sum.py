@@ -11,5 +11,5 @@ class Sum(AbstractCombiner):
     """``g = sum_k g_k``, the gradient of the summed losses."""
 
     def weigh(self, block: Block) -> Weights:
-        """Ones."""
+        """Return a weight of one for every objective."""
         return Weights(np.ones(len(block.objectives)), "sum")

@@ -45,6 +45,6 @@ class TorchJD(AbstractCombiner):
         self._name = aggregator
 
     def weigh(self, block: Block) -> Weights:
-        """What TorchJD says."""
+        """Return the weights that the named weighting of TorchJD gives."""
         found = self._weighting(torch.from_numpy(block.gram_KK))
         return Weights(found.detach().double().numpy(), self._name)

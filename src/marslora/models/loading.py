@@ -102,9 +102,9 @@ def load_processor(spec: ModelSpec) -> Any:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, ModelError):
             raise
-        raise ModelError(f"`{spec.path}` has no usable processor: {first_line(error)}. {_PROCESSOR_HELP}") from None
+        raise ModelError(f"`{spec.path}` must have a processor: {first_line(error)}. {_PROCESSOR_HELP}") from None
     if not isinstance(processor, ProcessorMixin):
-        raise ModelError(f"`{spec.path}` has no processor, only a {type(processor).__name__}. {_PROCESSOR_HELP}")
+        raise ModelError(f"`{spec.path}` must have a processor, found a {type(processor).__name__}. {_PROCESSOR_HELP}")
     return processor
 
 
@@ -175,8 +175,8 @@ def _load_registered(spec: ModelSpec) -> LoadedModel:
     model, processor = _find_registered(spec.path)
     if list_modalities(model) <= {"text"}:
         raise ModelError(
-            f"`{spec.path}` ({type(model).__name__}) is not multimodal: it reads text only. Register a model that "
-            "takes images or sound."
+            f"`{spec.path}` ({type(model).__name__}) must be multimodal, but reads text only. Register a model "
+            "that takes images or sound."
         )
     if spec.device != "auto":
         model.to(resolve_device(spec.device))
@@ -190,8 +190,8 @@ def _find_registered(path: str) -> tuple[Any, Any]:
     name = path.removeprefix(MEMORY)
     if name not in _registered:
         raise ModelError(
-            f"No model is registered as `{name}` in this process; registered are {sorted(_registered)}. "
-            "Call `marslora.models.loading.register_model` first."
+            f"`{name}` must be a model registered in this process, which are {sorted(_registered)}. Register it with "
+            "`marslora.models.loading.register_model` first."
         )
     return _registered[name]
 

@@ -74,5 +74,6 @@ def _check_param(param: Tensor, group: dict[str, Any]) -> None:
         )
     if ranks is not None and not 0 <= min(ranks) <= max(ranks) <= param.shape[group["rank_dim"]]:
         raise ConfigError(
-            f"`ranks` {ranks} do not fit dimension {group['rank_dim']} of a parameter of shape {tuple(param.shape)}."
+            f"`ranks` must be at most the size of dimension {group['rank_dim']} of every parameter, found {ranks} for "
+            f"the shape {tuple(param.shape)}."
         )

@@ -144,8 +144,8 @@ class AbstractRecursion(AbstractRouted):
             self.zero_grad()
         if self.needs_two_points and not self._looked:
             raise ConfigError(
-                "An exact step needs a closure, or a backward inside `previous_point()` before it. For "
-                "Trainer there is `marslora.finetune.exact_trainer.ExactTrainer`; or choose `exact=False`."
+                f"An exact step of {type(self).__name__} needs a closure, or a backward inside `previous_point()` "
+                "before it. With Trainer, use `marslora.finetune.exact_trainer.ExactTrainer`; or choose `exact=False`."
             )
         loss = super().step(closure)
         self._looked = False

@@ -27,7 +27,7 @@ def find_recipe(name: str, options: Mapping[str, Any] | None = None) -> Recipe:
         parameters = inspect.signature(make).parameters.values()
         known = ", ".join(str(each.replace(annotation=inspect.Parameter.empty)) for each in parameters)
         raise ConfigError(
-            f"recipe `{name}` cannot be made with the options {options}: {error}. It takes {known or 'no options'}."
+            f"recipe `{name}` cannot be made with the options {options}: {error}. Its options are {known or 'none'}."
         ) from None
     recipe = make(**options)
     if not isinstance(recipe, Recipe):

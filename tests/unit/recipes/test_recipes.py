@@ -110,5 +110,5 @@ def test_what_is_not_a_recipe_is_explained(name, message):
 
 
 def test_unknown_options_of_a_recipe_are_explained():
-    with pytest.raises(ConfigError, match=re.escape("It takes ratio=16.0.")):
+    with pytest.raises(ConfigError, match=re.escape("Its options are ratio=16.0.")):
         find_recipe("lora_plus", {"rank": 3})
