@@ -93,7 +93,7 @@ def test_rows_without_a_task_or_with_a_new_one_are_refused(spec_with, data, tmp_
     spec = spec_with("new", "asymlora").model_copy(
         update={"data": data.model_copy(update={"validation": (str(strange),)})}
     )
-    with pytest.raises(DataError, match=r"no training row has: \['new'\]"):
+    with pytest.raises(DataError, match=r"which have \['long', 'short'\]; found \['new'\]"):
         run(spec)
 
 

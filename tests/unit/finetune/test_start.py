@@ -21,7 +21,7 @@ def start(final_spec):
 def test_a_folder_without_state(start):
     spec, folder = start
     (folder / "state.json").unlink()
-    with pytest.raises(StudyError, match=r"holds no checkpoint: state.json is missing"):
+    with pytest.raises(StudyError, match=r"must hold a checkpoint: state.json is missing"):
         run(spec)
 
 
@@ -45,7 +45,7 @@ def test_missing_weights(start):
     spec, folder = start
     weights = load_file(folder / "adapter_model.safetensors")
     save_file(dict(list(weights.items())[1:]), folder / "adapter_model.safetensors")
-    with pytest.raises(StudyError, match=r"lacks 1 weights, e.g. "):
+    with pytest.raises(StudyError, match=r"lacks 1, e.g. "):
         run(spec)
 
 
@@ -64,7 +64,7 @@ def test_moments_of_another_optimizer(start):
     save_file(
         {name: value for name, value in moments.items() if "exp_avg_sq" not in name}, folder / "optimizer.safetensors"
     )
-    with pytest.raises(StudyError, match=r"lacks `.*exp_avg_sq`: it was written by another optimizer"):
+    with pytest.raises(StudyError, match=r"must hold `.*exp_avg_sq`, but comes from another optimizer"):
         run(spec)
 
 

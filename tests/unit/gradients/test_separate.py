@@ -138,7 +138,7 @@ def test_a_loss_scale_is_not_in_the_notes(model, batch):
 
 def test_what_cannot_be_built_is_refused():
     frozen = nn.Linear(2, 2).requires_grad_(False)
-    with pytest.raises(ConfigError, match="No parameter needs a gradient"):
+    with pytest.raises(ConfigError, match="must hold one that needs a gradient"):
         SeparateGradients(frozen.named_parameters(), {"name": "sum"})
     with pytest.raises(
         ConfigError, match=r"`gradients` mgda has no option \['tau'\]; its options are \['blocks', 'modulate'\]"

@@ -190,5 +190,5 @@ def test_damaged_weights(folder, tmp_path):
 
 
 def test_a_name_nobody_holds():
-    with pytest.raises(ModelError, match="No model is registered as `nobody`"):
+    with pytest.raises(ModelError, match="`nobody` must be a model registered"):
         loading.load(ModelSpec(path="memory:nobody"))
