@@ -271,7 +271,7 @@ class TestExact:
     def test_one_pass_is_not_enough(self):
         param = torch.nn.Parameter(torch.ones(2, 3))
         param.grad = torch.ones(2, 3)
-        with pytest.raises(ConfigError, match="exact step of .* needs a closure"):
+        with pytest.raises(ConfigError, match=r"exact step of .* needs a closure"):
             MuonMVR([param]).step()
 
     def test_the_corrected_momentum_follows_the_true_gradient(self):
