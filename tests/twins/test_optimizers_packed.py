@@ -8,22 +8,20 @@ from marslora.core import plugins
 from marslora.engine.flops import count_flops
 from marslora.engine.pack import Member, Pack
 from marslora.engine.step import train_step
-from tests.twins.worlds import distance, member, tiny_base, train_alone, train_packed, varied
+from tests.helpers.exactness import Float64Stays, assert_exact, assert_twins
+from tests.twins.worlds import member, tiny_base, train_alone, train_packed, trained_twice, varied
 
-ROUNDING = 2e-3
-"""Orthogonal steps give small singular values of a gradient, where float32 rounding is, the size of large ones."""
 EXACT = {"mars_m": {"exact": True}, "muon_mvr": {}, "mars_adamw": {"exact": True}}
 
 
 @pytest.mark.parametrize("name", plugins.names(optim))
 def test_a_pack_is_its_members_on_peft(name):
-    base, batch = tiny_base(optimizer={"name": name}, weight_decay=0.1)
-    specs = [member(base, 2, seed=1), member(base, 8, seed=2, learning_rate=5e-3)]
-    steps = varied(batch, 3)
-    packed, _ = train_packed(base, specs, steps)
-    for weights, spec in zip(packed, specs, strict=True):
-        alone, _ = train_alone(base, spec, steps)
-        assert distance(weights, alone) < (1e-5 if name == "adamw" else ROUNDING)
+    def train(dtype):
+        base, batch = tiny_base(dtype=dtype, optimizer={"name": name}, weight_decay=0.1)
+        specs = [member(base, 2, seed=1), member(base, 8, seed=2, learning_rate=5e-3)]
+        return trained_twice(base, specs, varied(batch, 3))
+
+    assert_twins(train)
 
 
 def exact_world(name="mars_m", *, clip_norm=0.05, **options):

@@ -1,13 +1,12 @@
 """The central test: members trained together end where PEFT takes each of them alone."""
 
+import functools
+
 import pytest
 import torch
 
-from tests.twins.worlds import distance, member, tiny_base, train_alone, train_packed, varied
-
-EXACT = 1e-5
-ROUNDING = 1e-4
-"""Of weights where a model computes in float32 inside: Adam divides tiny gradients by their own size."""
+from tests.helpers.exactness import assert_twins, distance
+from tests.twins.worlds import member, tiny_base, train_packed, trained_twice, varied
 
 
 def three(base, **fields):
@@ -19,18 +18,19 @@ def three(base, **fields):
     ]
 
 
-def check(base, specs, steps, tolerance=EXACT):
-    together, losses = train_packed(base, specs, steps)
-    for index, spec in enumerate(specs):
-        alone, own_losses = train_alone(base, spec, steps)
-        assert torch.allclose(losses[:, index].to(own_losses), own_losses, rtol=1e-5), spec.id
-        assert distance(together[index], alone) < tolerance, spec.id
+def check(specs_of, num_steps, name="llava", **settings):
+    """Members of a pack, ``specs_of(base)``, end where PEFT takes them."""
+
+    def train(dtype):
+        base, batch = tiny_base(name, dtype, **settings)
+        return trained_twice(base, specs_of(base), varied(batch, num_steps, settings.get("accumulation", 1)))
+
+    assert_twins(train)
 
 
 @pytest.mark.parametrize("num_steps", [12, pytest.param(50, marks=pytest.mark.slow)])
 def test_many_steps(num_steps):
-    base, batch = tiny_base(clip_norm=0.5, warmup=0.1, weight_decay=0.01, part_learning_rates={"vision": 1e-3})
-    check(base, three(base), varied(batch, num_steps))
+    check(three, num_steps, clip_norm=0.5, warmup=0.1, weight_decay=0.01, part_learning_rates={"vision": 1e-3})
 
 
 def test_clipping_is_at_work_in_them():
@@ -41,32 +41,33 @@ def test_clipping_is_at_work_in_them():
 
 
 def test_accumulation():
-    base, batch = tiny_base(accumulation=2)
-    check(base, three(base), varied(batch, 4, accumulation=2))
+    check(three, 4, accumulation=2)
 
 
 def test_different_ranks_by_part_and_parts_left_alone():
-    base, batch = tiny_base(dropout=0.2)
-    specs = [
-        member(base, {"vision": 2, "projector": 0, "language": 8}, seed=5),
-        member(base, {"vision": 0, "projector": 4, "language": 1}, seed=6),
-        member(base, {"vision": 8, "projector": 16, "language": 0}, seed=7),
-    ]
-    check(base, specs, varied(batch, 5))
+    def specs(base):
+        return [
+            member(base, {"vision": 2, "projector": 0, "language": 8}, seed=5),
+            member(base, {"vision": 0, "projector": 4, "language": 1}, seed=6),
+            member(base, {"vision": 8, "projector": 16, "language": 0}, seed=7),
+        ]
+
+    check(specs, 5, dropout=0.2)
 
 
 def test_stacked_experts():
+    check(functools.partial(three, dropout=0.0), 4, "qwen3_vl_moe", experts=True)
     base, batch = tiny_base("qwen3_vl_moe", experts=True)
-    check(base, three(base, dropout=0.0), varied(batch, 4), ROUNDING)
     (weights, *_), _ = train_packed(base, three(base, dropout=0.0), varied(batch, 1))
     assert len([key for key in weights if ".experts." in key]) == 2 * 2 * 2  # layers, parameters, factors
 
 
 @pytest.mark.parametrize("name", ["llava", "gemma3"])
 def test_a_projector_trained_whole(name):
-    base, batch = tiny_base(name, torch.float64, full=("projector",))
+    check(three, 5, name, full=("projector",))
+    base, batch = tiny_base(name, full=("projector",))
     before = base.model.model.multi_modal_projector
-    check(base, three(base), varied(batch, 5), ROUNDING)
+    trained_twice(base, three(base)[:1], varied(batch, 1))
     assert base.model.model.multi_modal_projector is before
     (one, *_), _ = train_packed(base, three(base), varied(batch, 1))
     projector = dict(before.named_parameters(prefix="model.multi_modal_projector"))

@@ -17,10 +17,11 @@ from tests.helpers import tiny_models
 def tiny_base(name="llava", dtype=torch.float32, experts=False, **training):
     """A tiny model as a base, dead layers left out, and one collated batch."""
     model, batch = tiny_models.build(name)
+    if name == "gemma3":  # its projector starts at zero: no gradient would reach the tower
+        projection = model.model.multi_modal_projector.mm_input_projection_weight
+        torch.nn.init.normal_(projection, std=0.1, generator=torch.Generator().manual_seed(0))
     model.to(dtype)
     batch = {key: value.to(dtype) if value.is_floating_point() else value for key, value in batch.items()}
-    if name == "gemma3":  # its projector starts at zero: no gradient would reach the tower
-        torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight, std=0.1)
     if name == "qwen3_vl_moe" and dtype == torch.float64:  # the grouped product of its experts has no float64
         model.set_experts_implementation("eager")
     model.requires_grad_(False)
@@ -77,7 +78,7 @@ def train_alone(base, spec, steps, total=100):
     """Weights and losses of a member trained by PEFT."""
     with on_peft(base, spec) as solo:
         solo.train(steps, num_steps(total, 1))
-        return solo.weights(), torch.tensor(solo.losses)
+        return solo.weights(), torch.tensor(solo.losses, dtype=torch.float64)
 
 
 def packed_gradients(base, specs, *batches):
@@ -118,7 +119,13 @@ def alone_gradients(base, spec, weights, *batches):
         }
 
 
-def distance(first, second):
-    """The largest difference of any tensor, relative to the tensor's largest entry."""
-    assert first.keys() == second.keys() and first
-    return max(float((first[k] - second[k]).abs().max() / second[k].abs().max().clamp(min=1e-12)) for k in first)
+def with_losses(weights, losses_T):
+    """A member's tensors by name, with the losses of its steps."""
+    return weights | {"losses": losses_T.double()}
+
+
+def trained_twice(base, specs, steps):
+    """What every member came to, its losses included: in a pack, and on PEFT alone."""
+    together, losses_TK = train_packed(base, specs, steps)
+    packed = [with_losses(weights, losses_TK[:, k]) for k, weights in enumerate(together)]
+    return packed, [with_losses(*train_alone(base, spec, steps)) for spec in specs]
