@@ -1,48 +1,56 @@
-"""How near two trainings must be that would be equal if nothing were rounded.
+"""How close two trainings must end that would end equal if nothing were rounded.
 
-Half a dozen optimizer steps in float32 end where the processor's rounding takes them: Adam divides a tiny gradient by
-its own size. So equality is stated twice: in float64, where it holds on every processor; and in float32, where one
-training may be a little farther from the float64 result than the other is.
+Where half a dozen optimizer steps in float32 end depends on the rounding of the processor: Adam divides a tiny gradient
+by its own size. So equality is stated twice: in float64, where it holds on every processor, and in float32, where the
+error of one training may be at most a small multiple of the error of the other.
 """
 
-import copy
+import contextlib
+import functools
+from unittest import mock
 
 import torch
-from torch.overrides import TorchFunctionMode
-
-from marslora.models.loading import hold, load
 
 EXACT = 1e-10
 """The largest distance in float64."""
 FACTOR = 4.0
 """The largest error of one training in float32, in errors of the other."""
 FLOOR = 1e-5
-"""Errors below this say nothing: one entry whose gradient was tiny makes as much of it."""
+"""Errors up to this are always allowed: a single entry with a tiny gradient causes one of this size."""
 
 
-class Float64Stays(TorchFunctionMode):
-    """While this is entered, float64 is never made float32: models of `transformers` do so in norms and softmax."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if not args or not isinstance(args[0], torch.Tensor) or args[0].dtype != torch.float64:
-            return func(*args, **kwargs)
-        if func is torch.Tensor.float:
-            return args[0]
-        if func in (torch.Tensor.to, torch.Tensor.type):
-            args = [_widened(argument) for argument in args]
-        return func(*args, **{name: _widened(argument) for name, argument in kwargs.items()})
+NARROWING = [
+    *((torch.Tensor, name) for name in ("float", "to", "type", "softmax")),
+    *((torch.nn.functional, name) for name in ("softmax", "log_softmax")),
+    (torch, "softmax"),
+]
+"""Functions by which models of `transformers` make float64 float32, in norms, rotary angles and softmax."""
 
 
-def _widened(argument):
+@contextlib.contextmanager
+def keep_float64():
+    """Within it, no float64 tensor is made float32."""
+    with contextlib.ExitStack() as stack:
+        for owner, name in NARROWING:
+            stack.enter_context(mock.patch.object(owner, name, _keep_float64_in(getattr(owner, name))))
+        yield
+
+
+def _keep_float64_in(function):
+    @functools.wraps(function)
+    def call(tensor, *args, **kwargs):
+        if tensor.dtype != torch.float64:
+            return function(tensor, *args, **kwargs)
+        if function.__name__ == "float":
+            return tensor
+        args = [_widen(argument) for argument in args]
+        return function(tensor, *args, **{name: _widen(argument) for name, argument in kwargs.items()})
+
+    return call
+
+
+def _widen(argument):
     return torch.float64 if argument is torch.float32 else argument
-
-
-def in_float64(spec):
-    """The spec of the same run with its model in float64, held by this process."""
-    loaded = load(spec.model)
-    name = hold(f"float64-{spec.model.digest()}", copy.deepcopy(loaded.model).double(), loaded.processor)
-    return spec.model_copy(update={"model": spec.model.model_copy(update={"path": name})})
 
 
 def distance(first, second):
@@ -51,7 +59,7 @@ def distance(first, second):
     return max(float((first[k] - second[k]).abs().max() / second[k].abs().max().clamp(min=1e-12)) for k in first)
 
 
-def error(found, exact):
+def measure_error(found, exact):
     """The norm of the difference of all tensors, relative to the norm of what is exact."""
     assert found.keys() == exact.keys()
     difference, size = (
@@ -62,20 +70,20 @@ def error(found, exact):
 
 
 def assert_exact(found, expected):
-    """Float64 tensors by name are the same but for rounding."""
+    """Check that float64 tensors by name are the same but for rounding."""
     assert {tensor.dtype for tensor in expected.values()} == {torch.float64}
-    assert (apart := distance(found, expected)) < EXACT, apart
+    assert (difference := distance(found, expected)) < EXACT, difference
 
 
 def assert_as_near(found, other, exact):
-    """In float32, ``found`` is about as near to the float64 result as ``other``."""
-    ours, theirs = error(found, exact), error(other, exact)
+    """Check that in float32 ``found`` is about as close to the float64 result as ``other``."""
+    ours, theirs = measure_error(found, exact), measure_error(other, exact)
     assert ours <= FACTOR * theirs + FLOOR, (ours, theirs)
 
 
 def assert_twins(train):
-    """``train(dtype)`` gives two lists of tensors by name, of members trained in two ways: both ways are the same."""
-    with Float64Stays():
+    """Check the two lists of ``train(dtype)``: tensors by name of the same members, trained in two ways."""
+    with keep_float64():
         found, exact = train(torch.float64)
     for ours, truth in zip(found, exact, strict=True):
         assert_exact(ours, truth)

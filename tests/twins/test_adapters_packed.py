@@ -5,8 +5,9 @@ import torch
 
 from marslora import adapters
 from marslora.core import plugins
+from tests.helpers.exactness import EXACT, distance
 from tests.helpers.outside_adapter import NAME
-from tests.twins.worlds import distance, member, tiny_base, train_packed, varied
+from tests.twins.worlds import member, tiny_base, train_packed, varied
 
 EVERY = [(name, {}) for name in (*plugins.names(adapters), NAME)] + [
     ("lora", {"use_dora": True}),
@@ -22,5 +23,5 @@ def test_members_end_where_a_pack_of_one_takes_them(name, options):
     together, losses_TK = train_packed(base, specs, steps)
     for k, spec in enumerate(specs):
         (alone,), own_T1 = train_packed(base, [spec], steps)
-        assert distance(together[k], alone) < 1e-10
-        assert torch.allclose(losses_TK[:, k], own_T1[:, 0], rtol=1e-10, atol=0)
+        assert distance(together[k], alone) < EXACT
+        assert torch.allclose(losses_TK[:, k], own_T1[:, 0], rtol=EXACT, atol=0)

@@ -6,14 +6,13 @@ import pytest
 import torch
 
 from marslora.engine.speedups import recomputed_layers
+from tests.helpers.exactness import assert_exact, keep_float64, measure_error
 from tests.helpers.tiny_models import TINY
-from tests.twins.worlds import alone_gradients, distance, member, packed_gradients, tiny_base, varied
+from tests.twins.worlds import alone_gradients, member, packed_gradients, tiny_base, varied
 
 RANKS = (2, 8, 4)
-EXACT = 1e-5
 HALF = 1.5
 """A pack's largest error in bf16, in PEFT's own."""
-FLOAT32_INSIDE = {"gemma4"}
 NOT_PACKABLE = {"phi4_multimodal": "its projector runs once for every image"}
 WAYS = {
     "dropout": {"dropout": 0.1},
@@ -44,9 +43,10 @@ def gradients(name, dtype, recompute=False, num_micro=1, options=None, **setting
 
 
 def agree(name, way):
-    tolerance = EXACT if name in FLOAT32_INSIDE else 1e-9
-    for packed, alone in zip(*gradients(name, torch.float64, **WAYS[way]), strict=True):
-        assert distance(packed, alone) < tolerance
+    with keep_float64():
+        packed, alone = gradients(name, torch.float64, **WAYS[way])
+    for ours, theirs in zip(packed, alone, strict=True):
+        assert_exact(ours, theirs)
 
 
 @pytest.mark.parametrize(("name", "way"), dict.fromkeys(FAST))
@@ -64,10 +64,6 @@ def test_all(name, way):
         agree(name, way)
 
 
-def flat(tensors):
-    return torch.cat([tensors[key].flatten().double() for key in sorted(tensors)])
-
-
 def half_agrees(name):
     """Under bf16 autocast a pack is as near as PEFT to the gradient that float32 gives for the same rounded weights."""
     base, batch = tiny_base(name, torch.bfloat16, dropout=0.1)
@@ -78,9 +74,8 @@ def half_agrees(name):
     base.dtype = torch.float32
     batch = {key: value.float() if value.is_floating_point() else value for key, value in batch.items()}
     for spec, own, ours, theirs in zip(specs, weights, packed, alone, strict=True):
-        exact = flat(alone_gradients(base, spec, own, batch))
-        error, pefts = (float((flat(found) - exact).norm() / exact.norm()) for found in (ours, theirs))
-        assert 0 < error < HALF * pefts
+        exact = alone_gradients(base, spec, own, batch)
+        assert 0 < measure_error(ours, exact) < HALF * measure_error(theirs, exact)
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen2_audio"])

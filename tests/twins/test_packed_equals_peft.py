@@ -12,8 +12,8 @@ from tests.twins.worlds import member, tiny_base, train_packed, trained_twice, v
 def three(base, **fields):
     """Ranks 1, 4, 16 with unequal seeds, learning rates, scales and dropout."""
     return [
-        member(base, 1, seed=1, learning_rate=1e-3, decays=True, **{"dropout": 0.1, **fields}),
-        member(base, 4, seed=2, learning_rate=4e-3, alpha_over_rank=1.0, **{"dropout": 0.3, **fields}),
+        member(base, 1, seed=1, learning_rate=2**-10, decays=True, **{"dropout": 0.1, **fields}),
+        member(base, 4, seed=2, learning_rate=2**-8, alpha_over_rank=1.0, **{"dropout": 0.3, **fields}),
         member(base, 16, seed=3, **fields),
     ]
 
@@ -30,7 +30,7 @@ def check(specs_of, num_steps, name="llava", **settings):
 
 @pytest.mark.parametrize("num_steps", [12, pytest.param(50, marks=pytest.mark.slow)])
 def test_many_steps(num_steps):
-    check(three, num_steps, clip_norm=0.5, warmup=0.1, weight_decay=0.01, part_learning_rates={"vision": 1e-3})
+    check(three, num_steps, clip_norm=0.5, warmup=0.1, weight_decay=0.01, part_learning_rates={"vision": 2**-10})
 
 
 def test_clipping_is_at_work_in_them():

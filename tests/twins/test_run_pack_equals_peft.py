@@ -14,8 +14,8 @@ from marslora.engine.pack import Base
 from marslora.engine.prepare import probe_parts
 from marslora.models import loading
 from marslora.testing.solo import on_peft
+from tests.helpers.exactness import distance
 from tests.helpers.packs import go, member, tensors
-from tests.twins.worlds import distance
 
 
 def peft_alone(spec, name):

@@ -66,15 +66,15 @@ def test_features_are_computed_once_and_only_what_is_read_is_kept():
 
 
 @pytest.mark.parametrize("adapted", ["language", "projector"])
-def test_what_lies_before_the_adapted_parts_costs_nothing_the_second_time(adapt_model):
+def test_what_lies_before_the_adapted_parts_costs_nothing_the_second_time(adapted):
     base, batch = tiny_base("llava")
     moved, model = base.batch(batch), base.model
     speedups = Speedups.of(base, ROOM)
     speedups.find_used_outputs(base, moved)
     pictures = moved.inputs["pixel_values"]
-    prefix = model.get_image_features if adapt_model == "language" else model.model.vision_tower
+    prefix = model.get_image_features if adapted == "language" else model.model.vision_tower
     _, saved = count_flops(lambda: prefix(pixel_values=pictures))
-    ranks = {part.name: 4 if part.name in (adapt_model, "language") else 0 for part in base.info.parts}
+    ranks = {part.name: 4 if part.name in (adapted, "language") else 0 for part in base.info.parts}
     with Pack(base, [Member(member(base, ranks, seed=seed)) for seed in range(4)]) as pack:
         _, plain = count_flops(lambda: pack.token_sums(moved))
         with speedups.apply(base, 4, pack.parts):
@@ -94,8 +94,8 @@ def test_a_tower_before_an_adapted_projector_is_frozen_and_one_behind_an_adapted
     speedups = Speedups.of(base, ROOM)
     tower, projector = (base.model.get_submodule(path) for path in speedups.towers)
 
-    def replaced(*adapt_model):
-        with speedups.apply(base, 2, adapt_model):
+    def replaced(*adapted):
+        with speedups.apply(base, 2, adapted):
             return ["forward" in vars(module) for module in (tower, projector)]
 
     assert replaced("model.language_model.layers.0.q_proj") == [True, True]

@@ -1,4 +1,4 @@
-"""Small worlds for twins: a frozen model with batches to train on, and how far two trainings are apart."""
+"""Small worlds for twins: a frozen model with batches to train on, and members trained on it in two ways."""
 
 import torch
 
@@ -15,7 +15,10 @@ from tests.helpers import tiny_models
 
 
 def tiny_base(name="llava", dtype=torch.float32, experts=False, **training):
-    """A tiny model as a base, dead layers left out, and one collated batch."""
+    """A tiny model as a base, dead layers left out, and one collated batch.
+
+    Learning rates of twins are powers of two: a pack keeps its rates in float32, which holds those exactly.
+    """
     model, batch = tiny_models.build(name)
     if name == "gemma3":  # its projector starts at zero: no gradient would reach the tower
         projection = model.model.multi_modal_projector.mm_input_projection_weight
@@ -26,7 +29,7 @@ def tiny_base(name="llava", dtype=torch.float32, experts=False, **training):
         model.set_experts_implementation("eager")
     model.requires_grad_(False)
     info = probe(model, batch, discover(model, experts=experts))
-    spec = TrainingSpec(**{"batch_size": 2, "learning_rate": 2e-3, **training})
+    spec = TrainingSpec(**{"batch_size": 2, "learning_rate": 2**-9, **training})
     return Base(model, info, spec, torch.device("cpu"), dtype, AnswerHead(model)), batch
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -60,14 +61,16 @@ def write_model(folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-def rows(count: int, seed: int) -> list[dict]:
+def rows(count: int, seed: int, colours: Sequence[str] | None = None) -> list[dict]:
+    """Pictures of one colour and answers that name it, or that name ``colours`` in turn whatever the picture shows."""
     generator = torch.Generator().manual_seed(seed)
     made = []
     for index in range(count):
         name = list(COLOURS)[index % len(COLOURS)]
         noise = torch.randint(-20, 20, (3,), generator=generator).tolist()
         colour = tuple(max(0, min(255, value + extra)) for value, extra in zip(COLOURS[name], noise, strict=True))
-        answer = f"it is {name}" if index % 3 else name
+        stated = colours[index % len(colours)] if colours else name
+        answer = f"it is {stated}" if index % 3 else stated
         made.append(
             {
                 "messages": [
@@ -80,11 +83,11 @@ def rows(count: int, seed: int) -> list[dict]:
     return made
 
 
-def write_rows(folder: Path, name: str, count: int, seed: int) -> str:
+def write_rows(folder: Path, name: str, count: int, seed: int, colours: Sequence[str] | None = None) -> str:
     pictures = folder / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
     lines = []
-    for index, row in enumerate(rows(count, seed)):
+    for index, row in enumerate(rows(count, seed, colours)):
         row["images"][0].save(pictures / f"{name}-{index}.png")
         lines.append(json.dumps({**row, "images": [f"pictures/{name}-{index}.png"]}))
     path = folder / f"{name}.jsonl"
