@@ -24,7 +24,7 @@ class Axolotl(AbstractExporter):
         adapter_folder: Path | None,
         output: Path,
     ) -> list[Path]:
-        """``axolotl.yaml``."""
+        """Write ``axolotl.yaml`` and return its path."""
         settings = Settings.of(decision, info, training, adapter_folder)
         values = {**_fixed(settings), **_lora(settings)}
         header = settings.header(

@@ -31,7 +31,7 @@ class LlamaFactory(AbstractExporter):
         adapter_folder: Path | None,
         output: Path,
     ) -> list[Path]:
-        """``llama_factory.yaml`` and ``init_adapter/``."""
+        """Write ``llama_factory.yaml`` and ``init_adapter/``; return their paths."""
         settings = Settings.of(decision, info, training, adapter_folder)
         adapter = write_init_adapter(settings, info, output)
         header = settings.header(

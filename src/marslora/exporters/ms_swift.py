@@ -26,7 +26,7 @@ class MsSwift(AbstractExporter):
         adapter_folder: Path | None,
         output: Path,
     ) -> list[Path]:
-        """``ms_swift.sh`` and ``init_adapter/``."""
+        """Write ``ms_swift.sh`` and ``init_adapter/``; return their paths."""
         settings = Settings.of(decision, info, training, adapter_folder)
         adapter = write_init_adapter(settings, info, output)
         header = settings.header(

@@ -22,7 +22,7 @@ class Peft(AbstractExporter):
         adapter_folder: Path | None,
         output: Path,
     ) -> list[Path]:
-        """``lora_config.py``."""
+        """Write ``lora_config.py`` and return its path."""
         settings = Settings.of(decision, info, training, adapter_folder)
         header = settings.header(
             "PEFT 0.21 (tested)",

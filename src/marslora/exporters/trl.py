@@ -71,7 +71,7 @@ class Trl(AbstractExporter):
         adapter_folder: Path | None,
         output: Path,
     ) -> list[Path]:
-        """``sft.py``."""
+        """Write ``sft.py`` and return its path."""
         settings = Settings.of(decision, info, training, adapter_folder)
         notes = ["The TRL command line has no setting for per-part ranks; this script has."]
         if training.part_learning_rates:

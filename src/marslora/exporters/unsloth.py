@@ -28,7 +28,7 @@ class Unsloth(AbstractExporter):
         adapter_folder: Path | None,
         output: Path,
     ) -> list[Path]:
-        """``unsloth_model.py``."""
+        """Write ``unsloth_model.py`` and return its path."""
         settings = Settings.of(decision, info, training, adapter_folder)
         header = settings.header(
             "Unsloth 2026.10.9 (read from its source, not run here)",

@@ -22,7 +22,7 @@ def max_lora_rank(largest_rank: int) -> int | None:
 
 
 class Vllm(AbstractExporter):
-    """``sh vllm_serve.sh``."""
+    """Writes a script for ``sh vllm_serve.sh``."""
 
     def export(
         self,
@@ -32,7 +32,7 @@ class Vllm(AbstractExporter):
         adapter_folder: Path | None,
         output: Path,
     ) -> list[Path]:
-        """``vllm_serve.sh``."""
+        """Write ``vllm_serve.sh`` and return its path."""
         settings = Settings.of(decision, info, training, adapter_folder)
         header = settings.header("vLLM 0.33 (options read from its source, not run here)", *_notes(settings))
         command = shell_command(f"vllm serve {MODEL}", _options(settings))

@@ -79,7 +79,7 @@ def body(bench: BenchmarkResult) -> Markup:
     results = (join([tag("h3", _at(cost)), _standings(bench, cost)]) for cost in bench.costs)
     main = tag(
         "main",
-        section("results", "Standings", *results, bullets(lines[2:])),
+        section("results", "Ranking", *results, bullets(lines[2:])),
         section("cost", "Regret against cost", drawn(pictures_of_regret(bench)), drawn(pictures_of_cost(bench))),
         section("tables", "Table by table", _by_table(bench), drawn(pictures_by_table(bench))),
         section("reliability", "Reliability", _reliability(bench), drawn(pictures_of_reliability(bench))),

@@ -168,7 +168,7 @@ def _notes(comparison: Comparison) -> Markup:
 
 
 def every_run(comparison: Comparison) -> Markup:
-    """Run by run."""
+    """Return a table with one row for each run."""
     rows = [
         [
             cell(method.name),

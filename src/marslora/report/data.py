@@ -75,15 +75,6 @@ class ReportData:
             return self.final.base_validation_loss
         return next((run.validation_loss[0] for run in self.runs if run.examples[:1] == (0,)), None)
 
-    @property
-    def uniform_allocation(self) -> Allocation | None:
-        """The allocation behind ``uniform``, known by its number of trainable parameters."""
-        if self.uniform is None:
-            return None
-        top = max(self.spec.space.ladder(part)[-1] for part in self.spec.space.parts)
-        same = (self.decision.chosen.replace(**dict.fromkeys(self.searched, rank)) for rank in range(1, top + 1))
-        return next((each for each in same if self.num_trainable(each) == self.uniform.num_trainable), None)
-
     def num_trainable(self, allocation: Allocation) -> int:
         """Trainable parameters of an allocation, parts that are trained whole included."""
         training = self.spec.training

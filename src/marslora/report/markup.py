@@ -38,7 +38,7 @@ def paragraphs(sentences: Iterable[object]) -> Markup:
 
 
 def bullets(items: Iterable[object]) -> Markup:
-    """A list."""
+    """Return an unordered list of the items."""
     return tag("ul", *(tag("li", item) for item in items))
 
 

@@ -79,12 +79,12 @@ def size(num_bytes: int) -> str:
 
 
 def shares(equivalents: float) -> str:
-    """Run equivalents as a number with at most two decimals."""
+    """Return full runs as a number with at most two decimals."""
     return f"{equivalents:,.2f}".rstrip("0").rstrip(".")
 
 
 def runs(equivalents: float) -> str:
-    """Run equivalents in words: ``1.36 full runs``."""
+    """Return full runs in words: ``1.36 full runs``."""
     return f"{shares(equivalents)} full run{'' if equivalents == 1 else 's'}"
 
 

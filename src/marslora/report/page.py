@@ -15,7 +15,7 @@ from marslora.core.files import write_text
 from marslora.report import sections
 from marslora.report.data import ReportData, gather
 from marslora.report.figures import allocations, chances, convergence, costs, curves, final, fits, objectives
-from marslora.report.figures._style import Picture
+from marslora.report.figures._style import Chart
 from marslora.report.markup import Markup, join, tag
 from marslora.report.words import headline, summary_lines
 from marslora.store.study import Study
@@ -37,24 +37,24 @@ NAVIGATION = (
 
 
 def write(data: ReportData, path: Path) -> Path:
-    """Write the page to ``path``; the path."""
+    """Write the page to ``path`` and return that path."""
     write_text(path, render(data))
     return path
 
 
 def write_study(study: Study) -> Path:
-    """Write the page of a study into its folder; `StudyError` where there is no decision yet."""
+    """Write the page of a study into its folder. Raises `StudyError` if the study has no decision yet."""
     return write(gather(study), study.path(NAME))
 
 
 def summary(folder: Path) -> list[str]:
-    """The verdict of a finished study in a few lines of text."""
+    """Return the verdict of a finished study in a few lines of text."""
     with Study.open(folder) as study:
         return summary_lines(gather(study, runs=()))
 
 
 def render(data: ReportData) -> str:
-    """The whole page."""
+    """Return the whole page as HTML."""
     return document(f"{headline(data)} - marslora", body(data))
 
 
@@ -91,12 +91,12 @@ def body(data: ReportData) -> Markup:
     return join([head, main, sections.footer(data)])
 
 
-def drawn(pictures: Sequence[Picture]) -> Markup:
+def drawn(pictures: Sequence[Chart]) -> Markup:
     """Figures side by side, each with its sentence; empty where there are none."""
     return tag("div", *map(figure, pictures), class_="figures") if pictures else Markup("")
 
 
-def figure(picture: Picture) -> Markup:
+def figure(picture: Chart) -> Markup:
     """One figure: a title, a place for the drawing, the sentence below, and the drawing itself as JSON."""
     values = json.dumps(picture.figure(), allow_nan=False, separators=(",", ":"))
     source = Markup(values.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

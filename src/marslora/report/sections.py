@@ -144,7 +144,7 @@ def candidates(data: ReportData) -> Markup:
     said = f"{number} allocations: {dropped} dropped, {number - dropped - 1} kept, one chosen."
     worst = max((c.imbalance.value for c in data.decision.candidates if c.imbalance is not None), default=math.nan)
     if not math.isnan(worst):
-        said += " Mismatch is the ratio of the parts' convergence times (1 is balanced); "
+        said += " Imbalance is the ratio of the parts' convergence times (1 is balanced); "
         said += f"here it goes up to {short(math.exp(worst))}."
     table = collapsed("Every candidate with its reason", tables.candidates(data))
     return section("candidates", "All candidates", tag("p", said), table)

@@ -110,9 +110,8 @@ def results(data: ReportData) -> Markup:
     base = (final.base_validation_loss, final.base_validation_accuracy, final.base_test_loss, final.base_test_accuracy)
     rows = [_result("as it came", 0, *base, tested)]
     if data.uniform is not None:
-        allocation = data.uniform_allocation
-        rank = "" if allocation is None else f" {allocation.get(data.searched[0])}"
-        rows.append(_trained(f"uniform rank{rank}", data.uniform, tested))
+        rank = data.uniform.allocation.get(data.searched[0])
+        rows.append(_trained(f"uniform rank {rank}", data.uniform, tested))
     rows.append(_trained(ranks(data.decision.chosen), final, tested))
     return table(heads, rows, marks=[*[""] * (len(rows) - 1), "picked"])
 

@@ -117,8 +117,7 @@ def _over_uniform(data: ReportData) -> list[str]:
         return ["The chosen ranks are uniform already."]
     if final is not None and uniform is not None:
         difference = uniform.validation_loss - final.validation_loss
-        allocation = data.uniform_allocation
-        rank = "a uniform rank" if allocation is None else f"uniform rank {allocation.get(data.searched[0])}"
+        rank = f"uniform rank {uniform.allocation.get(data.searched[0])}"
         ended = "lower" if difference > 0 else "no lower"
         costs = f"{compact(uniform.num_trainable)} parameters"
         values = f"{loss(final.validation_loss)} against {loss(uniform.validation_loss)}"

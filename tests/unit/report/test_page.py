@@ -12,7 +12,7 @@ from marslora.core.errors import StudyError
 from marslora.core.runs import Cost
 from marslora.report import page, tables
 from marslora.report.data import gather
-from marslora.report.figures._style import Picture
+from marslora.report.figures._style import Chart
 from marslora.report.markup import safe
 from marslora.report.words import headline, notices, sentence
 from marslora.store.study import Study
@@ -135,7 +135,7 @@ def test_hostile_names_are_only_text(clear):
 
 
 def test_a_figure_cannot_end_its_script():
-    picture = Picture(name="a", title="t", traces=[{"name": HOSTILE}], layout={}, caption="c")
+    picture = Chart(name="a", title="t", traces=[{"name": HOSTILE}], layout={}, caption="c")
     written = str(page.figure(picture))
     source = written[written.index('data-figure="plot-a">') + 21 : written.index("</script>")]
     assert not {"<", ">", "&"} & set(source)

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from marslora.core.allocation import Allocation
 from marslora.core.runs import Cost
 from marslora.report import numbers, words
 from marslora.report.data import final_spending, full_run_seconds, grid_spending, total_spending
@@ -91,10 +90,10 @@ def test_three_parts_are_listed():
     assert " and language rank" in words.headline(worlds.made("three_parts"))
 
 
-def test_the_uniform_allocation_is_known_by_its_parameters(clear):
-    assert clear.uniform_allocation == Allocation.of(vision=14, projector=16, language=14)
-    odd = clear.uniform.model_copy(update={"num_trainable": 7})
-    assert replace(clear, uniform=odd).uniform_allocation is None
+def test_the_uniform_rank_is_named_whatever_else_its_adapter_trains(clear):
+    assert "uniform rank 14" in said(clear)
+    routers = clear.uniform.model_copy(update={"num_trainable": clear.uniform.num_trainable + 1000})
+    assert "uniform rank 14" in said(replace(clear, uniform=routers))
 
 
 def test_a_grid_costs_as_many_runs_as_it_has_cells(data):

@@ -175,6 +175,7 @@ def clear():
     even = data.decision.chosen.replace(vision=14, language=14)
     uniform = data.final.model_copy(
         update={
+            "allocation": even,
             "num_trainable": data.num_trainable(even),
             "validation_loss": 0.683,
             "started_at_examples": 0,

@@ -26,7 +26,7 @@ LEVEL_NOTE = "90 % interval"
 
 
 @dataclass(frozen=True)
-class Picture:
+class Chart:
     """One figure of the page."""
 
     name: str

@@ -8,14 +8,14 @@ from collections.abc import Iterable, Sequence
 from marslora.core.decision import Candidate
 from marslora.report.data import ReportData
 from marslora.report.figures._map import BALANCED, heat_map
-from marslora.report.figures._style import ACCENT, INK, LEVEL_NOTE, MUTED, Picture, Trace, axis, frame, text
+from marslora.report.figures._style import ACCENT, INK, LEVEL_NOTE, MUTED, Chart, Trace, axis, frame, text
 from marslora.report.numbers import count, loss, ranks
 
 MANY = 20
 """So many candidates are drawn in a ranked picture; the table has all."""
 
 
-def pictures(data: ReportData) -> list[Picture]:
+def pictures(data: ReportData) -> list[Chart]:
     """One picture, after the number of parts whose rank was searched; none where no loss is known."""
     known = [candidate for candidate in data.decision.candidates if expected_loss(candidate) is not None]
     if not known:
@@ -32,10 +32,10 @@ def expected_loss(candidate: Candidate) -> float | None:
     return candidate.observed_loss
 
 
-def _map(data: ReportData) -> Picture:
+def _map(data: ReportData) -> Chart:
     across, up = data.searched[1], data.searched[0]
     traces, layout = heat_map(data, across, up, expected_loss)
-    return Picture(
+    return Chart(
         name="allocations",
         title="The map of allocations",
         traces=traces,
@@ -69,7 +69,7 @@ def _map_words(data: ReportData, drawn: set[str]) -> str:
     return " ".join(said)
 
 
-def _line(data: ReportData, part: str, known: Sequence[Candidate]) -> Picture:
+def _line(data: ReportData, part: str, known: Sequence[Candidate]) -> Chart:
     ladder = [float(rank) for rank in data.spec.space.ladder(part)]
     ordered = sorted(known, key=lambda candidate: candidate.allocation[part])
     traces = [
@@ -85,7 +85,7 @@ def _line(data: ReportData, part: str, known: Sequence[Candidate]) -> Picture:
         trace["x"] = [positions[value] for value in trace["x"]]
     ticks = {"tickvals": list(range(len(ladder))), "ticktext": [f"{rank:g}" for rank in ladder]}
     x_axis = axis(f"{part} rank", **ticks, range=[-0.3, len(ladder) - 0.7])
-    return Picture(
+    return Chart(
         name="allocations",
         title=f"Ranks of {part}",
         traces=traces,
@@ -95,7 +95,7 @@ def _line(data: ReportData, part: str, known: Sequence[Candidate]) -> Picture:
     )
 
 
-def _ranked(data: ReportData, known: Sequence[Candidate]) -> Picture:
+def _ranked(data: ReportData, known: Sequence[Candidate]) -> Chart:
     ordered = sorted(known, key=lambda candidate: expected_loss(candidate) or math.inf)
     first = [candidate for candidate in ordered[:MANY] if candidate.status != "chosen"]
     rows = sorted([data.chosen, *first], key=lambda c: expected_loss(c) or math.inf, reverse=True)
@@ -111,7 +111,7 @@ def _ranked(data: ReportData, known: Sequence[Candidate]) -> Picture:
     more = (
         f" The best {len(rows)} of {len(known)} are drawn; the table below has all." if len(known) > len(rows) else ""
     )
-    return Picture(
+    return Chart(
         name="allocations",
         title="The allocations, best first",
         traces=traces,

@@ -24,7 +24,7 @@ from marslora.report.figures._style import (
     MUTED,
     SYMBOLS,
     WARN,
-    Picture,
+    Chart,
     Trace,
     axis,
     faded,
@@ -51,11 +51,11 @@ def squeezed_regret(regret: float) -> float:
     return math.log10(max(regret, 0.0) + REGRET_FROM)
 
 
-def pictures_of_regret(bench: BenchmarkResult) -> list[Picture]:
+def pictures_of_regret(bench: BenchmarkResult) -> list[Chart]:
     """Regret against cost: over all tables, wide."""
     found = build_family_curves(bench.scores)
     return [
-        Picture(
+        Chart(
             name="regret",
             title="Regret against cost",
             traces=_lines(bench, found, has_bands=True),
@@ -70,7 +70,7 @@ def pictures_of_regret(bench: BenchmarkResult) -> list[Picture]:
     ]
 
 
-def pictures_by_table(bench: BenchmarkResult) -> list[Picture]:
+def pictures_by_table(bench: BenchmarkResult) -> list[Chart]:
     """The same for every table apart."""
     found = []
     for number, header in enumerate(bench.tables):
@@ -78,7 +78,7 @@ def pictures_by_table(bench: BenchmarkResult) -> list[Picture]:
         spread = {score.instance: score.median_regret for score in bench.scores if score.table == header.name}
         lost = short(float(np.mean(list(spread.values())))) if spread else "-"
         found.append(
-            Picture(
+            Chart(
                 name=f"regret-{number}",
                 title=header.name,
                 traces=_lines(bench, own, has_bands=False),
@@ -181,7 +181,7 @@ def _band(curve: FamilyCurve, bounds: Sequence[tuple[float, float]], colour: obj
     }
 
 
-def pictures_of_reliability(bench: BenchmarkResult) -> list[Picture]:
+def pictures_of_reliability(bench: BenchmarkResult) -> list[Chart]:
     """What families say of their choices against what is so; nothing where none says anything."""
     known = [found for family in _noted(bench) if (found := measure_reliability(bench.scores, family)) is not None]
     if not known:
@@ -200,7 +200,7 @@ def pictures_of_reliability(bench: BenchmarkResult) -> list[Picture]:
     layout = frame(axis("probability of being best that was reported", **share), axis("share that was", **share))
     first = known[0]
     return [
-        Picture(
+        Chart(
             name="reliability",
             title="Are the probabilities worth anything?",
             traces=[straight, *marks],
@@ -237,7 +237,7 @@ def _marks(found: Reliability, colour: str) -> list[Trace]:
     return [strict, trace("the best or tied", [each.best_or_tied for each in found.bins], "circle-open")]
 
 
-def pictures_of_cost(bench: BenchmarkResult) -> list[Picture]:
+def pictures_of_cost(bench: BenchmarkResult) -> list[Chart]:
     """What every setting of every family cost, cheapest family on top."""
     by_family: dict[str, dict[str, list[ReplayScore]]] = {}
     for score in bench.scores:
@@ -275,7 +275,7 @@ def pictures_of_cost(bench: BenchmarkResult) -> list[Picture]:
         showlegend=False,
     )
     return [
-        Picture(
+        Chart(
             name="bench-cost",
             title="What a search costs",
             traces=[trace],

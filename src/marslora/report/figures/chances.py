@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from marslora.core.decision import Candidate
 from marslora.report.data import ReportData
-from marslora.report.figures._style import ACCENT, Picture, axis, faded, frame, text
+from marslora.report.figures._style import ACCENT, Chart, axis, faded, frame, text
 from marslora.report.numbers import loss, percent, ranks
 
 MANY = 12
 
 
-def pictures(data: ReportData) -> list[Picture]:
+def pictures(data: ReportData) -> list[Chart]:
     """Bars of the most probable candidates; nothing where no probability is known."""
     known = [candidate for candidate in data.decision.candidates if candidate.p_best is not None]
     if not known:
@@ -37,7 +37,7 @@ def pictures(data: ReportData) -> list[Picture]:
     x = axis("probability of being best", tickformat=".0%", range=[0, min(1.0, top) * 1.18 or 1.0])
     y = axis("", tickvals=list(range(len(rows))), ticktext=names, showgrid=False)
     return [
-        Picture(
+        Chart(
             name="chances",
             title="How sure: P(best)",
             traces=[trace],

@@ -9,7 +9,7 @@ import numpy as np
 from marslora.core.decision import LawFit, LawPoint
 from marslora.laws.convergence import ConvergenceLaw
 from marslora.report.data import ReportData
-from marslora.report.figures._style import SYMBOLS, Picture, Trace, faded, frame, log_axis, steps
+from marslora.report.figures._style import SYMBOLS, Chart, Trace, faded, frame, log_axis, steps
 from marslora.report.numbers import compact, count, percent, short
 
 NUM_CURVE_POINTS = 48
@@ -17,13 +17,13 @@ FLAT = 1.15
 """Two times that differ by less than this factor are called the same."""
 
 
-def pictures(data: ReportData) -> list[Picture]:
+def pictures(data: ReportData) -> list[Chart]:
     """A panel for each part with convergence times."""
     laws = [law for part in data.info.parts if (law := data.convergence_law(part.name)) is not None]
     return [_panel(law, index) for index, law in enumerate(laws) if law.points]
 
 
-def _panel(law: LawFit, index: int) -> Picture:
+def _panel(law: LawFit, index: int) -> Chart:
     sizes = sorted({point.inputs.get("data", 0.0) for point in law.points})
     found = sorted({point.inputs["rank"] for point in law.points if point.inputs.get("rank", 0) > 0})
     traces: list[Trace] = []
@@ -41,7 +41,7 @@ def _panel(law: LawFit, index: int) -> Picture:
     across = log_axis("rank", ticks)
     across = {**across, "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
     heights = [p.measured for p in law.points] + [y for t in traces for y in t["y"] if t["mode"] == "lines" and y]
-    return Picture(
+    return Chart(
         name=f"law-{index}",
         title=f"{law.subject}: how long it learns",
         traces=traces,

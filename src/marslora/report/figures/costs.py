@@ -12,17 +12,17 @@ from marslora.report.data import (
     grid_spending,
     total_spending,
 )
-from marslora.report.figures._style import ACCENT, Picture, axis, faded, frame
+from marslora.report.figures._style import ACCENT, Chart, axis, faded, frame
 from marslora.report.numbers import duration, shares, short
 
 COLOURS = (faded(ACCENT, 0.45), faded(ACCENT, 0.7), ACCENT, faded("@muted", 0.7))
 
 
-def pictures(data: ReportData) -> list[Picture]:
+def pictures(data: ReportData) -> list[Chart]:
     """Two bar charts: full runs, and seconds where they are known."""
     bars = spendings(data)
     total, grid = bars["total"], bars["grid"]
-    found = [_bars("cost-runs", "In full runs", "run equivalents", bars, [shares(each.runs) for each in bars.values()],
+    found = [_bars("cost-runs", "In full runs", "full runs", bars, [shares(each.runs) for each in bars.values()],
                    [each.runs for each in bars.values()], _run_words(data, total, grid))]  # fmt: skip
     times = [each.seconds for each in bars.values()]
     if all(each is not None for each in times) and total.seconds and grid.seconds:
@@ -56,7 +56,7 @@ def _run_words(data: ReportData, total: Spending, grid: Spending) -> str:
 def _bars(
     name: str, title: str, unit: str, bars: dict[str, Spending], shown: Sequence[str], values: Sequence[float | None],
     said: str,
-) -> Picture:  # fmt: skip
+) -> Chart:  # fmt: skip
     top = max(value or 0.0 for value in values)
     trace = {
         "type": "bar",
@@ -73,4 +73,4 @@ def _bars(
     layout = frame(
         axis(unit, range=[0, top * 1.25 or 1.0], nticks=6), axis("", showgrid=False), showlegend=False, bargap=0.4
     )
-    return Picture(name=name, title=title, traces=[trace], layout=layout, caption=said, height=230)
+    return Chart(name=name, title=title, traces=[trace], layout=layout, caption=said, height=230)

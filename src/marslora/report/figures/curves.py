@@ -10,7 +10,7 @@ import numpy as np
 from marslora.core.decision import LawPoint
 from marslora.core.runs import Run
 from marslora.report.data import Points, ReportData
-from marslora.report.figures._style import DASHES, Picture, Trace, frame, log_axis, steps, text
+from marslora.report.figures._style import DASHES, Chart, Trace, frame, log_axis, steps, text
 from marslora.report.numbers import count, listing, loss, percent, ranks
 
 JOINT = "parts together"
@@ -18,7 +18,7 @@ MANY = 8
 """Above so many allocations a joint panel lists none by name and colours by final loss order."""
 
 
-def pictures(data: ReportData) -> list[Picture]:
+def pictures(data: ReportData) -> list[Chart]:
     """A panel for each part that was adapted alone, and one for runs of several parts."""
     groups = panels(data)
     return [_panel(data, title, runs) for title, runs in groups.items() if runs]
@@ -43,7 +43,7 @@ def panels(data: ReportData) -> dict[str, list[Run]]:
     return groups
 
 
-def _panel(data: ReportData, title: str, runs: Sequence[Run]) -> Picture:
+def _panel(data: ReportData, title: str, runs: Sequence[Run]) -> Chart:
     points = {point.run: point for law in data.decision.laws if law.subject == title for point in law.points}
     starts = [run.examples[1] for run in runs if len(run.examples) > 1 and run.examples[0] == 0]
     origin = min(starts, default=1) / 2
@@ -67,7 +67,7 @@ def _panel(data: ReportData, title: str, runs: Sequence[Run]) -> Picture:
     trained = [value for run in runs for _, value in data.train_losses.get(run.member.id, ())]
     up = log_axis("loss (nats per answer token)", [*(v for run in runs for v in run.validation_loss), *trained])
     heading = f"{title} alone" if title != JOINT else "Several parts together"
-    return Picture(
+    return Chart(
         name=f"curves-{_slug(title)}",
         title=heading,
         traces=traces,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from marslora.core.runs import FinalResult, Run
 from marslora.report.data import ReportData
-from marslora.report.figures._style import ACCENT, INK, MUTED, Picture, Trace, frame, log_axis
+from marslora.report.figures._style import ACCENT, INK, MUTED, Chart, Trace, frame, log_axis
 from marslora.report.numbers import count, loss, percent
 
 
-def pictures(data: ReportData) -> list[Picture]:
+def pictures(data: ReportData) -> list[Chart]:
     """The curve of the final run; nothing where there is none."""
     final = data.final
     if final is None or not final.examples:
@@ -32,7 +32,7 @@ def pictures(data: ReportData) -> list[Picture]:
     across = log_axis("examples seen", x, start=origin)
     up = log_axis("loss (nats per answer token)", [y for trace in traces for y in trace["y"]])
     return [
-        Picture(
+        Chart(
             name="final",
             title="Loss on the way",
             traces=traces,

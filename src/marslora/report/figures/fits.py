@@ -6,17 +6,17 @@ import numpy as np
 
 from marslora.core.decision import LawFit
 from marslora.report.data import CONVERGENCE, ReportData
-from marslora.report.figures._style import INK, MUTED, Picture, axis, faded, frame, text
+from marslora.report.figures._style import INK, MUTED, Chart, axis, faded, frame, text
 from marslora.report.numbers import count, percent
 
 
-def pictures(data: ReportData) -> list[Picture]:
+def pictures(data: ReportData) -> list[Chart]:
     """A panel for each law that is no law of convergence (those are drawn against rank)."""
     laws = [law for law in data.decision.laws if law.law != CONVERGENCE and law.status != "failed" and law.points]
     return [_panel(law, index) for index, law in enumerate(laws)]
 
 
-def _panel(law: LawFit, index: int) -> Picture:
+def _panel(law: LawFit, index: int) -> Chart:
     points = [p for p in law.points if np.isfinite([p.measured, p.predicted]).all()]
     values = [value for point in points for value in (point.measured, point.predicted)]
     ends = [min(values, default=0.0), max(values, default=1.0)]
@@ -42,7 +42,7 @@ def _panel(law: LawFit, index: int) -> Picture:
         },
     ]
     error = percent(law.held_out_error) if np.isfinite(law.held_out_error) else "an unknown share"
-    return Picture(
+    return Chart(
         name=f"fit-{index}",
         title=f"{law.law.capitalize()} law of {law.subject}: predicted against measured",
         traces=traces,

@@ -14,7 +14,7 @@ from marslora.report.figures._style import (
     INK,
     LEVEL_NOTE,
     MUTED,
-    Picture,
+    Chart,
     Trace,
     axis,
     faded,
@@ -29,7 +29,7 @@ METRICS = {"test_loss": "test loss", "validation_loss": "validation loss"}
 UNIT = "(nats per answer token)"
 
 
-def pictures(comparison: Comparison) -> list[Picture]:
+def pictures(comparison: Comparison) -> list[Chart]:
     """The pictures of the methods that have results; none where no method has."""
     methods = [method for method in comparison.ordered() if comparison.loss(method) is not None]
     if not methods:
@@ -39,7 +39,7 @@ def pictures(comparison: Comparison) -> list[Picture]:
     return [*found, _costs(comparison, methods), _curves(comparison, methods)]
 
 
-def _losses(comparison: Comparison, methods: Sequence[MethodSummary]) -> Picture:
+def _losses(comparison: Comparison, methods: Sequence[MethodSummary]) -> Chart:
     metric = METRICS[comparison.metric]
     seeds = {
         "type": "scatter",
@@ -53,7 +53,7 @@ def _losses(comparison: Comparison, methods: Sequence[MethodSummary]) -> Picture
     means = [(method, found) for method in methods if (found := comparison.loss(method))]
     best, worst = means[0], means[-1]
     said = f"{best[0].name} ended lowest ({loss(best[1].value)}), {worst[0].name} highest ({loss(worst[1].value)})."
-    return Picture(
+    return Chart(
         name="losses",
         title=f"{metric.capitalize()} at the end",
         traces=[seeds, _dots(means, comparison.reference.name)],
@@ -63,7 +63,7 @@ def _losses(comparison: Comparison, methods: Sequence[MethodSummary]) -> Picture
     )
 
 
-def _differences(comparison: Comparison, methods: Sequence[MethodSummary]) -> Picture:
+def _differences(comparison: Comparison, methods: Sequence[MethodSummary]) -> Chart:
     found = [(method, method.difference) for method in methods if method.difference is not None]
     better = sum(each.high < 0 for _, each in found)
     worse = sum(each.low > 0 for _, each in found)
@@ -78,7 +78,7 @@ def _differences(comparison: Comparison, methods: Sequence[MethodSummary]) -> Pi
         "line": {"color": MUTED, "dash": "dot"},
     }
     words = f"{better} of {len(found)} end below {comparison.reference.name} and {worse} above it"
-    return Picture(
+    return Chart(
         name="differences",
         title="Against the reference",
         traces=[_dots(found, "")],
@@ -123,7 +123,7 @@ def _height(methods: Sequence[MethodSummary]) -> int:
     return 130 + 34 * len(methods)
 
 
-def _costs(comparison: Comparison, methods: Sequence[MethodSummary]) -> Picture:
+def _costs(comparison: Comparison, methods: Sequence[MethodSummary]) -> Chart:
     known = [(m, cost, found) for m in methods if (cost := m.cost) and (found := comparison.loss(m)) and cost.flops > 0]
     own = comparison.reference.cost
     unit = own.flops if own and own.flops else 1.0
@@ -146,7 +146,7 @@ def _costs(comparison: Comparison, methods: Sequence[MethodSummary]) -> Picture:
     }
     apart = short(max(dearness) / min(dearness)) if dearness else ""
     said = f"The dearest run took {apart} times the operations of the cheapest." if dearness else ""
-    return Picture(
+    return Chart(
         name="costs",
         title="Loss against cost",
         traces=[trace],
@@ -159,7 +159,7 @@ def _costs(comparison: Comparison, methods: Sequence[MethodSummary]) -> Picture:
     )
 
 
-def _curves(comparison: Comparison, methods: Sequence[MethodSummary]) -> Picture:
+def _curves(comparison: Comparison, methods: Sequence[MethodSummary]) -> Chart:
     colours = list(reversed(steps(len(methods))))
     points = [e for m in methods for result in m.results.values() for e in result.examples if e > 0]
     origin = min(points, default=1) / 2
@@ -168,7 +168,7 @@ def _curves(comparison: Comparison, methods: Sequence[MethodSummary]) -> Picture
         for n, method in enumerate(methods)
     ]
     up = log_axis(f"validation loss {UNIT}", [y for trace in traces for y in trace["y"]])
-    return Picture(
+    return Chart(
         name="methods-curves",
         title="Loss on the way",
         traces=traces,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from marslora.core.runs import BlockGradient
 from marslora.report.data import ReportData
-from marslora.report.figures._style import DASHES, INK, MUTED, Picture, Trace, axis, frame, log_axis, steps, text
+from marslora.report.figures._style import DASHES, INK, MUTED, Chart, Trace, axis, frame, log_axis, steps, text
 from marslora.report.numbers import listing, percent, short
 
 NUM_POINTS = 60
@@ -19,7 +19,7 @@ MAX_BLOCKS = 6
 """Blocks beyond these, which conflict most often, are in the sentence's count alone."""
 
 
-def pictures(data: ReportData) -> list[Picture]:
+def pictures(data: ReportData) -> list[Chart]:
     """Cosines by block and norms by objective over the run; nothing where there was one objective."""
     notes = [note for note in data.gradients if note.cosine is not None]
     if not notes:
@@ -27,7 +27,7 @@ def pictures(data: ReportData) -> list[Picture]:
     return [_agreement(notes), _sizes(notes)]
 
 
-def _agreement(notes: Sequence[BlockGradient]) -> Picture:
+def _agreement(notes: Sequence[BlockGradient]) -> Chart:
     by_block = _grouped(notes, lambda note: note.block)
     often = sorted(by_block, key=lambda block: -_conflicts(by_block[block]))[:MAX_BLOCKS]
     shown = [block for block in by_block if block in often]
@@ -37,7 +37,7 @@ def _agreement(notes: Sequence[BlockGradient]) -> Picture:
     ]
     last = max(note.step for note in notes) + 1
     traces.append({**_line([(1, 0.0), (last, 0.0)], "neither for nor against", MUTED, "dash"), "hoverinfo": "skip"})
-    return Picture(
+    return Chart(
         name="gradients-cosine",
         title="Do the objectives agree?",
         traces=traces,
@@ -47,7 +47,7 @@ def _agreement(notes: Sequence[BlockGradient]) -> Picture:
     )
 
 
-def _sizes(notes: Sequence[BlockGradient]) -> Picture:
+def _sizes(notes: Sequence[BlockGradient]) -> Chart:
     names = list(dict.fromkeys(name for note in notes for name in note.objectives))
     norms = {name: _whole_norms(notes, name) for name in names}
     traces = [
@@ -57,7 +57,7 @@ def _sizes(notes: Sequence[BlockGradient]) -> Picture:
     medians = {name: statistics.median(norms[name].values()) for name in names}
     strong, weak = max(names, key=medians.__getitem__), min(names, key=medians.__getitem__)
     ratio = medians[strong] / medians[weak] if medians[weak] > 0 else math.inf
-    return Picture(
+    return Chart(
         name="gradients-norm",
         title="How large are their gradients?",
         traces=traces,
