@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
+from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from marslora.core.runs import ProgressEvent
 
 LINE_EVERY_SECONDS = 10.0
 """How often progress is printed where there is no terminal: often enough to see life, rarely enough for a log."""
+_FRAME = 4
+"""Columns that the border and padding of a panel take."""
+
+
+def print_line(console: Console, *pieces: str | tuple[str, str]) -> None:
+    """Print pieces, each a text or (text, style), exactly as they are, so that a path or command can be copied.
+
+    However narrow the console is, no line break is added, and square brackets are not read as markup.
+    """
+    console.print(Text.assemble(*pieces), highlight=False, soft_wrap=True)
+
+
+def print_panel(console: Console, title: str, lines: Sequence[str]) -> None:
+    """Print sentences in a panel; a line with a path that does not fit into it stands whole below."""
+    whole = [line for line in lines if os.sep in line and Text(line).cell_len > console.width - _FRAME]
+    framed = [line for line in lines if line not in whole]
+    console.print(Panel(Text("\n".join(framed)), title=title, expand=False))
+    for line in whole:
+        print_line(console, line)
 
 
 class ConsoleListener:
@@ -51,7 +74,7 @@ class ConsoleListener:
             self._progress.remove_task(bar)  # type: ignore[arg-type]
         self._bars.clear()
         self._last_line = time.monotonic()
-        self.console.print(f"[dim]{self._clock()}[/dim] [bold]{title}[/bold]")
+        print_line(self.console, (f"{self._clock()} ", "dim"), (title, "bold"))
 
     def advance(self, step: ProgressEvent) -> None:
         """Move a bar; off a terminal, print a line every few seconds."""
@@ -65,11 +88,11 @@ class ConsoleListener:
         if not self.console.is_terminal and now - self._last_line >= LINE_EVERY_SECONDS:
             self._last_line = now
             share = f"{step.done / max(step.total, 1e-9):.0%}"
-            self.console.print(f"{self._clock()}   {step.task}: {share}{step.detail and f', {step.detail}'}")
+            print_line(self.console, f"{self._clock()}   {step.task}: {share}{step.detail and f', {step.detail}'}")
 
     def note(self, text: str) -> None:
         """Print a line above the bars."""
-        self.console.print(f"[dim]{self._clock()}[/dim]   {text}")
+        print_line(self.console, (f"{self._clock()}   ", "dim"), text)
 
     def _clock(self) -> str:
         seconds = int(time.monotonic() - self._started)

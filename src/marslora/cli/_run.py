@@ -8,9 +8,8 @@ from typing import NoReturn
 
 import typer
 from rich.console import Console
-from rich.panel import Panel
 
-from marslora.cli._console import ConsoleListener
+from marslora.cli._console import ConsoleListener, print_line, print_panel
 from marslora.cli._options import INTERRUPTED
 from marslora.core.spec import StudySpec
 from marslora.run_options import RunOptions
@@ -29,13 +28,12 @@ def watch_study(spec: StudySpec, options: RunOptions) -> None:
             decision = api.run_study(spec, options, listener)
     except KeyboardInterrupt:
         tell_how_to_continue(console, "nothing measured is lost")
-    lines = page.summary(decision.folder)
-    console.print(Panel("\n".join(lines), title="marslora", expand=False))
+    print_panel(console, "marslora", page.summary(decision.folder))
 
 
 def tell_how_to_continue(console: Console, kept: str) -> NoReturn:
     """Print the command that continues after Ctrl-C, and exit."""
-    console.print(f"\nInterrupted; {kept}. To continue:\n  {shlex.join(command_line())}", soft_wrap=True)
+    print_line(console, f"\nInterrupted; {kept}. To continue:\n  {shlex.join(command_line())}")
     raise typer.Exit(INTERRUPTED)
 
 
@@ -44,16 +42,14 @@ def show_settings(console: Console, spec: StudySpec, options: RunOptions) -> Non
     training = spec.training
     length = f"{training.examples} examples" if training.examples else f"{training.epochs:g} epochs"
     rates = "".join(f", {part} {rate:g}" for part, rate in training.part_learning_rates.items())
-    console.print(
+    settings = (
         f"model {spec.model.path}\n"
         f"ranks {'; '.join(f'{part} {list(ladder)}' for part, ladder in spec.space.ladders)}\n"
         f"full run {length} in batches of {training.batch_size}, {training.optimizer.name} at "
         f"{training.learning_rate:g}{rates}, alpha/r {training.alpha_over_rank:g}\n"
-        f"strategy {spec.search.strategy.name}, study {options.study or default_folder(spec)}",
-        highlight=False,
-        style="dim",
-        soft_wrap=True,
+        f"strategy {spec.search.strategy.name}, study {options.study or default_folder(spec)}"
     )
+    print_line(console, (settings, "dim"))
 
 
 def command_line() -> list[str]:

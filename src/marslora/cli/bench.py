@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from marslora.cli._console import ConsoleListener
+from marslora.cli._console import ConsoleListener, print_line
 from marslora.core.decision import Interval
 from marslora.core.errors import ConfigError
 from marslora.core.runs import ProgressEvent
@@ -106,7 +106,7 @@ def command(
         )
     show_result(console, result)
     write_text(out / "bench.json", result.to_json())
-    console.print(f"{page.write(result, out / page.NAME)}", highlight=False, soft_wrap=True)
+    print_line(console, str(page.write(result, out / page.NAME)))
 
 
 def show_result(console: Console, bench: BenchmarkResult) -> None:
@@ -114,7 +114,7 @@ def show_result(console: Console, bench: BenchmarkResult) -> None:
     from marslora.replay import rank_families
     from marslora.report.benchmark import against, headline, reliabilities, summary_lines
 
-    console.print(f"[bold]{headline(bench)}[/bold]", highlight=False)
+    print_line(console, (headline(bench), "bold"))
     for cost in bench.costs:
         rows = [
             (
@@ -126,8 +126,11 @@ def show_result(console: Console, bench: BenchmarkResult) -> None:
             )
             for row in rank_families(bench.scores, cost, bench.reference)
         ]
-        console.print(f"\nAt {cost:g} full runs, the final one included. Difference to {bench.reference} at the cost")
-        console.print("in column `at`; n = number of problems; 90 % intervals:")
+        print_line(
+            console,
+            f"\nAt {cost:g} full runs, the final one included. Difference to {bench.reference} at the cost\n"
+            "in column `at`; n = number of problems; 90 % intervals:",
+        )
         heads = ("family", "regret", "difference", "at", "n")
         console.print(_table(heads, rows))
     if families := reliabilities(bench):
@@ -140,10 +143,10 @@ def show_result(console: Console, bench: BenchmarkResult) -> None:
                 for header in bench.tables
             ),
         ]
-        console.print("\nHow far the stated probabilities can be trusted (shares of replays):")
+        print_line(console, "\nHow far the stated probabilities can be trusted (shares of replays):")
         console.print(_table(("", *(each.family for each in families)), lines))
     for line in summary_lines(bench):
-        console.print(line, highlight=False, style="dim")
+        print_line(console, (line, "dim"))
 
 
 def _read_seeds(text: str) -> tuple[int, ...]:

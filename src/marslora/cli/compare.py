@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from marslora.cli._console import ConsoleListener
+from marslora.cli._console import ConsoleListener, print_line
 from marslora.cli._options import with_options
 from marslora.cli._run import tell_how_to_continue
 from marslora.comparison.settings import COMPARE_OPTIONS, read_comparison
@@ -52,7 +52,7 @@ def command(config: Config = None, demo: Demo = None, **options: Any) -> None:
     except KeyboardInterrupt:
         tell_how_to_continue(console, "finished runs are kept")
     show_comparison(console, comparison)
-    console.print(str((run_options.out or request.default_folder) / NAME), highlight=False, soft_wrap=True)
+    print_line(console, str((run_options.out or request.default_folder) / NAME))
 
 
 def show_comparison(console: Console, comparison: Comparison) -> None:
@@ -75,10 +75,10 @@ def show_comparison(console: Console, comparison: Comparison) -> None:
             short(cost.seconds) if cost else "",
             f"{cost.flops:.3g}" if cost else "",
         )
-    console.print(f"[bold]{headline(comparison)}[/bold]")
+    print_line(console, (headline(comparison), "bold"))
     console.print(table)
     for line in summary_lines(comparison):
-        console.print(line, highlight=False)
+        print_line(console, line)
 
 
 def _ranks(allocation: Allocation | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from marslora.cli._console import ConsoleListener
+from marslora.cli._console import ConsoleListener, print_line
 from marslora.cli._histogram import draw_bars
 from marslora.core.runs import ProgressEvent
 
@@ -100,16 +101,16 @@ def check(
             )
         written = repair.write_repaired(files, report.bad, fix) if fix is not None else []
     except KeyboardInterrupt:
-        Console(stderr=True).print("Interrupted; nothing was written.")
+        print_line(Console(stderr=True), "Interrupted; nothing was written.")
         raise typer.Exit(INTERRUPTED) from None
     if as_json:
         print(report.to_json())
     else:
         print_report(Console(), report)
         for path in written:
-            Console().print(f"wrote {path}", highlight=False, soft_wrap=True)
+            print_line(Console(), f"wrote {path}")
         if written:
-            Console().print(suggest_options(files, fix, image_folder), highlight=False, soft_wrap=True)
+            print_line(Console(), suggest_options(files, fix, image_folder))
     if report.bad:
         raise typer.Exit(BAD_ROWS)
 
@@ -134,20 +135,16 @@ def print_report(console: Console, report: CheckReport) -> None:
     console.print(table)
     for unit, lengths in report.lengths.items():
         quantiles = "  ".join(f"{float(share):.0%} {value:,}" for share, value in lengths.quantiles.items())
-        console.print(
-            f"\n[bold]{unit} per row[/bold]  mean {lengths.mean:,.1f}  min {lengths.least:,}  {quantiles}  "
-            f"max {lengths.most:,}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        numbers = f"  mean {lengths.mean:,.1f}  min {lengths.least:,}  {quantiles}  max {lengths.most:,}"
+        print_line(console, (f"\n{unit} per row", "bold"), numbers)
         for line in draw_bars(lengths.edges, lengths.counts):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            print_line(console, line)
     for line in report.repeats:
-        console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
+        print_line(console, (line, "yellow"))
     for row in report.bad[:_SHOWN_BAD_ROWS]:
-        console.print(str(row), style="red", highlight=False, markup=False, soft_wrap=True)
+        print_line(console, (str(row), "red"))
     if len(report.bad) > _SHOWN_BAD_ROWS:
-        console.print(f"... and {len(report.bad) - _SHOWN_BAD_ROWS:,} more: --json or --fix lists all of them")
+        print_line(console, f"... and {len(report.bad) - _SHOWN_BAD_ROWS:,} more: --json or --fix lists all of them")
 
 
 def suggest_options(files: list[Any], out: Path | None, image_folder: str | None) -> str:
@@ -155,5 +152,5 @@ def suggest_options(files: list[Any], out: Path | None, image_folder: str | None
     assert out is not None
     whole_folder = files[0].registry is not None or files[0].copy_name != "good.jsonl"
     names = [out] if whole_folder else sorted(out.glob("good.*"))
-    sources = " ".join(f"--train {name}" for name in names)
-    return f"to use them: {sources} --image-folder {image_folder or files[0].folder}"
+    sources = " ".join(f"--train {shlex.quote(str(name))}" for name in names)
+    return f"to use them: {sources} --image-folder {shlex.quote(str(image_folder or files[0].folder))}"

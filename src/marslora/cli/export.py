@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from marslora.cli._console import print_line
+
 STUDY = typer.Argument(help="Study folder with a decision.")
 TO = typer.Option(
     "--to", "-t", help="Exporter: peft, trl, axolotl, ... (see `marslora list`). Repeatable. Default: all."
@@ -23,4 +25,4 @@ def command(study: Annotated[Path, STUDY], to: Annotated[list[str] | None, TO] =
     from marslora.store.study import Study
 
     for path in export_decision(Study.open(study), to or ()):
-        Console().print(str(path), soft_wrap=True)
+        print_line(Console(), str(path))

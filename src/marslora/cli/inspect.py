@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from marslora.cli._console import print_line
 from marslora.cli._options import with_options
 from marslora.core.parts import ModelInfo, PartInfo
 from marslora.settings import INSPECT_OPTIONS
@@ -46,19 +47,19 @@ def command(
         print(info.to_json())
         return
     console = Console()
-    console.print(
-        f"[bold]{info.architecture}[/bold]  {', '.join(info.modalities)}  {format_parameters(info.num_parameters)}"
-    )
+    contents = f"  {', '.join(info.modalities)}  {format_parameters(info.num_parameters)}"
+    print_line(console, (info.architecture, "bold"), contents)
     console.print(build_probe_table(info, rank) if probe or train else build_table(info, rank))
     if info.member_bytes is not None:
-        console.print(
-            f"all parts at rank {rank}: {format_bytes(info.member_bytes)} besides the model, with batches of 4 rows"
+        print_line(
+            console,
+            f"all parts at rank {rank}: {format_bytes(info.member_bytes)} besides the model, with batches of 4 rows",
         )
     if info.unlabelled:
         ignored = f"{', '.join(info.unlabelled[:6])}{' ...' if len(info.unlabelled) > 6 else ''}"
-        console.print(f"not adapted: {ignored}", soft_wrap=True)
+        print_line(console, f"not adapted: {ignored}")
     for warning in info.warnings:
-        console.print(f"[yellow]warning:[/yellow] {warning}", highlight=False, soft_wrap=True)
+        print_line(console, ("warning:", "yellow"), f" {warning}")
 
 
 def build_table(info: ModelInfo, rank: int) -> Table:

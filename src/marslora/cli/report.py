@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from marslora.cli._console import print_line
+
 STUDY = typer.Argument(help="Study folder.")
 
 
@@ -25,5 +27,6 @@ def command(
     opened = Study.open(study, storage)
     console = Console()
     path = page.write_study(opened)
-    console.print("\n".join(page.summary(study)))
-    console.print(f"\n{path}", soft_wrap=True)
+    for line in page.summary(study):
+        print_line(console, line)
+    print_line(console, f"\n{path}")

@@ -1,10 +1,17 @@
 """What a person sees of a long piece of work."""
 
+import ast
 import io
+import shlex
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+import typer
 from rich.console import Console
 
-from marslora.cli import _console
+from marslora.cli import _console, _run
 from marslora.core.progress import ProgressBar
 from marslora.core.runs import ProgressEvent
 
@@ -29,3 +36,62 @@ def test_a_bar_keeps_its_losses_until_there_are_newer_ones():
         listener.advance(ProgressEvent(task="final", done=2, total=2))
         listener._progress.refresh()
     assert written.getvalue().rindex("100%") < written.getvalue().rindex("validation loss 0.5")
+
+
+LONG = "/tmp" + "/a folder [red]" * 12 + "/with-a-long-name/compare.html"
+"""A path of some 200 characters with spaces, and with what `rich` would take for markup."""
+
+
+def say_how_to_continue(console):
+    with pytest.raises(typer.Exit):
+        _run.tell_how_to_continue(console, "nothing is lost")
+
+
+def show_settings(console):
+    training = SimpleNamespace(
+        examples=8, batch_size=8, optimizer=SimpleNamespace(name="adamw"), learning_rate=1e-4, alpha_over_rank=2.0,
+        part_learning_rates={},
+    )  # fmt: skip
+    search = SimpleNamespace(strategy=SimpleNamespace(name="mars"))
+    space = SimpleNamespace(ladders=(("language", (4, 16)),))
+    spec = SimpleNamespace(training=training, model=SimpleNamespace(path=LONG), space=space, search=search)
+    _run.show_settings(console, spec, SimpleNamespace(study="study"))
+
+
+PRINTED = {
+    "line": lambda console: _console.print_line(console, (f"wrote {LONG}", "bold")),
+    "panel": lambda console: _console.print_panel(console, "marslora", ["One sentence.", f"Adapter: {LONG} (1 M)"]),
+    "stage": lambda console: _console.ConsoleListener(console).stage(f"Reading {LONG}"),
+    "note": lambda console: _console.ConsoleListener(console).note(f"{LONG} cannot be read"),
+    "progress": lambda console: _console.ConsoleListener(console).advance(ProgressEvent(task=LONG, done=1, total=2)),
+    "command to continue": say_how_to_continue,
+    "settings": show_settings,
+}
+
+
+@pytest.mark.parametrize(
+    ("printed", "is_terminal"),
+    [(name, False) for name in PRINTED] + [(name, True) for name in PRINTED if name != "progress"],  # a bar is cut
+)
+def test_a_path_is_printed_whole_on_a_narrow_console(printed, is_terminal, monkeypatch):
+    monkeypatch.setattr(_console, "LINE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(sys, "argv", ["marslora", "search", "--model", LONG])
+    written = io.StringIO()
+    PRINTED[printed](Console(file=written, width=40, force_terminal=is_terminal, color_system=None))
+    wanted = shlex.join(sys.argv) if printed == "command to continue" else LONG
+    assert wanted in written.getvalue()
+
+
+def test_commands_print_text_only_as_whole_lines():
+    """Only tables go to a console directly: `rich` would break a long line and read brackets as markup."""
+    folder = Path(_console.__file__).parent
+    calls = [
+        (path.name, node.lineno, node.args[0])
+        for path in folder.glob("*.py")
+        if path.name != "_console.py"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "print"
+    ]
+    assert calls
+    for name, line, argument in calls:
+        assert "table" in ast.unparse(argument), f"{name}:{line} prints text past `print_line`"
