@@ -1,7 +1,7 @@
-"""What every adapter promises: one frozen linear, changed for K members that never see each other.
+"""The interface of packed adapters: one frozen linear, changed for K members that never see each other.
 
-The leading dimension of an adapter's input is *member-major*: K equal contiguous chunks, one per member. That holds
-wherever a model's batch is the same minibatch repeated K times, whether its rows are examples, tiles or patches.
+The leading dimension of an adapter's input is *member-major*: K equal contiguous chunks, one per member. This is the
+case whenever a model's batch is the same minibatch repeated K times, whether its rows are examples, tiles or patches.
 """
 
 from __future__ import annotations
@@ -19,53 +19,53 @@ from marslora.core.errors import StudyError
 from marslora.core.seeds import derive
 
 RANK_DIMS = {"A": -2, "B": -1}
-"""Where the rank stands in a factor as PEFT stores it: A is (rank, inputs), B is (outputs, rank)."""
+"""The dimension of a factor that is the rank, in the shapes of PEFT: A is (rank, inputs), B is (outputs, rank)."""
 
 
 @dataclass(frozen=True)
 class MemberSettings:
-    """What one member wants of one linear."""
+    """The settings of one member for one linear."""
 
     rank: int
     scale: float = 1.0
-    """What the low-rank product is multiplied by: alpha / rank, or with rsLoRA alpha / sqrt(rank)."""
+    """The factor of the low-rank product: alpha / rank, or alpha / sqrt(rank) with rsLoRA."""
     dropout: float = 0.0
-    """Probability that an input of A is set to zero while training."""
+    """Probability that an input of A is set to zero during training."""
     seed: int = 0
-    """The member's: with a module's path it names that module's streams of random numbers."""
+    """The seed of the member. Together with a module's path it selects that module's streams of random numbers."""
 
 
 @dataclass
 class TrainingPosition:
-    """Where training stands: dropout masks are a function of it, so recomputing a forward gives the same ones."""
+    """How far training has come. Dropout masks are a function of it, so recomputing a forward gives the same masks."""
 
     step: int = 0
     micro_step: int = 0
     training: bool = False
-    """False while validating: no dropout."""
+    """False during validation, which has no dropout."""
 
 
 class Factor(NamedTuple):
     """One trained tensor of an adapter, stacked over its members."""
 
     name: str
-    """Under this name its optimizer state is stored: ``lora_A``, or ``weight`` of a module trained whole."""
+    """The name under which its optimizer state is stored: ``lora_A``, or ``weight`` of a module trained whole."""
     key: str
-    """Under this name, after the module's path, PEFT stores it: ``lora_A.weight``."""
+    """The name, after the module's path, under which PEFT stores it: ``lora_A.weight``."""
     role: str
-    """A, B, magnitude or full, as parameter groups of `marslora.optim` say it."""
+    """``A``, ``B``, ``magnitude`` or ``full``: a role of a parameter group in `marslora.optim`."""
     parameter: Parameter
 
 
 class AbstractAdapter(nn.Module, ABC):
-    """Stands in for a linear of a frozen model; its factors are float32 (float64 in a float64 model)."""
+    """Replaces a linear of a frozen model. Its factors are float32 (float64 in a float64 model)."""
 
     merges: ClassVar[str]
-    """As of `marslora.methods._base.AbstractMethod`: yes."""
+    """``yes``: what is trained can be added to the model's weights. See `marslora.methods.AbstractMethod`."""
     trained_by_peft: ClassVar[bool] = False
-    """Whether the final run leaves this adapter to PEFT's own LoRA; any other is trained as a pack of one member."""
+    """Whether the final run trains this adapter with PEFT's own LoRA. Any other is trained as a pack of one member."""
     serves: ClassVar[str]
-    """What can run the trained model, in one sentence."""
+    """Which software can run the trained model, in one sentence."""
 
     def __init__(self, base: nn.Module, path: str, members: Sequence[MemberSettings], position: TrainingPosition):
         super().__init__()
@@ -76,56 +76,59 @@ class AbstractAdapter(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """The linear's output for each member's chunk of ``x``, changed by the member's adapter."""
+        """Return the linear's output for ``x``, each chunk changed by its member's adapter."""
 
     @abstractmethod
     def factors(self) -> tuple[Factor, ...]:
-        """The trained tensors, each with K members in its first dimension, ranks padded with zeros."""
+        """Return the trained tensors, each with K members in its first dimension and ranks padded with zeros."""
 
     @property
     def num_members(self) -> int:
-        """K."""
+        """The number of members K."""
         return len(self.members)
 
     @property
     def ranks(self) -> tuple[int, ...]:
-        """The members' ranks."""
+        """The rank of each member."""
         return tuple(member.rank for member in self.members)
 
     def owns(self, member: int) -> bool:
-        """Whether a member has anything of its own here: one of rank 0 trains nothing and stores nothing."""
+        """Whether a member trains and stores anything here, which a member of rank 0 does not."""
         return self.members[member].rank > 0
 
     def member_view(self, factor: Factor, member: int) -> Tensor:
-        """One member's own part of a factor, without padding; writing to it writes to the factor."""
+        """Return one member's slice of a factor, without padding. Writing to it writes to the factor."""
         row = factor.parameter.detach()[member]
         dim = RANK_DIMS.get(factor.role)
         return row if dim is None else row.narrow(dim, 0, self.members[member].rank)
 
     def to_peft(self, factor: Factor, tensor: Tensor) -> Tensor:  # noqa: ARG002
-        """A tensor of a member's own size (`member_view`'s) in the shape that PEFT stores."""
+        """Return a tensor shaped as in `member_view` in the shape that PEFT stores."""
         return tensor
 
     def from_peft(self, factor: Factor, tensor: Tensor) -> Tensor:  # noqa: ARG002
-        """The way back."""
+        """Return a tensor as PEFT stores it in the shape of `member_view`: the inverse of `to_peft`."""
         return tensor
 
     @torch.no_grad()
     def load_member(self, member: int, tensors: dict[str, Tensor]) -> None:
-        """Write the tensors, by PEFT key, into a member; `StudyError` where one is missing or has another shape."""
+        """Copy tensors, given by PEFT key, into a member. Raises `StudyError` if one is missing or has the wrong shape."""
         if not self.owns(member):
             return
         for factor in self.factors():
             view = self.member_view(factor, member)
-            found = tensors.get(f"{self.path}.{factor.key}")
+            stored = tensors.get(f"{self.path}.{factor.key}")
             shape = self.to_peft(factor, view).shape
-            if found is None or found.shape != shape:
-                what = "is missing" if found is None else f"has shape {tuple(found.shape)}, not {tuple(shape)}"
-                raise StudyError(f"A checkpoint is of another run: `{self.path}.{factor.key}` {what}.")
-            view.copy_(self.from_peft(factor, found))
+            if stored is None or stored.shape != shape:
+                what = "is missing" if stored is None else f"has shape {tuple(stored.shape)} instead of {tuple(shape)}"
+                raise StudyError(
+                    f"The checkpoint belongs to another run: its tensor `{self.path}.{factor.key}` {what}. Remove the "
+                    "checkpoint to start again, or continue with the ranks and adapter it was written with."
+                )
+            view.copy_(self.from_peft(factor, stored))
 
     def __getattr__(self, name: str) -> Any:
-        """What a model reads of its linear (``weight``, ``in_features``) is still there."""
+        """Attributes of the replaced linear that a model reads, such as ``weight`` and ``in_features``."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -133,10 +136,10 @@ class AbstractAdapter(nn.Module, ABC):
 
 
 def factor_dtype(base: nn.Module) -> torch.dtype:
-    """float32 for half precision, where small updates would vanish; otherwise the linear's own."""
+    """Return the dtype of trained factors: float32 for half precision, which loses small updates, else the linear's."""
     return torch.promote_types(torch.float32, next(base.parameters()).dtype)
 
 
 def member_generator(seed: int, path: str, name: str) -> torch.Generator:
-    """The CPU generator of one member's numbers for one module, the same in every pack."""
+    """Return the CPU generator of one member's random numbers for one module. It is the same in every pack."""
     return torch.Generator().manual_seed(derive(seed, path, name))

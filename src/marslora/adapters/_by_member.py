@@ -1,4 +1,4 @@
-"""Run a module once for each member, on the member's own chunk and with weights of its own."""
+"""Run a module once for each member, on the member's chunk of the batch and with the member's weights."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 
 def run_members(base: nn.Module, weights_K: Sequence[dict[str, Tensor]], args: Any, kwargs: Any) -> Any:
-    """What ``base(*args, **kwargs)`` gives on a batch of K equal chunks, each with the weights of its member.
+    """Return ``base(*args, **kwargs)`` for a batch of K equal chunks, each run with the weights of its member.
 
-    Tensors whose rows cannot be shared out among the members are everybody's.
+    Tensors whose rows cannot be divided among the members are passed whole to every member.
     """
     flat, structure = tree_flatten((args, kwargs))
     outputs = []
@@ -27,5 +27,5 @@ def run_members(base: nn.Module, weights_K: Sequence[dict[str, Tensor]], args: A
 
 
 def _chunk(leaf: Any, k: int, members: int) -> Any:
-    is_shared_out = isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] % members == 0
-    return leaf.chunk(members)[k] if is_shared_out else leaf
+    is_divisible = isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] % members == 0
+    return leaf.chunk(members)[k] if is_divisible else leaf

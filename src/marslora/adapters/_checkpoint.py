@@ -1,7 +1,8 @@
-"""A member's checkpoint: a plain PEFT adapter folder with the optimizer's state and `state.json` beside it.
+"""A member's checkpoint: a plain PEFT adapter folder that also holds the optimizer's state and `state.json`.
 
-Several members are written as one: every folder is made beside its place, a list of them is written, then each is put
-in place. After a crash either all of them are the old ones or `recover` makes all of them the new ones.
+The checkpoints of several members are written together: every folder is written under a temporary name, then a list of
+them, then each is renamed to its place. After a crash either all checkpoints are the old ones, or `recover_checkpoints`
+makes all of them the new ones.
 """
 
 from __future__ import annotations
@@ -23,19 +24,21 @@ from marslora.core.files import explain_write_errors, sync, sync_folder, write_t
 from marslora.core.record import digest_texts
 
 PREFIX = "base_model.model."
+"""What PEFT puts before every module path in the names of stored tensors."""
 WEIGHTS, OPTIMIZER, STATE = "adapter_model.safetensors", "optimizer.safetensors", "state.json"
+"""Files of a checkpoint. The first is named as PEFT names it, so that a checkpoint is an adapter PEFT can load."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One member as it lies on disk. Tensors are on the CPU."""
+    """The checkpoint of one member. Its tensors are on the CPU."""
 
     weights: dict[str, Tensor]
-    """By module path and PEFT key, e.g. ``model.layers.0.q_proj.lora_A.weight``."""
+    """Weights by module path and PEFT key, e.g. ``model.layers.0.q_proj.lora_A.weight``."""
     moments: dict[str, Tensor]
-    """By module path, factor and state, e.g. ``model.layers.0.q_proj.lora_A.exp_avg``."""
+    """Optimizer state by module path, factor and name, e.g. ``model.layers.0.q_proj.lora_A.exp_avg``."""
     state: dict[str, Any]
-    """JSON: ``examples``, ``step``, ``status``, ``seed`` and what the engine adds."""
+    """The content of `state.json`: ``examples``, ``step``, ``status``, ``seed`` and what the engine adds."""
 
 
 def write_checkpoints(root: Path, checkpoints: Mapping[str, tuple[Checkpoint, dict[str, Any]]]) -> None:
@@ -43,7 +46,7 @@ def write_checkpoints(root: Path, checkpoints: Mapping[str, tuple[Checkpoint, di
     with explain_write_errors(root):
         root.mkdir(parents=True, exist_ok=True)
         for member, (checkpoint, config) in checkpoints.items():
-            _write_folder(_beside(root, member), checkpoint, config)
+            _write_folder(_temporary_folder(root, member), checkpoint, config)
         sync(root)
         marker = root / f".commit-{digest_texts(*checkpoints)}"
         write_text(marker, json.dumps(list(checkpoints)))
@@ -52,18 +55,18 @@ def write_checkpoints(root: Path, checkpoints: Mapping[str, tuple[Checkpoint, di
 
 
 def recover_checkpoints(root: Path, members: Iterable[str]) -> None:
-    """Finish a write of these members that was cut short, or forget it if it had not been complete."""
+    """Complete an interrupted write of these members, or discard it if not all folders had been written."""
     mine = set(members)
     for marker in root.glob(".commit-*"):
         if mine & set(listed := json.loads(marker.read_text())):
             _put_in_place(root, listed)
             marker.unlink()
     for member in mine:
-        shutil.rmtree(_beside(root, member), ignore_errors=True)
+        shutil.rmtree(_temporary_folder(root, member), ignore_errors=True)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint | None:
-    """The checkpoint in ``folder``, None where there is none; `StudyError` for a damaged one."""
+    """Return the checkpoint in ``folder``, or None if there is none. Raises `StudyError` for a damaged one."""
     if not (folder / STATE).exists():
         return None
     try:
@@ -93,12 +96,12 @@ def _write_folder(folder: Path, checkpoint: Checkpoint, config: dict[str, Any]) 
 
 def _put_in_place(root: Path, members: Iterable[str]) -> None:
     for member in members:
-        beside = _beside(root, member)
-        if beside.exists():
+        written = _temporary_folder(root, member)
+        if written.exists():
             shutil.rmtree(root / member, ignore_errors=True)
-            beside.rename(root / member)
+            written.rename(root / member)
     sync(root)
 
 
-def _beside(root: Path, member: str) -> Path:
+def _temporary_folder(root: Path, member: str) -> Path:
     return root / f".next-{member}"

@@ -1,7 +1,7 @@
-"""DoRA: the rows of an adapted weight keep lengths of their own (Liu et al. 2024, arXiv 2402.09353), K members at once.
+"""DoRA: the rows of an adapted weight have trained lengths (Liu et al. 2024, arXiv 2402.09353), for K members at once.
 
-The adapted linear is ``g (W + scale B A) x + bias`` with ``g = magnitude / |rows of W + scale B A|``; the lengths count
-as constants in the backward pass (section 4.3 there), as in PEFT.
+The adapted linear is ``g (W + scale B A) x + bias`` with ``g = magnitude / |rows of W + scale B A|``. The lengths in
+the denominator are constants in the backward pass (section 4.3 of the paper), as in PEFT.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 
 def weight_OI(base: nn.Module) -> Tensor:
-    """The weight of a linear; GPT-2's Conv1D keeps it transposed."""
+    """Return the weight (O, I) of a linear. GPT-2's Conv1D keeps it transposed."""
     weight = base.get_parameter("weight")
     return weight if isinstance(base, nn.Linear) else weight.T
 
 
 @torch.no_grad()
 def row_lengths(W_OI: Tensor, A_KRI: Tensor, B_KOR: Tensor, scales: Sequence[float]) -> Tensor:
-    """(K, O) lengths of the rows of ``W + scale_k B_k A_k``, without making these K matrices.
+    """Return the lengths (K, O) of the rows of ``W + scale_k B_k A_k``, without computing these K matrices.
 
     ``|w + s b A|^2 = |w|^2 + 2 s b (A w) + s^2 b (A A^T) b^T`` for each row w of W and b of B.
     """

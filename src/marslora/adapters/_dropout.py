@@ -1,4 +1,4 @@
-"""Dropout masks as a function of (member seed, module, step, micro-step): no hidden state to lose or to share."""
+"""Dropout masks as a function of member seed, module, step and micro-step, so that there is no hidden state to save."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from marslora.core.seeds import derive
 
 
 def drop(x_KNI: Tensor, members: Sequence[MemberSettings], path: str, position: TrainingPosition) -> Tensor:
-    """``x`` with each member's own mask on its chunk; ``x`` itself where nobody drops anything.
+    """Return ``x`` with each member's mask on its chunk, or ``x`` itself if no member uses dropout.
 
-    Masks are float32 whatever the dtype of ``x``: drawn in half precision they would be others, and larger by what
-    rounding does to ``1 / (1 - dropout)``.
+    Masks are float32 whatever the dtype of ``x``: half precision would draw different masks and round
+    ``1 / (1 - dropout)``.
     """
     if not position.training or not any(member.dropout and member.rank for member in members):
         return x_KNI
@@ -29,12 +29,12 @@ def drop(x_KNI: Tensor, members: Sequence[MemberSettings], path: str, position: 
 
 
 class SeededDropout(nn.Module):
-    """The same masks for one member alone: takes the place of PEFT's ``lora_dropout``."""
+    """The same masks for a single member. It replaces ``lora_dropout`` of PEFT."""
 
     def __init__(self, member: MemberSettings, path: str, position: TrainingPosition):
         super().__init__()
         self.member, self.path, self.position = member, path, position
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x`` with the member's mask."""
+        """Return ``x`` with the member's mask."""
         return drop(x.reshape(1, -1, x.shape[-1]), (self.member,), self.path, self.position).reshape(x.shape)

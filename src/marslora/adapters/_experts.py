@@ -1,7 +1,7 @@
-"""LoRA on stacked experts (PEFT's ``target_parameters``), K members at once. Not a kind: `lora` brings it along.
+"""LoRA on stacked experts (``target_parameters`` of PEFT), K members at once. It is part of `lora`, not a plugin.
 
-A mixture-of-experts layer keeps the weights of its E experts in parameters of three dimensions. Each expert of each of
-them has an A and a B of the part's rank; a member runs the layer on its own chunk with ``W_e + scale B_e A_e``.
+A mixture-of-experts layer keeps the weights of its E experts in parameters of three dimensions. In each of these, every
+expert gets an A and a B of the part's rank. A member runs the layer on its chunk with ``W_e + scale B_e A_e``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from marslora.adapters._by_member import run_members
 
 
 class ExpertLora(AbstractAdapter):
-    """Stands in for a whole module of experts. Its factors are A (K, E, R, I) and B (K, E, O, R) of each parameter."""
+    """Replaces a whole module of experts. Its factors are A (K, E, R, I) and B (K, E, O, R) of each parameter."""
 
     def __init__(
         self,
@@ -37,54 +37,54 @@ class ExpertLora(AbstractAdapter):
         position: TrainingPosition,
     ):
         super().__init__(base, path, members, position)
-        own = [name for name, _ in base.named_parameters(recurse=False) if name in set(names)]
-        self.names = {name: "base_layer." * (len(own) - 1 - index) for index, name in enumerate(own)}
-        """By parameter, in the order in which PEFT wraps them: where in the wrappers its factors are."""
+        adapted = [name for name, _ in base.named_parameters(recurse=False) if name in set(names)]
+        self.names = {name: "base_layer." * (len(adapted) - 1 - index) for index, name in enumerate(adapted)}
+        """The prefix of the factors by parameter, in the order in which PEFT wraps the parameters in one another."""
         self.is_transposed = bool(getattr(base, "is_transposed", False))
-        self.A = nn.ParameterDict({name: self._draw(name) for name in own})
-        self.B = nn.ParameterDict({name: self._zeros(name) for name in own})
+        self.A = nn.ParameterDict({name: self._draw(name) for name in adapted})
+        self.B = nn.ParameterDict({name: self._zeros(name) for name in adapted})
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Each member's experts on its own chunk of tokens, with the routing of that chunk."""
+        """Run each member's experts on its chunk of tokens, with the routing of that chunk."""
         joined: Tensor = run_members(self.base, [self._weights(k) for k in range(self.num_members)], args, kwargs)
         return joined
 
     def factors(self) -> tuple[Factor, ...]:
-        """A and B of every parameter, under the names that nested wrappers of PEFT give them."""
+        """Return A and B of every parameter, under the names that PEFT's nested wrappers give them."""
         return tuple(
-            Factor(f"{where}lora_{role}", f"{where}lora_{role}.weight", role, factors[name])
-            for name, where in self.names.items()
+            Factor(f"{prefix}lora_{role}", f"{prefix}lora_{role}.weight", role, factors[name])
+            for name, prefix in self.names.items()
             for role, factors in (("A", self.A), ("B", self.B))
         )
 
     def to_peft(self, factor: Factor, tensor: Tensor) -> Tensor:
-        """A (E, r, I) as (E r, I); B (E, O, r) as (O, r E)."""
+        """Reshape A from (E, r, I) to (E r, I), and B from (E, O, r) to (O, r E)."""
         if factor.role == "A":
             return tensor.reshape(-1, tensor.shape[-1])
         return tensor.permute(1, 2, 0).reshape(tensor.shape[1], -1)
 
     def from_peft(self, factor: Factor, tensor: Tensor) -> Tensor:
-        """The way back."""
+        """Reshape A from (E r, I) to (E, r, I), and B from (O, r E) to (E, O, r)."""
         experts = factor.parameter.shape[1]
         if factor.role == "A":
             return tensor.reshape(experts, -1, tensor.shape[-1])
         return tensor.reshape(tensor.shape[0], -1, experts).permute(2, 0, 1)
 
     def _weights(self, k: int) -> dict[str, Tensor]:
-        """A member's weights, in the base's dtype as in PEFT."""
-        found: dict[str, Tensor] = {}
+        """Return a member's weights by parameter, in the dtype of the module, as in PEFT."""
+        weights: dict[str, Tensor] = {}
         for name in self.names:
             weight = self.base.get_parameter(name)
             if not self.owns(k):
-                found[name] = weight
+                weights[name] = weight
                 continue
             A_ERI, B_EOR = (factors[name][k].to(weight.dtype) for factors in (self.A, self.B))
             first, second = (A_ERI.mT, B_EOR.mT) if self.is_transposed else (B_EOR, A_ERI)
-            found[name] = torch.baddbmm(weight, first, second, alpha=self.members[k].scale)
-        return found
+            weights[name] = torch.baddbmm(weight, first, second, alpha=self.members[k].scale)
+        return weights
 
     def _sizes(self, name: str) -> tuple[int, int, int]:
-        """(experts, inputs, outputs)."""
+        """Return (experts, inputs, outputs) of a parameter."""
         experts, first, second = self.base.get_parameter(name).shape
         return (experts, first, second) if self.is_transposed else (experts, second, first)
 

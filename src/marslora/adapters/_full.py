@@ -1,4 +1,4 @@
-"""Training a module whole: every member has its own copy of its parameters. Not a kind: ``full`` names the parts."""
+"""Training a module whole: every member has a copy of its parameters. The setting ``full`` names the parts."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from marslora.adapters._by_member import run_members
 def build_whole_module(
     base: nn.Module, path: str, members: Sequence[MemberSettings], position: TrainingPosition
 ) -> AbstractAdapter:
-    """K copies of a module: of a linear in two batched products, of any other one after the other."""
-    kind = WholeLinear if isinstance(base, nn.Linear | Conv1D) else WholeModule
-    return kind(base, path, members, position)
+    """Make K trained copies of a module. Copies of a linear run as one batched product, others one after the other."""
+    layer_class = WholeLinear if isinstance(base, nn.Linear | Conv1D) else WholeModule
+    return layer_class(base, path, members, position)
 
 
 class WholeLinear(AbstractAdapter):
-    """K copies of a linear, each starting as the frozen one; PEFT stores them as ``modules_to_save``."""
+    """K copies of a linear, each starting as the frozen one. PEFT stores them as ``modules_to_save``."""
 
     def __init__(self, base: nn.Module, path: str, members: Sequence[MemberSettings], position: TrainingPosition):
         super().__init__(base, path, members, position)
@@ -36,7 +36,7 @@ class WholeLinear(AbstractAdapter):
         self.transposed = isinstance(base, nn.Linear)  # Conv1D keeps its weight as (inputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Each member's linear on its own chunk."""
+        """Run each member's linear on its chunk."""
         x_KNI = x.reshape(self.num_members, -1, x.shape[-1])
         if not torch.is_autocast_enabled(x.device.type):
             x_KNI = x_KNI.to(self.weight_K.dtype)
@@ -48,17 +48,17 @@ class WholeLinear(AbstractAdapter):
         return y_KNO.to(x.dtype).view(*x.shape[:-1], -1)
 
     def owns(self, member: int) -> bool:  # noqa: ARG002
-        """Every member has its own copy, whatever its ranks."""
+        """Return True: every member has a copy, whatever its ranks."""
         return True
 
     def factors(self) -> tuple[Factor, ...]:
-        """The weight, and the bias where there is one."""
+        """Return the weight, and the bias if there is one."""
         weight = Factor("weight", "weight", "full", self.weight_K)
         return (weight,) if self.bias_KO is None else (weight, Factor("bias", "bias", "full", self.bias_KO))
 
 
 class WholeModule(AbstractAdapter):
-    """K copies of a module that is no linear, e.g. a projector that is a bare parameter (Gemma 3)."""
+    """K copies of a module that is not a linear, e.g. a projector that is a bare parameter (Gemma 3)."""
 
     def __init__(self, base: nn.Module, path: str, members: Sequence[MemberSettings], position: TrainingPosition):
         super().__init__(base, path, members, position)
@@ -68,16 +68,16 @@ class WholeModule(AbstractAdapter):
         )
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Each member's copy on its own chunk of every tensor argument."""
+        """Run each member's copy on its chunk of every tensor argument."""
         copies_K = [{name: copy[k] for name, copy in self._named()} for k in range(self.num_members)]
         return run_members(self.base, copies_K, args, kwargs)
 
     def owns(self, member: int) -> bool:  # noqa: ARG002
-        """Every member has its own copy, whatever its ranks."""
+        """Return True: every member has a copy, whatever its ranks."""
         return True
 
     def factors(self) -> tuple[Factor, ...]:
-        """Every parameter of the module."""
+        """Return every parameter of the module."""
         return tuple(Factor(name, name, "full", copy) for name, copy in self._named())
 
     def _named(self) -> Iterator[tuple[str, Parameter]]:

@@ -1,7 +1,7 @@
 """``y_k + scale_k B_k A_k x_k`` for K members of unequal ranks, in two ways that give the same numbers.
 
-*Padded*: two batched products at the largest rank, few launches: for devices, and where ranks are alike.
-*Concatenated*: each member's products at its own rank, added in place: for processors, where padding costs time.
+*Padded*: two batched products at the largest rank. They need few kernel launches and suit GPUs and similar ranks.
+*Concatenated*: each member's products at its true rank, added in place. They suit CPUs, where padding costs time.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 PADDING_WORTH_AVOIDING = 0.75
-"""Share of the padded rank that is in use, below which members are better multiplied one by one (measured)."""
+"""On a CPU, members are multiplied one by one if less than this share of the padded rank is in use (measured there)."""
 
 
 def add_low_rank(
     y_KNO: Tensor, x_KNI: Tensor, A_KRI: Tensor, B_KOR: Tensor, ranks: Sequence[int], scales: Sequence[float]
 ) -> Tensor:
-    """The sum, by whichever way is faster here. ``y_KNO`` is used up: it may be written to."""
+    """Return the sum, computed in the faster way. ``y_KNO`` may be overwritten."""
     in_use = sum(ranks) / max(1, len(ranks) * max(ranks))
     same_dtype = y_KNO.dtype == x_KNI.dtype == A_KRI.dtype
     if y_KNO.device.type == "cpu" and same_dtype and in_use < PADDING_WORTH_AVOIDING:
@@ -28,7 +28,7 @@ def add_low_rank(
 
 
 def padded(y_KNO: Tensor, x_KNI: Tensor, A_KRI: Tensor, B_KOR: Tensor, scales: Sequence[float]) -> Tensor:
-    """The sum through two batched products."""
+    """Return the sum, computed with two batched products."""
     h_KNR = torch.bmm(x_KNI, A_KRI.mT)
     scale_K11 = torch.tensor(scales, dtype=h_KNR.dtype).to(h_KNR.device, non_blocking=True).view(-1, 1, 1)
     return y_KNO + torch.bmm(h_KNR * scale_K11, B_KOR.mT).to(y_KNO.dtype)
@@ -37,13 +37,13 @@ def padded(y_KNO: Tensor, x_KNI: Tensor, A_KRI: Tensor, B_KOR: Tensor, scales: S
 def concatenated(
     y_KNO: Tensor, x_KNI: Tensor, A_KRI: Tensor, B_KOR: Tensor, ranks: Sequence[int], scales: Sequence[float]
 ) -> Tensor:
-    """The sum member by member, written into ``y_KNO``."""
+    """Return the sum, computed member by member and written into ``y_KNO``."""
     added: Tensor = _Concatenated.apply(y_KNO, x_KNI, A_KRI, B_KOR, tuple(ranks), tuple(scales))  # type: ignore[no-untyped-call]
     return added
 
 
 class _Concatenated(torch.autograd.Function):
-    """Products at each member's own rank; gradients of the padding are zeros that nobody computed."""
+    """Products at each member's true rank. The padding gets zeros as gradients, without computing them."""
 
     @staticmethod
     def forward(

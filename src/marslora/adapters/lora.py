@@ -1,10 +1,10 @@
 """LoRA: a frozen linear plus a low-rank product (Hu et al. 2022, arXiv 2106.09685), K members at once.
 
-Member k's change is ``scale_k B_k A_k drop(x)``. Ranks are padded with zeros to the largest; padding gets a zero
-gradient (rows of A through zero columns of B and the other way round) and therefore stays zero.
+Member k adds ``scale_k B_k A_k drop(x)``. Ranks are padded with zeros to the largest. The gradient of the padding is
+zero (rows of A meet zero columns of B, and the other way round), and therefore it stays zero.
 
 ``use_rslora`` and ``use_dora`` mean what they mean in `peft.LoraConfig`: scales that fall with the square root of the
-rank (Kalajdzievski 2023, arXiv 2312.03732; they come with the slots), and rows with lengths of their own (`_dora`).
+rank (Kalajdzievski 2023, arXiv 2312.03732; the scale is part of `MemberSettings`), and trained row lengths (`_dora`).
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from marslora.adapters._products import add_low_rank
 from marslora.core.errors import ConfigError
 
 MAGNITUDE = "lora_magnitude_vector"
-"""What PEFT calls DoRA's trained lengths."""
+"""The name PEFT gives to the trained lengths of DoRA."""
 
 
 class Lora(AbstractAdapter):
-    """A starts as PEFT draws it (Kaiming uniform, a = sqrt 5), from the member's own stream; B starts at zero."""
+    """A is drawn as in PEFT (Kaiming uniform, a = sqrt 5) from the member's random stream, and B starts at zero."""
 
     merges = "yes"
     trained_by_peft = True
@@ -70,12 +70,12 @@ class Lora(AbstractAdapter):
             if not bool(lengths_O.all()):
                 raise ConfigError(
                     f"`use_dora` cannot adapt `{path}`: {int((lengths_O == 0).sum())} rows of its weight are zero and "
-                    "have no direction. Leave it out with `targets`, or use plain LoRA."
+                    "have no direction. Exclude it with `targets`, or use plain LoRA."
                 )
             self.magnitude_KO = Parameter(lengths_O.repeat(len(members), 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The base's output plus each member's product on its own chunk."""
+        """Return the output of the linear plus each member's low-rank product on its chunk."""
         x_KNI = x.reshape(self.num_members, -1, x.shape[-1])
         y_KNO: Tensor = self.base(x_KNI)
         if not torch.is_autocast_enabled(x.device.type):
@@ -88,11 +88,11 @@ class Lora(AbstractAdapter):
         return y_KNO.view(*x.shape[:-1], y_KNO.shape[-1])
 
     def _with_lengths(self, magnitude_KO: Tensor, y_KNO: Tensor, x_KNI: Tensor, *, is_dropped: bool) -> Tensor:
-        """DoRA's output, ``y`` being the base's: all that is not the bias is changed, on inputs with dropout."""
+        """Return the output of DoRA, given the linear's output ``y``. ``x`` is after dropout. The bias is not scaled."""
         W_OI = weight_OI(self.base)
         lengths_KO = row_lengths(W_OI, self.A_KRI, self.B_KOR, self.scales)
-        is_mine_K1 = torch.tensor([[rank > 0] for rank in self.ranks], device=lengths_KO.device)
-        gain_KO = torch.where(is_mine_K1, magnitude_KO / lengths_KO, 1.0)
+        is_adapted_K1 = torch.tensor([[rank > 0] for rank in self.ranks], device=lengths_KO.device)
+        gain_KO = torch.where(is_adapted_K1, magnitude_KO / lengths_KO, 1.0)
         bias_O: Any = self.base.bias
         if is_dropped:
             product_KNO = linear(x_KNI, W_OI.to(x_KNI.dtype)).to(y_KNO.dtype)
@@ -103,7 +103,7 @@ class Lora(AbstractAdapter):
         return rest_KNO + (gain_KO.unsqueeze(1) * changed_KNO).to(y_KNO.dtype)
 
     def factors(self) -> tuple[Factor, ...]:
-        """A (K, R, I), B (K, O, R), and with DoRA the magnitudes (K, O)."""
+        """Return A (K, R, I), B (K, O, R), and with DoRA the magnitudes (K, O)."""
         products = (
             Factor("lora_A", "lora_A.weight", "A", self.A_KRI),
             Factor("lora_B", "lora_B.weight", "B", self.B_KOR),
