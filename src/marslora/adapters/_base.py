@@ -112,7 +112,7 @@ class AbstractAdapter(nn.Module, ABC):
 
     @torch.no_grad()
     def load_member(self, member: int, tensors: dict[str, Tensor]) -> None:
-        """Copy tensors, given by PEFT key, into a member. Raises `StudyError` if one is missing or has the wrong shape."""
+        """Copy tensors, given by PEFT key, into a member. Raises `StudyError` if one is missing or misshapen."""
         if not self.owns(member):
             return
         for factor in self.factors():

@@ -88,7 +88,7 @@ class Lora(AbstractAdapter):
         return y_KNO.view(*x.shape[:-1], y_KNO.shape[-1])
 
     def _with_lengths(self, magnitude_KO: Tensor, y_KNO: Tensor, x_KNI: Tensor, *, is_dropped: bool) -> Tensor:
-        """Return the output of DoRA, given the linear's output ``y``. ``x`` is after dropout. The bias is not scaled."""
+        """Return the output of DoRA, given the linear's output ``y``. ``x`` is after dropout; the bias stays."""
         W_OI = weight_OI(self.base)
         lengths_KO = row_lengths(W_OI, self.A_KRI, self.B_KOR, self.scales)
         is_adapted_K1 = torch.tensor([[rank > 0] for rank in self.ranks], device=lengths_KO.device)

@@ -1,4 +1,4 @@
-"""What every method of the final run promises: how it changes one frozen model, and what becomes of the change."""
+"""The interface of methods: how a method changes a frozen model, trains the change and saves it."""
 
 from __future__ import annotations
 
@@ -16,50 +16,54 @@ from marslora.core.errors import StudyError
 from marslora.core.record import Record
 
 Batch = dict[str, Any]
-"""What a model is called with, on its device; `labels` among it."""
+"""The keyword arguments of a model, on its device, including `labels`."""
 Merges = Literal["yes", "by task", "no"]
+"""Whether a change can be added to a model's weights: always, once for every task, or never."""
 TASK, UNIT_TASK, QUESTION = "task_of_row", "task_of_unit", "question_tokens"
-"""Keys of a batch that are for the method, not for the model: the task of every row; the task of everything that the
-first axis of the pictures counts; which tokens a user wrote."""
+"""Keys of a batch that are meant for the method and not for the model: the index of every row's task; the index of the
+task of every picture or patch, as counted by the first axis of the pictures; which tokens a user wrote."""
 
 
 class AdapterPlan(Record):
-    """What a run wants of a model: plain data, so that it can lie beside the weights."""
+    """What a run trains in a model. It is plain data, so that it can be saved with the weights."""
 
     ranks: dict[str, int]
-    """Rank by module path; modules that are trained whole are not among them."""
+    """Rank by module path, without the modules that are trained whole."""
     parts: dict[str, str]
-    """Part by module path, of all that is adapted or trained whole."""
+    """Part by module path, for all modules that are adapted or trained whole."""
     full_modules: tuple[str, ...] = ()
+    """Paths of the modules that are trained whole."""
     scale: float = 2.0
-    """What a low-rank product is multiplied by, at every rank."""
+    """The factor of every low-rank product, whatever its rank."""
     dropout: float = 0.0
+    """Probability that an input of A is set to zero during training."""
     seed: int = 0
+    """The seed of every random number that the method draws."""
     num_steps: int = 1
     """Optimizer steps of the whole run."""
     tasks: tuple[str, ...] = ()
-    """The names of the tasks in the training rows, sorted; empty unless the method wants them."""
+    """The sorted names of the tasks in the training rows. Empty unless the method asks for tasks."""
     modalities: tuple[str, ...] = ()
-    """The kinds of tokens that the model reads, as the method found them."""
+    """The modalities of the tokens that the model reads, as the method determined them."""
 
 
 class Trainable(NamedTuple):
-    """One trained parameter."""
+    """One trained parameter with its name and role."""
 
     name: str
-    """``<module path>.<factor>``, e.g. ``model.layers.0.q_proj.lora_A``; of a module trained whole
-    ``<module path>.weight`` or another of its parameters."""
+    """``<module path>.<factor>``, e.g. ``model.layers.0.q_proj.lora_A``, or ``<module path>.<parameter>`` of a module
+    trained whole."""
     module: str
-    """The path, in the model, of the linear that it belongs to."""
+    """The path of the linear it belongs to."""
     role: str
-    """A, B, magnitude, router, full or other, as parameter groups of `marslora.optim` say it."""
+    """``A``, ``B``, ``magnitude``, ``router``, ``full`` or ``other``: a role of `marslora.optim`."""
     parameter: Parameter
     ranks: tuple[int, ...] | None = None
-    """The rank of each member, for a factor A or B that is stacked over members; None for any other tensor."""
+    """The rank of each member if this is a factor A or B stacked over members; otherwise None."""
 
 
 class LowRank(NamedTuple):
-    """A change of one linear's weight, ``scale B A``."""
+    """The change ``scale B A`` of one linear's weight."""
 
     A_RI: Tensor
     B_OR: Tensor
@@ -67,104 +71,107 @@ class LowRank(NamedTuple):
 
 
 class StepInfo(NamedTuple):
-    """One optimizer step, as a change may take part in it."""
+    """What a change may use before and after an optimizer step."""
 
     step: int
-    """Counted from 1."""
+    """The number of the step, counted from 1."""
     rate: Callable[[Parameter], float]
-    """The learning rate of a parameter."""
+    """Returns the learning rate of a parameter."""
     forget: Callable[[Parameter], None]
-    """Resets what the optimizer remembers of a parameter."""
+    """Deletes the optimizer's state of a parameter."""
 
 
 class AbstractChange(ABC):
-    """One model with one method's trained parameters in it."""
+    """A model that contains the trained parameters of a method."""
 
     model: nn.Module
-    """What is trained and called."""
+    """The module that is trained and called."""
     num_members: int | None = None
-    """The members that trained tensors are stacked over; None for ordinary tensors."""
+    """The number of members that trained tensors are stacked over, or None for ordinary tensors."""
 
     @abstractmethod
     def trainables(self) -> list[Trainable]:
-        """Every trained parameter, in a fixed order. Those that the method moves by itself are not among them."""
+        """Return every parameter that the optimizer trains, in a fixed order."""
 
     @abstractmethod
     def disabled(self) -> contextlib.AbstractContextManager[Any]:
-        """Within it the model is the one that was given."""
+        """Return a context manager in which the model computes what it did before the change."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write the adapter folder that a run leaves."""
+        """Write the adapter folder, which `marslora.attach` reads."""
 
     @abstractmethod
     def remove(self) -> None:
-        """Leave the model as it was given."""
+        """Restore the model to its state before the change."""
 
     def extra_loss(self) -> Tensor | None:
-        """What the last forward adds to the loss, such as a load balance; None for nothing."""
+        """Return what the last forward adds to the loss, such as a load balance, or None."""
         return None
 
-    def before_step(self, moment: StepInfo) -> None:  # noqa: B027
-        """Called when a step's gradients are complete and clipped."""
+    def before_step(self, info: StepInfo) -> None:  # noqa: B027
+        """Run after a step's gradients are complete and clipped."""
 
-    def after_step(self, moment: StepInfo) -> None:  # noqa: B027
-        """Called after the optimizer has moved the parameters, while the gradients are still there."""
+    def after_step(self, info: StepInfo) -> None:  # noqa: B027
+        """Run after the optimizer has moved the parameters, before the gradients are deleted."""
 
     def extra_state(self) -> dict[str, Tensor]:
-        """What a continued run needs besides the trained parameters."""
+        """Return what a continued run needs in addition to the trained parameters."""
         return {}
 
     def load_extra_state(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027
-        """Go on from `extra_state`."""
+        """Restore what `extra_state` returned."""
 
     def moment_from_checkpoint(self, trainable: Trainable, tensor: Tensor) -> Tensor:  # noqa: ARG002
         """Return a calibration run's optimizer state in the shape that the optimizer keeps for this parameter."""
         return tensor
 
     def num_trainable(self) -> int:
-        """Trained numbers, routers and modules trained whole included."""
+        """Count the trained numbers, including routers and modules trained whole."""
         return sum(trainable.parameter.numel() for trainable in self.trainables())
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that a checkpoint must hold of the change, on the CPU."""
-        trained = {f"trained.{one.name}": one.parameter.detach() for one in self.trainables()}
+        """Return the tensors that a checkpoint must contain, on the CPU."""
+        trained = {f"trained.{each.name}": each.parameter.detach() for each in self.trainables()}
         extra = {f"extra.{name}": tensor for name, tensor in self.extra_state().items()}
         return {name: tensor.cpu().contiguous() for name, tensor in (trained | extra).items()}
 
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from `state`; `StudyError` where it is that of another run."""
-        for one in self.trainables():
-            found = state.get(f"trained.{one.name}")
-            if found is None or found.shape != one.parameter.shape:
-                what = "is missing" if found is None else f"has shape {tuple(found.shape)}"
-                raise StudyError(f"A checkpoint is of another run: `{one.name}` {what}.")
-            one.parameter.copy_(found)
+        """Restore what `state` returned. Raises `StudyError` if it belongs to another run."""
+        for trainable in self.trainables():
+            stored, shape = state.get(f"trained.{trainable.name}"), trainable.parameter.shape
+            if stored is None or stored.shape != shape:
+                what = "is missing" if stored is None else f"has shape {tuple(stored.shape)} instead of {tuple(shape)}"
+                raise StudyError(
+                    f"The checkpoint belongs to another run: its tensor `{trainable.name}` {what}. Remove the "
+                    "checkpoint to start again, or continue with the ranks and adapter it was written with."
+                )
+            trainable.parameter.copy_(stored)
         self.load_extra_state({k.removeprefix("extra."): v for k, v in state.items() if k.startswith("extra.")})
 
 
 class AbstractMethod(ABC):
-    """A way to fine-tune: what it puts into a model. One kind; its options are the keywords of its constructor."""
+    """A way to fine-tune a model. Its options are the keyword arguments of its constructor."""
 
     merges: ClassVar[Merges]
-    """Whether the trained change can be added to the model's weights: always, once for every task, or never."""
+    """Whether the trained change can be added to the model's weights."""
     serves: ClassVar[str]
-    """What can run the trained model, in one sentence."""
+    """Which software can run the trained model, in one sentence."""
     column: str | None = None
-    """The column of the data files that names a row's task; None where the method does not ask for tasks."""
+    """The column of the data files that names a row's task, or None if the method does not use tasks."""
     wants_questions: bool = False
-    """Whether batches must say which tokens a user wrote."""
+    """Whether batches must say which tokens a user wrote (key `QUESTION`)."""
     num_batches: int = 0
-    """Batches of training rows that the method looks at before training."""
+    """The number of batches of training rows that the method reads before training."""
 
     @abstractmethod
     def apply(self, model: nn.Module, plan: AdapterPlan, batches: Sequence[Batch] = ()) -> AbstractChange:
-        """Change ``model``, whose parameters are frozen, in place; ``batches`` are the first training rows.
+        """Change ``model``, whose parameters are frozen, in place. ``batches`` are the first training rows.
 
-        `ConfigError` where the method cannot be used on this model.
+        Raises `ConfigError` if the method cannot be used on this model.
         """
 
     @abstractmethod
     def count(self, sizes: Mapping[str, tuple[int, int]], plan: AdapterPlan) -> int:
-        """Trained parameters of the linears in ``plan.ranks``, from their (inputs, outputs) alone."""
+        """Count the trained numbers of the linears in ``plan.ranks``. ``sizes`` are their (inputs, outputs) by path."""

@@ -1,6 +1,6 @@
-"""Find what an adapter's name means: a packed adapter or a method of the final run, from here or from outside.
+"""Find the class of an adapter's name: a packed adapter or a method, from this package or from elsewhere.
 
-Torch is imported only if a class has to be looked at, so that a study with a plain adapter is checked in a moment.
+Torch is imported only if a class is needed, so that a study with a plain adapter is checked quickly.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def find_adapter(name: str) -> type[AbstractAdapter] | type[AbstractMethod]:
-    """Return the class that an adapter's name means.
+    """Return the class of an adapter's name.
 
     Raises `ConfigError` for a name that does not exist, or a class that is neither a packed adapter nor a method.
     """
@@ -30,13 +30,13 @@ def find_adapter(name: str) -> type[AbstractAdapter] | type[AbstractMethod]:
         if name in plugins.names(adapters):
             return plugins.load(adapters, name, AbstractAdapter)
         return plugins.load(methods, name, AbstractMethod)
-    found: type[Any] = plugins.load(adapters, name, object)
-    if not issubclass(found, AbstractAdapter | AbstractMethod):
+    adapter_class: type[Any] = plugins.load(adapters, name, object)
+    if not issubclass(adapter_class, AbstractAdapter | AbstractMethod):
         raise ConfigError(
             f"`adapter` {name} must be a subclass of `marslora.adapters.AbstractAdapter`, which trains packed, or of "
-            f"`marslora.methods.AbstractMethod`, which trains in the final run alone; found {found!r}."
+            f"`marslora.methods.AbstractMethod`, which trains in the final run only; found {adapter_class!r}."
         )
-    return found
+    return adapter_class
 
 
 def check_adapter(adapter: PluginSpec, *, packed: bool = False) -> None:
@@ -49,9 +49,9 @@ def check_adapter(adapter: PluginSpec, *, packed: bool = False) -> None:
     adapter_class = find_adapter(adapter.name)
     if packed and not issubclass(adapter_class, AbstractAdapter):
         raise ConfigError(
-            f"`adapter` {adapter.name} trains in the final run alone: calibration runs share one model, which "
-            f"{' and '.join(plugins.names(adapters))} can. Let them train plain LoRA (`--calibration-adapter lora`), "
-            "or name the ranks yourself (`--strategy uniform`)."
+            f"`adapter` {adapter.name} can only train in the final run, because calibration runs share one model, "
+            f"which needs one of {list(plugins.names(adapters))}. Calibrate with plain LoRA "
+            "(`--calibration-adapter lora`), or choose the ranks yourself (`--strategy uniform`)."
         )
     if issubclass(adapter_class, AbstractAdapter):
         plugins.check_options("adapter", adapter.name, adapter_class, adapter.options)

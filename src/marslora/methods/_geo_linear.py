@@ -1,4 +1,4 @@
-"""One linear of GeoLoRA's, and a model of them with its rounds of growing and cutting."""
+"""A linear adapted by GeoLoRA, and a model of such linears with its cycles of growing and cutting ranks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Rounds(NamedTuple):
 
 
 class GeoLinear(AbstractAdapterLayer):
-    """One linear. The optimizer moves S (M, M), of which (r, r) is in use; U and V turn when the change says so."""
+    """One linear. The optimizer moves S (M, M), of which (r, r) is in use. U and V change when `grow` is called."""
 
     def __init__(self, base: nn.Module, path: str, context: BatchContext, plan: AdapterPlan, room: float):
         super().__init__(base, path, context)
@@ -39,7 +39,10 @@ class GeoLinear(AbstractAdapterLayer):
         self.rank, self.scale = plan.ranks[path], plan.scale
         self.largest = min(max(self.rank, round(room * self.rank)), inputs, outputs)
         if self.rank > self.largest:
-            raise ConfigError(f"`{path}` is {outputs} x {inputs}: it has no {self.rank} directions. Lower its rank.")
+            raise ConfigError(
+                f"`{path}` is {outputs} x {inputs}, so its rank must be at most {self.largest}, found {self.rank}. "
+                "Lower the rank of its part."
+            )
         device, dtype = next(base.parameters()).device, factor_dtype(base)
         self.register_buffer("U_IM", self._directions(inputs, plan.seed, "U").to(device, dtype))
         self.register_buffer("V_OM", self._directions(outputs, plan.seed, "V").to(device, dtype))
@@ -55,12 +58,12 @@ class GeoLinear(AbstractAdapterLayer):
         return draw
 
     def factors(self) -> Factors:
-        """What is in use of U, S and V."""
+        """Return the parts of U, S and V that are in use."""
         r, U_IM, V_OM = self.rank, self.get_buffer("U_IM"), self.get_buffer("V_OM")
         return Factors(U_IM[:, :r], self.S_MM.detach()[:r, :r], V_OM[:, :r])
 
     def forward(self, x: Tensor) -> Tensor:
-        """``W x + s V S^T U^T x``. K and L are zero; where they are looked at, their gradients are G V and G^T U."""
+        """Return ``W x + s V S^T U^T x``. K and L are zero; only their gradients, ``G V`` and ``G^T U``, are used."""
         y: Tensor = self.base(x)
         if not self.context.enabled:
             return y
@@ -76,23 +79,23 @@ class GeoLinear(AbstractAdapterLayer):
         return y + (self.scale * added).to(y.dtype)
 
     def roles(self) -> Iterator[tuple[str, str, Parameter]]:
-        """S."""
+        """Return S, the only trained parameter."""
         yield "S", "other", self.S_MM
 
     def low_rank(self, task: str | None = None) -> LowRank:  # noqa: ARG002
-        """A = (U S)^T, B = V."""
+        """Return the change with A = (U S)^T and B = V."""
         U_IR, S_RR, V_OR = self.factors()
         return LowRank((U_IR @ S_RR).T, V_OR, self.scale)
 
-    def look(self, wanted: bool) -> None:
-        """Whether the next backward passes give the gradients that growing needs."""
-        for one in (self.K_IM, self.L_OM):
-            one.requires_grad_(wanted)
-            one.grad = None
+    def request_gradients(self, wanted: bool) -> None:
+        """Choose whether the next backward passes compute the gradients that growing needs."""
+        for parameter in (self.K_IM, self.L_OM):
+            parameter.requires_grad_(wanted)
+            parameter.grad = None
 
     @torch.no_grad()
-    def put(self, factors: Factors) -> None:
-        """Use these from now on."""
+    def set_factors(self, factors: Factors) -> None:
+        """Replace U, S and V, and with them the rank in use."""
         r = self.rank = factors.rank
         self.get_buffer("U_IM")[:, :r] = factors.U_IR
         self.get_buffer("V_OM")[:, :r] = factors.V_OR
@@ -100,84 +103,84 @@ class GeoLinear(AbstractAdapterLayer):
 
     @torch.no_grad()
     def grow(self, rate: float) -> None:
-        """One step along the gradients that were looked at; nothing where none arrived."""
+        """Take one step along the requested gradients, which changes the rank. Without gradients, do nothing."""
         if self.K_IM.grad is None or self.L_OM.grad is None or self.S_MM.grad is None:
             return
         r = self.rank
         gradients = self.K_IM.grad[:, :r], self.L_OM.grad[:, :r], self.S_MM.grad[:r, :r]
-        self.put(_geometry.grow(self.factors(), *gradients, rate, self.largest))
+        self.set_factors(_geometry.grow(self.factors(), *gradients, rate, self.largest))
 
 
 class GeoModel(AdaptedModel):
-    """A model with `GeoLinear`s, and where it stands in its rounds."""
+    """A model with `GeoLinear` layers and the current step of its cycles."""
 
     def __init__(self, base: nn.Module, plan: AdapterPlan, settings: Rounds):
         super().__init__(base, plan, BatchContext(base))
         self.settings = settings
-        self.cycle = max(2, plan.num_steps // settings.cycles)
-        """Steps of a round."""
+        self.cycle_length = max(2, plan.num_steps // settings.cycles)
+        """The number of steps in a cycle."""
         self.step = 0
         for path in plan.ranks:
             self.insert_layer(path, lambda base, at, context: GeoLinear(base, at, context, plan, settings.room))
         self.inject_whole_modules()
-        self._look(1)
+        self._request_gradients(1)
 
     def linears(self) -> list[GeoLinear]:
-        """Every graft but those of modules trained whole."""
+        """Return every layer except those of modules trained whole."""
         return [layer for layer in self.layers.values() if isinstance(layer, GeoLinear)]
 
     def ranks(self) -> dict[str, int]:
-        """By path: the rank in use."""
+        """Return the rank in use by path."""
         return {linear.path: linear.rank for linear in self.linears()}
 
     def num_trainable(self) -> int:
-        """With U and V, of the ranks in use: they are trained, though not by the optimizer."""
-        whole = sum(one.parameter.numel() for one in self.trainables() if one.role == "full")
-        return whole + sum(one.rank * (sum(sizes(one.base)) + one.rank) for one in self.linears())
+        """Count the trained numbers at the ranks in use, including U and V, which the optimizer does not train."""
+        whole = sum(each.parameter.numel() for each in self.trainables() if each.role == "full")
+        return whole + sum(each.rank * (sum(sizes(each.base)) + each.rank) for each in self.linears())
 
     def grows_at(self, step: int) -> bool:
-        """Whether a step (from 1) is the first of a round, and not of the last."""
-        return (step - 1) % self.cycle == 0 and step + self.cycle <= self.plan.num_steps
+        """Whether a step (from 1) is the first of a cycle other than the last."""
+        return (step - 1) % self.cycle_length == 0 and step + self.cycle_length <= self.plan.num_steps
 
     def cuts_at(self, step: int) -> bool:
-        """Whether three quarters of a round are over after a step (from 1)."""
-        return (step - 1) % self.cycle == 3 * self.cycle // 4
+        """Whether a step (from 1) completes three quarters of a cycle."""
+        return (step - 1) % self.cycle_length == 3 * self.cycle_length // 4
 
-    def before_step(self, moment: StepInfo) -> None:
-        """At the first step of a round: turn and grow. The optimizer then has nothing to do for S."""
-        if self.grows_at(moment.step):
+    def before_step(self, info: StepInfo) -> None:
+        """Turn and grow at the first step of a cycle. The optimizer does not move S at this step."""
+        if self.grows_at(info.step):
             for linear in self.linears():
-                linear.grow(moment.rate(linear.S_MM))
+                linear.grow(info.rate(linear.S_MM))
                 linear.S_MM.grad = None
-                moment.forget(linear.S_MM)
+                info.forget(linear.S_MM)
 
-    def after_step(self, moment: StepInfo) -> None:
-        """After three quarters of a round: cut."""
-        if self.cuts_at(moment.step):
+    def after_step(self, info: StepInfo) -> None:
+        """Cut the ranks after three quarters of a cycle."""
+        if self.cuts_at(info.step):
             self.cut()
             for linear in self.linears():
-                moment.forget(linear.S_MM)
-        self.step = moment.step
-        self._look(self.step + 1)
+                info.forget(linear.S_MM)
+        self.step = info.step
+        self._request_gradients(self.step + 1)
 
     @torch.no_grad()
     def cut(self) -> None:
-        """Cut what is below ``tau``, and what is over the budget."""
+        """Cut the singular values below ``tau``, and the smallest ones that exceed the budget."""
         settings, linears = self.settings, self.linears()
-        found = [_geometry.diagonal(linear.factors()) for linear in linears]
-        d = [factors.S_RR.diagonal() for factors in found]
-        ranks = [_geometry.rank_within(one, settings.tau, settings.smallest) for one in d]
+        diagonal = [_geometry.diagonalise(linear.factors()) for linear in linears]
+        d = [factors.S_RR.diagonal() for factors in diagonal]
+        ranks = [_geometry.rank_within(values, settings.tau, settings.smallest) for values in d]
         if settings.keep_budget:
             ranks = _geometry.ranks_within(d, ranks, sum(self.plan.ranks.values()), settings.smallest)
-        for linear, factors, rank in zip(linears, found, ranks, strict=True):
-            linear.put(_geometry.shorten(factors, rank))
+        for linear, factors, rank in zip(linears, diagonal, ranks, strict=True):
+            linear.set_factors(_geometry.shorten(factors, rank))
 
     def save(self, folder: Path) -> None:
-        """A plain LoRA folder of PEFT's, with the ranks in use."""
+        """Write a plain LoRA folder for PEFT, with the ranks in use."""
         self.save_plain(folder)
 
     def extra_state(self) -> dict[str, Tensor]:
-        """The directions, the ranks in use and the step."""
+        """Return the directions, the ranks in use and the step."""
         state = {"step": torch.tensor(self.step)}
         for linear in self.linears():
             state[f"{linear.path}.rank"] = torch.tensor(linear.rank)
@@ -185,15 +188,15 @@ class GeoModel(AdaptedModel):
         return state
 
     def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from `extra_state`."""
+        """Restore what `extra_state` returned."""
         self.step = int(state["step"])
         for linear in self.linears():
             linear.rank = int(state[f"{linear.path}.rank"])
             for name in ("U_IM", "V_OM"):
                 linear.get_buffer(name).copy_(state[f"{linear.path}.{name}"])
-        self._look(self.step + 1)
+        self._request_gradients(self.step + 1)
 
-    def _look(self, step: int) -> None:
-        """Ask every linear for the gradients that growing needs, if a step grows."""
+    def _request_gradients(self, step: int) -> None:
+        """Make every linear compute the gradients that growing needs, if a step grows."""
         for linear in self.linears():
-            linear.look(self.grows_at(step))
+            linear.request_gradients(self.grows_at(step))

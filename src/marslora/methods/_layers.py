@@ -1,4 +1,4 @@
-"""Modules of our own in place of a model's linears: one change, many methods."""
+"""Layers that replace a model's linears, and the adapted model that contains them. Most methods build on these."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from marslora.methods._context import BatchContext
 
 
 class AbstractAdapterLayer(nn.Module):
-    """Stands in for one module of a model while a change lasts."""
+    """Replaces one module of a model until the change is removed."""
 
     def __init__(self, base: nn.Module, path: str, context: BatchContext):
         super().__init__()
@@ -28,16 +28,18 @@ class AbstractAdapterLayer(nn.Module):
         self.context = context
 
     def roles(self) -> Iterator[tuple[str, str, Parameter]]:
-        """(name, role, parameter) of everything that is trained here."""
+        """Iterate over (name, role, parameter) of everything that is trained in this layer."""
         raise NotImplementedError
 
     def low_rank(self, task: str | None = None) -> LowRank | None:  # noqa: ARG002
-        """What the graft adds to its linear's weight (for one task, where it has several); None for a module trained
-        whole. `ConfigError` where it is no such sum."""
+        """Return what the layer adds to the linear's weight (for one task), or None for a module trained whole.
+
+        Raises `ConfigError` if the change is not an addition to the weight.
+        """
         return None
 
     def __getattr__(self, name: str) -> Any:
-        """What a model reads of its linear (``weight``, ``in_features``) is still there."""
+        """Attributes of the replaced module that a model reads, such as ``weight`` and ``in_features``."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -45,23 +47,23 @@ class AbstractAdapterLayer(nn.Module):
 
 
 class WholeLayer(AbstractAdapterLayer):
-    """A module trained whole: a copy of it in float32 (float64 in a float64 model) beside the frozen one."""
+    """A module trained whole: a trained copy in float32 (float64 in a float64 model) of the frozen module."""
 
     def __init__(self, base: nn.Module, path: str, context: BatchContext):
         super().__init__(base, path, context)
         self.copy = copy.deepcopy(base).to(factor_dtype(base)).requires_grad_(True)
 
     def forward(self, *args: Any, **named: Any) -> Any:
-        """The copy's output."""
+        """Return the output of the copy, or of the frozen module while the change is disabled."""
         return (self.copy if self.context.enabled else self.base)(*args, **named)
 
     def roles(self) -> Iterator[tuple[str, str, Parameter]]:
-        """Every parameter of the copy."""
+        """Iterate over every parameter of the copy."""
         yield from ((name, "full", parameter) for name, parameter in self.copy.named_parameters())
 
 
 class ModelForTrainer(nn.Module):
-    """The changed model as Trainer sees it: what Trainer does to its model's ``forward`` goes with it."""
+    """Wraps the adapted model, so that `transformers.Trainer` replaces ``forward`` of the wrapper, not of the model."""
 
     accepts_loss_kwargs = False
 
@@ -70,17 +72,17 @@ class ModelForTrainer(nn.Module):
         self.base = base
 
     def forward(self, **batch: Any) -> Any:
-        """The changed model's output."""
+        """Return the output of the adapted model."""
         return self.base(**batch)
 
     @property
     def config(self) -> Any:
-        """The model's."""
+        """The configuration of the adapted model."""
         return self.base.config
 
 
 class AdaptedModel(AbstractChange):
-    """A model with grafts in it. What is saved of them is said by each family of methods."""
+    """A model in which adapter layers replace some modules. Subclasses define what is saved."""
 
     def __init__(self, base: nn.Module, plan: AdapterPlan, context: BatchContext):
         self.base, self.plan, self.context = base, plan, context
@@ -89,26 +91,26 @@ class AdaptedModel(AbstractChange):
         self._handles = [base.register_forward_pre_hook(context.hook, with_kwargs=True)]
 
     def insert_layer(self, path: str, make: Callable[[nn.Module, str, BatchContext], AbstractAdapterLayer]) -> None:
-        """Put a graft in place of the module at ``path``."""
+        """Replace the module at ``path`` by the layer that ``make`` returns."""
         layer = make(self.base.get_submodule(path), path, self.context)
         self.layers[path] = layer
         self.base.set_submodule(path, layer)
 
     def inject_whole_modules(self) -> None:
-        """Put those in place that the plan trains whole."""
+        """Replace the modules that the plan trains whole."""
         for path in self.plan.full_modules:
             self.insert_layer(path, WholeLayer)
 
     def keep(self, handle: RemovableHandle) -> None:
-        """A hook that goes with the change."""
+        """Keep the handle of a hook, so that `remove` removes the hook."""
         self._handles.append(handle)
 
     def use_task(self, task: str | None) -> None:
-        """Run every row by the head of this task; None: batches name their rows' tasks."""
+        """Use the head of this task for every row. If None, batches name the tasks of their rows."""
         self.context.task = task
 
     def trainables(self) -> list[Trainable]:
-        """Every parameter of every graft."""
+        """Return every parameter of every layer."""
         return [
             Trainable(f"{path}.{name}", path, role, parameter)
             for path, layer in self.layers.items()
@@ -117,7 +119,7 @@ class AdaptedModel(AbstractChange):
 
     @contextlib.contextmanager
     def disabled(self) -> Iterator[None]:
-        """Within it every graft is the module that it stands for."""
+        """Run the replaced modules instead of the layers within this context."""
         self.context.enabled = False
         try:
             yield
@@ -125,20 +127,20 @@ class AdaptedModel(AbstractChange):
             self.context.enabled = True
 
     def low_ranks(self, task: str | None = None) -> dict[str, LowRank]:
-        """By path: what each graft adds to its linear's weight."""
-        found = {path: layer.low_rank(task) for path, layer in self.layers.items()}
-        return {path: change for path, change in found.items() if change is not None}
+        """Return what each layer adds to its linear's weight, by path."""
+        changes = {path: layer.low_rank(task) for path, layer in self.layers.items()}
+        return {path: change for path, change in changes.items() if change is not None}
 
     def whole_state(self) -> dict[str, Tensor]:
-        """``{path.parameter: tensor}`` of the modules trained whole."""
-        return {one.name: one.parameter.detach() for one in self.trainables() if one.role == "full"}
+        """Return ``{path.parameter: tensor}`` of the modules trained whole."""
+        return {each.name: each.parameter.detach() for each in self.trainables() if each.role == "full"}
 
     def save_plain(self, folder: Path, task: str | None = None) -> None:
-        """Write what is added to the weights (for one task) as a plain LoRA folder of PEFT's."""
+        """Write what is added to the weights, for one task if given, as a plain LoRA folder for PEFT."""
         _plain_folder.write(folder, self.low_ranks(task), self.plan, self.whole_state(), self.base)
 
     def remove(self) -> None:
-        """Put the modules back and take the hooks off."""
+        """Put the replaced modules back and remove the hooks."""
         for handle in self._handles:
             handle.remove()
         for path, layer in self.layers.items():

@@ -1,8 +1,8 @@
-"""Low-rank changes with several heads: the one configurable family behind AsymLoRA, HydraLoRA, LoRA-MoE and others.
+"""Low-rank changes with several heads: the configurable family behind AsymLoRA, HydraLoRA, LLaVA-MoLE and others.
 
-``y = W x + s sum_i w_i(x) B_i A_i x``, where the A_i may be one, and the weights w_i come from a label of the token
-or from a learned router. Because the weights act on vectors of the rank's length, all heads cost two products of the
-inner size N r: with one head this is LoRA.
+``y = W x + s sum_i w_i(x) B_i A_i x``, where the A_i may be the same matrix, and the weights w_i come from a label of
+the token or from a learned router. Because the weights act on vectors of length r, all N heads together cost two
+products with inner size N r. With one head this is LoRA.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from marslora.methods._router import Router
 
 
 class WeightSource(Protocol):
-    """Where the weights of the heads come from."""
+    """Computes the weights of the heads."""
 
     def weights(self, x: Tensor) -> Tensor:
-        """(..., N), the leading dimensions broadcastable to those of x."""
+        """Return the weights (..., N), whose leading dimensions broadcast to those of x."""
 
 
 class MixtureLinear(AbstractAdapterLayer):
@@ -61,7 +61,7 @@ class MixtureLinear(AbstractAdapterLayer):
         self.by: Literal["task", "modality", "router"] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """The linear's output and the heads' weighted sum; dropout has one mask for all heads."""
+        """Return the linear's output plus the weighted sum of the heads. All heads share one dropout mask."""
         y: Tensor = self.base(x)
         if not self.context.enabled:
             return y
@@ -75,20 +75,20 @@ class MixtureLinear(AbstractAdapterLayer):
         return y + (self.scale * added).to(y.dtype)
 
     def roles(self) -> Iterator[tuple[str, str, Parameter]]:
-        """A, B and router."""
-        yield from (("lora_A" if i == 0 else f"lora_A.{i}", "A", one) for i, one in enumerate(self.lora_A))
-        yield from ((f"lora_B.{i}", "B", one) for i, one in enumerate(self.lora_B))
+        """Iterate over A, B and the parameters of the router."""
+        yield from (("lora_A" if i == 0 else f"lora_A.{i}", "A", A_RI) for i, A_RI in enumerate(self.lora_A))
+        yield from ((f"lora_B.{i}", "B", B_OR) for i, B_OR in enumerate(self.lora_B))
         if self.router is not None:
-            yield from ((f"router.{name}", "router", one) for name, one in self.router.named_parameters())
+            yield from ((f"router.{name}", "router", parameter) for name, parameter in self.router.named_parameters())
 
     def low_rank(self, task: str | None = None) -> LowRank:
-        """The one head's change, or that of a task."""
+        """Return the change of the only head, or that of a task's head."""
         place = 0
         if self.source is not None:
             if self.by != "task" or task not in self.context.tasks:
                 raise ConfigError(
-                    f"`{self.path}` has {self.heads} heads whose weights depend on the token: no one weight matrix "
-                    "does the same. The model must be run with its adapter."
+                    f"`{self.path}` has {self.heads} heads whose weights depend on the input, which no single weight "
+                    "matrix can replace. The model must be run with its adapter (`marslora.attach`)."
                 )
             place = self.context.tasks.index(task)
         A_RI = self.lora_A[place if len(self.lora_A) > 1 else 0]
@@ -96,11 +96,11 @@ class MixtureLinear(AbstractAdapterLayer):
 
 
 def draw_a(rank: int, inputs: int, seed: int, path: str, name: str) -> Tensor:
-    """A as PEFT draws it (Kaiming uniform, a = sqrt 5), from the stream that a run of this seed has for a module."""
+    """Draw A as PEFT does (Kaiming uniform, a = sqrt 5), from the random stream of this seed and module."""
     A_RI = torch.empty(rank, inputs)
     return nn.init.kaiming_uniform_(A_RI, a=math.sqrt(5), generator=member_generator(seed, path, name))
 
 
 def cast_like(x: Tensor, like: Tensor) -> Tensor:
-    """x in the dtype of a parameter, unless autocast chooses."""
+    """Return x in the dtype of a parameter, or unchanged if autocast chooses the dtype."""
     return x if torch.is_autocast_enabled(x.device.type) else x.to(like.dtype)

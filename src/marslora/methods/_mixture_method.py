@@ -1,4 +1,4 @@
-"""The options of the family, and a model with its heads, routers and balance loss in it."""
+"""The method of the mixture family with its options, and the model with heads, routers and balance loss."""
 
 from __future__ import annotations
 
@@ -21,43 +21,45 @@ from marslora.methods._mixture import MixtureLinear
 from marslora.methods._router import BlockSource, Gate, LabelSource, LearnedSource, Router
 
 FEED_FORWARD = r"\.(mlp|feed_forward|ffn)\.|\.(fc1|fc2)$"
-"""Linears of a transformer's feed-forward blocks, by the names they have in `transformers`."""
+"""Matches the paths of linears in a transformer's feed-forward blocks, by the names that `transformers` uses."""
 
 
 class Mixture(Record):
-    """What tells the kinds of the family apart. A kind gives its own defaults; a user may change each."""
+    """The options of the mixture family. Every method of the family has its own defaults."""
 
     routing: Literal["task", "modality", "learned"]
-    """What weighs the heads: the row's task, the kind of the token, or a router."""
+    """What weights the heads: the task of the row, the modality of the token, or a router."""
     heads: int | tuple[int, ...] = 3
-    """Heads of a linear; several numbers are spread evenly over a part's layers, from the input up. Tasks and
-    modalities have one each, whatever this says."""
+    """The number of heads of a linear under learned routing. Several numbers are spread evenly over a part's layers,
+    from the input up. With other routing, there is one head for each task or modality."""
     heads_in: str = ".*"
-    """A regular expression: linears in whose path it is found have heads, all others one (plain LoRA)."""
+    """A regular expression. Linears whose path it matches anywhere have several heads; all others have plain LoRA."""
     shared_a: bool = True
-    """One A for all heads, or one for each."""
+    """Whether all heads share one A."""
     router: Literal["linear", "block"] = "linear"
     """A router for each linear, or one for all linears of a block, which reads the block's input."""
     router_bias: bool = False
+    """Whether routers have a bias."""
     top: int | None = Field(None, gt=0)
-    """Only so many heads a token; None: all."""
+    """The number of heads used for each token, or None for all."""
     renormalize: bool = False
-    """Let the weights of the ``top`` heads add up to 1."""
+    """Whether the weights of the ``top`` heads are scaled to add up to 1."""
     gate: Gate = "probability"
-    """What a chosen head is multiplied by: see `marslora.methods._router.choose`."""
+    """The factor of a chosen head: see `marslora.methods._router.weigh_heads`."""
     balance: Literal["none", "mole", "switch"] = "none"
     """The load balance added to the loss."""
     balance_weight: float = Field(0.05, ge=0)
+    """The factor of the load balance."""
     column: str = "task"
     """The column of the data files that names a row's task."""
 
 
 class MixtureMethod(AbstractMethod):
-    """A kind of the family: `defaults` are its settings."""
+    """A method of the mixture family. Subclasses set `defaults`."""
 
     defaults: ClassVar[dict[str, Any]] = {}
     merges: ClassVar[Merges] = "no"
-    serves = "Python with marslora: heads are weighed for every token, which no server's LoRA does"
+    serves = "Python with marslora: heads are weighted for every token, which no server's LoRA does"
 
     def __init__(self, **options: Any):
         self.settings = Mixture.parse({**self.defaults, **options}, f"adapter {type(self).__name__}")
@@ -66,19 +68,25 @@ class MixtureMethod(AbstractMethod):
         try:
             self._heads_in = re.compile(self.settings.heads_in)
         except re.error as error:
-            raise ConfigError(f"`heads_in` {self.settings.heads_in!r} is no regular expression: {error}.") from None
+            raise ConfigError(
+                f"The adapter's `heads_in` must be a regular expression, found {self.settings.heads_in!r} ({error}). "
+                f"Use e.g. {FEED_FORWARD!r} for feed-forward blocks."
+            ) from None
 
     def apply(self, model: nn.Module, plan: AdapterPlan, batches: Sequence[Batch] = ()) -> MixtureModel:  # noqa: ARG002
-        """Heads in place of every linear of the plan."""
+        """Replace every linear of the plan by one with heads."""
         if self.settings.routing == "task" and not plan.tasks:
-            raise ConfigError(f"This adapter has a head for each task; no row names one in column `{self.column}`.")
+            raise ConfigError(
+                f"The adapter has a head for each task, but no training row names its task in column `{self.column}`. "
+                "Add the column to the data, or set the adapter's `column` to the one that names the task."
+            )
         context = BatchContext(model, plan.tasks)
         plan = plan.model_copy(update={"modalities": context.modalities})
         change = MixtureModel(model, plan, context, self)
         if self.settings.routing == "modality" and not context.tokens:
             raise ConfigError(
-                f"{type(model).__name__} does not say which tokens stand for pictures or sound, so heads cannot be "
-                "chosen by modality. Choose an adapter with learned routing."
+                f"The configuration of {type(model).__name__} does not name the tokens of pictures or sound, "
+                "so heads cannot be chosen by modality. Choose an adapter with learned routing, such as `hydralora`."
             )
         heads = self.heads_of(plan)
         for path in plan.ranks:
@@ -88,26 +96,26 @@ class MixtureMethod(AbstractMethod):
         return change
 
     def heads_of(self, plan: AdapterPlan) -> dict[str, int]:
-        """Heads of every linear, by path."""
+        """Return the number of heads of every linear by path."""
         depth = _depths(plan)
-        found = {}
+        heads = {}
         for path, part in plan.parts.items():
             if self._heads_in.search(path) is None:
-                found[path] = 1
+                heads[path] = 1
             elif self.settings.routing == "task":
-                found[path] = len(plan.tasks)
+                heads[path] = len(plan.tasks)
             elif self.settings.routing == "modality":
-                found[path] = len(plan.modalities) if part == "language" else 1
+                heads[path] = len(plan.modalities) if part == "language" else 1
             else:
-                found[path] = self._learned_heads(depth[path])
-        return found
+                heads[path] = self._learned_heads(depth[path])
+        return heads
 
     def _learned_heads(self, depth: float) -> int:
         heads = self.settings.heads
         return heads if isinstance(heads, int) else heads[int(depth * len(heads))]
 
     def count(self, sizes: Mapping[str, tuple[int, int]], plan: AdapterPlan) -> int:
-        """``a r I + N r O`` a linear (a is 1 or N), and ``N I (+ N)`` a router."""
+        """Count ``a r I + N r O`` for each linear (a is 1 or N) and ``N I``, or ``N I + N``, for each router."""
         heads = self.heads_of(plan)
         total = 0
         for path, rank in plan.ranks.items():
@@ -118,7 +126,7 @@ class MixtureMethod(AbstractMethod):
         return total
 
     def _router_groups(self, plan: AdapterPlan, heads: Mapping[str, int]) -> Iterator[list[str]]:
-        """The linears of every router; the first of each reads what the router reads."""
+        """Iterate over the linears of each router. The first one has the router's input size."""
         if self.settings.routing != "learned":
             return
         groups: dict[str, list[str]] = defaultdict(list)
@@ -153,8 +161,8 @@ class MixtureMethod(AbstractMethod):
             path=paths[0],
             device=first.lora_B[0].device,
         )
-        kind = BlockSource if self.settings.router == "block" else LearnedSource
-        source = kind(router, change.context, change.plan.parts[paths[0]], self.settings)
+        source_class = BlockSource if self.settings.router == "block" else LearnedSource
+        source = source_class(router, change.context, change.plan.parts[paths[0]], self.settings)
         if isinstance(source, BlockSource):
             block = change.base.get_submodule(paths[0].rpartition(".")[0])
             change.keep(block.register_forward_pre_hook(source.hook, with_kwargs=True))
@@ -165,38 +173,38 @@ class MixtureMethod(AbstractMethod):
 
 
 class MixtureModel(AdaptedModel):
-    """A model with several heads in its linears."""
+    """A model whose linears have several heads."""
 
     def __init__(self, base: nn.Module, plan: AdapterPlan, context: BatchContext, method: MixtureMethod):
         super().__init__(base, plan, context)
         self.method = method
 
     def mixture(self, path: str) -> MixtureLinear:
-        """The graft at ``path``."""
+        """Return the layer at ``path``."""
         layer = self.layers[path]
         assert isinstance(layer, MixtureLinear)
         return layer
 
     def extra_loss(self) -> Tensor | None:
-        """The weighted load balance of the last forward."""
+        """Return the weighted load balance of the last forward, or None if there is none."""
         settings, routed = self.method.settings, self.context.routed
         if settings.balance == "none" or not routed:
             return None
-        balance = _balance_losses.mole if settings.balance == "mole" else _balance_losses.switch
+        balance = _balance_losses.mole_loss if settings.balance == "mole" else _balance_losses.switch_loss
         return settings.balance_weight * balance(routed, self.context)
 
     def save(self, folder: Path) -> None:
-        """Everything, for `marslora.methods._own_folder.attach`; and where tasks choose the heads, a plain LoRA folder
-        of PEFT's for each task in ``tasks/``."""
+        """Write a folder that `marslora.attach` reads. If tasks choose the heads, ``tasks/`` has a plain LoRA folder
+        for each task."""
         _own_folder.write(folder, self, self.method)
         if self.method.settings.routing == "task":
-            for place, task in enumerate(self.plan.tasks):
-                self.save_plain(folder / "tasks" / _plain_folder.folder_name(task, place), task)
+            for index, task in enumerate(self.plan.tasks):
+                self.save_plain(folder / "tasks" / _plain_folder.folder_name(task, index), task)
 
 
 def _depths(plan: AdapterPlan) -> dict[str, float]:
-    """Where a linear stands in its part's stack of layers: from 0 at the input to just below 1."""
-    numbers = {path: int(found[1]) if (found := re.search(r"\.(\d+)\.", path)) else 0 for path in plan.parts}
+    """Return the depth of every linear in its part's stack of layers: from 0 at the input to just below 1."""
+    numbers = {path: int(match[1]) if (match := re.search(r"\.(\d+)\.", path)) else 0 for path in plan.parts}
     layers = {
         part: max(number for path, number in numbers.items() if plan.parts[path] == part) + 1
         for part in set(plan.parts.values())

@@ -1,4 +1,4 @@
-"""LoRA that begins at given factors, and adds only what training makes of them."""
+"""LoRA that starts at given factors and adds only what training changes."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from marslora.methods._mixture import MixtureLinear, cast_like
 
 
 class OffsetLinear(MixtureLinear):
-    """``y = W x + s (B A x - B_0 A_0 x)``, where A and B begin at A_0 and B_0.
+    """``y = W x + s (B A x - B_0 A_0 x)``, where A and B start at A_0 and B_0.
 
-    Methods that begin at other factors than B = 0 subtract ``s B_0 A_0`` from W. Here it stands beside W, which is
-    neither changed (others may hold the model) nor rounded once more.
+    Methods that start at a B other than 0 usually subtract ``s B_0 A_0`` from W. Here it is a separate term, so that W
+    is neither changed (other runs may share the model) nor rounded again.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class OffsetLinear(MixtureLinear):
         self.register_buffer("B_start_OR", B_OR.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        """The linear's output and what training has changed."""
+        """Return the linear's output plus what training has changed."""
         y = super().forward(x)
         if not self.context.enabled:
             return y
@@ -49,21 +49,21 @@ class OffsetLinear(MixtureLinear):
         return y - (self.scale * linear(linear(cast_like(x, A_RI), A_RI), B_OR)).to(y.dtype)
 
     def low_rank(self, task: str | None = None) -> LowRank:
-        """Of twice the rank: the trained factors, and the first ones with the other sign."""
-        now = super().low_rank(task)
+        """Return a change of twice the rank: the trained factors, and the initial ones with a minus sign."""
+        trained = super().low_rank(task)
         A_RI, B_OR = self.get_buffer("A_start_RI"), self.get_buffer("B_start_OR")
-        return LowRank(torch.cat([now.A_RI, A_RI]), torch.cat([now.B_OR, -B_OR], dim=1), now.scale)
+        return LowRank(torch.cat([trained.A_RI, A_RI]), torch.cat([trained.B_OR, -B_OR], dim=1), trained.scale)
 
 
 class OffsetModel(AdaptedModel):
-    """A model with `OffsetLinear`s."""
+    """A model with `OffsetLinear` layers."""
 
     def save(self, folder: Path) -> None:
-        """A plain LoRA folder of PEFT's, of twice the rank."""
+        """Write a plain LoRA folder for PEFT, of twice the rank."""
         self.save_plain(folder)
 
     def extra_state(self) -> dict[str, Tensor]:
-        """The factors that training began at."""
+        """Return the factors at which training started."""
         return {
             f"{path}.{name}": layer.get_buffer(name)
             for path, layer in self.layers.items()
@@ -72,16 +72,18 @@ class OffsetModel(AdaptedModel):
         }
 
     def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from `extra_state`."""
-        for key, mine in self.extra_state().items():
-            mine.copy_(state[key])
+        """Restore what `extra_state` returned."""
+        for key, buffer in self.extra_state().items():
+            buffer.copy_(state[key])
 
 
 def build_offset_model(
     model: nn.Module, plan: AdapterPlan, settings: Mapping[str, Any], without_start: frozenset[str] = frozenset()
 ) -> OffsetModel:
-    """``model`` with every linear of the plan begun as PEFT does with these settings of `LoraConfig`; those named in
-    ``without_start`` begin as plain LoRA."""
+    """Adapt every linear of the plan, starting at the factors that PEFT computes with these settings of `LoraConfig`.
+
+    Linears in ``without_start`` start as plain LoRA.
+    """
     change = OffsetModel(model, plan, BatchContext(model))
     for path in plan.ranks:
         start = None if path in without_start else _start(model.get_submodule(path), path, plan, settings)
@@ -91,7 +93,7 @@ def build_offset_model(
 
 
 def _start(base: nn.Module, path: str, plan: AdapterPlan, settings: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """(A, B) of PEFT's own initialisation, on a copy of one linear."""
+    """Return the initial (A, B) that PEFT computes, from a copy of one linear."""
     rank, is_conv = plan.ranks[path], isinstance(base, Conv1D)
     config = LoraConfig(r=rank, lora_alpha=plan.scale * rank, fan_in_fan_out=is_conv, **settings)
     with torch.random.fork_rng():

@@ -1,4 +1,4 @@
-"""Adapters that PEFT has no type for: a folder that says how to build them, and putting one back on a model."""
+"""The folder format of adapters that PEFT does not have, and `attach`, which puts a saved adapter on a model."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ if TYPE_CHECKING:
     from marslora.methods._layers import AdaptedModel
 
 CONFIG, WEIGHTS = "marslora_adapter.json", "marslora_adapter.safetensors"
+"""Files of the folder: a `SavedAdapter`, and the tensors of `AbstractChange.state`."""
 
 
 class SavedAdapter(Record):
-    """What lies beside the weights."""
+    """How to build an adapter before its weights are loaded."""
 
     format: int = 1
+    """The version of the folder format."""
     kind: str
     """The adapter's name, or ``package.module:Class``."""
     options: dict[str, Any]
+    """The options that the adapter was made with."""
     plan: AdapterPlan
 
 
@@ -44,11 +47,11 @@ def write(folder: Path, change: AdaptedModel, method: Any) -> None:
 
 
 def attach(model: nn.Module, folder: str | Path) -> Any:
-    """The trained adapter in ``folder`` on ``model``, ready to be called, whichever kind it is.
+    """Put the trained adapter in ``folder`` on ``model`` and return it, ready to be called.
 
-    A plain folder of PEFT's gives a `PeftModel`. Any other gives the change: its ``model`` is what is called,
-    ``use_task`` chooses a task, ``remove`` takes it off. Raises `StudyError` where the folder holds no adapter, or one
-    for another model.
+    For a plain PEFT folder this is a `PeftModel`. For any other it is an `AbstractChange`: call its ``model``, choose a
+    task with ``use_task``, and take it off with ``remove``. Raises `StudyError` if the folder does not contain an
+    adapter, or contains one for another model.
     """
     folder = Path(folder)
     if (folder / "adapter_config.json").exists():
@@ -57,10 +60,16 @@ def attach(model: nn.Module, folder: str | Path) -> Any:
         saved = SavedAdapter.load(folder / CONFIG)
         state = load_file(folder / WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
-        raise StudyError(f"{folder} holds no adapter that can be read: {error}.") from None
+        raise StudyError(
+            f"{folder} does not contain a readable adapter ({error}). "
+            "Pass the folder `final/adapter` of a finished study."
+        ) from None
     absent = [path for path in (*saved.plan.ranks, *saved.plan.full_modules) if not _has(model, path)]
     if absent:
-        raise StudyError(f"The adapter in {folder} is for another model: {type(model).__name__} has no `{absent[0]}`.")
+        raise StudyError(
+            f"The adapter in {folder} belongs to another model: {type(model).__name__} has no module `{absent[0]}`. "
+            "Load the model that the adapter was trained on."
+        )
     model.requires_grad_(False)
     change = make_method(PluginSpec(name=saved.kind, options=saved.options)).apply(model, saved.plan)
     change.load_state(state)
@@ -68,10 +77,10 @@ def attach(model: nn.Module, folder: str | Path) -> Any:
     return change
 
 
-def name_of(kind: type) -> str:
-    """The name by which users know a kind."""
-    room, _, name = kind.__module__.rpartition(".")
-    return name if room == methods.__name__ else f"{kind.__module__}:{kind.__name__}"
+def name_of(method_class: type) -> str:
+    """Return the name by which users select a method: its file's name, or ``package.module:Class``."""
+    package, _, name = method_class.__module__.rpartition(".")
+    return name if package == methods.__name__ else f"{method_class.__module__}:{method_class.__name__}"
 
 
 def _has(model: nn.Module, path: str) -> bool:

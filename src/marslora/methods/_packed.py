@@ -1,7 +1,7 @@
 """A packed adapter in the final run: the same class that calibration trains, as a pack of one member.
 
-So an adapter is one file: what `marslora.engine` trains for K members at once, the final run trains for one, and it
-continues the calibration run of the chosen allocation. Plain LoRA alone is trained by PEFT itself.
+An adapter is therefore one file. `marslora.engine` trains it for K members at once and the final run for one, which
+continues the calibration run of the chosen allocation. Only plain LoRA is trained by PEFT itself.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from marslora.methods._layers import AbstractAdapterLayer, AdaptedModel
 
 BuildAdapter = Callable[[nn.Module, str, list[MemberSettings], TrainingPosition], AbstractAdapter]
 STEP = "step"
-"""The name of the step count among what a checkpoint holds besides the weights."""
+"""The key of the step count in a checkpoint."""
 
 
 class PackedLayer(AbstractAdapterLayer):
@@ -33,16 +33,16 @@ class PackedLayer(AbstractAdapterLayer):
         self.adapter = adapter
 
     def forward(self, *args: Any, **named: Any) -> Any:
-        """The adapter's output, or the module's own while the change is disabled."""
+        """Return the output of the adapter, or of the replaced module while the change is disabled."""
         return (self.adapter if self.context.enabled else self.base)(*args, **named)
 
     def roles(self) -> Iterator[tuple[str, str, Parameter]]:
-        """(name, role, parameter) of every factor, each stacked over one member."""
+        """Iterate over (name, role, parameter) of every factor, each stacked over one member."""
         yield from ((factor.name, factor.role, factor.parameter) for factor in self.adapter.factors())
 
 
 class PackedModel(AdaptedModel):
-    """A model with packed adapters of one member in it."""
+    """A model with packed adapters of one member."""
 
     num_members = 1
 
@@ -64,16 +64,16 @@ class PackedModel(AdaptedModel):
         )
 
     def _begin_batch(self, model: nn.Module, _: object) -> None:
-        """Move the dropout masks on, one micro-batch at a time. Recomputed layers do not come through here."""
+        """Advance the dropout masks by one micro-batch. Recomputed layers do not call this hook."""
         self.position.training = model.training
         self.position.micro_step += int(model.training)
 
     def after_step(self, info: StepInfo) -> None:
-        """Begin the next step's dropout masks."""
+        """Start the dropout masks of the next step."""
         self.position.step, self.position.micro_step = info.step, -1
 
     def trainables(self) -> list[Trainable]:
-        """Every factor, with the rank of its only member."""
+        """Return every factor with the rank of its only member."""
         return [
             trainable._replace(ranks=layer.adapter.ranks) if trainable.role in ("A", "B") else trainable
             for trainable in super().trainables()
@@ -81,7 +81,7 @@ class PackedModel(AdaptedModel):
         ]
 
     def load_member(self, weights: Mapping[str, Tensor]) -> None:
-        """Continue a calibration run. ``weights`` are by module path and PEFT key. Raises `StudyError` if one lacks."""
+        """Load a calibration run's weights, by module path and PEFT key. Raises `StudyError` if one is missing."""
         for layer in self._packed_layers():
             layer.adapter.load_member(0, dict(weights))
 
@@ -93,11 +93,11 @@ class PackedModel(AdaptedModel):
         return layer.adapter.from_peft(factor, tensor)
 
     def extra_state(self) -> dict[str, Tensor]:
-        """The number of steps taken, which selects the dropout masks."""
+        """Return the number of steps taken, which selects the dropout masks."""
         return {STEP: torch.tensor(self.position.step)}
 
     def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from `extra_state`."""
+        """Restore what `extra_state` returned."""
         self.position.step = int(state[STEP])
 
     def save(self, folder: Path) -> None:

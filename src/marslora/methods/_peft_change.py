@@ -1,4 +1,4 @@
-"""A model changed by PEFT: its trained parameters by name and role."""
+"""A model adapted by PEFT, with its trained parameters by name and role."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from torch.nn import Parameter
 from marslora.methods._base import AbstractChange, Trainable
 
 ADAPTER = "default"
-"""The name PEFT gives a model's only adapter."""
+"""The name PEFT gives to the only adapter of a model."""
 _ROLES = {"lora_A": "A", "lora_B": "B", "lora_magnitude_vector": "magnitude"}
+"""Roles of parameters by their names in PEFT."""
 
 
 class PeftChange(AbstractChange):
@@ -23,34 +24,34 @@ class PeftChange(AbstractChange):
     model: PeftModel
 
     def __init__(self, base: nn.Module, model: PeftModel, whole: dict[str, nn.Module]):
-        """Take over ``model``, made of ``base``; ``whole`` are the modules, by path, that it trains copies of."""
+        """Wrap ``model``, which PEFT made from ``base``. ``whole`` are the modules by path that it trains copies of."""
         self.base, self.model, self._whole = base, model, whole
-        for one in self.trainables():
-            if one.role == "full":  # as LoRA's factors, it is trained in float32 whatever the model's dtype
-                one.parameter.data = one.parameter.data.float()
+        for trainable in self.trainables():
+            if trainable.role == "full":  # like the factors of LoRA, in float32 whatever the model's dtype
+                trainable.parameter.data = trainable.parameter.data.float()
 
     def trainables(self) -> list[Trainable]:
-        """Every trained parameter, in the model's order."""
+        """Return every trained parameter, in the model's order."""
         return trainables(self.model)
 
     def disabled(self) -> contextlib.AbstractContextManager[Any]:
-        """PEFT's own way."""
+        """Return the context manager of PEFT that disables its adapter."""
         disabled: contextlib.AbstractContextManager[Any] = self.model.disable_adapter()
         return disabled
 
     def save(self, folder: Path) -> None:
-        """PEFT's own folder."""
+        """Write the adapter folder of PEFT."""
         self.model.save_pretrained(str(folder), save_embedding_layers=False)
 
     def remove(self) -> None:
-        """Also put the modules back that were trained whole: PEFT would leave the trained ones."""
+        """Restore the model, including modules trained whole, of which PEFT would leave the trained copies."""
         self.model.unload()
         for path, module in self._whole.items():
             self.base.set_submodule(path, module)
 
 
 def trainables(model: nn.Module) -> list[Trainable]:
-    """Every trained parameter of a PEFT model, in the model's order."""
+    """Return every trained parameter of a PEFT model, in the model's order."""
     return [_trainable(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 

@@ -1,4 +1,4 @@
-"""Low-rank changes as a plain LoRA folder of PEFT's, which every tool that knows LoRA can load."""
+"""Write low-rank changes as a plain LoRA folder of PEFT, which every tool that supports LoRA can load."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def write(
 ) -> None:
     """Write ``changes`` by module path, and the parameters trained ``whole`` by their paths, to ``folder``.
 
-    All have the plan's scale there; another one goes into B. Changes of rank 0 are left out.
+    The folder has one scale, the plan's. B is multiplied to make up for another one. Changes of rank 0 are left out.
     """
     changes = {path: low for path, low in changes.items() if low.A_RI.shape[0]}
     config = LoraConfig(
@@ -36,11 +36,11 @@ def write(
         tensors[f"{path}.lora_B.weight"] = low.B_OR if low.scale == plan.scale else low.B_OR * (low.scale / plan.scale)
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(str(folder))
-    found = {PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(found, folder / WEIGHTS, metadata={"format": "pt"})
+    stored = {PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(stored, folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def folder_name(task: str, place: int) -> str:
-    """A task's name as the name of a folder; its place stands before it where it had to be changed."""
+def folder_name(task: str, index: int) -> str:
+    """Return a task's name as a folder name. If characters had to be replaced, the task's index comes first."""
     plain = re.sub(r"[^\w.-]+", "_", task).strip("._")
-    return task if plain == task else f"{place}-{plain}"
+    return task if plain == task else f"{index}-{plain}"

@@ -1,4 +1,4 @@
-"""How much every head counts for every token: by a label, or by what a small linear layer learns."""
+"""The weight of every head for every token, from a label or from a learned linear layer."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from marslora.core.errors import ConfigError
 from marslora.methods._context import BatchContext, RoutingRecord
 
 Gate = Literal["probability", "straight_through", "none"]
+"""The factors of chosen heads, which `weigh_heads` explains."""
 
 
 class Router(nn.Module):
@@ -28,17 +29,17 @@ class Router(nn.Module):
         self.bias = None if bias_N is None else nn.Parameter(bias_N.to(device))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Probabilities (..., N) of the heads."""
+        """Return the probabilities (..., N) of the heads."""
         with torch.autocast(x.device.type, enabled=False):
             bias_N = None if self.bias is None else self.bias.float()
             return nn.functional.linear(x.float(), self.weight.float(), bias_N).softmax(-1)
 
 
-def choose(p_TN: Tensor, top: int | None, *, renormalize: bool, gate: Gate) -> Tensor:
-    """The weights of the heads: their probabilities, or those of the ``top`` likeliest, the others being 0.
+def weigh_heads(p_TN: Tensor, top: int | None, *, renormalize: bool, gate: Gate) -> Tensor:
+    """Return the weights of the heads: their probabilities, or those of the ``top`` likeliest and 0 for the others.
 
-    ``gate`` says what a chosen head is multiplied by where not all are used: its probability; 1, with the gradient of
-    the probability (straight through); or 1, by which the router learns nothing from the task.
+    If not all heads are used, ``gate`` is the factor of a chosen head: ``probability``; ``straight_through`` for 1 with
+    the gradient of the probability; ``none`` for 1 without a gradient, so that the router does not learn from the task.
     """
     if top is None or top >= p_TN.shape[-1]:
         return p_TN
@@ -59,7 +60,7 @@ class LabelSource:
         self.context, self.part, self.by, self.heads = context, part, by, heads
 
     def weights(self, x: Tensor) -> Tensor:
-        """(..., N), the leading dimensions broadcastable to those of x."""
+        """Return the weights (..., N), whose leading dimensions broadcast to those of x."""
         by_task = self.by == "task"
         place = self.context.task_places(x, self.part) if by_task else self.context.modality_places(x)
         return one_hot(place, self.heads).float()
@@ -72,14 +73,14 @@ class LearnedSource:
         self.router, self.context, self.part, self.settings = router, context, part, settings
 
     def weights(self, x: Tensor) -> Tensor:
-        """(..., N)"""
+        """Return the weights (..., N) that the router gives for x."""
         return self._route(x)
 
     def _route(self, x: Tensor) -> Tensor:
         p_TN = self.router(x)
         if self.settings.balance != "none" and torch.is_grad_enabled():
             self.context.routed.append(RoutingRecord(self.part, p_TN, p_TN.detach().argmax(-1)))
-        return choose(p_TN, self.settings.top, renormalize=self.settings.renormalize, gate=self.settings.gate)
+        return weigh_heads(p_TN, self.settings.top, renormalize=self.settings.renormalize, gate=self.settings.gate)
 
 
 class BlockSource(LearnedSource):
@@ -87,26 +88,28 @@ class BlockSource(LearnedSource):
 
     def __init__(self, *args: Any):
         super().__init__(*args)
-        self.found: Tensor | None = None
+        self.block_weights: Tensor | None = None
 
     def hook(self, block: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
-        """A forward pre-hook of the block."""
+        """Run the router in a forward pre-hook of the block."""
         if not self.context.enabled:
             return
         width = self.router.weight.shape[-1]
-        tensors = (one for one in (*args, *named.values()) if isinstance(one, Tensor) and one.is_floating_point())
-        x = next((one for one in tensors if one.shape[-1] == width), None)
+        tensors = (each for each in (*args, *named.values()) if isinstance(each, Tensor) and each.is_floating_point())
+        x = next((each for each in tensors if each.shape[-1] == width), None)
         if x is None:
             raise ConfigError(
-                f"{type(block).__name__} gets no input of width {width}, by which its router could choose. "
+                f"The block {type(block).__name__} has no input of width {width} for its router to read. "
                 "Set the adapter's `router` to `linear`."
             )
-        self.found = self._route(x)
+        self.block_weights = self._route(x)
 
     def weights(self, x: Tensor) -> Tensor:
-        """(..., N)"""
-        if self.found is None or self.found.shape[:-1].numel() != x.shape[:-1].numel():
+        """Return the weights (..., N) that the router gave for the block's input."""
+        read = None if self.block_weights is None else tuple(self.block_weights.shape[:-1])
+        if self.block_weights is None or self.block_weights.shape[:-1].numel() != x.shape[:-1].numel():
             raise ConfigError(
-                "A block's linears read other tokens than the block. Set the adapter's `router` to `linear`."
+                f"A linear reads tokens of shape {tuple(x.shape[:-1])}, but the router of its block read {read}. "
+                "Set the adapter's `router` to `linear`."
             )
-        return self.found.view(*x.shape[:-1], -1)
+        return self.block_weights.view(*x.shape[:-1], -1)

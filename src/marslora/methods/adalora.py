@@ -1,4 +1,4 @@
-"""LoRA as B E A with a diagonal E, whose least important entries are cut while it trains (AdaLoRA)."""
+"""LoRA as B E A with a diagonal E, whose least important entries are cut during training (AdaLoRA)."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from marslora.methods._base import AbstractMethod, AdapterPlan, Batch, LowRank, 
 from marslora.methods._peft_change import ADAPTER, PeftChange
 
 _SCORES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
+"""Dictionaries of PEFT's allocator that a continued run needs."""
 
 
 class AdaLora(AbstractMethod):
-    """AdaLoRA (Zhang et al. 2023, arXiv 2303.10512), PEFT's, with its two traps closed.
+    """AdaLoRA (Zhang et al. 2023, arXiv 2303.10512), as implemented by PEFT, with two common mistakes avoided.
 
-    Nothing of it happens unless somebody calls its allocator after every optimizer step, which Trainer does not; and
-    its orthogonality loss is only there for a model that computes its own loss. Here both happen.
+    PEFT cuts ranks only if its allocator is called after every optimizer step, which `Trainer` does not do, and adds
+    its orthogonality loss only for models that compute their own loss. Here both always happen.
 
-    The allocation's ranks are its budget: their sum is the sum of the ranks that are left at the end. Every linear
-    begins with ``init_factor`` times their mean, whatever its part. The cut begins after ``warm_share`` of the steps
-    and is over ``final_share`` before the end; it happens every ``interval`` steps (None: 50 times in all).
+    The allocation's ranks are the budget: their sum is the sum of the ranks that remain at the end. Every linear starts
+    with ``init_factor`` times their mean, whatever its part.
     """
 
     merges = "yes"
@@ -63,7 +63,7 @@ class AdaLora(AbstractMethod):
         self.own = {"beta1": beta1, "beta2": beta2, "orth_reg_weight": orth_reg_weight}
 
     def apply(self, model: nn.Module, plan: AdapterPlan, batches: Sequence[Batch] = ()) -> AdaLoraChange:  # noqa: ARG002
-        """PEFT's model; its budget is the sum of the plan's ranks."""
+        """Adapt the model with PEFT. The budget is the sum of the plan's ranks."""
         init_r, steps = self.init_rank(plan), plan.num_steps
         config = AdaLoraConfig(
             init_r=init_r,
@@ -81,16 +81,16 @@ class AdaLora(AbstractMethod):
         return AdaLoraChange(model, plan, config)
 
     def init_rank(self, plan: AdapterPlan) -> int:
-        """What every linear begins with."""
+        """Return the rank at which every linear starts."""
         return math.ceil(self.init_factor * sum(plan.ranks.values()) / len(plan.ranks))
 
     def count(self, sizes: Mapping[str, tuple[int, int]], plan: AdapterPlan) -> int:
-        """``r (I + O + 1)`` a linear, r being the first rank: what is trained, not what is left."""
+        """Count ``r (I + O + 1)`` for each linear at its initial rank r: what is trained, not what remains."""
         return sum(self.init_rank(plan) * (sum(sizes[path]) + 1) for path in plan.ranks)
 
 
 class AdaLoraChange(PeftChange):
-    """PEFT's AdaLoRA on one model."""
+    """A model adapted by PEFT's AdaLoRA."""
 
     def __init__(self, base: Any, plan: AdapterPlan, config: AdaLoraConfig):
         whole = {path: base.get_submodule(path) for path in plan.full_modules}
@@ -100,27 +100,27 @@ class AdaLoraChange(PeftChange):
             super().__init__(base, get_peft_model(base, config), whole)
         self.plan, self.config = plan, config
         self.allocator = self.model.base_model.rankallocator
-        self.allocator.target_bgt = sum(plan.ranks.values())  # PEFT knows but a whole mean rank
+        self.allocator.target_bgt = sum(plan.ranks.values())  # PEFT itself only takes a whole mean rank
 
     def extra_loss(self) -> Tensor:
-        """How far the rows of every A and the columns of every B are from orthonormal (equation 4 of the paper)."""
+        """Return how far the rows of every A and the columns of every B are from orthonormal (equation 4)."""
         losses = []
-        for one in self.trainables():
-            if one.role in ("A", "B"):
-                gram_RR = one.parameter @ one.parameter.T if one.role == "A" else one.parameter.T @ one.parameter
+        for _, _, role, factor, _ in self.trainables():
+            if role in ("A", "B"):
+                gram_RR = factor @ factor.T if role == "A" else factor.T @ factor
                 losses.append((gram_RR - torch.eye(len(gram_RR), device=gram_RR.device)).norm())
         total: Tensor = self.config.orth_reg_weight * torch.stack(losses).mean()
         return total
 
-    def after_step(self, moment: StepInfo) -> None:
-        """Score every direction; from time to time cut the least important ones."""
-        for one in self.trainables():
-            if one.role != "full" and one.parameter.grad is None:  # no gradient reaches it: of no importance
-                one.parameter.grad = torch.zeros_like(one.parameter)
-        self.model.base_model.update_and_allocate(moment.step)
+    def after_step(self, info: StepInfo) -> None:
+        """Score every direction, and at some steps cut the least important ones."""
+        for _, _, role, parameter, _ in self.trainables():
+            if role != "full" and parameter.grad is None:  # without a gradient its importance is zero
+                parameter.grad = torch.zeros_like(parameter)
+        self.model.base_model.update_and_allocate(info.step)
 
     def masks(self) -> dict[str, Tensor]:
-        """By path: which of the first directions are left."""
+        """Return, by path, which of the initial directions remain."""
         pattern = self.config.rank_pattern or {}
         return {
             path: torch.as_tensor(pattern.get(name, [True] * len(E_R1)), dtype=torch.bool, device=E_R1.device)
@@ -128,43 +128,43 @@ class AdaLoraChange(PeftChange):
         }
 
     def ranks(self) -> dict[str, int]:
-        """By path: how many directions are left."""
+        """Return, by path, how many directions remain."""
         return {path: int(mask.sum()) for path, mask in self.masks().items()}
 
     def save(self, folder: Path) -> None:
-        """A plain LoRA folder of PEFT's: E goes into A, and what was cut is left out."""
+        """Write a plain LoRA folder for PEFT: E is multiplied into A, and directions that were cut are left out."""
         low_ranks = {}
         for path, mask_R in self.masks().items():
             layer: Any = self.base.get_submodule(path)
             A_RI = (layer.lora_A[ADAPTER] * layer.lora_E[ADAPTER]).detach()[mask_R]
             B_OR = layer.lora_B[ADAPTER].detach()[:, mask_R]
-            scale = layer.scaling[ADAPTER] / (float(layer.ranknum[ADAPTER]) + 1e-5)  # as PEFT's forward has it
+            scale = layer.scaling[ADAPTER] / (float(layer.ranknum[ADAPTER]) + 1e-5)  # as in the forward of PEFT
             low_ranks[path] = LowRank(A_RI, B_OR, scale)
-        whole = {one.name: one.parameter.detach() for one in self.trainables() if one.role == "full"}
+        whole = {each.name: each.parameter.detach() for each in self.trainables() if each.role == "full"}
         _plain_folder.write(folder, low_ranks, self.plan, whole, self.base)
 
     def extra_state(self) -> dict[str, Tensor]:
-        """The allocator's running scores, and what it has cut."""
+        """Return the allocator's running scores and what it has cut."""
         state = {f"mask.{path}": mask.to(torch.uint8) for path, mask in self.masks().items()}
         state["has_cut"] = torch.tensor(self.config.rank_pattern is not None)
-        for kind in _SCORES:
-            state |= {f"{kind}/{name}": tensor for name, tensor in getattr(self.allocator, kind).items()}
+        for score in _SCORES:
+            state |= {f"{score}/{name}": tensor for name, tensor in getattr(self.allocator, score).items()}
         return state
 
     def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from `extra_state`."""
-        left = {name: state[f"mask.{path}"].bool().tolist() for path, (name, _) in self._diagonals().items()}
-        self.config.rank_pattern = left if bool(state["has_cut"]) else None
-        devices = {name: one.device for name, one in self._named()}
-        for kind in _SCORES:
-            found = {key.partition("/")[2]: tensor for key, tensor in state.items() if key.startswith(f"{kind}/")}
-            setattr(self.allocator, kind, {name: one.to(devices[name]) for name, one in found.items()})
+        """Restore what `extra_state` returned."""
+        remaining = {name: state[f"mask.{path}"].bool().tolist() for path, (name, _) in self._diagonals().items()}
+        self.config.rank_pattern = remaining if bool(state["has_cut"]) else None
+        devices = {name: parameter.device for name, parameter in self._named_parameters()}
+        for score in _SCORES:
+            stored = {key.partition("/")[2]: tensor for key, tensor in state.items() if key.startswith(f"{score}/")}
+            setattr(self.allocator, score, {name: tensor.to(devices[name]) for name, tensor in stored.items()})
 
-    def _named(self) -> list[tuple[str, Parameter]]:
-        """Parameters under the names that the allocator knows them by."""
+    def _named_parameters(self) -> list[tuple[str, Parameter]]:
+        """Return the parameters under the names that the allocator uses."""
         return list(self.model.base_model.model.named_parameters())
 
     def _diagonals(self) -> dict[str, tuple[str, Parameter]]:
-        """By path: the diagonal E, with its name."""
+        """Return, by path, the diagonal E with its name."""
         tail = f".lora_E.{ADAPTER}"
-        return {name.removesuffix(tail): (name, one) for name, one in self._named() if name.endswith(tail)}
+        return {name.removesuffix(tail): (name, E_R1) for name, E_R1 in self._named_parameters() if name.endswith(tail)}

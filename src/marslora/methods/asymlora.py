@@ -1,4 +1,4 @@
-"""One shared A, a B for each task: what tasks share and where they conflict, apart (AsymLoRA); merges by task."""
+"""One A that all tasks share and a B for each task, which separates what conflicts (AsymLoRA); merges by task."""
 
 from __future__ import annotations
 
@@ -15,19 +15,17 @@ RELEASED = {
     "balance": "mole",
     "balance_weight": 0.05,
 }
-"""The mixture form as its authors released it: three heads in feed-forward blocks, plain LoRA in attention."""
+"""Options of the mixture form as its authors released it: three heads in feed-forward blocks, plain LoRA elsewhere."""
 
 
 class AsymLora(MixtureMethod):
     """AsymLoRA (Wei et al. 2025, arXiv 2502.20035): ``W x + s B_t A x`` for a row of task t, in every linear.
 
-    ``form="mixture"`` is its other form, where routers weigh the heads (see `RELEASED`).
+    ``form="mixture"`` is the paper's other form, in which routers weight the heads (see `RELEASED`).
     """
 
     merges = "by task"
-    serves = (
-        "any server of LoRA: every task has a plain PEFT folder of its own (the mixture form: Python with marslora)"
-    )
+    serves = "any server of LoRA, with a plain PEFT folder for each task (the mixture form: Python with marslora)"
     defaults = {"routing": "task"}
 
     def __init__(self, *, form: str = "task", **options: Any):

@@ -1,4 +1,4 @@
-"""LoRA whose A are principal directions of each layer's inputs, and whose ranks follow their variance (EVA)."""
+"""LoRA that starts at the principal directions of each layer's inputs, with ranks by their variance (EVA)."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ from marslora.methods._layers import AdaptedModel, sizes
 from marslora.methods._mixture import MixtureLinear
 
 _IGNORED = -100
+"""The label of tokens that the loss does not count, by the convention of torch and `transformers`."""
 
 
 class Eva(AbstractMethod):
-    """EVA (Paischer et al. 2024, arXiv 2410.07170), by PEFT's incremental decomposition of the first batches.
+    """EVA (Paischer et al. 2024, arXiv 2410.07170), with PEFT's incremental decomposition of the first batches.
 
-    ``rho``: no linear gets more than so many times its rank; the sum of ranks stays, 1 keeps every rank. ``tau``: the
-    cosine between successive estimates of a direction from which on it counts as found. In the language model only
-    tokens that the loss counts are looked at (``use_label_mask``), in towers and projectors all inputs are.
+    ``rho``: no linear gets more than ``rho`` times its rank. The sum of ranks stays the same, and 1 keeps every rank.
+    ``tau``: a direction counts as found when the cosine between successive estimates exceeds it. With
+    ``use_label_mask``, the language model only uses tokens that the loss counts; towers and projectors use all.
     """
 
     merges = "yes"
@@ -46,29 +47,31 @@ class Eva(AbstractMethod):
         }  # fmt: skip
 
     def apply(self, model: nn.Module, plan: AdapterPlan, batches: Sequence[Batch] = ()) -> EvaModel:
-        """Linears whose inputs vary little may end with rank 0: they are left alone."""
-        found = self._components(model, plan, batches)
-        plan = plan.model_copy(update={"ranks": {path: len(found[path]) for path in plan.ranks if len(found[path])}})
+        """Adapt the model with ranks by variance. Linears whose inputs vary little may get rank 0."""
+        directions = self._components(model, plan, batches)
+        plan = plan.model_copy(
+            update={"ranks": {path: len(directions[path]) for path in plan.ranks if len(directions[path])}}
+        )
         change = EvaModel(model, plan, BatchContext(model))
         for path in plan.ranks:
             change.insert_layer(path, lambda base, at, context: MixtureLinear(base, at, context, plan))
             layer = change.layers[path]
             assert isinstance(layer, MixtureLinear)
-            layer.lora_A[0].data.copy_(found[path])
+            layer.lora_A[0].data.copy_(directions[path])
         change.inject_whole_modules()
         return change
 
     def count(self, sizes: Mapping[str, tuple[int, int]], plan: AdapterPlan) -> int:
-        """``r (I + O)`` a linear, of the ranks in the change's own plan."""
+        """Count ``r (I + O)`` for each linear. The ranks EVA chose are in the plan of the change."""
         return sum(rank * sum(sizes[path]) for path, rank in plan.ranks.items())
 
     def _components(self, model: nn.Module, plan: AdapterPlan, batches: Sequence[Batch]) -> dict[str, Tensor]:
-        """(rank, I) directions by path."""
+        """Return the directions (rank, I) of every linear by path."""
         rho = self.options["rho"]
         for path, rank in plan.ranks.items():
             if round(rho * rank) > (inputs := sizes(model.get_submodule(path))[0]):
                 raise ConfigError(
-                    f"EVA cannot find rho x rank = {round(rho * rank)} directions in the {inputs} inputs of `{path}`. "
+                    f"EVA needs rho x rank = {round(rho * rank)} directions, but `{path}` has only {inputs} inputs. "
                     "Lower the rank of its part, or `rho`."
                 )
         config = LoraConfig(
@@ -83,15 +86,15 @@ class Eva(AbstractMethod):
             forwards += 1
             if forwards > limit:
                 raise ConfigError(
-                    f"EVA found no stable directions in {limit} forwards of {len(batches)} batches: some linear reads "
-                    "fewer inputs in a batch than `rho` times its rank, or `tau` is too near 1. Raise `batch_size` or "
-                    "`num_batches`, or lower `rho`, `tau` or the ranks."
+                    f"EVA found no stable directions in {limit} forwards of {len(batches)} batches. Either a linear "
+                    "reads fewer inputs in a batch than `rho` times its rank, or `tau` is too close to 1. Raise "
+                    "`batch_size` or `num_batches`, or lower `rho`, `tau` or the ranks."
                 )
             module(**batch)
 
         try:
-            with contextlib.redirect_stdout(io.StringIO()):  # PEFT prints a line for every batch too short for a linear
-                found: dict[str, Tensor] = get_eva_state_dict(
+            with contextlib.redirect_stdout(io.StringIO()):  # PEFT prints a line for every batch that is too short
+                directions: dict[str, Tensor] = get_eva_state_dict(
                     model,
                     list(batches),
                     config,
@@ -102,15 +105,16 @@ class Eva(AbstractMethod):
                 )
         except IndexError:
             raise ConfigError(
-                "EVA needs to see the inputs of every adapted linear in the first batch, and some were not used. Give "
-                "the part that rows without pictures do not use rank 0, or begin with rows that use it."
+                f"EVA needs the inputs of all {len(plan.ranks)} adapted linears, but the first of {len(batches)} "
+                "batches does not use some of them. Give rank 0 to parts that rows without pictures do not use, or "
+                "start the data with rows that use them."
             ) from None
         finally:
             _unhook(model)
-        return found
+        return directions
 
     def _mask(self, batch: Batch, _: LoraConfig) -> Tensor:
-        """(B, T): which tokens of a batch are looked at."""
+        """Return which tokens of a batch are used, (B, T)."""
         mask_BT: Tensor = batch["attention_mask"].bool()
         labels = batch["labels"]  # of an encoder-decoder model, labels are not the tokens that are masked
         wanted = self.options["use_label_mask"] and labels.shape == mask_BT.shape
@@ -118,15 +122,15 @@ class Eva(AbstractMethod):
 
 
 class EvaModel(AdaptedModel):
-    """A model of plain LoRA."""
+    """A model with plain LoRA that EVA initialised."""
 
     def save(self, folder: Path) -> None:
-        """A plain LoRA folder of PEFT's."""
+        """Write a plain LoRA folder for PEFT."""
         self.save_plain(folder)
 
 
 def _unhook(model: nn.Module) -> None:
-    """Take off what PEFT leaves on a model where it does not get to its end."""
+    """Remove the hooks that PEFT leaves on a model if it raises an error."""
     for module in model.modules():
         for key, hook in list(module._forward_hooks.items()):
             if isinstance(hook, HashHook | SVDHook):
@@ -134,7 +138,7 @@ def _unhook(model: nn.Module) -> None:
 
 
 def _inputs(inputs: Any, mask_BT: Tensor, _: str) -> Tensor:
-    """(N, I): what a linear read. PEFT's own choice applies the text's mask to towers too, where it means nothing."""
+    """Return what a linear read, (N, I). PEFT's default would apply the mask of the text to towers too."""
     x = inputs if isinstance(inputs, Tensor) else inputs[0]
     chosen = x[mask_BT] if x.shape[:-1] == mask_BT.shape else x.flatten(0, -2)
     return torch.as_tensor(chosen)

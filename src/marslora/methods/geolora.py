@@ -1,4 +1,4 @@
-"""LoRA as U S V^T whose directions turn and whose rank grows and shrinks along the gradient flow (GeoLoRA)."""
+"""LoRA as U S V^T, whose directions and rank change during training by the gradient flow (GeoLoRA)."""
 
 from __future__ import annotations
 
@@ -41,11 +41,14 @@ class GeoLora(AbstractMethod):
         self.settings = Rounds(tau, room, cycles, smallest, bool(keep_budget))
 
     def apply(self, model: nn.Module, plan: AdapterPlan, batches: Sequence[Batch] = ()) -> GeoModel:  # noqa: ARG002
-        """Random orthonormal directions; S is zero."""
+        """Adapt every linear with random orthonormal directions and S = 0."""
         if distributed.is_initialized() and distributed.get_world_size() > 1:
-            raise ConfigError("`geolora` trains in one process: which gradients it needs changes with the step.")
+            raise ConfigError(
+                f"The adapter `geolora` trains in one process only, found {distributed.get_world_size()}, because the "
+                "parameters that need gradients change between steps. Start one process, or choose another adapter."
+            )
         return GeoModel(model, plan, self.settings)
 
     def count(self, sizes: Mapping[str, tuple[int, int]], plan: AdapterPlan) -> int:
-        """``r (I + O + r)`` a linear."""
+        """Count ``r (I + O + r)`` for each linear."""
         return sum(rank * (sum(sizes[path]) + rank) for path, rank in plan.ranks.items())

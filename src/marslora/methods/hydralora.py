@@ -1,4 +1,4 @@
-"""One shared A, several B that a router in every linear weighs for every token (HydraLoRA); cannot be merged."""
+"""One shared A and several B, which a router in every linear weights for every token (HydraLoRA); cannot be merged."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from marslora.methods._mixture_method import MixtureMethod
 class HydraLora(MixtureMethod):
     """HydraLoRA (Tian et al. 2024, arXiv 2404.19245): ``W x + s sum_i softmax(W_r x)_i B_i A x``; no load balance.
 
-    Its authors adapt feed-forward blocks only: ``heads_in`` and the model's ``targets`` say where. Dropout has one mask
-    for all heads here, theirs one for each.
+    Its authors adapt feed-forward blocks only, which ``heads_in`` and the model's ``targets`` can select. Here all
+    heads share one dropout mask; in the authors' code each head has its own.
     """
 
     defaults = {"routing": "learned", "heads": 3}

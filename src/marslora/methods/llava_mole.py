@@ -1,4 +1,4 @@
-"""Experts of LoRA in feed-forward blocks, the likeliest one for each token, with a load balance (LLaVA-MoLE)."""
+"""LoRA experts in feed-forward blocks, of which each token uses the likeliest, with a load balance (LLaVA-MoLE)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from marslora.methods._mixture_method import FEED_FORWARD, MixtureMethod
 
 
 class LlavaMole(MixtureMethod):
-    """LLaVA-MoLE (Chen et al. 2024, arXiv 2401.16160), which others call LoRA-MoE or MoE-LoRA; plain LoRA in attention.
+    """LLaVA-MoLE (Chen et al. 2024, arXiv 2401.16160), also called LoRA-MoE or MoE-LoRA. Attention has plain LoRA.
 
-    One router for each block, with a bias. A chosen expert is multiplied by 1, as released, but the gradient is that of
-    its probability, so that the router learns from the task. ``gate="none"`` is the release itself, whose routers learn
-    from the load balance alone; ``gate="probability"`` multiplies.
+    Each block has one router, with a bias. A chosen expert is multiplied by 1, as in the released code, but the
+    gradient is that of its probability, so that the router learns from the task. ``gate="none"`` is the released code,
+    whose routers learn from the load balance only; ``gate="probability"`` multiplies by the probability.
     """
 
     defaults = {

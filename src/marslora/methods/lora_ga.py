@@ -1,4 +1,4 @@
-"""LoRA that begins along the gradient of the first batches (LoRA-GA); the saved adapter has twice the rank."""
+"""LoRA that starts along the gradient of the first batches (LoRA-GA); the saved adapter has twice the rank."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from marslora.methods import _offset
 from marslora.methods._base import AbstractMethod, AdapterPlan, Batch
 
 DIRECTIONS, SCALES = ("ArBr", "A2rBr", "ArB2r", "random"), ("stable", "weight_svd", "gd_scale", "unit")
-"""As `peft.LoraGAConfig` explains them."""
+"""The values of ``direction`` and ``scale``, which `peft.LoraGAConfig` explains."""
 _GRADIENT = "_peft_loraga_grad"
-"""Where PEFT leaves the gradient on a linear."""
+"""The attribute in which PEFT stores the gradient on a linear."""
 
 
 class LoraGa(AbstractMethod):
-    """LoRA-GA (Wang et al. 2024, arXiv 2407.05000), begun by PEFT from the gradient of ``num_batches`` batches.
+    """LoRA-GA (Wang et al. 2024, arXiv 2407.05000), initialised by PEFT from the gradient of ``num_batches`` batches.
 
-    While it begins, it needs room for the gradients of all adapted weights.
+    The initialisation needs memory for the gradients of all adapted weights.
     """
 
     merges = "yes"
@@ -42,22 +42,22 @@ class LoraGa(AbstractMethod):
         self.config = LoraGAConfig(**own)
 
     def apply(self, model: nn.Module, plan: AdapterPlan, batches: Sequence[Batch] = ()) -> _offset.OffsetModel:
-        """Factors begun at the gradient's decomposition; linears that no gradient reaches begin as plain LoRA."""
+        """Start the factors at the gradient's decomposition. Linears without a gradient start as plain LoRA."""
 
         def train_step() -> None:
-            model.eval()  # PEFT has put the frozen model, its dropout included, in training mode
+            model.eval()  # PEFT has put the frozen model, including its dropout, in training mode
             for batch in batches:
                 model(**batch).loss.backward()
 
         settings = {"init_lora_weights": "lora_ga", "lora_ga_config": self.config}
         preprocess_loraga(model, LoraConfig(target_modules=exact_regex(plan.ranks), **settings), train_step)
         linears = {path: model.get_submodule(path) for path in plan.ranks}
-        unreached = frozenset(path for path, one in linears.items() if _GRADIENT not in vars(one))
+        unreached = frozenset(path for path, module in linears.items() if _GRADIENT not in vars(module))
         change = _offset.build_offset_model(model, plan, settings, unreached)
-        for one in linears.values():
-            vars(one).pop(_GRADIENT, None)
+        for module in linears.values():
+            vars(module).pop(_GRADIENT, None)
         return change
 
     def count(self, sizes: Mapping[str, tuple[int, int]], plan: AdapterPlan) -> int:
-        """``r (I + O)`` a linear."""
+        """Count ``r (I + O)`` for each linear."""
         return sum(rank * sum(sizes[path]) for path, rank in plan.ranks.items())

@@ -1,4 +1,4 @@
-"""One shared A, a B for every kind of token: text, picture, sound; nothing to learn about where tokens go."""
+"""One shared A and a B for each modality of tokens (text, picture, sound); no router to train."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from marslora.methods._mixture_method import MixtureMethod
 
 
 class ModalityLora(MixtureMethod):
-    """AsymLoRA's heads, chosen by the kind of the token instead of the row's task; MokA is its mirror image.
+    """AsymLoRA with heads chosen by the modality of the token instead of the task of the row.
 
-    In a language model every linear has a B for each kind of token that the model reads; towers and projector see one
-    kind and have plain LoRA.
+    In a language model every linear has a B for each modality that the model reads. Towers and projectors read a single
+    modality and have plain LoRA. MokA does the opposite: it shares B and has an A for each modality.
     """
 
     defaults = {"routing": "modality"}

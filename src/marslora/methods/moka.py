@@ -1,4 +1,4 @@
-"""An A for every kind of token, one shared B, and pictures that look at the question in rank space (MokA)."""
+"""An A for each modality, one shared B, and pictures that attend to the question in rank space (MokA)."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from marslora.methods._mixture import cast_like, draw_a
 class Moka(AbstractMethod):
     """MokA (Wei et al. 2025, arXiv 2506.05191): ``h = W x + s B (A_m x + lam Att(A_m x, A_t q, A_t q))``.
 
-    The attention, of one head and without parameters, is only for tokens that are no text; q are the text tokens that a
-    user wrote, so answers are never looked at. Picture tokens look at words that come after them: a prefix of pictures
-    cannot be cached for other questions. ``lam`` is the visual-text release's; the audio-visual one has 1.
+    The attention has one head and no parameters, and applies only to tokens that are not text. q are the text tokens
+    that a user wrote, so no token attends to answers. Picture tokens attend to words after them, so a prefix of
+    pictures cannot be cached and used with another question.
     """
 
     merges = "no"
@@ -39,11 +39,12 @@ class Moka(AbstractMethod):
         self.options = {"lam": self.lam}
 
     def apply(self, model: nn.Module, plan: AdapterPlan, batches: Sequence[Batch] = ()) -> MokaModel:  # noqa: ARG002
-        """Several A in the language model's linears; plain LoRA elsewhere, where there is one kind of token."""
+        """Give the language model's linears an A for each modality, and all other linears plain LoRA."""
         context = BatchContext(model)
         if not context.tokens:
             raise ConfigError(
-                f"{type(model).__name__} does not say which tokens stand for pictures or sound. Choose another adapter."
+                f"The configuration of {type(model).__name__} does not name the tokens of pictures or sound, "
+                "which `moka` needs. Choose another adapter, such as `lora`."
             )
         plan = plan.model_copy(update={"modalities": context.modalities})
         change = MokaModel(model, plan, context)
@@ -54,24 +55,24 @@ class Moka(AbstractMethod):
         return change
 
     def count(self, sizes: Mapping[str, tuple[int, int]], plan: AdapterPlan) -> int:
-        """``M r I + r O`` a linear of the language model, ``r (I + O)`` elsewhere."""
+        """Count ``M r I + r O`` for each linear of the language model and ``r (I + O)`` for any other."""
         return sum(
             rank * (num_modalities(plan, path) * sizes[path][0] + sizes[path][1]) for path, rank in plan.ranks.items()
         )
 
 
 class MokaModel(AdaptedModel):
-    """A model with MokA's linears."""
+    """A model with `MokaLinear` layers."""
 
     method: Moka
 
     def save(self, folder: Path) -> None:
-        """A folder for `marslora.methods._own_folder.attach`."""
+        """Write a folder that `marslora.attach` reads."""
         _own_folder.write(folder, self, self.method)
 
 
 class MokaLinear(AbstractAdapterLayer):
-    """One linear. Parameters: ``lora_A.m`` (R, I) for every kind of token, ``lora_B`` (O, R)."""
+    """One linear. Parameters: ``lora_A.m`` (R, I) for each modality, ``lora_B`` (O, R)."""
 
     def __init__(self, base: nn.Module, path: str, context: BatchContext, plan: AdapterPlan, lam: float):
         super().__init__(base, path, context)
@@ -86,7 +87,7 @@ class MokaLinear(AbstractAdapterLayer):
         self.lora_dropout = nn.Dropout(plan.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The linear's output and the change of each token's kind."""
+        """Return the linear's output plus the change for each token's modality."""
         y: Tensor = self.base(x)
         if not self.context.enabled:
             return y
@@ -103,31 +104,34 @@ class MokaLinear(AbstractAdapterLayer):
         return y + (self.scale * linear(h, self.lora_B)).to(y.dtype)
 
     def _attention(self, h_BTR: Tensor, place_BT: Tensor) -> Tensor:
-        """What tokens that are no text take from the question; 0 for text, and where no question is asked."""
+        """Return what tokens other than text read from the question; 0 for text and for rows without a question."""
         is_question_BT = self.context.questions(place_BT == 0)
         longest = int(is_question_BT.sum(-1).max())
         if longest == 0 or not bool((place_BT > 0).any()):
             return torch.zeros_like(h_BTR)
         first_BQ = is_question_BT.int().argsort(dim=-1, descending=True, stable=True)[:, :longest]
         q_BQR = h_BTR.gather(1, first_BQ[..., None].expand(-1, -1, h_BTR.shape[-1]))
-        asked_BQ = is_question_BT.gather(1, first_BQ)
-        any_B = asked_BQ.any(-1)
-        mask_B1Q = (asked_BQ | ~any_B[:, None])[:, None]
-        looked_BTR = scaled_dot_product_attention(h_BTR, q_BQR, q_BQR, mask_B1Q, scale=1 / math.sqrt(self.rank))
-        return looked_BTR * ((place_BT > 0) & any_B[:, None])[..., None]
+        valid_BQ = is_question_BT.gather(1, first_BQ)
+        has_question_B = valid_BQ.any(-1)
+        mask_B1Q = (valid_BQ | ~has_question_B[:, None])[:, None]
+        read_BTR = scaled_dot_product_attention(h_BTR, q_BQR, q_BQR, mask_B1Q, scale=1 / math.sqrt(self.rank))
+        return read_BTR * ((place_BT > 0) & has_question_B[:, None])[..., None]
 
     def roles(self) -> Iterator[tuple[str, str, Parameter]]:
-        """Every A, and B."""
-        yield from (("lora_A" if m == 0 else f"lora_A.{m}", "A", one) for m, one in enumerate(self.lora_A))
+        """Iterate over every A, and B."""
+        yield from (("lora_A" if m == 0 else f"lora_A.{m}", "A", A_RI) for m, A_RI in enumerate(self.lora_A))
         yield "lora_B", "B", self.lora_B
 
     def low_rank(self, task: str | None = None) -> LowRank:  # noqa: ARG002
-        """Outside the language model."""
+        """Return the change of a linear outside the language model. Raises `ConfigError` for any other."""
         if len(self.lora_A) > 1:
-            raise ConfigError(f"What MokA adds to `{self.path}` depends on the prompt: it cannot be merged.")
+            raise ConfigError(
+                f"What MokA adds to `{self.path}` depends on the prompt and cannot be merged. Run the model with its "
+                "adapter (`marslora.attach`)."
+            )
         return LowRank(self.lora_A[0].detach(), self.lora_B.detach(), self.scale)
 
 
 def num_modalities(plan: AdapterPlan, path: str) -> int:
-    """Kinds of tokens that a linear reads."""
+    """Return the number of modalities of the tokens that a linear reads."""
     return len(plan.modalities) if plan.parts[path] == "language" else 1

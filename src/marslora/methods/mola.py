@@ -1,4 +1,4 @@
-"""Two experts a token, and more experts in the upper layers than in the lower (MoLA)."""
+"""LoRA experts, of which each token uses two, with more experts in upper than in lower layers (MoLA)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from marslora.methods._mixture_method import MixtureMethod
 class Mola(MixtureMethod):
     """MoLA (Gao et al. 2024, arXiv 2402.08562): 2, 4, 6 and 8 experts in the quarters of a part's layers.
 
-    The two likeliest experts are used, their weights adding up to 1. ``balance="switch"`` adds a load balance.
+    The two likeliest experts are used, with weights that add up to 1. ``balance="switch"`` adds a load balance.
     """
 
     defaults = {

@@ -1,4 +1,4 @@
-"""LoRA that begins at the largest singular values of each weight (PiSSA); the saved adapter has twice the rank."""
+"""LoRA that starts at the largest singular values of each weight (PiSSA); the saved adapter has twice the rank."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from marslora.methods._base import AbstractMethod, AdapterPlan, Batch
 
 
 class Pissa(AbstractMethod):
-    """PiSSA (Meng et al. 2024, arXiv 2404.02948), begun by PEFT. ``niter`` above 0: a randomised decomposition with so
-    many iterations, fast and nearly the same; 0: an exact one."""
+    """PiSSA (Meng et al. 2024, arXiv 2404.02948), initialised by PEFT.
+
+    With ``niter`` above 0, a randomised decomposition with that many iterations, which is fast and nearly exact. With
+    0, an exact one.
+    """
 
     merges = "yes"
     serves = "any server of LoRA, at twice the trained rank; merged, any server"
@@ -25,9 +28,9 @@ class Pissa(AbstractMethod):
         self.init = f"pissa_niter_{niter}" if niter else "pissa"
 
     def apply(self, model: nn.Module, plan: AdapterPlan, batches: Sequence[Batch] = ()) -> _offset.OffsetModel:  # noqa: ARG002
-        """Factors begun at the decomposition; the model's weights stay as they are."""
+        """Start the factors at the decomposition. The model's weights do not change."""
         return _offset.build_offset_model(model, plan, {"init_lora_weights": self.init})
 
     def count(self, sizes: Mapping[str, tuple[int, int]], plan: AdapterPlan) -> int:
-        """``r (I + O)`` a linear."""
+        """Count ``r (I + O)`` for each linear."""
         return sum(rank * sum(sizes[path]) for path, rank in plan.ranks.items())

@@ -203,7 +203,7 @@ def test_two_processes_do_what_one_does(spec_with, adapter):
 def test_geolora_says_that_it_wants_one_process(spec_with):
     done = subprocess.run(command(spec_with("geo", "geolora"), 2), capture_output=True, text=True, env=ENVIRONMENT)
     assert done.returncode != 0
-    assert "trains in one process" in done.stderr
+    assert "trains in one process only" in done.stderr
 
 
 @slow

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from marslora.core.errors import ConfigError
 from marslora.methods import StepInfo
-from marslora.methods._geometry import Factors, diagonal, grow, rank_within, ranks_within, shorten
+from marslora.methods._geometry import Factors, diagonalise, grow, rank_within, ranks_within, shorten
 from marslora.methods.geolora import GeoLora
 from tests.unit.methods.worlds import world
 
@@ -29,19 +29,19 @@ def is_orthonormal(factors):
 @settings(max_examples=20, deadline=None)
 def test_cutting_nothing_changes_nothing(seed, rank):
     factors, _ = random_factors(seed, rank=rank)
-    found = diagonal(factors)
-    assert rank_within(found.S_RR.diagonal(), 0.0, 1) == rank
-    torch.testing.assert_close(shorten(found, rank).dense(), factors.dense())
-    assert is_orthonormal(found)
+    ordered = diagonalise(factors)
+    assert rank_within(ordered.S_RR.diagonal(), 0.0, 1) == rank
+    torch.testing.assert_close(shorten(ordered, rank).dense(), factors.dense())
+    assert is_orthonormal(ordered)
 
 
 @given(seed=st.integers(0, 2**31), tau=st.floats(0.01, 0.9))
 @settings(max_examples=20, deadline=None)
 def test_a_cut_loses_less_than_tau_and_is_the_nearest_matrix(seed, tau):
     factors, _ = random_factors(seed, rank=5)
-    found = diagonal(factors)
-    rank = rank_within(found.S_RR.diagonal(), tau, 1)
-    error = (shorten(found, rank).dense() - factors.dense()).norm()
+    ordered = diagonalise(factors)
+    rank = rank_within(ordered.S_RR.diagonal(), tau, 1)
+    error = (shorten(ordered, rank).dense() - factors.dense()).norm()
     values = torch.linalg.svdvals(factors.dense())
     torch.testing.assert_close(error, values[rank:5].norm(), atol=1e-9, rtol=1e-6)
     assert rank == 1 or values[rank - 1 :].norm() >= tau * values.norm() * (1 - 1e-9)
@@ -123,7 +123,7 @@ def test_rounds_grow_cut_and_keep_the_budget():
         ranks.append(sum(change.ranks().values()))
         losses.append(loss.item())
     budget = sum(plan.ranks.values())
-    assert change.cycle == 4
+    assert change.cycle_length == 4
     assert [step for step in range(1, 21) if change.grows_at(step)] == [1, 5, 9, 13]
     assert ranks[0] == 2 * budget
     assert all(ranks[step - 1] <= budget for step in (4, 8, 12, 16, 20))

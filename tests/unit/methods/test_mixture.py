@@ -8,7 +8,7 @@ from torch import nn
 from marslora.adapters.lora import Lora
 from marslora.core.errors import ConfigError, StudyError
 from marslora.methods import AdapterPlan, _balance_losses, _router, attach
-from marslora.methods._context import BatchContext, RoutingRecord, spread
+from marslora.methods._context import BatchContext, RoutingRecord, align_labels
 from marslora.methods._mixture import MixtureLinear
 from marslora.methods._mixture_method import Mixture
 from marslora.methods.asymlora import AsymLora
@@ -109,7 +109,7 @@ def test_a_load_balance_trains_the_routers_of_the_release():
 
 def test_the_likeliest_heads_and_their_gates():
     p = torch.tensor([[0.5, 0.3, 0.2]], requires_grad=True)
-    choose = lambda **more: _router.choose(p, **{"top": 1, "renormalize": False, "gate": "probability", **more})  # noqa: E731
+    choose = lambda **more: _router.weigh_heads(p, **{"top": 1, "renormalize": False, "gate": "probability", **more})  # noqa: E731
     torch.testing.assert_close(choose(), torch.tensor([[0.5, 0.0, 0.0]]))
     torch.testing.assert_close(choose(top=2, renormalize=True), torch.tensor([[0.625, 0.375, 0.0]]))
     torch.testing.assert_close(choose(top=None), p)
@@ -124,8 +124,8 @@ def test_balances_of_even_and_one_sided_routing():
     even = RoutingRecord("language", torch.full((2, 6, 3), 1 / 3), torch.arange(6).remainder(3).expand(2, 6))
     sure = RoutingRecord("language", torch.tensor([1.0, 0.0, 0.0]).expand(2, 6, 3), torch.zeros(2, 6, dtype=torch.long))
     for routed, mole, switch in (([even], 1 / 3, 1.0), ([sure], 1.0, 3.0), ([even, sure], 1 / 2, 2.0)):
-        assert float(_balance_losses.mole(routed, context)) == pytest.approx(mole)
-        assert float(_balance_losses.switch(routed, context)) == pytest.approx(switch)
+        assert float(_balance_losses.mole_loss(routed, context)) == pytest.approx(mole)
+        assert float(_balance_losses.switch_loss(routed, context)) == pytest.approx(switch)
 
 
 def test_padding_does_not_count_in_a_balance():
@@ -133,8 +133,8 @@ def test_padding_does_not_count_in_a_balance():
     context.read({"attention_mask": torch.tensor([[1, 1, 0]])})
     p = torch.tensor([[[0.9, 0.1], [0.9, 0.1], [0.0, 1.0]]])
     routed = [RoutingRecord("language", p, p.argmax(-1))]
-    assert float(_balance_losses.mole(routed, context)) == pytest.approx(0.9)
-    assert float(_balance_losses.switch(routed, context)) == pytest.approx(1.8)
+    assert float(_balance_losses.mole_loss(routed, context)) == pytest.approx(0.9)
+    assert float(_balance_losses.switch_loss(routed, context)) == pytest.approx(1.8)
 
 
 def test_a_task_merged_is_the_forward_of_that_task(tmp_path):
@@ -156,10 +156,10 @@ def test_a_task_merged_is_the_forward_of_that_task(tmp_path):
 def test_a_batch_that_names_no_task_is_refused():
     model, batch, plan, _ = world()
     change = AsymLora().apply(model, plan)
-    with pytest.raises(ConfigError, match="batch names none"):
+    with pytest.raises(ConfigError, match="batch does not name any"):
         change.model(**batch)
     change.use_task("c")
-    with pytest.raises(ConfigError, match="not among the tasks"):
+    with pytest.raises(ConfigError, match="has no task"):
         change.model(**batch)
     change.use_task("b")
     assert torch.equal(logits(change, batch), logits(change, with_tasks(batch, 1, 1)))
@@ -173,17 +173,17 @@ def test_a_batch_that_names_no_task_is_refused():
 
 def test_without_tasks_there_are_no_heads():
     model, _, plan, _ = world()
-    with pytest.raises(ConfigError, match="no row names one in column `kind`"):
+    with pytest.raises(ConfigError, match="no training row names its task in column `kind`"):
         AsymLora(column="kind").apply(model, plan.model_copy(update={"tasks": ()}))
 
 
 def test_labels_of_rows_and_pictures_are_spread_or_refused():
     labels = torch.tensor([3, 3, 5, 5])
-    assert spread(labels, torch.zeros(4, 7, 2), "vision").flatten().tolist() == [3, 3, 5, 5]
-    assert spread(labels, torch.zeros(2, 2), "projector").tolist() == [3, 5]
+    assert align_labels(labels, torch.zeros(4, 7, 2), "vision").flatten().tolist() == [3, 3, 5, 5]
+    assert align_labels(labels, torch.zeros(2, 2), "projector").tolist() == [3, 5]
     for found in (1, 8, 3):
-        with pytest.raises(ConfigError, match="cannot be told apart in vision"):
-            spread(labels, torch.zeros(found, 7, 2), "vision")
+        with pytest.raises(ConfigError, match="unknown in vision"):
+            align_labels(labels, torch.zeros(found, 7, 2), "vision")
 
 
 def test_every_kind_of_token_has_a_head_of_its_own():
@@ -214,7 +214,7 @@ def test_a_model_that_does_not_name_its_picture_tokens_is_refused():
     model, _, plan, _ = world(language=4)
     unnamed = copy.deepcopy(model)
     unnamed.config = type(model.config.text_config)()
-    with pytest.raises(ConfigError, match="does not say which tokens"):
+    with pytest.raises(ConfigError, match="does not name the tokens"):
         ModalityLora().apply(unnamed, plan)
 
 
@@ -250,7 +250,7 @@ def test_a_block_whose_input_is_of_another_width_is_refused():
         source.hook(nn.Module(), (torch.randn(1, 2, 5),), {})
     source.hook(nn.Module(), (), {"hidden_states": torch.randn(1, 2, 6)})
     assert source.weights(torch.randn(1, 2, 9)).shape == (1, 2, 2)
-    with pytest.raises(ConfigError, match="other tokens than the block"):
+    with pytest.raises(ConfigError, match="router of its block read"):
         source.weights(torch.randn(1, 3, 9))
 
 
@@ -259,9 +259,9 @@ def test_an_adapter_of_another_model_is_refused(tmp_path):
     change = HydraLora().apply(model, plan)
     change.save(tmp_path)
     change.remove()
-    with pytest.raises(StudyError, match="for another model"):
+    with pytest.raises(StudyError, match="belongs to another model"):
         attach(nn.Linear(2, 2), tmp_path)
-    with pytest.raises(StudyError, match="holds no adapter"):
+    with pytest.raises(StudyError, match="does not contain a readable adapter"):
         attach(model, tmp_path / "nothing")
 
 

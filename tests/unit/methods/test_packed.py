@@ -45,7 +45,7 @@ def test_the_count_is_what_is_trained():
     ("adapter", "packed", "words"),
     [
         (spec(stort=1.0), True, "has no option ['stort']; its options are ['start']"),
-        (spec("hydralora"), True, "trains in the final run alone"),
+        (spec("hydralora"), True, "can only train in the final run"),
         (spec("hydralora", hads=3), False, "hads"),
         (spec("tests.helpers.outside_adapter:Missing"), True, "cannot be imported"),
         (spec("pathlib:Path"), True, "must be a subclass of `marslora.adapters.AbstractAdapter`"),
