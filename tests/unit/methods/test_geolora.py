@@ -138,7 +138,7 @@ def test_rounds_grow_cut_and_keep_the_budget():
 def test_between_growing_the_base_of_the_memory_is_s_alone():
     model, batch, plan, _ = world(language=3)
     change = GeoLora().apply(model, plan)
-    change._look(2)
+    change._request_gradients(2)
     change.model(**batch).loss.backward()
     assert all(linear.K_IM.grad is None and linear.S_MM.grad is not None for linear in change.linears())
     change.remove()
@@ -152,5 +152,5 @@ def test_wrong_options(options):
 
 def test_a_rank_that_a_linear_has_not():
     model, _, plan, _ = world(language=65)
-    with pytest.raises(ConfigError, match="no 65 directions"):
+    with pytest.raises(ConfigError, match="at most 64, found 65"):
         GeoLora().apply(model, plan)
