@@ -222,7 +222,7 @@ def run_study(spec: StudySpec, options: RunOptions, listener: Listener | None = 
         final = pipeline.train() if options.final else None
         uniform = pipeline.train_uniform() if options.uniform else None
         pipeline.export()
-        page.write_study(study)
+        page.write_report(study)
         return Decision(
             record=record,
             info=pipeline.prepare().info,

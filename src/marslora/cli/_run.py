@@ -28,7 +28,7 @@ def watch_study(spec: StudySpec, options: RunOptions) -> None:
             decision = api.run_study(spec, options, listener)
     except KeyboardInterrupt:
         tell_how_to_continue(console, "nothing measured is lost")
-    print_panel(console, "marslora", page.summary(decision.folder))
+    print_panel(console, "marslora", page.summarise_study(decision.folder))
 
 
 def tell_how_to_continue(console: Console, kept: str) -> NoReturn:

@@ -106,7 +106,7 @@ def command(
         )
     show_result(console, result)
     write_text(out / "bench.json", result.to_json())
-    print_line(console, str(page.write(result, out / page.NAME)))
+    print_line(console, str(page.write_page(result, out / page.NAME)))
 
 
 def show_result(console: Console, bench: BenchmarkResult) -> None:

@@ -26,7 +26,7 @@ def command(
 
     opened = Study.open(study, storage)
     console = Console()
-    path = page.write_study(opened)
-    for line in page.summary(study):
+    path = page.write_report(opened)
+    for line in page.summarise_study(study):
         print_line(console, line)
     print_line(console, f"\n{path}")

@@ -23,5 +23,5 @@ def run_comparison(
     with Study.create(folder, request.study) as study:
         stages = ComparisonStages(study, request.comparison, request.common, executor, listener or SilentListener())
         comparison = stages.run()
-    page.write(comparison, folder / page.NAME)
+    page.write_page(comparison, folder / page.NAME)
     return comparison

@@ -1,1 +1,1 @@
-"""Pages and pictures from a study."""
+"""Pages and charts from a study."""

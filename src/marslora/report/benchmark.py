@@ -9,21 +9,21 @@ from marslora.core.decision import Interval
 from marslora.core.files import write_text
 from marslora.replay import BenchmarkResult, RegretSummary, Reliability, measure_reliability, rank_families
 from marslora.report.figures.benchmark import (
-    pictures_by_table,
-    pictures_of_cost,
-    pictures_of_regret,
-    pictures_of_reliability,
+    draw_charts_by_table,
+    draw_cost_charts,
+    draw_regret_charts,
+    draw_reliability_charts,
 )
 from marslora.report.markup import Markup, bullets, cell, collapsed, join, paragraphs, section, table, tag
 from marslora.report.numbers import NONE, count, duration, listing, loss, percent, plural, shares
-from marslora.report.page import document, drawn
+from marslora.report.page import render_charts, render_document
 
 NAME = "bench.html"
 
 
-def write(bench: BenchmarkResult, path: Path) -> Path:
+def write_page(bench: BenchmarkResult, path: Path) -> Path:
     """Write the page to ``path``; the path."""
-    write_text(path, document(f"{headline(bench)} - marslora", body(bench)))
+    write_text(path, render_document(f"{headline(bench)} - marslora", render_body(bench)))
     return path
 
 
@@ -67,7 +67,7 @@ def reliabilities(bench: BenchmarkResult) -> list[Reliability]:
     return [each for each in found if each is not None]
 
 
-def body(bench: BenchmarkResult) -> Markup:
+def render_body(bench: BenchmarkResult) -> Markup:
     """Everything between the page's head and its scripts."""
     lines = summary_lines(bench)
     head = tag(
@@ -76,13 +76,18 @@ def body(bench: BenchmarkResult) -> Markup:
         tag("h1", headline(bench)),
         paragraphs(lines[:2]),
     )
-    results = (join([tag("h3", _at(cost)), _standings(bench, cost)]) for cost in bench.costs)
+    results = (join([tag("h3", _at(cost)), _build_ranking(bench, cost)]) for cost in bench.costs)
     main = tag(
         "main",
         section("results", "Ranking", *results, bullets(lines[2:])),
-        section("cost", "Regret against cost", drawn(pictures_of_regret(bench)), drawn(pictures_of_cost(bench))),
-        section("tables", "Table by table", _by_table(bench), drawn(pictures_by_table(bench))),
-        section("reliability", "Reliability", _reliability(bench), drawn(pictures_of_reliability(bench))),
+        section(
+            "cost",
+            "Regret against cost",
+            render_charts(draw_regret_charts(bench)),
+            render_charts(draw_cost_charts(bench)),
+        ),
+        section("tables", "Table by table", _by_table(bench), render_charts(draw_charts_by_table(bench))),
+        section("reliability", "Reliability", _reliability(bench), render_charts(draw_reliability_charts(bench))),
         section("details", "Details", _tables(bench), collapsed("Every setting", _settings(bench))),
     )
     foot = f"Replayed in {duration(bench.seconds)}. All replays are in bench.json."
@@ -93,7 +98,7 @@ def _at(cost: float) -> str:
     return f"At {shares(cost)} full runs, the final run included"
 
 
-def _standings(bench: BenchmarkResult, cost: float) -> Markup:
+def _build_ranking(bench: BenchmarkResult, cost: float) -> Markup:
     rows = rank_families(bench.scores, cost, bench.reference)
     cells = [
         [

@@ -10,12 +10,12 @@ from marslora.report.numbers import NONE, count, listing, percent, short
 PLAIN = {"converged": "fitted", "unidentified": "partly known", "failed": "failed"}
 
 
-def laws(data: ReportData) -> Markup:
+def render_laws(data: ReportData) -> Markup:
     """Every law with its numbers."""
-    return join(law_block(law) for law in data.decision.laws)
+    return join(_render_law(law) for law in data.decision.laws)
 
 
-def law_block(law: LawFit) -> Markup:
+def _render_law(law: LawFit) -> Markup:
     """One law: its formula and state, and its checklist behind a line."""
     title = tag(
         "h3",
@@ -65,7 +65,7 @@ def _share(value: float) -> str:
     return NONE if value != value else f"{100 * value:.2g} %"
 
 
-def method(data: ReportData) -> Markup:
+def render_method(data: ReportData) -> Markup:
     """How all laws were fitted, and what the runs behind them had in common."""
     training = data.spec.training
     seeds = {run.member.seed for run in data.runs}
@@ -101,7 +101,7 @@ def method(data: ReportData) -> Markup:
     )
 
 
-def closed_forms(forms: tuple[ClosedForm, ...]) -> Markup:
+def render_closed_forms(forms: tuple[ClosedForm, ...]) -> Markup:
     """The balanced ranks solved on paper, beside which the search took the best of the ladder."""
     rows = [
         [

@@ -8,10 +8,10 @@ from marslora.core.allocation import Allocation
 from marslora.core.comparison import Comparison, MethodSummary
 from marslora.core.decision import Interval
 from marslora.core.files import write_text
-from marslora.report.figures.methods import METRICS, pictures
+from marslora.report.figures.methods import METRICS, draw_charts
 from marslora.report.markup import Markup, bullets, cell, collapsed, join, paragraphs, section, table, tag
 from marslora.report.numbers import NONE, accuracy, compact, count, duration, listing, loss, plural, ranks, short, size
-from marslora.report.page import document, drawn
+from marslora.report.page import render_charts, render_document
 
 NAME = "compare.html"
 EQUAL = {
@@ -21,9 +21,9 @@ EQUAL = {
 }
 
 
-def write(comparison: Comparison, path: Path) -> Path:
+def write_page(comparison: Comparison, path: Path) -> Path:
     """Write the page to ``path``; the path."""
-    write_text(path, document(f"{headline(comparison)} - marslora", body(comparison)))
+    write_text(path, render_document(f"{headline(comparison)} - marslora", render_body(comparison)))
     return path
 
 
@@ -66,7 +66,7 @@ def problems(method: MethodSummary) -> list[str]:
     return [f"left out ({method.error})"] if method.error else failed
 
 
-def body(comparison: Comparison) -> Markup:
+def render_body(comparison: Comparison) -> Markup:
     """Everything between the page's head and its scripts."""
     kicker = f"{comparison.architecture}; {METRICS[comparison.metric]}; equal {comparison.equal}"
     bad = [(each.name, problem) for each in comparison.methods for problem in problems(each)]
@@ -82,7 +82,7 @@ def body(comparison: Comparison) -> Markup:
     )
     main = tag(
         "main",
-        section("results", "Results", results(comparison), drawn(pictures(comparison))),
+        section("results", "Results", results(comparison), render_charts(draw_charts(comparison))),
         section("methods", "What was trained", settings(comparison), _notes(comparison)),
         section("details", "Details", collapsed("Every run", every_run(comparison)), _versions(comparison)),
     )

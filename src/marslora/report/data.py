@@ -135,7 +135,7 @@ def _share(cost: Cost, data: ReportData) -> float:
     return cost.model_copy(update={"examples": seen}).full_runs(data.full_examples)
 
 
-def gather(study: Study, runs: Sequence[Run] | None = None) -> ReportData:
+def gather_data(study: Study, runs: Sequence[Run] | None = None) -> ReportData:
     """The report's records from a study folder; ``runs`` are read from its storage where they are not given.
 
     Raises `StudyError` where the study has not come to a decision yet.
@@ -159,7 +159,7 @@ def gather(study: Study, runs: Sequence[Run] | None = None) -> ReportData:
         final=study.read("final.json", FinalResult),
         uniform=study.read("uniform.json", FinalResult),
         full_examples=full_examples(study.spec.training, prepared.data.num_train),
-        gradients=_gradients(study),
+        gradients=_read_gradients(study),
         summary=prepared.data,
         preparation=prepared.cost,
         device=prepared.device,
@@ -168,7 +168,7 @@ def gather(study: Study, runs: Sequence[Run] | None = None) -> ReportData:
     )
 
 
-def _gradients(study: Study) -> tuple[BlockGradient, ...]:
+def _read_gradients(study: Study) -> tuple[BlockGradient, ...]:
     path = study.path("final", GRADIENTS)
     if not study.spec.training.objectives or not path.exists():
         return ()

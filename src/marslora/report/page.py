@@ -1,10 +1,11 @@
-"""`report.html`: one page that needs nothing else, neither a network nor, for its words and tables, JavaScript."""
+"""`report.html`: one self-contained page. It needs no network, and JavaScript only for its charts."""
 
 from __future__ import annotations
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -13,7 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from marslora.core.files import write_text
 from marslora.report import sections
-from marslora.report.data import ReportData, gather
+from marslora.report.data import ReportData, gather_data
 from marslora.report.figures import allocations, chances, convergence, costs, curves, final, fits, objectives
 from marslora.report.figures._style import Chart
 from marslora.report.markup import Markup, join, tag
@@ -21,45 +22,63 @@ from marslora.report.words import headline, summary_lines
 from marslora.store.study import Study
 
 NAME = "report.html"
-NAVIGATION = (
-    ("use", "Use it"),
-    ("parts", "Parts"),
-    ("curves", "Curves"),
-    ("laws", "Convergence"),
-    ("map", "Allocations"),
-    ("final", "Final run"),
-    ("cost", "Cost"),
-    ("candidates", "Candidates"),
-    ("checklist", "Laws in detail"),
-    ("next", "Assumptions"),
-    ("details", "Details"),
+"""The page's file in a study folder."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of the page. It is left out, with its link, if ``render`` returns nothing."""
+
+    anchor: str
+    """Its id, to which links lead."""
+    link: str
+    """Its name in the navigation at the top."""
+    render: Callable[[ReportData, Markup], Markup]
+    """Returns the section, given the study and the charts as HTML."""
+    charts: Sequence[Callable[[ReportData], list[Chart]]] = ()
+    """Draw the section's charts; each returns an empty list if the study has nothing to draw."""
+
+
+SECTIONS = (
+    Section("use", "Use it", sections.render_use),
+    Section("parts", "Parts", sections.render_parts),
+    Section("curves", "Curves", sections.render_curves, [curves.draw_charts]),
+    Section("laws", "Convergence", sections.render_convergence, [convergence.draw_charts]),
+    Section("map", "Allocations", sections.render_allocations, [allocations.draw_charts, chances.draw_charts]),
+    Section("final", "Final run", sections.render_final_run, [final.draw_charts, objectives.draw_charts]),
+    Section("cost", "Cost", sections.render_cost, [costs.draw_charts]),
+    Section("candidates", "Candidates", sections.render_candidates),
+    Section("checklist", "Laws in detail", sections.render_laws_in_detail, [fits.draw_charts]),
+    Section("next", "Assumptions", sections.render_assumptions),
+    Section("details", "Details", sections.render_details),
 )
+"""The page in reading order. A new chart is a function in `figures` that is named here."""
 
 
-def write(data: ReportData, path: Path) -> Path:
+def write_page(data: ReportData, path: Path) -> Path:
     """Write the page to ``path`` and return that path."""
-    write_text(path, render(data))
+    write_text(path, render_page(data))
     return path
 
 
-def write_study(study: Study) -> Path:
+def write_report(study: Study) -> Path:
     """Write the page of a study into its folder. Raises `StudyError` if the study has no decision yet."""
-    return write(gather(study), study.path(NAME))
+    return write_page(gather_data(study), study.path(NAME))
 
 
-def summary(folder: Path) -> list[str]:
-    """Return the verdict of a finished study in a few lines of text."""
+def summarise_study(folder: Path) -> list[str]:
+    """Return the verdict of a finished study, one sentence or two a line."""
     with Study.open(folder) as study:
-        return summary_lines(gather(study, runs=()))
+        return summary_lines(gather_data(study, runs=()))
 
 
-def render(data: ReportData) -> str:
+def render_page(data: ReportData) -> str:
     """Return the whole page as HTML."""
-    return document(f"{headline(data)} - marslora", body(data))
+    return render_document(f"{headline(data)} - marslora", render_body(data))
 
 
-def document(title: str, body: Markup) -> str:
-    """A whole page that needs nothing else: styles, the body, plotly, and the script that draws the figures."""
+def render_document(title: str, body: Markup) -> str:
+    """Return a self-contained page: styles, the body, plotly, and the script that draws the charts."""
     return Template(_file("page.html")).substitute(
         title=html.escape(title),
         css=_file("page.css"),
@@ -69,46 +88,38 @@ def document(title: str, body: Markup) -> str:
     )
 
 
-def body(data: ReportData) -> Markup:
+def render_body(data: ReportData) -> Markup:
     """Everything between the page's head and its scripts, in reading order."""
-    found: list[tuple[str, Markup]] = [
-        ("use", sections.use(data)),
-        ("parts", sections.parts(data)),
-        ("curves", sections.curves(data, drawn(curves.pictures(data)))),
-        ("laws", sections.convergence(data, drawn(convergence.pictures(data)))),
-        ("map", sections.allocations(drawn([*allocations.pictures(data), *chances.pictures(data)]))),
-        ("final", sections.final(data, drawn([*final.pictures(data), *objectives.pictures(data)]))),
-        ("cost", sections.cost(data, drawn(costs.pictures(data)))),
-        ("candidates", sections.candidates(data)),
-        ("checklist", sections.checklist(data, drawn(fits.pictures(data)))),
-        ("next", sections.assumptions(data)),
-        ("details", sections.details(data)),
-    ]
-    present = {anchor for anchor, content in found if content}
-    links = (tag("a", title, href=f"#{anchor}") for anchor, title in NAVIGATION if anchor in present)
-    head = tag("header", sections.verdict(data), tag("nav", join(links), aria_label="Sections"))
-    main = tag("main", *(content for _, content in found))
-    return join([head, main, sections.footer(data)])
+    rendered = [(each, _render_section(each, data)) for each in SECTIONS]
+    links = (tag("a", each.link, href=f"#{each.anchor}") for each, content in rendered if content)
+    head = tag("header", sections.render_verdict(data), tag("nav", join(links), aria_label="Sections"))
+    main = tag("main", *(content for _, content in rendered))
+    return join([head, main, sections.render_footer(data)])
 
 
-def drawn(pictures: Sequence[Chart]) -> Markup:
-    """Figures side by side, each with its sentence; empty where there are none."""
-    return tag("div", *map(figure, pictures), class_="figures") if pictures else Markup("")
+def _render_section(described: Section, data: ReportData) -> Markup:
+    charts = [chart for draw_charts in described.charts for chart in draw_charts(data)]
+    return described.render(data, render_charts(charts))
 
 
-def figure(picture: Chart) -> Markup:
-    """One figure: a title, a place for the drawing, the sentence below, and the drawing itself as JSON."""
-    values = json.dumps(picture.figure(), allow_nan=False, separators=(",", ":"))
+def render_charts(charts: Sequence[Chart]) -> Markup:
+    """Charts side by side, each with its caption; empty if there are none."""
+    return tag("div", *map(render_chart, charts), class_="figures") if charts else Markup("")
+
+
+def render_chart(chart: Chart) -> Markup:
+    """One chart: a title, a place for the drawing, the caption below, and the drawing itself as JSON."""
+    values = json.dumps(chart.figure(), allow_nan=False, separators=(",", ":"))
     source = Markup(values.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
-    anchor = f"plot-{picture.name}"
-    place = tag("div", id=anchor, class_="plot", role="img", aria_label=f"{picture.title}. {picture.caption}")
+    anchor = f"plot-{chart.name}"
+    place = tag("div", id=anchor, class_="plot", role="img", aria_label=f"{chart.title}. {chart.caption}")
     return tag(
         "figure",
-        tag("h3", picture.title),
+        tag("h3", chart.title),
         place,
-        tag("figcaption", picture.caption),
+        tag("figcaption", chart.caption),
         tag("script", source, type="application/json", data_figure=anchor),
-        class_="wide" if picture.wide else None,
+        class_="wide" if chart.wide else None,
     )
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-from marslora.report import checklist as laws
-from marslora.report import tables
+from marslora.report import checklist, tables
 from marslora.report.data import ReportData, calibration_spending, grid_spending, total_spending
 from marslora.report.figures.curves import JOINT, panels
 from marslora.report.markup import Markup, bullets, collapsed, join, paragraphs, section, tag
@@ -13,7 +12,7 @@ from marslora.report.numbers import SPACE, compact, duration, listing, loss, per
 from marslora.report.words import certainty, gain, headline, notices, price, sentence
 
 
-def verdict(data: ReportData) -> Markup:
+def render_verdict(data: ReportData) -> Markup:
     """The choice in words, what must not be missed, and four numbers."""
     kicker = f"{data.info.architecture}, {listing(list(data.info.modalities))}; strategy {data.decision.strategy}"
     warnings = (
@@ -27,12 +26,12 @@ def verdict(data: ReportData) -> Markup:
             tag("p", data.decision.summary, class_="lead"),
             paragraphs([certainty(data), " ".join(gain(data)), price(data)]),
             join(warnings),
-            tag("div", *tiles(data), class_="tiles"),
+            tag("div", *render_tiles(data), class_="tiles"),
         ]
     )
 
 
-def tiles(data: ReportData) -> list[Markup]:
+def render_tiles(data: ReportData) -> list[Markup]:
     """Ranks, certainty, gain and cost as large numbers."""
     decision, final = data.decision, data.final
     total, grid = total_spending(data), grid_spending(data)
@@ -45,7 +44,7 @@ def tiles(data: ReportData) -> list[Markup]:
         "indistinguishable": f"{plural(len(decision.plausible), 'allocation')} share 90{SPACE}% of the chances",
         "fallback": "the laws could not decide",
     }
-    found = [
+    tiles = [
         _tile(
             "Ranks",
             ", ".join(f"{part} {decision.chosen.get(part)}" for part in data.searched),
@@ -55,14 +54,14 @@ def tiles(data: ReportData) -> list[Markup]:
     ]
     if final is not None:
         change = f"{loss(final.base_validation_loss)} to {loss(final.validation_loss)}"
-        found.append(_tile("Validation loss", change, "nats per answer token, before and after"))
+        tiles.append(_tile("Validation loss", change, "nats per answer token, before and after"))
     elif data.chosen.predicted_loss is not None:
         expected = data.chosen.predicted_loss
-        found.append(_tile("Expected loss", loss(expected.value), f"{loss(expected.low)} to {loss(expected.high)}"))
+        tiles.append(_tile("Expected loss", loss(expected.value), f"{loss(expected.low)} to {loss(expected.high)}"))
     seconds = "" if total.seconds is None else f"{duration(total.seconds)}; "
     ratio = short(grid.runs / total.runs) if total.runs else "-"
-    found.append(_tile("Cost", runs(total.runs), f"{seconds}a grid of {data.num_allocations} costs {ratio} times that"))
-    return found
+    tiles.append(_tile("Cost", runs(total.runs), f"{seconds}a grid of {data.num_allocations} costs {ratio} times that"))
+    return tiles
 
 
 def _tile(label: str, value: str, more: str) -> Markup:
@@ -70,7 +69,7 @@ def _tile(label: str, value: str, more: str) -> Markup:
     return tag("div", *(tag("div", content, class_=name) for name, content in parts), class_="tile")
 
 
-def use(data: ReportData) -> Markup:
+def render_use(data: ReportData, _: Markup) -> Markup:
     """The choice as code."""
     if not data.snippet:
         return Markup("")
@@ -80,7 +79,7 @@ def use(data: ReportData) -> Markup:
     return section("use", "Use it", *trained, tag("p", "The same ranks in a training script of your own:"), code)
 
 
-def parts(data: ReportData) -> Markup:
+def render_parts(data: ReportData, _: Markup) -> Markup:
     """What the model is made of."""
     dead = sum(len(part.linears) - len(part.alive) for part in data.info.parts)
     said = [f"{data.info.architecture} has {compact(data.info.num_parameters)} parameters."]
@@ -89,55 +88,55 @@ def parts(data: ReportData) -> Markup:
     if data.info.unlabelled:
         said.append(f"{plural(len(data.info.unlabelled), 'linear layer')} outside every part: left alone.")
     warnings = bullets(data.info.warnings) if data.info.warnings else Markup("")
-    return section("parts", "The parts", tag("p", " ".join(said)), tables.parts(data), warnings)
+    return section("parts", "The parts", tag("p", " ".join(said)), tables.build_parts_table(data), warnings)
 
 
-def curves(data: ReportData, figures: Markup) -> Markup:
+def render_curves(data: ReportData, charts: Markup) -> Markup:
     """How every part learned."""
-    if not figures:
+    if not charts:
         return Markup("")
     groups = panels(data)
     alone = any(runs for name, runs in groups.items() if name != JOINT)
     said = ["Parts were adapted alone to see how fast each learns."] if alone else []
     said += ["Runs of several parts show how allocations compare."] if groups[JOINT] else []
-    return section("curves", "How the parts learn", tag("p", " ".join(said)), figures)
+    return section("curves", "How the parts learn", tag("p", " ".join(said)), charts)
 
 
-def convergence(data: ReportData, figures: Markup) -> Markup:
+def render_convergence(data: ReportData, charts: Markup) -> Markup:
     """How long every part learns, by rank."""
-    solved = laws.closed_forms(data.decision.closed_forms)
-    if not figures and not solved:
+    solved = checklist.render_closed_forms(data.decision.closed_forms)
+    if not charts and not solved:
         return Markup("")
     said = (
         "Law-C: the examples a part must see before it has converged, against its rank. Lines are the fitted laws, "
         "bands their 90 % bootstrap interval."
     )
     more = collapsed("The balanced ranks in closed form", solved) if solved else Markup("")
-    return section("laws", "How long they learn", tag("p", said), figures, more)
+    return section("laws", "How long they learn", tag("p", said), charts, more)
 
 
-def allocations(figures: Markup) -> Markup:
+def render_allocations(_: ReportData, charts: Markup) -> Markup:
     """What every allocation is worth."""
-    return section("map", "Which ranks together", figures) if figures else Markup("")
+    return section("map", "Which ranks together", charts) if charts else Markup("")
 
 
-def final(data: ReportData, figures: Markup) -> Markup:
+def render_final_run(data: ReportData, charts: Markup) -> Markup:
     """How the chosen allocation trained."""
     if data.final is None:
         return section("final", "The final run", tag("p", "It has not been made yet."))
-    return section("final", "The final run", tables.results(data), figures)
+    return section("final", "The final run", tables.build_results_table(data), charts)
 
 
-def cost(data: ReportData, figures: Markup) -> Markup:
+def render_cost(data: ReportData, charts: Markup) -> Markup:
     """What it cost against a grid."""
     spent = calibration_spending(data)
     said = "A full run is one training of one allocation to the end; costs are counted in those."
     if spent.runs == 0:
         said += " Nothing was measured before the decision."
-    return section("cost", "What it cost", tag("p", said), figures, collapsed("Numbers", tables.measurements(data)))
+    return section("cost", "What it cost", tag("p", said), charts, collapsed("Numbers", tables.build_cost_table(data)))
 
 
-def candidates(data: ReportData) -> Markup:
+def render_candidates(data: ReportData, _: Markup) -> Markup:
     """Every allocation and why it was kept or dropped."""
     number = len(data.decision.candidates)
     dropped = sum(candidate.status == "dropped" for candidate in data.decision.candidates)
@@ -146,27 +145,30 @@ def candidates(data: ReportData) -> Markup:
     if not math.isnan(worst):
         said += " Imbalance is the ratio of the parts' convergence times (1 is balanced); "
         said += f"here it goes up to {short(math.exp(worst))}."
-    table = collapsed("Every candidate with its reason", tables.candidates(data))
+    table = collapsed("Every candidate with its reason", tables.build_candidates_table(data))
     return section("candidates", "All candidates", tag("p", said), table)
 
 
-def checklist(data: ReportData, figures: Markup) -> Markup:
+def render_laws_in_detail(data: ReportData, charts: Markup) -> Markup:
     """What it takes to judge the laws."""
     if not data.decision.laws:
         said = f"The strategy {data.decision.strategy} fits no law."
         return section(
-            "checklist", "The laws in detail", tag("p", said), collapsed("How it was measured", laws.method(data))
+            "checklist",
+            "The laws in detail",
+            tag("p", said),
+            collapsed("How it was measured", checklist.render_method(data)),
         )
     return section(
         "checklist",
         "The laws in detail",
-        figures,
-        laws.laws(data),
-        collapsed("How all of them were measured", laws.method(data)),
+        charts,
+        checklist.render_laws(data),
+        collapsed("How all of them were measured", checklist.render_method(data)),
     )
 
 
-def assumptions(data: ReportData) -> Markup:
+def render_assumptions(data: ReportData, _: Markup) -> Markup:
     """What was taken for granted, and what would make the answer surer."""
     decision = data.decision
     assumed = [tag("h3", "Assumed"), bullets(map(sentence, decision.assumptions))] if decision.assumptions else []
@@ -174,18 +176,18 @@ def assumptions(data: ReportData) -> Markup:
     return section("next", "Assumptions and next steps", *assumed, *ahead) if assumed or ahead else Markup("")
 
 
-def details(data: ReportData) -> Markup:
+def render_details(data: ReportData, _: Markup) -> Markup:
     """The data, the versions, the full spec."""
     versions = "\n".join(f"{name} {version}" for name, version in data.versions.items())
     return section(
         "details",
         "Details",
-        tables.rows_used(data),
+        tables.build_data_table(data),
         collapsed("Versions and device", tag("pre", f"device {data.device or 'not recorded'}\n{versions}".strip())),
         collapsed("The whole spec", tag("pre", tag("code", data.spec.to_json()))),
     )
 
 
-def footer(data: ReportData) -> Markup:
+def render_footer(data: ReportData) -> Markup:
     """Which study this is."""
     return tag("footer", f"Study {data.spec.digest()}. Losses are mean nats per answer token on held-out rows.")

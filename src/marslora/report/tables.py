@@ -11,7 +11,7 @@ from marslora.report.markup import Markup, cell, join, table, tag
 from marslora.report.numbers import NONE, accuracy, between, compact, count, loss, percent, ranks, short, size
 
 
-def parts(data: ReportData) -> Markup:
+def build_parts_table(data: ReportData) -> Markup:
     """Every part of the model with its chosen rank."""
     whole = data.spec.training.full
     rows, marks = [], []
@@ -40,7 +40,7 @@ def parts(data: ReportData) -> Markup:
     return table(heads, rows, marks=marks)
 
 
-def candidates(data: ReportData) -> Markup:
+def build_candidates_table(data: ReportData) -> Markup:
     """Every candidate with its numbers and the reason for what became of it; columns sort on a click."""
     names = data.searched
     heads = [
@@ -94,7 +94,7 @@ def _number(value: float | None, missing: float = 1e300) -> float:
     return missing if value is None or not math.isfinite(value) else value
 
 
-def results(data: ReportData) -> Markup:
+def build_results_table(data: ReportData) -> Markup:
     """Losses and accuracies before and after the final run, and of the uniform baseline."""
     final = data.final
     if final is None:
@@ -129,7 +129,7 @@ def _result(
     return [cell(name), *(cell(number, number=True) for number in numbers)]
 
 
-def rows_used(data: ReportData) -> Markup:
+def build_data_table(data: ReportData) -> Markup:
     """The rows of each split, and the first unusable ones."""
     summary = data.summary
     if summary is None:
@@ -142,7 +142,7 @@ def rows_used(data: ReportData) -> Markup:
     return join([table(heads, [line]), tag("ul", *bad, class_="soft") if bad else Markup("")])
 
 
-def measurements(data: ReportData) -> Markup:
+def build_cost_table(data: ReportData) -> Markup:
     """What every phase cost, number by number; calibration also by what its runs were for."""
     found = [("preparation", data.preparation)] if data.preparation.seconds else []
     found += [("calibration", data.decision.calibration)]

@@ -1,15 +1,15 @@
 import pytest
 
-from tests.unit.report import worlds
+from tests.unit.report import example_studies
 
 
-@pytest.fixture(scope="session", params=sorted(worlds.WORLDS))
+@pytest.fixture(scope="session", params=sorted(example_studies.EXAMPLES))
 def data(request):
-    """Each of the worlds in turn."""
-    return worlds.made(request.param)
+    """Each of the example studies in turn."""
+    return example_studies.make_example(request.param)
 
 
 @pytest.fixture(scope="session")
 def clear():
     """Two parts, a clear verdict, a final run and a uniform baseline."""
-    return worlds.made("clear")
+    return example_studies.make_example("clear")

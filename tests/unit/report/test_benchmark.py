@@ -8,7 +8,7 @@ from marslora.replay.table import TableHeader
 from marslora.report import benchmark as page
 from marslora.report.figures import benchmark
 from tests.unit.replay.test_ranking import score
-from tests.unit.report.pictures import drawn
+from tests.unit.report.plotly_figures import parse_figure
 from tests.unit.report.test_page import HOSTILE, Reader
 
 
@@ -54,29 +54,29 @@ def test_the_headline_says_who_is_better():
 
 
 def test_the_page_is_whole_and_tells_what_was_left_out(tmp_path):
-    text = page.write(bench(), tmp_path / "bench.html").read_text()
+    text = page.write_page(bench(), tmp_path / "bench.html").read_text()
     reader = Reader(text)
     words = reader.text
     assert "paper was left out on t1: no run" in words
     assert "12 replays" not in words and "20 replays" in words and "4 problems" in words
-    assert reader.figures and all(drawn(figure).data for figure in reader.figures.values())
+    assert reader.figures and all(parse_figure(figure).data for figure in reader.figures.values())
 
 
 def test_hostile_names_stay_text(tmp_path):
-    text = page.write(bench(names=(HOSTILE, "t1"), family=HOSTILE), tmp_path / "bench.html").read_text()
+    text = page.write_page(bench(names=(HOSTILE, "t1"), family=HOSTILE), tmp_path / "bench.html").read_text()
     assert HOSTILE not in text
 
 
 def test_pictures_hold_the_means():
-    (picture,) = benchmark.pictures_of_regret(bench())
-    lines = {trace["name"]: trace for trace in picture.traces if trace.get("showlegend", True)}
+    (chart,) = benchmark.draw_regret_charts(bench())
+    lines = {trace["name"]: trace for trace in chart.traces if trace.get("showlegend", True)}
     assert lines["mars"]["y"] == pytest.approx([benchmark.squeezed_regret(0.02)] * 2)
     assert lines["mars"]["x"] == pytest.approx([benchmark.squeezed_cost(1.1), benchmark.squeezed_cost(1.3)])
-    assert {trace["legendgroup"] for trace in picture.traces if trace.get("fill")} == {"mars", "halving"}
-    assert [picture.title for picture in benchmark.pictures_by_table(bench())] == ["t0", "t1"]
-    (costs,) = benchmark.pictures_of_cost(bench())
+    assert {trace["legendgroup"] for trace in chart.traces if trace.get("fill")} == {"mars", "halving"}
+    assert [chart.title for chart in benchmark.draw_charts_by_table(bench())] == ["t0", "t1"]
+    (costs,) = benchmark.draw_cost_charts(bench())
     assert sorted(costs.traces[0]["x"]) == pytest.approx([1.0, 1.1, 1.3, 1.4, 2.0])
-    assert benchmark.pictures_of_reliability(bench())[0].traces[1]["x"] == pytest.approx([0.9])
+    assert benchmark.draw_reliability_charts(bench())[0].traces[1]["x"] == pytest.approx([0.9])
 
 
 def test_axes_keep_zero_and_order():

@@ -10,8 +10,8 @@ from marslora.core.comparison import Comparison, MethodRun, MethodSummary
 from marslora.core.runs import Cost, FinalResult
 from marslora.core.spec import TrainingSpec
 from marslora.report import comparison as page
-from marslora.report.figures.methods import pictures
-from tests.unit.report.pictures import drawn as as_plotly
+from marslora.report.figures.methods import draw_charts
+from tests.unit.report.plotly_figures import parse_figure
 from tests.unit.report.test_page import HOSTILE, Reader
 
 LOSSES = {"uniform": (0.5, 0.52, 0.54), "moka": (0.4, 0.43, 0.44), "eva": (0.5, 0.53, 0.53)}
@@ -65,7 +65,7 @@ def comparison(losses=LOSSES, extra=(), seeds=(0, 1, 2)):
 
 def test_dots_are_means_and_their_lines_the_intervals():
     found = comparison()
-    drawn = {picture.name: picture for picture in pictures(found)}
+    drawn = {chart.name: chart for chart in draw_charts(found)}
     dots = drawn["losses"].traces[1]
     assert dict(zip(dots["y"], dots["x"], strict=True)) == {m.name: m.test_loss.value for m in found.methods}
     widths = dict(zip(dots["y"], dots["error_x"]["array"], strict=True))
@@ -78,8 +78,8 @@ def test_dots_are_means_and_their_lines_the_intervals():
     assert sorted(drawn["costs"].traces[0]["x"]) == [1, 2, 3]
     curves = {trace["name"]: trace["y"] for trace in drawn["methods-curves"].traces}
     assert curves["uniform"] == pytest.approx([2.0, 1.0, 0.53])
-    for picture in drawn.values():
-        assert as_plotly(picture.figure()).data
+    for chart in drawn.values():
+        assert parse_figure(chart.figure()).data
 
 
 def test_words_say_who_can_be_told_from_the_reference():
@@ -98,18 +98,18 @@ def test_failures_are_on_the_page():
     half = method("half", (0.5,)).model_copy(
         update={"runs": (MethodRun(seed=0, result=result(0.5, 1e9)), MethodRun(seed=1, error="it diverged"))}
     )
-    read = Reader(str(page.body(comparison(extra=[failed, half]))))
+    read = Reader(str(page.render_body(comparison(extra=[failed, half]))))
     assert "no room for experts" in read.text
     assert "seed 1 failed (it diverged)" in read.text
 
 
 def test_the_page_is_whole_and_names_are_only_text(tmp_path):
     found = comparison({HOSTILE: (0.5, 0.6, 0.7), "eva": (0.4, 0.5, 0.6)})
-    read = Reader(str(page.body(found)))
+    read = Reader(str(page.render_body(found)))
     assert not any(name == "img" for name, _ in read.tags)
     assert len(read.ids) == len(set(read.ids))
     assert set(read.figures) == {"plot-losses", "plot-differences", "plot-costs", "plot-methods-curves"}
-    text = page.write(found, tmp_path / "compare.html").read_text()
+    text = page.write_page(found, tmp_path / "compare.html").read_text()
     assert "plotly" in text.lower()
     assert "http-equiv" in text
 
@@ -117,5 +117,5 @@ def test_the_page_is_whole_and_names_are_only_text(tmp_path):
 def test_nothing_that_ended_is_a_page_too():
     failed = [MethodSummary(name=name, recipe="uniform", error="no") for name in ("a", "b")]
     found = comparison({}, failed).model_copy(update={"methods": tuple(failed)})
-    assert not pictures(found)
-    assert "left out (no)" in Reader(str(page.body(found))).text
+    assert not draw_charts(found)
+    assert "left out (no)" in Reader(str(page.render_body(found))).text

@@ -11,16 +11,16 @@ from marslora.laws.convergence import predict
 from marslora.report.figures import allocations, chances, convergence, costs, curves, final, fits
 from marslora.report.figures._map import balanced_line, colour_range
 from marslora.report.figures._style import clean, log_axis, round_ticks, steps
-from tests.unit.report import worlds
-from tests.unit.report.truth import time_to_learn
+from tests.unit.report import example_studies
+from tests.unit.report.simulated_runs import time_to_learn
 
 
-def traces_of(pictures, name):
-    return next(picture for picture in pictures if picture.name == name).traces
+def traces_of(charts, name):
+    return next(chart for chart in charts if chart.name == name).traces
 
 
 def test_every_run_is_one_curve_with_its_own_losses(data):
-    drawn = [t for picture in curves.pictures(data) for t in picture.traces if t["mode"] == "lines"]
+    drawn = [t for chart in curves.draw_charts(data) for t in chart.traces if t["mode"] == "lines"]
     assert sorted(tuple(t["y"]) for t in drawn) == sorted(run.validation_loss for run in data.runs)
 
 
@@ -31,7 +31,7 @@ def test_solo_runs_are_with_their_part(clear):
 
 def test_convergence_is_marked_on_the_curve(clear):
     law = clear.convergence_law("language")
-    marks = [t for t in traces_of(curves.pictures(clear), "curves-language") if t["mode"] == "markers"]
+    marks = [t for t in traces_of(curves.draw_charts(clear), "curves-language") if t["mode"] == "markers"]
     drawn = {(t["name"] != "converged", x) for t in marks for x in t["x"]}
     assert drawn == {(point.censored, point.measured) for point in law.points}
     arrow = next(t for t in marks if t["name"] != "converged")
@@ -50,7 +50,7 @@ def test_a_mark_lies_between_the_points_around_it(clear):
 def test_law_points_and_curve_equal_the_law(data):
     for index, part in enumerate(p.name for p in data.info.parts if data.convergence_law(p.name)):
         law = data.convergence_law(part)
-        traces = traces_of(convergence.pictures(data), f"law-{index}")
+        traces = traces_of(convergence.draw_charts(data), f"law-{index}")
         drawn = sorted((x, y) for t in traces if t["mode"] == "markers" for x, y in zip(t["x"], t["y"], strict=True))
         assert drawn == sorted((point.inputs["rank"], point.measured) for point in law.points)
         lines = [t for t in traces if t["mode"] == "lines"]
@@ -60,7 +60,7 @@ def test_law_points_and_curve_equal_the_law(data):
 
 
 def test_the_band_holds_the_curve(clear):
-    traces = traces_of(convergence.pictures(clear), "law-0")
+    traces = traces_of(convergence.draw_charts(clear), "law-0")
     band, line = traces[0], traces[1]
     half = len(line["y"])
     for high, value, low in zip(band["y"][:half], line["y"], reversed(band["y"][half:]), strict=True):
@@ -68,19 +68,19 @@ def test_the_band_holds_the_curve(clear):
 
 
 def test_a_failed_law_says_so_below_its_points():
-    caption = convergence.pictures(worlds.made("failed"))[0].caption
+    caption = convergence.draw_charts(example_studies.make_example("failed"))[0].caption
     assert caption.startswith("No law could be fitted: only 1 of 8 runs converged")
 
 
 def test_the_map_has_every_cell_and_the_dropped_ones_apart(clear):
-    traces = traces_of(allocations.pictures(clear), "allocations")
+    traces = traces_of(allocations.draw_charts(clear), "allocations")
     heats = [t for t in traces if t["type"] == "heatmap"]
     drawn = {}
     for heat, dropped in zip(heats, (False, True), strict=True):
         for row, line in enumerate(heat["z"]):
             for column, value in enumerate(line):
                 if value is not None:
-                    drawn[worlds.LADDER[row], worlds.LADDER[column], dropped] = value
+                    drawn[example_studies.LADDER[row], example_studies.LADDER[column], dropped] = value
     assert drawn == {
         (c.allocation["vision"], c.allocation["language"], c.status == "dropped"): c.predicted_loss.value
         for c in clear.decision.candidates
@@ -88,9 +88,9 @@ def test_the_map_has_every_cell_and_the_dropped_ones_apart(clear):
 
 
 def test_the_map_outlines_the_choice_and_the_plausible_set(clear):
-    traces = traces_of(allocations.pictures(clear), "allocations")
+    traces = traces_of(allocations.draw_charts(clear), "allocations")
     chosen = next(t for t in traces if t.get("name") == "chosen")
-    column, row = (worlds.LADDER.index(clear.decision.chosen[part]) for part in ("language", "vision"))
+    column, row = (example_studies.LADDER.index(clear.decision.chosen[part]) for part in ("language", "vision"))
     xs, ys = ([v for v in chosen[axis] if v is not None] for axis in "xy")
     assert len(xs) == 8
     assert (min(xs) + max(xs)) / 2 == pytest.approx(column)
@@ -100,22 +100,25 @@ def test_the_map_outlines_the_choice_and_the_plausible_set(clear):
 
 
 def test_numbers_in_the_cells_are_expected_and_observed(clear):
-    texts = [a["text"] for a in allocations.pictures(clear)[0].layout["annotations"]]
+    texts = [a["text"] for a in allocations.draw_charts(clear)[0].layout["annotations"]]
     assert len(texts) == 16
     assert sum("seen" in text for text in texts) == sum(c.observed_loss is not None for c in clear.decision.candidates)
 
 
 def test_on_the_balanced_line_the_times_are_equal(clear):
     cells = {
-        (worlds.LADDER.index(c.allocation["language"]), worlds.LADDER.index(c.allocation["vision"])): c
+        (
+            example_studies.LADDER.index(c.allocation["language"]),
+            example_studies.LADDER.index(c.allocation["vision"]),
+        ): c
         for c in clear.decision.candidates
     }
-    line = balanced_line(cells, "language", "vision", worlds.LADDER, worlds.LADDER)
+    line = balanced_line(cells, "language", "vision", example_studies.LADDER, example_studies.LADDER)
     assert len(line) > 10
 
     def log_time(part, place):
         low = min(int(place), 2)
-        ends = [math.log(time_to_learn(part, worlds.LADDER[i], 2048)) for i in (low, low + 1)]
+        ends = [math.log(time_to_learn(part, example_studies.LADDER[i], 2048)) for i in (low, low + 1)]
         return ends[0] + (place - low) * (ends[1] - ends[0])
 
     for column, row in line:
@@ -126,25 +129,27 @@ def test_training_losses_are_thin_lines_and_accuracies_are_shown_on_hover(clear)
     run = next(run for run in clear.runs if run.member.allocation.active == ("vision",))
     seen = ((8, 2.5), (32, 1.5))
     data = replace(clear, train_losses={run.member.id: seen}, accuracies={run.member.id: ((run.examples[-1], 0.75),)})
-    picture = next(picture for picture in curves.pictures(data) if picture.name == "curves-vision")
-    (thin,) = [trace for trace in picture.traces if trace["mode"] == "lines" and trace["line"]["width"] < 1]
+    chart = next(chart for chart in curves.draw_charts(data) if chart.name == "curves-vision")
+    (thin,) = [trace for trace in chart.traces if trace["mode"] == "lines" and trace["line"]["width"] < 1]
     assert (thin["x"], thin["y"], thin["showlegend"]) == ([8.0, 32.0], [2.5, 1.5], False)
-    assert "Thin lines: training loss." in picture.caption
-    assert any("75" in text for trace in picture.traces for text in trace.get("customdata", ()))
-    assert not any("training" in picture.caption for picture in curves.pictures(clear))
+    assert "Thin lines: training loss." in chart.caption
+    assert any("75" in text for trace in chart.traces for text in trace.get("customdata", ()))
+    assert not any("training" in chart.caption for chart in curves.draw_charts(clear))
 
 
 def test_the_training_loss_of_the_final_run_is_drawn(clear):
-    assert not any(trace["name"] == "training loss" for trace in final.pictures(clear)[0].traces)
+    assert not any(trace["name"] == "training loss" for trace in final.draw_charts(clear)[0].traces)
     trained = clear.final.model_copy(update={"train_examples": (64, 128), "train_curve": (1.5, 1.2)})
-    picture = final.pictures(replace(clear, final=trained))[0]
-    (thin,) = [trace for trace in picture.traces if trace["name"] == "training loss"]
+    chart = final.draw_charts(replace(clear, final=trained))[0]
+    (thin,) = [trace for trace in chart.traces if trace["name"] == "training loss"]
     assert (thin["x"], thin["y"], thin["line"]["width"]) == ([64.0, 128.0], [1.5, 1.2], 1)
-    assert "The thin line is the training loss" in picture.caption
+    assert "The thin line is the training loss" in chart.caption
 
 
 def test_no_balanced_line_where_times_are_unknown():
-    names = [t.get("name") for t in traces_of(allocations.pictures(worlds.made("failed")), "allocations")]
+    names = [
+        t.get("name") for t in traces_of(allocations.draw_charts(example_studies.make_example("failed")), "allocations")
+    ]
     assert "balanced line" not in names
 
 
@@ -155,16 +160,16 @@ def test_noise_looks_flat(clear):
 
 
 def test_more_than_two_parts_are_ranked():
-    data = worlds.made("three_parts")
-    dots = traces_of(allocations.pictures(data), "allocations")[0]
+    data = example_studies.make_example("three_parts")
+    dots = traces_of(allocations.draw_charts(data), "allocations")[0]
     assert dots["x"] == sorted(dots["x"], reverse=True)
     assert len(dots["x"]) == allocations.MANY
     assert dots["marker"]["symbol"].count("star") == 1
 
 
 def test_one_part_is_a_line():
-    data = worlds.made("one_part")
-    dots = traces_of(allocations.pictures(data), "allocations")[0]
+    data = example_studies.make_example("one_part")
+    dots = traces_of(allocations.draw_charts(data), "allocations")[0]
     ordered = sorted(data.decision.candidates, key=lambda c: c.allocation["language"])
     assert dots["y"] == [c.predicted_loss.value for c in ordered]
     assert dots["x"] == [0, 1, 2, 3]
@@ -178,27 +183,27 @@ def test_a_grid_without_predictions_shows_what_was_observed(clear):
         for i, c in enumerate(clear.decision.candidates)
     )
     data = replace(clear, decision=clear.decision.model_copy(update={"candidates": bare, "laws": ()}))
-    heats = [t for t in allocations.pictures(data)[0].traces if t["type"] == "heatmap"]
+    heats = [t for t in allocations.draw_charts(data)[0].traces if t["type"] == "heatmap"]
     assert sorted(v for heat in heats for line in heat["z"] for v in line if v is not None) == [
         1.0 + i for i in range(16)
     ]
-    assert chances.pictures(data) == []
-    picture = allocations.pictures(data)[0]
-    assert picture.caption.startswith("Each cell is an allocation; its number is the lowest validation loss observed.")
-    assert "probability" not in picture.caption
-    assert not any("seen" in note["text"] for note in picture.layout["annotations"])
+    assert chances.draw_charts(data) == []
+    chart = allocations.draw_charts(data)[0]
+    assert chart.caption.startswith("Each cell is an allocation; its number is the lowest validation loss observed.")
+    assert "probability" not in chart.caption
+    assert not any("seen" in note["text"] for note in chart.layout["annotations"])
 
 
 def test_chances_are_the_probabilities_best_first(clear):
-    (picture,) = chances.pictures(clear)
-    bars = picture.traces[0]["x"]
+    (chart,) = chances.draw_charts(clear)
+    bars = chart.traces[0]["x"]
     assert bars == sorted(bars)
     assert bars[-1] == max(c.p_best for c in clear.decision.candidates)
     assert len(bars) == chances.MANY
 
 
 def test_the_final_curve_continues_the_calibration_run(clear):
-    traces = {t["name"]: t for t in final.pictures(clear)[0].traces}
+    traces = {t["name"]: t for t in final.draw_charts(clear)[0].traces}
     assert traces["final run"]["y"] == list(clear.final.validation_curve)
     assert traces["model as it came"]["y"] == [2.1, 2.1]
     continued = final.continued(clear)
@@ -210,16 +215,16 @@ def test_the_final_curve_continues_the_calibration_run(clear):
 
 def test_the_point_that_was_kept_is_the_large_one(clear):
     kept = clear.final.model_copy(update={"kept_examples": clear.final.examples[-2]})
-    picture = final.pictures(replace(clear, final=kept))[0]
-    sizes = next(t for t in picture.traces if t["name"] == "final run")["marker"]["size"]
+    chart = final.draw_charts(replace(clear, final=kept))[0]
+    sizes = next(t for t in chart.traces if t["name"] == "final run")["marker"]["size"]
     assert sizes.index(max(sizes)) == len(sizes) - 2
-    assert "the lowest point; the run ended at" in picture.caption
-    assert "2.100 to 0.655" in final.pictures(clear)[0].caption
-    assert final.pictures(worlds.made("no_final")) == []
+    assert "the lowest point; the run ended at" in chart.caption
+    assert "2.100 to 0.655" in final.draw_charts(clear)[0].caption
+    assert final.draw_charts(example_studies.make_example("no_final")) == []
 
 
 def test_costs_add_up_to_the_total_and_the_grid(clear):
-    runs, seconds = costs.pictures(clear)
+    runs, seconds = costs.draw_charts(clear)
     grid, total, last, first = runs.traces[0]["x"]
     assert (grid, total) == (16.0, pytest.approx(first + last))
     assert first == clear.decision.calibration_full_runs
@@ -231,14 +236,14 @@ def test_costs_add_up_to_the_total_and_the_grid(clear):
 
 def test_times_that_nobody_took_are_left_out(clear):
     final_run = clear.final.model_copy(update={"cost": clear.final.cost.model_copy(update={"seconds": 0.0})})
-    assert [p.name for p in costs.pictures(replace(clear, final=final_run))] == ["cost-runs"]
+    assert [p.name for p in costs.draw_charts(replace(clear, final=final_run))] == ["cost-runs"]
 
 
 def test_the_performance_law_is_drawn_against_its_points(clear):
-    (picture,) = fits.pictures(clear)
+    (chart,) = fits.draw_charts(clear)
     law = clear.decision.laws[-1]
-    assert picture.traces[1]["x"] == [point.measured for point in law.points]
-    assert picture.traces[1]["y"] == [point.predicted for point in law.points]
+    assert chart.traces[1]["x"] == [point.measured for point in law.points]
+    assert chart.traces[1]["y"] == [point.predicted for point in law.points]
 
 
 def test_what_is_no_number_is_null():

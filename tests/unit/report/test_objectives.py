@@ -1,4 +1,4 @@
-"""The pictures of several objectives' gradients draw the notes of the final run."""
+"""The charts of several objectives' gradients draw the notes of the final run."""
 
 from dataclasses import replace
 
@@ -26,11 +26,11 @@ NOTES = [
 
 
 def test_one_objective_has_no_picture(clear):
-    assert objectives.pictures(clear) == []
+    assert objectives.draw_charts(clear) == []
 
 
 def test_lines_are_the_notes(clear):
-    cosine, norm = objectives.pictures(replace(clear, gradients=NOTES))
+    cosine, norm = objectives.draw_charts(replace(clear, gradients=NOTES))
     lines = {trace["name"]: trace for trace in cosine.traces}
     assert lines["lower"]["y"] == [-0.5, -0.5, -0.5, 0.5]
     assert lines["upper"]["x"] == [1, 2, 3, 4]
@@ -40,7 +40,7 @@ def test_lines_are_the_notes(clear):
 
 
 def test_sentences_say_the_numbers(clear):
-    cosine, norm = objectives.pictures(replace(clear, gradients=NOTES))
+    cosine, norm = objectives.draw_charts(replace(clear, gradients=NOTES))
     assert "most often in lower: there in 75" in cosine.caption
     assert "conflict (75" in cosine.caption
     assert "imbalance (25" in cosine.caption
@@ -49,7 +49,7 @@ def test_sentences_say_the_numbers(clear):
 
 def test_many_steps_and_blocks_are_few_points_and_lines(clear):
     many = [note(step, f"layer {block}", 0.1 * block - 0.5) for step in range(500) for block in range(10)]
-    cosine, _ = objectives.pictures(replace(clear, gradients=many))
+    cosine, _ = objectives.draw_charts(replace(clear, gradients=many))
     assert len(cosine.traces) == objectives.MAX_BLOCKS + 1
     assert all(len(trace["x"]) <= objectives.NUM_POINTS for trace in cosine.traces)
     assert "Of 10 blocks" in cosine.caption

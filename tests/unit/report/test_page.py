@@ -11,13 +11,13 @@ from marslora.core.allocation import Allocation
 from marslora.core.errors import StudyError
 from marslora.core.runs import Cost
 from marslora.report import page, tables
-from marslora.report.data import gather
+from marslora.report.data import gather_data
 from marslora.report.figures._style import Chart
 from marslora.report.markup import safe
 from marslora.report.words import headline, notices, sentence
 from marslora.store.study import Study
-from tests.unit.report import truth, worlds
-from tests.unit.report.pictures import drawn
+from tests.unit.report import example_studies, simulated_runs
+from tests.unit.report.plotly_figures import parse_figure
 
 HOSTILE = "<img src=x onerror=alert(1)>&\"'</script>"
 VOID = {"meta", "br", "img", "link", "hr", "input"}
@@ -56,14 +56,14 @@ class Reader(HTMLParser):
 
 
 def read(data):
-    return Reader(str(page.body(data)))
+    return Reader(str(page.render_body(data)))
 
 
 def test_the_page_says_the_verdict_first_and_every_law_and_reason(data):
     reader = read(data)
     assert reader.text.index(headline(data)) < 200
     for candidate in data.decision.candidates:
-        assert str(safe(candidate.reason)) in page.body(data)
+        assert str(safe(candidate.reason)) in page.render_body(data)
     for law in data.decision.laws:
         assert f"{law.law.capitalize()} law of {law.subject}" in reader.text
     for words in (*data.decision.assumptions, *data.decision.next_steps, data.decision.summary):
@@ -71,7 +71,7 @@ def test_the_page_says_the_verdict_first_and_every_law_and_reason(data):
 
 
 def test_every_candidate_has_a_row(data):
-    body = str(page.body(data))
+    body = str(page.render_body(data))
     table = body[body.index('<table class="sortable">') :]
     rows = re.findall(r"<tr.*?</tr>", table[: table.index("</table>")])[1:]
     assert len(rows) == len(data.decision.candidates)
@@ -81,7 +81,7 @@ def test_every_candidate_has_a_row(data):
 
 
 def test_the_page_stands_alone(data, tmp_path):
-    path = page.write(data, tmp_path / "report.html")
+    path = page.write_page(data, tmp_path / "report.html")
     text = path.read_text()
     assert path.stat().st_size < 6_000_000
     own = text.replace(page.get_plotlyjs(), "")
@@ -103,8 +103,8 @@ def test_every_figure_is_valid_and_has_a_sentence(data):
     reader = read(data)
     assert len(reader.figures) >= 6
     for name, figure in reader.figures.items():
-        assert drawn(figure).layout.xaxis.title.text, name
-    assert str(page.body(data)).count("<figcaption>") == len(reader.figures)
+        assert parse_figure(figure).layout.xaxis.title.text, name
+    assert str(page.render_body(data)).count("<figcaption>") == len(reader.figures)
 
 
 def test_every_colour_role_is_in_both_themes(data):
@@ -131,12 +131,12 @@ def test_hostile_names_are_only_text(clear):
     reader = read(hostile)
     assert not [values for tag, values in reader.tags if tag == "img" or "onerror" in values]
     assert reader.text.count(HOSTILE) >= 5
-    assert "</script>&" not in str(page.body(hostile))
+    assert "</script>&" not in str(page.render_body(hostile))
 
 
 def test_a_figure_cannot_end_its_script():
-    picture = Chart(name="a", title="t", traces=[{"name": HOSTILE}], layout={}, caption="c")
-    written = str(page.figure(picture))
+    chart = Chart(name="a", title="t", traces=[{"name": HOSTILE}], layout={}, caption="c")
+    written = str(page.render_chart(chart))
     source = written[written.index('data-figure="plot-a">') + 21 : written.index("</script>")]
     assert not {"<", ">", "&"} & set(source)
     reader = Reader(written)
@@ -145,9 +145,9 @@ def test_a_figure_cannot_end_its_script():
 
 def test_hostile_part_names_are_only_text():
     name = "<b>v</b>"
-    ladders = {name: worlds.LADDER, "language": worlds.LADDER}
-    info = truth.model(truth.part(name, 2, 8), truth.part("language", 2, 8))
-    calm = worlds.made("clear")
+    ladders = {name: example_studies.LADDER, "language": example_studies.LADDER}
+    info = simulated_runs.model(simulated_runs.part(name, 2, 8), simulated_runs.part("language", 2, 8))
+    calm = example_studies.make_example("clear")
 
     def renamed(allocation):
         return Allocation.of({name: allocation["vision"], "language": allocation["language"]})
@@ -167,8 +167,8 @@ def test_hostile_part_names_are_only_text():
 
 
 def test_a_fallback_and_a_failed_law_are_said_at_the_top():
-    data = worlds.made("failed")
-    body = str(page.body(data))
+    data = example_studies.make_example("failed")
+    body = str(page.render_body(data))
     head = body[: body.index("</header>")]
     titles = [notice.title for notice in notices(data)]
     assert titles[:2] == ["This choice is a fallback", "The convergence law of vision failed"]
@@ -190,7 +190,7 @@ def test_a_study_folder_becomes_its_page(clear, tmp_path):
 
     with Study.create(tmp_path, clear.spec) as study:
         with pytest.raises(StudyError, match="no decision"):
-            gather(study)
+            gather_data(study)
         prepared = Prepared(info=clear.info, data=clear.summary, device=clear.device, versions=dict(clear.versions))
         study.write("prepared.json", prepared, "x")
         study.write("decision.json", clear.decision, "x")
@@ -206,22 +206,22 @@ def test_a_study_folder_becomes_its_page(clear, tmp_path):
         study.trials.finish(
             MemberResult(member=run.member.id, status="complete", examples=run.last_examples, cost=run.cost)
         )
-        found = gather(study)
+        found = gather_data(study)
         assert found.runs == [run]
         assert found.decision.to_json() == clear.decision.to_json()  # some of its numbers are NaN
         assert replace(found, runs=clear.runs, decision=clear.decision) == clear
-        assert page.write_study(study) == tmp_path / "report.html"
+        assert page.write_report(study) == tmp_path / "report.html"
     assert headline(clear) in (tmp_path / "report.html").read_text()
-    assert page.summary(tmp_path)[0].startswith(headline(clear))
+    assert page.summarise_study(tmp_path)[0].startswith(headline(clear))
 
 
 def test_every_phase_has_its_flops():
-    data = worlds.made("clear")
+    data = example_studies.make_example("clear")
     costs = {"convergence of vision": Cost(seconds=1.0, flops=1.5e9), "joint": Cost(seconds=2.0, flops=2.5e9)}
     runs = [
         run.model_copy(update={"member": run.member.model_copy(update={"purpose": purpose}), "cost": cost})
         for run, (purpose, cost) in zip(data.runs, costs.items(), strict=False)
     ]
-    shown = str(tables.measurements(replace(data, runs=runs, preparation=Cost(seconds=3.0, flops=4.25e9))))
+    shown = str(tables.build_cost_table(replace(data, runs=runs, preparation=Cost(seconds=3.0, flops=4.25e9))))
     for text in ("preparation", "4.25e+09", "3.1e+12", "final run", "convergence of vision", "1.5e+09", "2.5e+09"):
         assert text in shown

@@ -7,7 +7,7 @@ import pytest
 from marslora.core.runs import Cost
 from marslora.report import numbers, words
 from marslora.report.data import final_spending, full_run_seconds, grid_spending, total_spending
-from tests.unit.report import worlds
+from tests.unit.report import example_studies
 
 
 def plain(text):
@@ -39,7 +39,7 @@ def test_losing_to_uniform_is_said(clear):
 
 
 def test_no_winner_is_said_with_the_number_of_candidates():
-    data = worlds.made("null")
+    data = example_studies.make_example("null")
     assert words.headline(data) == "No clear winner; a good choice: vision rank 1 and language rank 1"
     number = len(data.decision.plausible)
     assert number > 10
@@ -48,18 +48,18 @@ def test_no_winner_is_said_with_the_number_of_candidates():
 
 
 def test_a_fallback_claims_no_probability():
-    data = worlds.made("failed")
+    data = example_studies.make_example("failed")
     assert words.headline(data).startswith("Undecided; a fallback")
     assert "probability of being best is claimed" in said(data)
     assert "with probability" not in said(data)
 
 
 def test_notices_name_runs_rows_and_laws():
-    titles = [notice.title for notice in words.notices(worlds.made("failed"))]
+    titles = [notice.title for notice in words.notices(example_studies.make_example("failed"))]
     assert titles[0] == "This choice is a fallback"
     assert "2 of 23 runs did not end well" in titles
     assert "3 rows could not be used" in titles
-    text = next(n.text for n in words.notices(worlds.made("failed")) if "rows" in n.title)
+    text = next(n.text for n in words.notices(example_studies.make_example("failed")) if "rows" in n.title)
     assert "train.jsonl:17: image cat.png is missing" in text
 
 
@@ -69,7 +69,7 @@ def test_training_that_hurt_is_said(clear):
 
 
 def test_without_a_final_run_the_gain_is_expected_not_claimed():
-    data = worlds.made("no_final")
+    data = example_studies.make_example("no_final")
     lines = said(data)
     assert "expected to reach" in lines
     assert "the final run to come 1" in lines
@@ -78,16 +78,16 @@ def test_without_a_final_run_the_gain_is_expected_not_claimed():
 
 
 def test_a_uniform_choice_is_not_compared_with_another_uniform_rank():
-    data = worlds.made("null")
+    data = example_studies.make_example("null")
     assert data.uniform is None
     assert "Uniform rank" not in said(data)
     assert "The chosen ranks are uniform already." in said(data)
-    assert "uniform" not in said(worlds.made("one_part"))
+    assert "uniform" not in said(example_studies.make_example("one_part"))
 
 
 def test_three_parts_are_listed():
-    assert words.headline(worlds.made("three_parts")).count("rank") == 3
-    assert " and language rank" in words.headline(worlds.made("three_parts"))
+    assert words.headline(example_studies.make_example("three_parts")).count("rank") == 3
+    assert " and language rank" in words.headline(example_studies.make_example("three_parts"))
 
 
 def test_the_uniform_rank_is_named_whatever_else_its_adapter_trains(clear):

@@ -1,1 +1,1 @@
-"""The pictures of the page: plain plotly figures, each with a sentence that says what to see."""
+"""The charts of the pages: plain plotly figures, each with a caption that says what to see."""

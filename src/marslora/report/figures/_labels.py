@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 Place = tuple[float, float]
 LETTER, LINE = 0.018, 0.055
-"""Width of a letter and height of a line, as shares of the axes of a picture of half a page."""
+"""Width of a letter and height of a line, as shares of the axes of a chart half a page wide."""
 GAP = 0.02
 POSITIONS: dict[str, Place] = {
     "top center": (0, 1), "bottom center": (0, -1), "middle right": (1, 0), "middle left": (-1, 0),
@@ -52,7 +52,7 @@ def _box(x: float, y: float, way: Place, width: float) -> Box:
 
 
 def _overlap(one: Box, other: Box) -> float:
-    """The area that two boxes share, and what of the first lies outside the picture."""
+    """The area that two boxes share, and the part of the first that lies outside the chart."""
     across = min(one[0] + one[2] / 2, other[0] + other[2] / 2) - max(one[0] - one[2] / 2, other[0] - other[2] / 2)
     up = min(one[1] + one[3] / 2, other[1] + other[3] / 2) - max(one[1] - one[3] / 2, other[1] - other[3] / 2)
     outside = max(one[0] + one[2] / 2 - 1, 0.0) + max(one[2] / 2 - one[0], 0.0)

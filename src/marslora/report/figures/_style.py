@@ -1,4 +1,4 @@
-"""What every picture shares: colours by role, axes with units, one frame.
+"""What every chart shares: colours by role, axes with units, one frame.
 
 A colour is written as its role, ``@accent`` or ``@r3/0.2`` (with opacity), and becomes a colour of the light or the
 dark theme when the page draws it; `page.css` holds both.

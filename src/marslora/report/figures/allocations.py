@@ -12,11 +12,11 @@ from marslora.report.figures._style import ACCENT, INK, LEVEL_NOTE, MUTED, Chart
 from marslora.report.numbers import count, loss, ranks
 
 MANY = 20
-"""So many candidates are drawn in a ranked picture; the table has all."""
+"""The most candidates drawn in a ranked chart, as many as fit on a screen; the table has all of them."""
 
 
-def pictures(data: ReportData) -> list[Chart]:
-    """One picture, after the number of parts whose rank was searched; none where no loss is known."""
+def draw_charts(data: ReportData) -> list[Chart]:
+    """Draw one chart that suits the number of searched parts; an empty list if no loss is known."""
     known = [candidate for candidate in data.decision.candidates if expected_loss(candidate) is not None]
     if not known:
         return []

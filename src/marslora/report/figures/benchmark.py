@@ -51,7 +51,7 @@ def squeezed_regret(regret: float) -> float:
     return math.log10(max(regret, 0.0) + REGRET_FROM)
 
 
-def pictures_of_regret(bench: BenchmarkResult) -> list[Chart]:
+def draw_regret_charts(bench: BenchmarkResult) -> list[Chart]:
     """Regret against cost: over all tables, wide."""
     found = build_family_curves(bench.scores)
     return [
@@ -70,7 +70,7 @@ def pictures_of_regret(bench: BenchmarkResult) -> list[Chart]:
     ]
 
 
-def pictures_by_table(bench: BenchmarkResult) -> list[Chart]:
+def draw_charts_by_table(bench: BenchmarkResult) -> list[Chart]:
     """The same for every table apart."""
     found = []
     for number, header in enumerate(bench.tables):
@@ -181,7 +181,7 @@ def _band(curve: FamilyCurve, bounds: Sequence[tuple[float, float]], colour: obj
     }
 
 
-def pictures_of_reliability(bench: BenchmarkResult) -> list[Chart]:
+def draw_reliability_charts(bench: BenchmarkResult) -> list[Chart]:
     """What families say of their choices against what is so; nothing where none says anything."""
     known = [found for family in _noted(bench) if (found := measure_reliability(bench.scores, family)) is not None]
     if not known:
@@ -237,7 +237,7 @@ def _marks(found: Reliability, colour: str) -> list[Trace]:
     return [strict, trace("the best or tied", [each.best_or_tied for each in found.bins], "circle-open")]
 
 
-def pictures_of_cost(bench: BenchmarkResult) -> list[Chart]:
+def draw_cost_charts(bench: BenchmarkResult) -> list[Chart]:
     """What every setting of every family cost, cheapest family on top."""
     by_family: dict[str, dict[str, list[ReplayScore]]] = {}
     for score in bench.scores:

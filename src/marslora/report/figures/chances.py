@@ -10,7 +10,7 @@ from marslora.report.numbers import loss, percent, ranks
 MANY = 12
 
 
-def pictures(data: ReportData) -> list[Chart]:
+def draw_charts(data: ReportData) -> list[Chart]:
     """Bars of the most probable candidates; nothing where no probability is known."""
     known = [candidate for candidate in data.decision.candidates if candidate.p_best is not None]
     if not known:

@@ -17,7 +17,7 @@ FLAT = 1.15
 """Two times that differ by less than this factor are called the same."""
 
 
-def pictures(data: ReportData) -> list[Chart]:
+def draw_charts(data: ReportData) -> list[Chart]:
     """A panel for each part with convergence times."""
     laws = [law for part in data.info.parts if (law := data.convergence_law(part.name)) is not None]
     return [_panel(law, index) for index, law in enumerate(laws) if law.points]

@@ -18,7 +18,7 @@ from marslora.report.numbers import duration, shares, short
 COLOURS = (faded(ACCENT, 0.45), faded(ACCENT, 0.7), ACCENT, faded("@muted", 0.7))
 
 
-def pictures(data: ReportData) -> list[Chart]:
+def draw_charts(data: ReportData) -> list[Chart]:
     """Two bar charts: full runs, and seconds where they are known."""
     bars = spendings(data)
     total, grid = bars["total"], bars["grid"]

@@ -18,7 +18,7 @@ MANY = 8
 """Above so many allocations a joint panel lists none by name and colours by final loss order."""
 
 
-def pictures(data: ReportData) -> list[Chart]:
+def draw_charts(data: ReportData) -> list[Chart]:
     """A panel for each part that was adapted alone, and one for runs of several parts."""
     groups = panels(data)
     return [_panel(data, title, runs) for title, runs in groups.items() if runs]

@@ -8,7 +8,7 @@ from marslora.report.figures._style import ACCENT, INK, MUTED, Chart, Trace, fra
 from marslora.report.numbers import count, loss, percent
 
 
-def pictures(data: ReportData) -> list[Chart]:
+def draw_charts(data: ReportData) -> list[Chart]:
     """The curve of the final run; nothing where there is none."""
     final = data.final
     if final is None or not final.examples:

@@ -10,7 +10,7 @@ from marslora.report.figures._style import INK, MUTED, Chart, axis, faded, frame
 from marslora.report.numbers import count, percent
 
 
-def pictures(data: ReportData) -> list[Chart]:
+def draw_charts(data: ReportData) -> list[Chart]:
     """A panel for each law that is no law of convergence (those are drawn against rank)."""
     laws = [law for law in data.decision.laws if law.law != CONVERGENCE and law.status != "failed" and law.points]
     return [_panel(law, index) for index, law in enumerate(laws)]

@@ -29,8 +29,8 @@ METRICS = {"test_loss": "test loss", "validation_loss": "validation loss"}
 UNIT = "(nats per answer token)"
 
 
-def pictures(comparison: Comparison) -> list[Chart]:
-    """The pictures of the methods that have results; none where no method has."""
+def draw_charts(comparison: Comparison) -> list[Chart]:
+    """Draw the charts of the methods that have results; an empty list if none has."""
     methods = [method for method in comparison.ordered() if comparison.loss(method) is not None]
     if not methods:
         return []

@@ -19,7 +19,7 @@ MAX_BLOCKS = 6
 """Blocks beyond these, which conflict most often, are in the sentence's count alone."""
 
 
-def pictures(data: ReportData) -> list[Chart]:
+def draw_charts(data: ReportData) -> list[Chart]:
     """Cosines by block and norms by objective over the run; nothing where there was one objective."""
     notes = [note for note in data.gradients if note.cosine is not None]
     if not notes:

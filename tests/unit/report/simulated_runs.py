@@ -1,4 +1,4 @@
-"""The truth behind the worlds: a small model, how fast its parts learn, what a run would have shown."""
+"""The simulation behind the example studies: a small model, how fast its parts learn, the loss curves of its runs."""
 
 import math
 

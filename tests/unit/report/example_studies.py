@@ -1,4 +1,4 @@
-"""Studies of worlds whose laws are known: what a search would have left behind, made without training."""
+"""Example studies with known laws: what a search would have left in its folder, made without training."""
 
 import functools
 import itertools
@@ -15,7 +15,7 @@ from marslora.laws.convergence import ConvergenceLaw, make_points
 from marslora.laws.performance import PerformanceLaw
 from marslora.laws.performance import make_points as loss_points
 from marslora.report.data import ReportData
-from tests.unit.report.truth import FULL, POINTS, loss_at, model, part, run, time_to_learn
+from tests.unit.report.simulated_runs import FULL, POINTS, loss_at, model, part, run, time_to_learn
 
 CONVERGENCE = ConvergenceLaw(ConvergenceLaw.Config(num_bootstraps=30))
 PERFORMANCE = PerformanceLaw(PerformanceLaw.Config(num_bootstraps=30, forms=("multiplicative", "additive")))
@@ -69,7 +69,7 @@ def candidate(allocation, searched, chosen, probability, effect, width, rng, inf
     )
 
 
-def world(ladders, searched, *, effect=1.0, width=0.07, verdict="clear", chosen=None, seed=0):
+def make_study_data(ladders, searched, *, effect=1.0, width=0.07, verdict="clear", chosen=None, seed=0):
     """The whole study: part runs, candidate runs, fitted laws, a decision, a final run."""
     rng = np.random.default_rng(seed)
     info = model(
@@ -171,7 +171,7 @@ def world(ladders, searched, *, effect=1.0, width=0.07, verdict="clear", chosen=
 
 def clear():
     """Two parts, four by four, one clear winner, and a uniform run to compare with."""
-    data = world({"vision": LADDER, "projector": (16,), "language": LADDER}, ("vision", "language"))
+    data = make_study_data({"vision": LADDER, "projector": (16,), "language": LADDER}, ("vision", "language"))
     even = data.decision.chosen.replace(vision=14, language=14)
     uniform = data.final.model_copy(
         update={
@@ -189,24 +189,26 @@ def three_parts():
     """Three searched parts: too many for a map."""
     ladder = (2, 8, 32)
     ladders = {"vision": ladder, "audio": ladder, "projector": (8,), "language": ladder}
-    return world(ladders, ("vision", "audio", "language"), width=0.03)
+    return make_study_data(ladders, ("vision", "audio", "language"), width=0.03)
 
 
 def one_part():
     """Only the language model's rank is searched."""
-    return world({"vision": (8,), "projector": (16,), "language": (1, 4, 16, 64)}, ("language",))
+    return make_study_data({"vision": (8,), "projector": (16,), "language": (1, 4, 16, 64)}, ("language",))
 
 
 def null():
     """Rank does not matter: the cheapest allocation is taken."""
     cheapest = Allocation.of(vision=1, projector=16, language=1)
     ladders = {"vision": LADDER, "projector": (16,), "language": LADDER}
-    return world(ladders, ("vision", "language"), effect=0.0, width=0.2, verdict="indistinguishable", chosen=cheapest)
+    return make_study_data(
+        ladders, ("vision", "language"), effect=0.0, width=0.2, verdict="indistinguishable", chosen=cheapest
+    )
 
 
 def failed():
     """A law that failed, runs that diverged, rows that were skipped, and a fallback."""
-    data = world(
+    data = make_study_data(
         {"vision": LADDER, "projector": (16,), "language": LADDER},
         ("vision", "language"),
         verdict="fallback",
@@ -237,13 +239,13 @@ def failed():
 
 def no_final():
     """Decided, not trained."""
-    return replace(made("clear"), final=None, uniform=None)
+    return replace(make_example("clear"), final=None, uniform=None)
 
 
-WORLDS = {each.__name__: each for each in (clear, three_parts, one_part, null, failed, no_final)}
+EXAMPLES = {each.__name__: each for each in (clear, three_parts, one_part, null, failed, no_final)}
 
 
 @functools.cache
-def made(name):
-    """One of the worlds, made once."""
-    return WORLDS[name]()
+def make_example(name):
+    """Return one of the example studies; each is made once."""
+    return EXAMPLES[name]()
