@@ -1,4 +1,26 @@
-"""A decision as other tools' settings: one plugin per tool."""
+"""Write a decision as the settings of other training tools; one plugin for each tool.
+
+``marslora export STUDY --to axolotl`` writes one of them, without ``--to`` all of them, into ``STUDY/exports``.
+Tools that read rank patterns (PEFT, TRL, Axolotl, Unsloth) get the ranks as settings. LLaMA-Factory and ms-swift have
+one rank for the whole model, so they get an untrained adapter folder with the chosen ranks, which they continue.
+vLLM gets the command that serves the trained adapter. The first lines of each file name the ranks, the tool's version,
+and whether the file was run with that version.
+
+An exporter is a class with one method, `AbstractExporter.export`. This one writes only the ranks::
+
+    import json
+    from marslora.exporters import AbstractExporter
+
+    class RanksOnly(AbstractExporter):
+        def export(self, decision, info, training, adapter_folder, output):
+            output.mkdir(parents=True, exist_ok=True)
+            path = output / "ranks.json"
+            path.write_text(json.dumps(decision.chosen.as_dict()) + "\\n")
+            return [path]
+
+A file in this folder that holds such a class is listed by ``marslora list``; one from elsewhere is named
+``package.module:RanksOnly``. Exporters have no options: everything they need is in the decision and the training.
+"""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""An exporter writes a decision down as another tool's settings."""
+"""The base class of exporters: a decision in, the settings of another tool out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from marslora.core.spec import TrainingSpec
 
 
 class AbstractExporter(ABC):
-    """Writes one decision for one tool. The same inputs give the same bytes."""
+    """Writes a decision as files for one tool. The same inputs give the same bytes."""
 
     @abstractmethod
     def export(
@@ -22,7 +22,9 @@ class AbstractExporter(ABC):
         adapter_folder: Path | None,
         output: Path,
     ) -> list[Path]:
-        """Write the tool's settings into the folder ``output`` (made if missing) and return the files to look at.
+        """Write the tool's settings into the folder ``output`` (made if missing).
 
-        ``adapter_folder`` is the trained adapter; None where only ranks were searched.
+        Returns the paths of the files, the main one first.
+
+        ``adapter_folder`` is the trained adapter; None if there was no final run.
         """

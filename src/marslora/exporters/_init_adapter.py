@@ -1,7 +1,7 @@
 """An untrained adapter folder that carries per-part ranks into tools that have no setting for them.
 
-Such tools continue training from a PEFT adapter folder with the ranks they find there. A is drawn as PEFT draws it,
-B is zero: the model starts as it is.
+Such tools continue training from a PEFT adapter folder and keep the ranks in it. A is initialised as in PEFT and B is
+zero, so the adapter does not change the model before training.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from marslora.exporters._settings import Settings, write
 
 
 def write_init_adapter(settings: Settings, info: ModelInfo, output: Path) -> Path:
-    """Write ``output/init_adapter`` (adapter_config.json and float32 weights); the folder."""
+    """Write ``output/init_adapter`` (adapter_config.json and float32 weights) and return that folder."""
     folder = output / "init_adapter"
     config = {"peft_type": "LORA", "base_model_name_or_path": None, "inference_mode": False, **settings.lora}
     write(folder, "adapter_config.json", json.dumps(config, indent=2) + "\n")

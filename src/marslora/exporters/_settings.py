@@ -1,4 +1,4 @@
-"""What every exporter says: the ranks, the LoRA settings behind them, and a header that explains both."""
+"""What all exporters share: the chosen ranks as LoRA settings, and a header that explains the file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from marslora.core.spec import TrainingSpec
 
 MODEL = "path/to/model"
 DATA = "path/to/train.jsonl"
-"""Placeholders: a decision knows ranks, not where a user keeps things."""
+"""Placeholders: a decision holds ranks, not the paths of a user's model and data."""
 
 
 @dataclass(frozen=True)
@@ -24,20 +24,20 @@ class Settings:
 
     architecture: str
     ranks: dict[str, int]
-    """Rank of every part; parts trained whole have 0 here and stand in ``full``."""
+    """Rank of every part; parts that are trained whole have 0 here and are listed in ``full``."""
     full: tuple[str, ...]
     module_ranks: dict[str, int]
     lora: dict[str, Any]
     """Keyword arguments of `peft.LoraConfig`."""
     training: TrainingSpec
     adapter_folder: Path | None
-    """The trained adapter, where there is one."""
+    """The trained adapter; None if there was no final run."""
 
     @classmethod
     def of(
         cls, decision: DecisionRecord, info: ModelInfo, training: TrainingSpec, adapter_folder: Path | None
     ) -> Settings:
-        """The settings of a decision."""
+        """Build the settings of a decision."""
         lora_only = decision.chosen.replace(**{part: 0 for part in training.full if part in decision.chosen.parts})
         module_ranks = info.module_ranks(lora_only)
         full_modules = info.full_modules(training.full)
@@ -53,7 +53,7 @@ class Settings:
 
     @property
     def largest_rank(self) -> int:
-        """The largest rank of any module, 0 where nothing is adapted."""
+        """The largest rank of any module, 0 if nothing is adapted."""
         return max(self.module_ranks.values(), default=0)
 
     def adapts(self, part: str) -> bool:
@@ -61,33 +61,33 @@ class Settings:
         return self.ranks.get(part, 0) > 0 or part in self.full
 
     def header(self, tool: str, *notes: str) -> str:
-        """Comment lines: the ranks chosen, for which tool and version, and whether this was ever run there."""
+        """Return comment lines: the chosen ranks, the tool and its version, whether this was run with it, and notes."""
         ranks = [f"{part} {'whole' if part in self.full else rank}" for part, rank in self.ranks.items()]
         lines = [f"LoRA ranks that marslora chose for {self.architecture}: {', '.join(ranks)}.", f"For {tool}.", *notes]
         if self.adapter_folder is not None:
-            lines.append(f"An adapter with these ranks, already trained: {self.adapter_folder}")
+            lines.append(f"A trained adapter with these ranks: {self.adapter_folder}")
         return "".join(f"# {line}\n" for line in lines)
 
     @property
     def micro_batch_size(self) -> int:
-        """Examples of one micro-batch on one device."""
+        """Examples in one micro-batch on one device."""
         return max(1, self.training.batch_size // self.training.accumulation)
 
 
 def python_arguments(values: Mapping[str, Any], indent: str = "    ") -> str:
-    """``name=value,`` lines of a Python call."""
+    """Return ``name=value,`` lines for a Python call."""
     lines = (f"{name}={pprint.pformat(value, width=100, sort_dicts=False)}," for name, value in values.items())
     return "\n".join(indent + line.replace("\n", "\n" + indent) for line in lines)
 
 
 def shell_command(command: str, options: Iterable[tuple[str, object]]) -> str:
-    """A shell command, one ``--option value`` a line; an option whose value is None is a bare flag."""
+    """Return a shell command with one ``--option value`` a line; an option whose value is None is a bare flag."""
     lines = [command, *(f"--{name}" if value is None else f"--{name} {value}" for name, value in options)]
     return " \\\n  ".join(lines) + "\n"
 
 
 def write(folder: Path, name: str, text: str) -> Path:
-    """Write ``text`` to ``folder/name``; the path written."""
+    """Write ``text`` to ``folder/name`` and return that path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     path.write_text(text)

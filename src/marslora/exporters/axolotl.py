@@ -1,4 +1,4 @@
-"""A YAML file for Axolotl, which knows per-part ranks; read from Axolotl 0.21, not run here."""
+"""A YAML file for Axolotl, which has settings for per-part ranks; written after the source of Axolotl 0.21, not run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Axolotl(AbstractExporter):
         values = {**_fixed(settings), **_lora(settings)}
         header = settings.header(
             "Axolotl 0.19 or later (settings read from 0.21, not run here)",
-            "Set base_model and datasets, and the chat_template of your model; lora_model_dir continues an adapter.",
+            "Set base_model, datasets and the chat_template of your model. To continue an adapter, set lora_model_dir.",
         )
         return [write(output, "axolotl.yaml", header + yaml.safe_dump(values, sort_keys=False))]
 
@@ -55,7 +55,7 @@ def _fixed(settings: Settings) -> dict[str, object]:
 
 
 def _lora(settings: Settings) -> dict[str, object]:
-    """Axolotl takes whole numbers only; alphas are rounded, which an odd ``alpha_over_rank`` may show."""
+    """Axolotl takes only whole numbers, so alphas are rounded; a fractional ``alpha_over_rank`` loses digits."""
     lora = settings.lora
     values = {
         "lora_r": lora["r"],

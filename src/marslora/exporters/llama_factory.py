@@ -1,4 +1,4 @@
-"""A YAML file and an untrained adapter for LLaMA-Factory; read from LLaMA-Factory 0.9.5, not run here."""
+"""A YAML file and an untrained adapter for LLaMA-Factory; written after the source of LLaMA-Factory 0.9.5, not run."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ SWITCHES = {
     "projector": "freeze_multi_modal_projector",
     "language": "freeze_language_model",
 }
+"""Setting of LLaMA-Factory that freezes a part."""
 
 
 class LlamaFactory(AbstractExporter):
-    """``llamafactory-cli train llama_factory.yaml``: it continues an untrained adapter, and so keeps its ranks."""
+    """``llamafactory-cli train llama_factory.yaml`` continues an untrained adapter, which keeps the ranks."""
 
     def export(
         self,

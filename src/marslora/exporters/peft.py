@@ -12,7 +12,7 @@ from marslora.exporters._settings import Settings, python_arguments, write
 
 
 class Peft(AbstractExporter):
-    """``from lora_config import lora_config`` anywhere PEFT is."""
+    """For ``from lora_config import lora_config`` in any script that uses PEFT."""
 
     def export(
         self,
@@ -26,7 +26,7 @@ class Peft(AbstractExporter):
         settings = Settings.of(decision, info, training, adapter_folder)
         header = settings.header(
             "PEFT 0.21 (tested)",
-            "The patterns exclude each other, so they mean the same in any order.",
+            "No module matches two of the patterns, so their order does not matter.",
         )
         arguments = python_arguments(settings.lora)
         text = f"{header}\nfrom peft import LoraConfig\n\nlora_config = LoraConfig(\n{arguments}\n)\n"

@@ -26,7 +26,7 @@ lora_config = LoraConfig(
 
 
 def split_answer(row, folder):
-    """The last message is the answer, and the loss is on it alone; pictures are named from the data's folder on."""
+    """The last message is the answer, the only text in the loss. Image paths are relative to the data's folder."""
     images = [str(folder / image) for image in row["images"]]
     return {{"prompt": row["messages"][:-1], "completion": row["messages"][-1:], "images": images}}
 
@@ -42,7 +42,7 @@ def main(model_path="{model}", data_path="{data}", output_folder="sft", *, max_s
         max_steps=max_steps,
 {arguments}
         bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
-        max_length=None,  # never cut: a cut could remove image tokens
+        max_length=None,  # no truncation, which could remove image tokens
     )
     trainer = SFTTrainer(
         model=model,
@@ -73,10 +73,10 @@ class Trl(AbstractExporter):
     ) -> list[Path]:
         """Write ``sft.py`` and return its path."""
         settings = Settings.of(decision, info, training, adapter_folder)
-        notes = ["The TRL command line has no setting for per-part ranks; this script has."]
+        notes = ["The TRL command line has no setting for per-part ranks, so this is a script."]
         if training.part_learning_rates:
             notes.append(
-                f"SFTTrainer has one learning rate: those of single parts {training.part_learning_rates} are lost."
+                f"SFTTrainer has one learning rate, so those of parts are ignored: {training.part_learning_rates}."
             )
         text = SCRIPT.format(
             header=settings.header("TRL 1.16 (tested)", *notes),
@@ -89,7 +89,7 @@ class Trl(AbstractExporter):
 
 
 def _arguments(settings: Settings) -> dict[str, object]:
-    """Arguments of `SFTConfig`: warm-up, then a constant rate (its decay would need the number of steps)."""
+    """Arguments of `SFTConfig`: warm-up, then a constant rate (a decay would need the number of steps)."""
     training = settings.training
     return {
         "num_train_epochs": training.epochs,

@@ -1,4 +1,4 @@
-"""A Python file for Unsloth's `FastVisionModel`; read from Unsloth 2026.10.9, not run here."""
+"""A Python file for Unsloth's `FastVisionModel`; written after the source of Unsloth 2026.10.9, not run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ SWITCHES = {
     "audio": "finetune_audio_layers",
     "language": "finetune_language_layers",
 }
+"""Setting of Unsloth that trains a part."""
 
 
 class Unsloth(AbstractExporter):
-    """``from unsloth_model import model, processor``: extra keywords that `LoraConfig` knows are passed on to it."""
+    """``from unsloth_model import model, processor``; Unsloth passes extra keywords to `LoraConfig`."""
 
     def export(
         self,

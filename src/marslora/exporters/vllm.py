@@ -1,4 +1,4 @@
-"""The shell command that serves the trained adapter with vLLM; read from vLLM 0.33, not run here."""
+"""The shell command that serves the trained adapter with vLLM; written after the source of vLLM 0.33, not run."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from marslora.exporters._base import AbstractExporter
 from marslora.exporters._settings import MODEL, Settings, shell_command, write
 
 CONFIG = "adapter_config.json"
+"""PEFT's name for the settings in an adapter folder."""
 ALLOWED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The values that vLLM 0.33 accepts for ``--max-lora-rank``."""
 
 
-def max_lora_rank(largest_rank: int) -> int | None:
-    """The smallest ``--max-lora-rank`` that vLLM accepts and that holds ``largest_rank``; None where there is none."""
+def find_max_lora_rank(largest_rank: int) -> int | None:
+    """Return the smallest ``--max-lora-rank`` of vLLM that is at least ``largest_rank``; None if there is none."""
     return next((allowed for allowed in ALLOWED_RANKS if allowed >= largest_rank), None)
 
 
 class Vllm(AbstractExporter):
-    """Writes a script for ``sh vllm_serve.sh``."""
+    """Writes ``vllm_serve.sh``, which serves the model with the adapter."""
 
     def export(
         self,
@@ -40,7 +42,7 @@ class Vllm(AbstractExporter):
 
 
 def _adapters(settings: Settings) -> dict[str, Path | None]:
-    """Folders of plain LoRA by the name to ask for; none where the trained adapter is of a kind that vLLM has not."""
+    """Folders of plain LoRA by the name that requests use; empty if vLLM cannot load this type of adapter."""
     folder = Path(settings.adapter_folder) if settings.adapter_folder is not None else None
     if folder is None or not folder.is_dir() or (folder / CONFIG).exists():
         return {"marslora": folder}
@@ -48,7 +50,7 @@ def _adapters(settings: Settings) -> dict[str, Path | None]:
 
 
 def _largest_rank(settings: Settings) -> int:
-    """Of what was trained, where it is there: some adapters choose ranks of their own."""
+    """The largest trained rank if the adapter exists (some adapters choose their own ranks), else the chosen one."""
     found = []
     for folder in _adapters(settings).values():
         if folder is not None and (folder / CONFIG).exists():
@@ -57,20 +59,20 @@ def _largest_rank(settings: Settings) -> int:
     return max(found, default=settings.largest_rank)
 
 
-def _served_merged(settings: Settings) -> bool:
-    """Whether vLLM cannot hold this adapter: a part trained whole, DoRA, or a rank above its largest."""
+def _must_be_merged(settings: Settings) -> bool:
+    """Whether vLLM cannot load this adapter: a part trained whole, DoRA, or a rank above its largest."""
     dora = settings.lora.get("use_dora", False)
-    return bool(settings.full) or dora or max_lora_rank(_largest_rank(settings)) is None
+    return bool(settings.full) or dora or find_max_lora_rank(_largest_rank(settings)) is None
 
 
 def _notes(settings: Settings) -> list[str]:
     if not _adapters(settings):
-        return [f"vLLM has no adapter like `{settings.training.adapter.name}`, nor can it be merged: run it in Python,",
-                "with marslora.attach(model, adapter). What is below serves the model without it."]  # fmt: skip
-    if _served_merged(settings):
-        return ["vLLM cannot hold this adapter (a part trained whole, DoRA, a rank above 512): serve the merged model,",
+        return [f"vLLM cannot load the adapter `{settings.training.adapter.name}`, nor can it be merged. In Python use",
+                "marslora.attach(model, adapter). The command below serves the model without the adapter."]  # fmt: skip
+    if _must_be_merged(settings):
+        return ["vLLM cannot load this adapter (a part trained whole, DoRA, a rank above 512). Serve the merged model:",
                 "PeftModel.from_pretrained(model, adapter).merge_and_unload().save_pretrained(folder)."]  # fmt: skip
-    notes = ["Older versions ignore rank_pattern and use one alpha / r; marslora keeps that the same in every part."]
+    notes = ["Older versions of vLLM ignore rank_pattern and use one alpha / r, which is the same in every part here."]
     if _adapts_towers(settings):
         notes.append("LoRA outside the language model needs a model class that supports it (vLLM issue 31479).")
     return notes
@@ -82,13 +84,13 @@ def _adapts_towers(settings: Settings) -> bool:
 
 def _options(settings: Settings) -> list[tuple[str, object]]:
     adapters = _adapters(settings)
-    if not adapters or _served_merged(settings):
+    if not adapters or _must_be_merged(settings):
         return []
     named = " ".join(shlex.quote(f"{name}={folder or 'path/to/adapter'}") for name, folder in adapters.items())
     flags = [("enable-tower-connector-lora", None)] if _adapts_towers(settings) else []
     return [
         ("enable-lora", None),
-        ("max-lora-rank", max_lora_rank(_largest_rank(settings))),
+        ("max-lora-rank", find_max_lora_rank(_largest_rank(settings))),
         ("lora-modules", named),
         *flags,
     ]

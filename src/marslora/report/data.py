@@ -16,8 +16,11 @@ from marslora.core.spec import StudySpec
 from marslora.store.study import Study
 
 CONVERGENCE = "convergence"
-"""The kind of law whose points carry convergence times."""
+"""The name of Law-C, whose points hold convergence times."""
+PERFORMANCE = "performance"
+"""The name of Law-P, whose points hold losses."""
 SNIPPET = ("exports", "peft", "lora_config.py")
+"""The export that the page shows as code, below the study folder."""
 Points = Sequence[tuple[int, float]]
 """(examples seen, value) of one series of a run."""
 
@@ -41,7 +44,7 @@ class ReportData:
     full_examples: int
     """Examples seen by one full run."""
     gradients: Sequence[BlockGradient] = ()
-    """What the final run saw of its objectives' gradients; empty where it had one objective."""
+    """What the final run saw of its objectives' gradients; empty if it had one objective."""
     summary: DataSummary | None = None
     preparation: Cost = field(default_factory=Cost)
     """Of reading, encoding and probing, before anything was trained."""
@@ -57,7 +60,7 @@ class ReportData:
 
     @property
     def searched(self) -> tuple[str, ...]:
-        """The parts whose rank was searched; every part where none was."""
+        """The parts whose rank was searched; every part if none was."""
         return self.spec.space.searched or self.spec.space.parts
 
     @property
@@ -70,7 +73,7 @@ class ReportData:
 
     @property
     def base_loss(self) -> float | None:
-        """Validation loss of the model as it came."""
+        """Validation loss of the model before training."""
         if self.final is not None:
             return self.final.base_validation_loss
         return next((run.validation_loss[0] for run in self.runs if run.examples[:1] == (0,)), None)
@@ -88,7 +91,7 @@ class ReportData:
 
 @dataclass(frozen=True)
 class Spending:
-    """What something cost, in full runs and in seconds; seconds are None where nobody timed it."""
+    """What something cost, in full runs and in seconds; seconds are None if it was not timed."""
 
     runs: float
     seconds: float | None
@@ -101,7 +104,7 @@ def calibration_spending(data: ReportData) -> Spending:
 
 
 def final_spending(data: ReportData) -> Spending:
-    """What the final run costs: measured, or a whole run where it has not been made."""
+    """What the final run costs: measured, or a whole run if it has not been made."""
     if data.final is None:
         return Spending(1.0, full_run_seconds(data))
     return Spending(_share(data.final.cost, data), data.final.cost.seconds or None)
@@ -136,9 +139,9 @@ def _share(cost: Cost, data: ReportData) -> float:
 
 
 def gather_data(study: Study, runs: Sequence[Run] | None = None) -> ReportData:
-    """The report's records from a study folder; ``runs`` are read from its storage where they are not given.
+    """The report's records from a study folder; ``runs`` are read from its storage if they are not given.
 
-    Raises `StudyError` where the study has not come to a decision yet.
+    Raises `StudyError` if the study has no decision yet.
     """
     prepared = study.read("prepared.json", Prepared)
     decision = study.read("decision.json", DecisionRecord)

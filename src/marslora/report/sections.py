@@ -9,7 +9,7 @@ from marslora.report.data import ReportData, calibration_spending, grid_spending
 from marslora.report.figures.curves import JOINT, panels
 from marslora.report.markup import Markup, bullets, collapsed, join, paragraphs, section, tag
 from marslora.report.numbers import SPACE, compact, duration, listing, loss, percent, plural, runs, short
-from marslora.report.words import certainty, gain, headline, notices, price, sentence
+from marslora.report.words import certainty, explain_terms, gain, headline, notices, price, sentence
 
 
 def render_verdict(data: ReportData) -> Markup:
@@ -25,6 +25,7 @@ def render_verdict(data: ReportData) -> Markup:
             tag("h1", headline(data)),
             tag("p", data.decision.summary, class_="lead"),
             paragraphs([certainty(data), " ".join(gain(data)), price(data)]),
+            tag("p", explain_terms(data), class_="soft"),
             join(warnings),
             tag("div", *render_tiles(data), class_="tiles"),
         ]

@@ -8,7 +8,15 @@ from typing import Literal
 from marslora.core.allocation import Allocation
 from marslora.core.decision import Candidate
 from marslora.core.runs import FinalResult
-from marslora.report.data import ReportData, calibration_spending, final_spending, grid_spending, total_spending
+from marslora.report.data import (
+    CONVERGENCE,
+    PERFORMANCE,
+    ReportData,
+    calibration_spending,
+    final_spending,
+    grid_spending,
+    total_spending,
+)
 from marslora.report.numbers import (
     SPACE,
     accuracy,
@@ -160,6 +168,23 @@ def price(data: ReportData) -> str:
         return said
     estimated = "" if grid.seconds is None else f" and about {duration(grid.seconds)}"
     return f"{said} An exhaustive grid of {data.num_allocations} allocations costs {runs(grid.runs)}{estimated}."
+
+
+def explain_terms(data: ReportData) -> str:
+    """Explain the terms of the page that a reader may not know, in the order in which they occur."""
+    said = [
+        f"A full run trains one allocation to the end, on {count(data.full_examples)} examples; costs are counted in "
+        "full runs. Losses are in nats per answer token: the mean negative natural logarithm of the probability that "
+        "the model gives to a token of the right answer."
+    ]
+    if data.chosen.p_best is not None:
+        said.append("P(best) is the probability that an allocation has the lowest loss of all.")
+    kinds = {law.law for law in data.decision.laws}
+    if CONVERGENCE in kinds:
+        said.append("Law-C, the convergence law, gives the examples that a part needs to converge at a rank.")
+    if PERFORMANCE in kinds:
+        said.append("Law-P, the performance law, gives the loss of an allocation after a number of examples.")
+    return " ".join(said)
 
 
 def notices(data: ReportData) -> list[Notice]:

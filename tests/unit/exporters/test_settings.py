@@ -12,7 +12,7 @@ from marslora.exporters.axolotl import Axolotl
 from marslora.exporters.llama_factory import LlamaFactory
 from marslora.exporters.ms_swift import MsSwift
 from marslora.exporters.peft import Peft
-from marslora.exporters.vllm import Vllm, max_lora_rank
+from marslora.exporters.vllm import Vllm, find_max_lora_rank
 from tests.contracts.test_exporters import INFO, decision
 
 TRAINING = TrainingSpec(alpha_over_rank=2.0, part_learning_rates={"vision": 5e-5, "projector": 1e-3})
@@ -20,7 +20,7 @@ TRAINING = TrainingSpec(alpha_over_rank=2.0, part_learning_rates={"vision": 5e-5
 
 @pytest.mark.parametrize(("rank", "expected"), [(0, 1), (1, 1), (2, 8), (16, 16), (17, 32), (300, 320), (513, None)])
 def test_vllm_takes_only_some_ranks(rank, expected):
-    assert max_lora_rank(rank) == expected
+    assert find_max_lora_rank(rank) == expected
 
 
 def test_vllm_is_told_when_towers_are_adapted(tmp_path):
@@ -32,7 +32,7 @@ def test_vllm_is_told_when_towers_are_adapted(tmp_path):
 
 
 @pytest.mark.parametrize("training", [TrainingSpec(full=("projector",)), TrainingSpec()])
-def test_vllm_serves_a_merged_model_where_it_cannot_hold_the_adapter(tmp_path, training):
+def test_vllm_serves_a_merged_model_where_it_cannot_load_the_adapter(tmp_path, training):
     ranks = {} if training.full else {"language": 1024}
     (path,) = Vllm().export(decision(**ranks), INFO, training, "adapter", tmp_path)
     assert "merge_and_unload" in path.read_text()

@@ -164,3 +164,12 @@ def test_an_adapter_from_before_the_end_says_so(clear):
     assert not any("where the loss was lowest" in line for line in words.gain(clear))
     line = next(line for line in words.gain(replace(clear, final=kept)) if "where the loss was lowest" in line)
     assert f"{final.examples[-2]:,}" in line and f"{final.examples[-1]:,}" in line
+
+
+def test_terms_are_explained_if_the_page_uses_them(clear):
+    explained = words.explain_terms(clear)
+    assert all(term in explained for term in ("full run", "nats", "P(best)", "Law-C", "Law-P"))
+    observed = tuple(each.model_copy(update={"p_best": None}) for each in clear.decision.candidates)
+    bare = clear.decision.model_copy(update={"candidates": observed, "laws": ()})
+    explained = words.explain_terms(replace(clear, decision=bare))
+    assert not any(term in explained for term in ("P(best)", "Law-C", "Law-P"))
