@@ -30,6 +30,7 @@ from marslora.adapters._dora import row_lengths, weight_OI
 from marslora.adapters._dropout import drop
 from marslora.adapters._products import add_low_rank
 from marslora.core.errors import ConfigError
+from marslora.core.linears import read_linear_sizes
 
 MAGNITUDE = "lora_magnitude_vector"
 """The name PEFT gives to the trained lengths of DoRA."""
@@ -53,7 +54,7 @@ class Lora(AbstractAdapter):
         use_dora: bool = False,
     ):
         super().__init__(base, path, members, position)
-        inputs, outputs = _sizes(base)
+        inputs, outputs = read_linear_sizes(base)
         largest = max(self.ranks)
         A_KRI = torch.zeros(len(members), largest, inputs)
         for A_RI, member in zip(A_KRI, members, strict=True):
@@ -111,11 +112,3 @@ class Lora(AbstractAdapter):
         if self.magnitude_KO is None:
             return products
         return (*products, Factor(MAGNITUDE, MAGNITUDE, "magnitude", self.magnitude_KO))
-
-
-def _sizes(base: nn.Module) -> tuple[int, int]:
-    """(inputs, outputs) of a linear; GPT-2's Conv1D keeps its weight transposed."""
-    if isinstance(base, nn.Linear):
-        return base.in_features, base.out_features
-    weight = base.get_parameter("weight")
-    return weight.shape[0], weight.shape[1]

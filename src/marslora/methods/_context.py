@@ -136,13 +136,13 @@ def align_labels(label_U: Tensor, x: Tensor, part: str) -> Tensor:
 
 def token_ids(config: Any) -> dict[str, tuple[int, ...]]:
     """Return the placeholder tokens of pictures and sound by modality, read from a model's configuration."""
-    found: dict[str, set[int]] = {}
+    tokens: dict[str, set[int]] = {}
     for each in _configs(config):
         for modality, names in _TOKENS.items():
             ids = {getattr(each, name) for name in names if isinstance(getattr(each, name, None), int)}
             if ids:
-                found.setdefault(modality, set()).update(ids)
-    return {modality: tuple(sorted(ids)) for modality, ids in found.items()}
+                tokens.setdefault(modality, set()).update(ids)
+    return {modality: tuple(sorted(ids)) for modality, ids in tokens.items()}
 
 
 def _configs(config: Any) -> Iterator[Any]:

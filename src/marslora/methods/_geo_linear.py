@@ -12,22 +12,28 @@ from torch.nn import Parameter
 
 from marslora.adapters import factor_dtype, member_generator
 from marslora.core.errors import ConfigError
+from marslora.core.linears import read_linear_sizes
 from marslora.methods import _geometry
 from marslora.methods._base import AdapterPlan, LowRank, StepInfo
 from marslora.methods._context import BatchContext
 from marslora.methods._geometry import Factors
-from marslora.methods._layers import AbstractAdapterLayer, AdaptedModel, sizes
+from marslora.methods._layers import AbstractAdapterLayer, AdaptedModel
 from marslora.methods._mixture import cast_like
 
 
-class Rounds(NamedTuple):
-    """GeoLoRA's settings."""
+class GeoSettings(NamedTuple):
+    """The settings of GeoLoRA, which are the options of `marslora.methods.geolora`."""
 
     tau: float
+    """Singular values whose norm is below this share of the whole matrix's are cut."""
     room: float
+    """The largest rank as a multiple of the allocation's rank."""
     cycles: int
+    """The number of cycles of growing and cutting in a run."""
     smallest: int
+    """The rank to which a linear is cut at most."""
     keep_budget: bool
+    """Whether the ranks after a cut add up to at most the allocation's."""
 
 
 class GeoLinear(AbstractAdapterLayer):
@@ -35,7 +41,7 @@ class GeoLinear(AbstractAdapterLayer):
 
     def __init__(self, base: nn.Module, path: str, context: BatchContext, plan: AdapterPlan, room: float):
         super().__init__(base, path, context)
-        inputs, outputs = sizes(base)
+        inputs, outputs = read_linear_sizes(base)
         self.rank, self.scale = plan.ranks[path], plan.scale
         self.largest = min(max(self.rank, round(room * self.rank)), inputs, outputs)
         if self.rank > self.largest:
@@ -114,7 +120,7 @@ class GeoLinear(AbstractAdapterLayer):
 class GeoModel(AdaptedModel):
     """A model with `GeoLinear` layers and the current step of its cycles."""
 
-    def __init__(self, base: nn.Module, plan: AdapterPlan, settings: Rounds):
+    def __init__(self, base: nn.Module, plan: AdapterPlan, settings: GeoSettings):
         super().__init__(base, plan, BatchContext(base))
         self.settings = settings
         self.cycle_length = max(2, plan.num_steps // settings.cycles)
@@ -136,7 +142,7 @@ class GeoModel(AdaptedModel):
     def num_trainable(self) -> int:
         """Count the trained numbers at the ranks in use, including U and V, which the optimizer does not train."""
         whole = sum(each.parameter.numel() for each in self.trainables() if each.role == "full")
-        return whole + sum(each.rank * (sum(sizes(each.base)) + each.rank) for each in self.linears())
+        return whole + sum(each.rank * (sum(read_linear_sizes(each.base)) + each.rank) for each in self.linears())
 
     def grows_at(self, step: int) -> bool:
         """Whether a step (from 1) is the first of a cycle other than the last."""

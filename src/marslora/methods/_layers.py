@@ -146,11 +146,3 @@ class AdaptedModel(AbstractChange):
         for path, layer in self.layers.items():
             self.base.set_submodule(path, layer.base)
         self.layers = {}
-
-
-def sizes(base: nn.Module) -> tuple[int, int]:
-    """(inputs, outputs) of a linear; GPT-2's Conv1D keeps its weight transposed."""
-    if isinstance(base, nn.Linear):
-        return base.in_features, base.out_features
-    inputs, outputs = base.get_parameter("weight").shape
-    return inputs, outputs

@@ -18,9 +18,10 @@ from torch.nn.functional import linear
 
 from marslora.adapters import factor_dtype, member_generator
 from marslora.core.errors import ConfigError
+from marslora.core.linears import read_linear_sizes
 from marslora.methods._base import AdapterPlan, LowRank
 from marslora.methods._context import BatchContext
-from marslora.methods._layers import AbstractAdapterLayer, sizes
+from marslora.methods._layers import AbstractAdapterLayer
 from marslora.methods._router import Router
 
 
@@ -45,7 +46,7 @@ class MixtureLinear(AbstractAdapterLayer):
         shared_a: bool = True,
     ):
         super().__init__(base, path, context)
-        inputs, outputs = sizes(base)
+        inputs, outputs = read_linear_sizes(base)
         rank, device, dtype = plan.ranks[path], next(base.parameters()).device, factor_dtype(base)
         self.heads, self.rank, self.scale = heads, rank, plan.scale
         self.lora_A = nn.ParameterList(

@@ -12,11 +12,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from marslora.core.errors import ConfigError
+from marslora.core.linears import read_linear_sizes
 from marslora.core.record import Record
 from marslora.methods import _balance_losses, _own_folder, _plain_folder
 from marslora.methods._base import AbstractMethod, AdapterPlan, Batch, Merges
 from marslora.methods._context import BatchContext
-from marslora.methods._layers import AdaptedModel, sizes
+from marslora.methods._layers import AdaptedModel
 from marslora.methods._mixture import MixtureLinear
 from marslora.methods._router import BlockSource, Gate, LabelSource, LearnedSource, Router
 
@@ -154,7 +155,7 @@ class MixtureMethod(AbstractMethod):
     def _add_router(self, change: MixtureModel, paths: list[str], heads: int) -> None:
         first = change.mixture(paths[0])
         router = Router(
-            sizes(first.base)[0],
+            read_linear_sizes(first.base)[0],
             heads,
             bias=self.settings.router_bias,
             seed=change.plan.seed,

@@ -29,7 +29,7 @@ class SavedAdapter(Record):
 
     format: int = 1
     """The version of the folder format."""
-    kind: str
+    adapter: str
     """The adapter's name, or ``package.module:Class``."""
     options: dict[str, Any]
     """The options that the adapter was made with."""
@@ -40,7 +40,7 @@ def write(folder: Path, change: AdaptedModel, method: Any) -> None:
     """Write ``change``, which ``method`` made, to ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     saved = SavedAdapter(
-        kind=getattr(method, "plugin_name", None) or name_of(type(method)), options=method.options, plan=change.plan
+        adapter=getattr(method, "plugin_name", None) or name_of(type(method)), options=method.options, plan=change.plan
     )
     (folder / CONFIG).write_text(saved.to_json())
     save_file(change.state(), folder / WEIGHTS, metadata={"format": "pt"})
@@ -71,7 +71,7 @@ def attach(model: nn.Module, folder: str | Path) -> Any:
             "Load the model that the adapter was trained on."
         )
     model.requires_grad_(False)
-    change = make_method(PluginSpec(name=saved.kind, options=saved.options)).apply(model, saved.plan)
+    change = make_method(PluginSpec(name=saved.adapter, options=saved.options)).apply(model, saved.plan)
     change.load_state(state)
     change.model.requires_grad_(False).eval()
     return change

@@ -14,10 +14,11 @@ from peft.tuners.lora.eva import HashHook, SVDHook, get_eva_state_dict
 from torch import Tensor, nn
 
 from marslora.core.errors import ConfigError
+from marslora.core.linears import read_linear_sizes
 from marslora.core.patterns import lora_config_dict
 from marslora.methods._base import AbstractMethod, AdapterPlan, Batch
 from marslora.methods._context import BatchContext
-from marslora.methods._layers import AdaptedModel, sizes
+from marslora.methods._layers import AdaptedModel
 from marslora.methods._mixture import MixtureLinear
 
 _IGNORED = -100
@@ -69,7 +70,7 @@ class Eva(AbstractMethod):
         """Return the directions (rank, I) of every linear by path."""
         rho = self.options["rho"]
         for path, rank in plan.ranks.items():
-            if round(rho * rank) > (inputs := sizes(model.get_submodule(path))[0]):
+            if round(rho * rank) > (inputs := read_linear_sizes(model.get_submodule(path))[0]):
                 raise ConfigError(
                     f"EVA needs rho x rank = {round(rho * rank)} directions, but `{path}` has only {inputs} inputs. "
                     "Lower the rank of its part, or `rho`."

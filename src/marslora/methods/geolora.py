@@ -8,17 +8,17 @@ from torch import distributed, nn
 
 from marslora.core.errors import ConfigError
 from marslora.methods._base import AbstractMethod, AdapterPlan, Batch
-from marslora.methods._geo_linear import GeoModel, Rounds
+from marslora.methods._geo_linear import GeoModel, GeoSettings
 
 
 class GeoLora(AbstractMethod):
     """GeoLoRA (Schotthoefer et al. 2025, arXiv 2410.18720), derived anew (see `marslora.methods._geometry`).
 
-    Training goes in ``cycles`` rounds: at the first step of each the directions turn and the rank grows to at most
-    ``room`` times the allocation's, by a plain gradient step of the learning rate's length; then the optimizer moves S
-    alone, which needs less memory than LoRA; after three quarters what is below ``tau`` of each matrix is cut. In the
-    last round nothing grows. ``keep_budget`` also cuts the smallest values of all matrices, so that the ranks add up to
-    no more than the allocation's.
+    Training is divided into ``cycles`` cycles. At the first step of each, the directions turn and the rank grows to at
+    most ``room`` times the allocation's, by a plain gradient step with the current learning rate. Then the optimizer
+    moves S alone, which needs less memory than LoRA. After three quarters of the cycle, singular values below ``tau``
+    of their matrix are cut, to rank ``smallest`` or more. The last cycle does not grow. ``keep_budget`` also cuts the
+    smallest values of all matrices, so that the ranks add up to at most the allocation's.
     """
 
     merges = "yes"
@@ -38,7 +38,7 @@ class GeoLora(AbstractMethod):
                 "The adapter's `tau` must be in [0, 1), `room` at least 1, `cycles` above 1 and `smallest` above 0; "
                 f"found {tau}, {room}, {cycles}, {smallest}."
             )
-        self.settings = Rounds(tau, room, cycles, smallest, bool(keep_budget))
+        self.settings = GeoSettings(tau, room, cycles, smallest, bool(keep_budget))
 
     def apply(self, model: nn.Module, plan: AdapterPlan, batches: Sequence[Batch] = ()) -> GeoModel:  # noqa: ARG002
         """Adapt every linear with random orthonormal directions and S = 0."""

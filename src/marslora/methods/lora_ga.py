@@ -34,9 +34,9 @@ class LoraGa(AbstractMethod):
         if not isinstance(num_batches, int) or num_batches < 1:
             raise ConfigError(f"The adapter's `num_batches` must be a whole number from 1, found {num_batches!r}.")
         self.num_batches = num_batches
-        for option, found, known in (("direction", direction, DIRECTIONS), ("scale", scale, SCALES)):
-            if found not in known:
-                raise ConfigError(f"The adapter's `{option}` must be one of {list(known)}, found {found!r}.")
+        for option, value, known in (("direction", direction, DIRECTIONS), ("scale", scale, SCALES)):
+            if value not in known:
+                raise ConfigError(f"The adapter's `{option}` must be one of {list(known)}, found {value!r}.")
         own = {"direction": direction, "scale": scale, "stable_gamma": stable_gamma}
         self.options = {"num_batches": num_batches, **own}
         self.config = LoraGAConfig(**own)

@@ -13,10 +13,11 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 from marslora.adapters import factor_dtype
 from marslora.core.errors import ConfigError
+from marslora.core.linears import read_linear_sizes
 from marslora.methods import _own_folder
 from marslora.methods._base import AbstractMethod, AdapterPlan, Batch, LowRank
 from marslora.methods._context import BatchContext
-from marslora.methods._layers import AbstractAdapterLayer, AdaptedModel, sizes
+from marslora.methods._layers import AbstractAdapterLayer, AdaptedModel
 from marslora.methods._mixture import cast_like, draw_a
 
 
@@ -25,7 +26,8 @@ class Moka(AbstractMethod):
 
     The attention has one head and no parameters, and applies only to tokens that are not text. q are the text tokens
     that a user wrote, so no token attends to answers. Picture tokens attend to words after them, so a prefix of
-    pictures cannot be cached and used with another question.
+    pictures cannot be cached and used with another question. The default ``lam`` is that of the authors' visual-text code; their
+    audio-visual code has 1.
     """
 
     merges = "no"
@@ -76,7 +78,7 @@ class MokaLinear(AbstractAdapterLayer):
 
     def __init__(self, base: nn.Module, path: str, context: BatchContext, plan: AdapterPlan, lam: float):
         super().__init__(base, path, context)
-        inputs, outputs = sizes(base)
+        inputs, outputs = read_linear_sizes(base)
         rank, device, dtype = plan.ranks[path], next(base.parameters()).device, factor_dtype(base)
         self.rank, self.scale, self.lam = rank, plan.scale, lam
         names = ["lora_A", *(f"lora_A.{m}" for m in range(1, num_modalities(plan, path)))]

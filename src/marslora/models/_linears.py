@@ -31,12 +31,3 @@ def stacked(model: nn.Module) -> Iterator[tuple[str, int, int, int]]:
 def is_adaptable(module: nn.Module) -> bool:
     """Whether the layer is called: `nn.MultiheadAttention` only reads the weight of its output layer."""
     return not isinstance(module, NonDynamicallyQuantizableLinear)
-
-
-def layer_sizes(module: nn.Module) -> tuple[int, int]:
-    """(inputs, outputs) of an adaptable layer."""
-    if isinstance(module, nn.Linear):
-        return module.in_features, module.out_features
-    assert isinstance(module, Conv1D)
-    inputs, outputs = module.weight.shape  # Conv1D keeps its weight transposed
-    return int(inputs), int(outputs)

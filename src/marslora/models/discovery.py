@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from marslora.core.errors import ConfigError, ModelError
+from marslora.core.linears import read_linear_sizes
 from marslora.core.parts import LinearInfo, ModelInfo, PartInfo
 from marslora.models import _linears
 from marslora.models._classes import list_modalities
@@ -41,7 +42,7 @@ def discover(model: nn.Module, targets: str | None = None, *, experts: bool = Fa
         if part is None or not _linears.is_adaptable(module):
             unlabelled.append(name)
         elif wanted is None or wanted.fullmatch(name):
-            inputs, outputs = _linears.layer_sizes(module)
+            inputs, outputs = read_linear_sizes(module)
             linears.setdefault(part, []).append(LinearInfo(name=name, inputs=inputs, outputs=outputs))
     for name, num_experts, inputs, outputs in _linears.stacked(model) if experts else ():
         part = layout.part_of(name)

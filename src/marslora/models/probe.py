@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from marslora.core.errors import ModelError
+from marslora.core.linears import read_linear_sizes
 from marslora.core.parts import LinearInfo, ModelInfo, PartInfo
 from marslora.models import _warnings
 from marslora.models._classes import first_line
-from marslora.models._linears import layer_sizes
 
 _EXPERT = re.compile(r"\.experts\.\d+\.")
 """Experts that are layers of their own: one without a token in the batch is not dead."""
@@ -140,7 +140,7 @@ def _make_watcher(seen: _Seen, probes: list[Tensor]) -> Any:
         if not torch.is_grad_enabled():
             seen.under_no_grad = True
             return output
-        zero = torch.zeros(layer_sizes(module)[1], dtype=output.dtype, device=output.device, requires_grad=True)
+        zero = torch.zeros(read_linear_sizes(module)[1], dtype=output.dtype, device=output.device, requires_grad=True)
         probes.append(zero)
         watched = output + zero
         x = next(iter((*inputs, *named.values())))
