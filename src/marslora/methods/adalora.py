@@ -31,8 +31,8 @@ class AdaLora(AbstractMethod):
     its orthogonality loss only for models that compute their own loss. Here both always happen.
 
     The allocation's ranks are the budget: their sum is the sum of the ranks that remain at the end. Every linear starts
-    with ``init_factor`` times their mean, whatever its part. Cutting starts after ``warm_share`` of the steps, ends when
-    ``final_share`` of them are left, and happens every ``interval`` steps (None: 50 times in a run).
+    with ``init_factor`` times their mean, whatever its part. Cutting starts after ``warm_share`` of the steps, ends
+    when ``final_share`` of them are left, and happens every ``interval`` steps (None: 50 times in a run).
     """
 
     merges = "yes"

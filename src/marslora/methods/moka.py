@@ -26,8 +26,8 @@ class Moka(AbstractMethod):
 
     The attention has one head and no parameters, and applies only to tokens that are not text. q are the text tokens
     that a user wrote, so no token attends to answers. Picture tokens attend to words after them, so a prefix of
-    pictures cannot be cached and used with another question. The default ``lam`` is that of the authors' visual-text code; their
-    audio-visual code has 1.
+    pictures cannot be cached and used with another question. The default ``lam`` is that of the authors'
+    visual-text code; their audio-visual code has 1.
     """
 
     merges = "no"
