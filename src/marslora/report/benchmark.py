@@ -1,4 +1,4 @@
-"""`bench.html`: searches replayed on tables of finished runs, on one page that needs nothing else."""
+"""`bench.html`: searches replayed on tables of finished runs, on one self-contained page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAME = "bench.html"
 
 
 def write_page(bench: BenchmarkResult, path: Path) -> Path:
-    """Write the page to ``path``; the path."""
+    """Write the page to ``path`` and return that path."""
     write_text(path, render_document(f"{headline(bench)} - marslora", render_body(bench)))
     return path
 
@@ -62,7 +62,7 @@ def summary_lines(bench: BenchmarkResult) -> list[str]:
 
 
 def reliabilities(bench: BenchmarkResult) -> list[Reliability]:
-    """Of every family that says how sure it is."""
+    """Measure the reliability of every family that states how sure it is."""
     found = (measure_reliability(bench.scores, family) for family in bench.families)
     return [each for each in found if each is not None]
 

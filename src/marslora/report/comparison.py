@@ -1,4 +1,4 @@
-"""`compare.html`: methods side by side, on one page that needs nothing else."""
+"""`compare.html`: methods side by side, on one self-contained page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EQUAL = {
 
 
 def write_page(comparison: Comparison, path: Path) -> Path:
-    """Write the page to ``path``; the path."""
+    """Write the page to ``path`` and return that path."""
     write_text(path, render_document(f"{headline(comparison)} - marslora", render_body(comparison)))
     return path
 
@@ -146,7 +146,7 @@ def settings(comparison: Comparison) -> Markup:
 
 
 def ranks_of(allocation: Allocation) -> str:
-    """``16`` where every part has it, else part by part."""
+    """``16`` if every part has this rank, else part by part."""
     found = {rank for _, rank in allocation.ranks}
     return str(found.pop()) if len(found) == 1 else ranks(allocation)
 

@@ -28,7 +28,7 @@ def tag(name: str, *content: object, **attributes: object) -> Markup:
 
 
 def join(parts: Iterable[object], between: str = "\n") -> Markup:
-    """Pieces one after the other."""
+    """Join pieces of markup with a separator."""
     return Markup(safe(between).join(safe(part) for part in parts))
 
 
@@ -53,7 +53,7 @@ def collapsed(title: str, *content: object) -> Markup:
 
 
 def cell(content: object, *, sort: float | str | None = None, number: bool = False) -> Markup:
-    """A table cell; ``sort`` is what the column is sorted by where that is not the text."""
+    """A table cell; ``sort`` is what the column is sorted by, if not the text."""
     return tag("td", content, class_="n" if number else None, data_sort=sort)
 
 

@@ -8,7 +8,7 @@ from marslora.core.allocation import Allocation
 from marslora.core.decision import Interval
 
 NONE = "-"
-"""What stands where a number is not known."""
+"""Shown if a number is not known."""
 SPACE = "\u00a0"
 """Between a number and its unit: no line breaks there."""
 
@@ -72,7 +72,7 @@ def duration(seconds: float | None) -> str:
 
 
 def size(num_bytes: int) -> str:
-    """Bytes as MiB or GiB; nothing known is a dash."""
+    """Bytes as MiB or GiB; a dash if they are not known."""
     if num_bytes <= 0:
         return NONE
     return f"{num_bytes / 2**30:.2g} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.0f} MiB"

@@ -6,7 +6,7 @@ import pytest
 
 from marslora.core.runs import BlockGradient
 from marslora.report.figures import objectives
-from marslora.report.page import render
+from marslora.report.page import render_page
 
 
 def note(step, block, cosine, norms=(4.0, 1.0), case="sum"):
@@ -56,7 +56,7 @@ def test_many_steps_and_blocks_are_few_points_and_lines(clear):
 
 
 def test_the_page_holds_them(clear):
-    page = render(replace(clear, gradients=NOTES))
+    page = render_page(replace(clear, gradients=NOTES))
     assert "plot-gradients-cosine" in page
     assert "Do the objectives agree?" in page
-    assert "plot-gradients-cosine" not in render(clear)
+    assert "plot-gradients-cosine" not in render_page(clear)

@@ -8,10 +8,11 @@ from marslora.report.figures._style import ACCENT, Chart, axis, faded, frame, te
 from marslora.report.numbers import loss, percent, ranks
 
 MANY = 12
+"""The most bars drawn: what fits on a screen beside the map; the table has all candidates."""
 
 
 def draw_charts(data: ReportData) -> list[Chart]:
-    """Bars of the most probable candidates; nothing where no probability is known."""
+    """Bars of the most probable candidates; an empty list if no probability is known."""
     known = [candidate for candidate in data.decision.candidates if candidate.p_best is not None]
     if not known:
         return []

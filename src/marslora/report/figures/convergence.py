@@ -13,6 +13,7 @@ from marslora.report.figures._style import SYMBOLS, Chart, Trace, faded, frame, 
 from marslora.report.numbers import compact, count, percent, short
 
 NUM_CURVE_POINTS = 48
+"""Points of a law's line: enough to look smooth at half a page."""
 FLAT = 1.15
 """Two times that differ by less than this factor are called the same."""
 

@@ -14,8 +14,9 @@ from marslora.report.figures._style import DASHES, Chart, Trace, frame, log_axis
 from marslora.report.numbers import count, listing, loss, percent, ranks
 
 JOINT = "parts together"
+"""The panel of runs that adapt several parts."""
 MANY = 8
-"""Above so many allocations a joint panel lists none by name and colours by final loss order."""
+"""Above this number of allocations the legend would crowd the panel, so none is listed by name."""
 
 
 def draw_charts(data: ReportData) -> list[Chart]:

@@ -9,7 +9,7 @@ from marslora.report.numbers import count, loss, percent
 
 
 def draw_charts(data: ReportData) -> list[Chart]:
-    """The curve of the final run; nothing where there is none."""
+    """Draw the curve of the final run; an empty list if there was none."""
     final = data.final
     if final is None or not final.examples:
         return []
@@ -45,7 +45,7 @@ def draw_charts(data: ReportData) -> list[Chart]:
 
 
 def continued(data: ReportData) -> Run | None:
-    """The calibration run that the final one started from."""
+    """Return the calibration run that the final run started from."""
     if data.final is None or data.final.started_at_examples <= 0:
         return None
     return next((run for run in data.runs if run.member.id == data.decision.continue_run), None)

@@ -11,7 +11,7 @@ from marslora.report.numbers import count, percent
 
 
 def draw_charts(data: ReportData) -> list[Chart]:
-    """A panel for each law that is no law of convergence (those are drawn against rank)."""
+    """Draw a panel for each law except convergence laws, which are drawn against rank."""
     laws = [law for law in data.decision.laws if law.law != CONVERGENCE and law.status != "failed" and law.points]
     return [_panel(law, index) for index, law in enumerate(laws)]
 

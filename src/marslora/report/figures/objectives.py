@@ -14,13 +14,13 @@ from marslora.report.figures._style import DASHES, INK, MUTED, Chart, Trace, axi
 from marslora.report.numbers import listing, percent, short
 
 NUM_POINTS = 60
-"""Steps are averaged to at most so many points of a line."""
+"""The most points of a line; with more steps, neighbours are averaged, which also smooths the noise."""
 MAX_BLOCKS = 6
 """Blocks beyond these, which conflict most often, are in the sentence's count alone."""
 
 
 def draw_charts(data: ReportData) -> list[Chart]:
-    """Cosines by block and norms by objective over the run; nothing where there was one objective."""
+    """Cosines by block and norms by objective over the run; an empty list if there was one objective."""
     notes = [note for note in data.gradients if note.cosine is not None]
     if not notes:
         return []
