@@ -69,11 +69,12 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         """Fail on unknown plugins, options or trackers before any compute is spent."""
-        training = self.study.spec.training
+        spec, training = self.study.spec, self.study.spec.training
         plugins.check(training.optimizer.name, optim)
-        methods.check_adapter(training.adapter)
-        if self.make_strategy().measures and len(self.study.spec.space) > 1:
-            methods.check_adapter(self.study.spec.calibration.adapter, packed=True)
+        dropout, experts = training.dropout, spec.model.experts
+        methods.check_adapter(training.adapter, dropout=dropout, experts=experts)
+        if self.make_strategy().measures and len(spec.space) > 1:
+            methods.check_adapter(spec.calibration.adapter, packed=True, dropout=dropout, experts=experts)
         if self.options.report_to:
             Inline().run(CHECK_TRACKERS, [TrackerSpec(names=self.options.report_to)], lambda _: None)
 

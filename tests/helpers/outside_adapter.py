@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import Parameter
 
 from marslora.adapters import AbstractAdapter, Factor, factor_dtype, member_generator
+from marslora.adapters.lora import Lora
 
 
 class GainedLora(AbstractAdapter):
@@ -43,3 +44,12 @@ class GainedLora(AbstractAdapter):
 
 
 NAME = f"{GainedLora.__module__}:{GainedLora.__name__}"
+
+
+class TwinLora(Lora):
+    """LoRA from outside the package, which the final run therefore trains as a pack of one."""
+
+    trained_by_peft = False
+
+
+TWIN = f"{TwinLora.__module__}:{TwinLora.__name__}"

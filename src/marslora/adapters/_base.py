@@ -64,6 +64,12 @@ class AbstractAdapter(nn.Module, ABC):
     """``yes``: what is trained can be added to the model's weights. See `marslora.methods.AbstractMethod`."""
     trained_by_peft: ClassVar[bool] = False
     """Whether the final run trains this adapter with PEFT's own LoRA. Any other is trained as a pack of one member."""
+    peft_format: ClassVar[bool] = False
+    """Whether PEFT's LoRA computes the same from the factors, stored under their keys: it is then saved for PEFT."""
+    takes_dropout: ClassVar[bool] = False
+    """Whether the adapter drops inputs while it trains; one that does not is refused where `dropout` is above 0."""
+    adapts_experts: ClassVar[bool] = False
+    """Whether stacked experts, which `ExpertLora` adapts as PEFT does, may be adapted beside it."""
     serves: ClassVar[str]
     """Which software can run the trained model, in one sentence."""
 

@@ -41,8 +41,11 @@ class Checkpoint:
     """The content of `state.json`: ``examples``, ``step``, ``status``, ``seed`` and what the engine adds."""
 
 
-def write_checkpoints(root: Path, checkpoints: Mapping[str, tuple[Checkpoint, dict[str, Any]]]) -> None:
-    """Write ``{member: (checkpoint, LoraConfig keywords)}`` to ``root/<member>``: after a crash, all or none."""
+def write_checkpoints(root: Path, checkpoints: Mapping[str, tuple[Checkpoint, dict[str, Any] | None]]) -> None:
+    """Write ``{member: (checkpoint, LoraConfig keywords)}`` to ``root/<member>``: after a crash, all or none.
+
+    An adapter that PEFT has no form for has None in place of the keywords: its folder does not say that PEFT reads it.
+    """
     with explain_write_errors(root):
         root.mkdir(parents=True, exist_ok=True)
         for member, (checkpoint, config) in checkpoints.items():
@@ -82,14 +85,15 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
         ) from None
 
 
-def _write_folder(folder: Path, checkpoint: Checkpoint, config: dict[str, Any]) -> None:
+def _write_folder(folder: Path, checkpoint: Checkpoint, config: dict[str, Any] | None) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     weights = {PREFIX + key: tensor.contiguous() for key, tensor in checkpoint.weights.items()}
     moments = {key: tensor.contiguous() for key, tensor in checkpoint.moments.items()}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     save_file(moments, folder / OPTIMIZER, metadata={"format": "pt"})
-    LoraConfig(**config, inference_mode=True).save_pretrained(str(folder))
+    if config is not None:
+        LoraConfig(**config, inference_mode=True).save_pretrained(str(folder))
     (folder / STATE).write_text(json.dumps(checkpoint.state, indent=1))
     sync_folder(folder)
 

@@ -29,6 +29,7 @@ from marslora.core.comparison import (
     MethodSummary,
     Recipe,
     build_training,
+    merge_training,
 )
 from marslora.core.errors import ConfigError, MarsloraError
 from marslora.core.parts import ModelInfo
@@ -89,6 +90,8 @@ class ComparisonStages:
         Raises `ConfigError` for a method that does not exist or has wrong settings, and the errors of reading the model
         and the data and of the reference method. If another method fails, the result says so.
         """
+        for entry in self.spec.methods:
+            self._check_method(entry)
         prepared = Pipeline(self.study, self.executor, self.listener).prepare()
         planned = self.plan(prepared)
         results = self.train(planned)
@@ -141,13 +144,18 @@ class ComparisonStages:
         self.executor.run(TRAIN, waiting, receive)
         return results
 
+    def _check_method(self, entry: MethodSpec) -> None:
+        """Raise `ConfigError` for a method that no final run can train, before the model or the rows are read."""
+        training = merge_training(find_recipe(entry.recipe, entry.options), entry, dict(self.common))
+        experts = self.study.spec.model.experts
+        methods.check_adapter(training.adapter, dropout=training.dropout, experts=experts)
+        plugins.check(training.optimizer.name, optim)
+        plugins.check(training.gradients.name, gradients)
+
     def _plan_method(self, entry: MethodSpec, prepared: Prepared) -> MethodPlan:
         info, spec = prepared.info, self.study.spec
         recipe = find_recipe(entry.recipe, entry.options)
         training = build_training(recipe, entry, dict(self.common), tuple(part.name for part in info.parts))
-        methods.check_adapter(training.adapter)
-        plugins.check(training.optimizer.name, optim)
-        plugins.check(training.gradients.name, gradients)
         allocation = make_allocation(choose_ranks(recipe, entry, self.spec), info, training.full)
         run = FinalSpec(
             model=spec.model,

@@ -173,12 +173,21 @@ class ComparisonSpec(OptionRecord):
         return self
 
 
+def merge_training(recipe: Recipe, entry: MethodSpec, common: dict[str, Any]) -> TrainingSpec:
+    """Merge a method's settings, without the rates of parts that its recipe asks for.
+
+    Later ones win: the recipe's defaults, the common settings, what makes the recipe, the entry's own.
+    Raises `ConfigError` for a wrong field.
+    """
+    values = {**recipe.defaults, **common, **recipe.training, **entry.training}
+    return TrainingSpec.parse(values, f"method `{entry.title}`")
+
+
 def build_training(recipe: Recipe, entry: MethodSpec, common: dict[str, Any], parts: tuple[str, ...]) -> TrainingSpec:
     """Return what a method trains with. Later ones win: the recipe's defaults, the common settings, what makes the
     recipe, the entry's own. Raises `ConfigError` if the entry names a part that the model does not have (``parts``),
     or if a field is wrong."""
-    values = {**recipe.defaults, **common, **recipe.training, **entry.training}
-    training = TrainingSpec.parse(values, f"method `{entry.title}`")
+    training = merge_training(recipe, entry, common)
     if unknown := sorted(set(entry.rate_factors or {}) - set(parts)):
         raise ConfigError(
             f"method `{entry.title}`: `rate_factors` must name parts of the model, which are {list(parts)}; "

@@ -18,6 +18,7 @@ from marslora.core.training import LORA_VARIANTS as LORA_VARIANTS
 from marslora.core.training import ObjectiveSpec as ObjectiveSpec
 from marslora.core.training import PluginSpec as PluginSpec
 from marslora.core.training import TrainingSpec as TrainingSpec
+from marslora.core.training import read_lora_variant as read_lora_variant
 from marslora.core.training import read_names
 
 BYTES_PER_PARAMETER = 16
@@ -164,15 +165,8 @@ class StudySpec(Record):
 
     @model_validator(mode="after")
     def _check_experts(self) -> StudySpec:
-        training = self.training
-        is_plain = training.adapter.name == "lora" and not training.lora_variant["use_dora"]
-        if self.model.experts and (training.dropout or not is_plain):
-            raise ValueError(
-                "`experts` need the adapter `lora` without dropout and DoRA, since PEFT supports nothing else; found "
-                f"{training.adapter.name} with dropout {training.dropout:g}"
-            )
-        if self.model.experts and training.optimizer.name != "adamw":
-            raise ValueError(f"`experts` need the optimizer adamw, found `{training.optimizer.name}`")
+        if self.model.experts and self.training.optimizer.name != "adamw":
+            raise ValueError(f"`experts` need the optimizer adamw, found `{self.training.optimizer.name}`")
         return self
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -12,7 +12,12 @@ from marslora.core.record import Record
 from marslora.core.words import read_pairs, read_plugin, write_value
 
 LORA_VARIANTS = ("use_rslora", "use_dora")
-"""Options of the adapter `lora`, named as in `peft.LoraConfig`."""
+"""Options that mean what they mean in `peft.LoraConfig`, in every adapter that has an option of such a name."""
+
+
+def read_lora_variant(options: Mapping[str, Any]) -> dict[str, bool]:
+    """The options of an adapter that `marslora.core.patterns.lora_config_dict` takes; False where one is absent."""
+    return {name: bool(options.get(name)) for name in LORA_VARIANTS}
 
 
 def read_names(value: Any) -> Any:
@@ -139,13 +144,9 @@ class TrainingSpec(OptionRecord):
 
     @model_validator(mode="after")
     def _check_adapter(self) -> TrainingSpec:
-        options = self.adapter.options if self.adapter.name == "lora" else {}
-        if unknown := {
-            key: value for key, value in options.items() if key not in LORA_VARIANTS or value not in (True, False)
-        }:
-            raise ValueError(
-                f"options of the adapter `lora` must be true or false for {list(LORA_VARIANTS)}; found {unknown}"
-            )
+        options = self.adapter.options
+        if wrong := {key: options[key] for key in LORA_VARIANTS if options.get(key, False) not in (True, False)}:
+            raise ValueError(f"options {list(LORA_VARIANTS)} of an adapter must be true or false, found {wrong}")
         return self
 
     def rate_of(self, part: str, run_rate: float | None = None) -> float:
@@ -160,7 +161,5 @@ class TrainingSpec(OptionRecord):
 
     @property
     def lora_variant(self) -> dict[str, bool]:
-        """The options of a `lora` adapter as `marslora.core.patterns.lora_config_dict` takes them."""
-        return (
-            {key: bool(self.adapter.options.get(key)) for key in LORA_VARIANTS} if self.adapter.name == "lora" else {}
-        )
+        """The options of the adapter that `marslora.core.patterns.lora_config_dict` takes."""
+        return read_lora_variant(self.adapter.options)

@@ -64,8 +64,17 @@ class Base:
         rslora = self.training.lora_variant.get("use_rslora", False)
         return MemberSettings(rank, patterns.scale(rank, alpha_over_rank, use_rslora=rslora), dropout, member.seed)
 
-    def lora_settings(self, member: MemberSpec) -> dict[str, Any]:
-        """Keyword arguments of `peft.LoraConfig` for a member."""
+    def adapter_class(self) -> type[AbstractAdapter]:
+        """The class of the adapters. Raises `ConfigError` if it does not train packed or lacks an option."""
+        adapter = self.training.adapter
+        found = plugins.load(adapters, adapter.name, AbstractAdapter)
+        plugins.check_options("adapter", adapter.name, found, adapter.options)
+        return found
+
+    def lora_settings(self, member: MemberSpec) -> dict[str, Any] | None:
+        """Keyword arguments of `peft.LoraConfig` for a member; None if PEFT has no form for its adapter."""
+        if not self.adapter_class().peft_format:
+            return None
         full = self.training.full
         lora_only = member.allocation.replace(**{part: 0 for part in full if part in member.allocation.parts})
         whole_modules = [path for part in self.info.parts if part.name in full for path in part.whole]
@@ -121,9 +130,7 @@ class Pack:
             return ExpertLora(
                 module, path, [name.removeprefix(f"{path}.") for name in stacked], settings, self.position
             )
-        name = base.training.adapter.name
-        adapter_class = plugins.load(adapters, name, AbstractAdapter)
-        return adapter_class(module, path, settings, self.position, **base.training.adapter.options)
+        return base.adapter_class()(module, path, settings, self.position, **base.training.adapter.options)
 
     def __enter__(self) -> Pack:
         for path, adapter in self.adapters.items():

@@ -12,10 +12,19 @@ from marslora.optim import AbstractOptimizer
 
 
 class MethodSteps(TrainerCallback):  # type: ignore[misc]
-    """Calls `AbstractChange.before_step` and `after_step`, around the optimizer's."""
+    """Calls `AbstractChange.begin_step`, and `before_step` and `after_step` around the optimizer's.
 
-    def __init__(self, change: AbstractChange, optimizer: AbstractOptimizer):
+    ``first_step`` is the number of steps that a calibration run has taken already, ``num_passes`` how often a
+    micro-batch runs through the model.
+    """
+
+    def __init__(self, change: AbstractChange, optimizer: AbstractOptimizer, first_step: int, num_passes: int):
         self.change, self.optimizer = change, optimizer
+        self.first_step, self.num_passes = first_step, num_passes
+
+    def on_step_begin(self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
+        """Tell the change which step begins."""
+        self.change.begin_step(self.first_step + state.global_step, self.num_passes)
 
     def on_pre_optimizer_step(
         self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any

@@ -28,7 +28,6 @@ from marslora.methods import (
     PackedMethod,
     PeftChange,
     Trainable,
-    find_adapter,
     make_method,
 )
 from marslora.models.discovery import discover
@@ -57,10 +56,12 @@ def lora_config(spec: FinalSpec) -> LoraConfig:
 
 
 def method_of(training: TrainingSpec) -> AbstractMethod | None:
-    """The method that trains the spec's adapter; None for an adapter that PEFT itself trains."""
-    if getattr(find_adapter(training.adapter.name), "trained_by_peft", False):
-        return None
-    return make_method(training.adapter)
+    """Return the method that trains the spec's adapter; None for an adapter that PEFT itself trains.
+
+    Raises `ConfigError` for an adapter or an option that does not exist.
+    """
+    method = make_method(training.adapter)
+    return None if isinstance(method, PackedMethod) and method.adapter_class.trained_by_peft else method
 
 
 @contextlib.contextmanager

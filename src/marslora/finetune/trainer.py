@@ -19,7 +19,7 @@ from marslora.core.errors import TrainingError
 from marslora.core.files import explain_write_errors
 from marslora.core.spec import FinalSpec, ModelSpec
 from marslora.finetune.loss import AnswerLoss, mean_of_step
-from marslora.methods import AbstractChange
+from marslora.methods import AbstractChange, PackedLayer
 from marslora.models.loading import LoadedModel, resolve_device
 
 NUM_LOGS, NUM_CHECKPOINTS = 50, 20
@@ -117,10 +117,13 @@ class RowNumbers:
 
 
 def _stays_in_training_mode(name: str, module: nn.Module) -> bool:
-    """True for LoRA's layers (DoRA asks them whether to drop) and dropout, but not for the linears in them; and for
-    layers that recompute their activations, which they do in training mode only."""
+    """Return whether the module trains in training mode, unlike the frozen base.
+
+    True for dropout, for layers that ask their own mode whether to drop (PEFT's with DoRA, packed ones), but not for
+    the linears in them; and for layers that recompute their activations, which they do in training mode only.
+    """
     recomputes = isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
-    return recomputes or isinstance(module, LoraLayer) or "lora_dropout" in name
+    return recomputes or isinstance(module, LoraLayer | PackedLayer) or "lora_dropout" in name
 
 
 def training_arguments(spec: FinalSpec, loaded: LoadedModel, num_steps: int, num_processes: int) -> TrainingArguments:

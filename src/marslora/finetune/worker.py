@@ -162,7 +162,7 @@ class _FinalRun:
             kind = FinalTrainer if as_two_point(self.optimizer) is None else ExactFinalTrainer
             trainer = kind(**common, collate=collate)
         trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(MethodSteps(self.change, self.optimizer))
+        trainer.add_callback(MethodSteps(self.change, self.optimizer, self.start.step, trainer.num_passes))
         return trainer
 
     def _measure_base(self) -> FinalRunState:

@@ -12,6 +12,7 @@ from ._find import check_adapter as check_adapter
 from ._find import find_adapter as find_adapter
 from ._find import make_method as make_method
 from ._own_folder import attach as attach
+from ._packed import PackedLayer as PackedLayer
 from ._packed import PackedMethod as PackedMethod
 from ._packed import PackedModel as PackedModel
 from ._peft_change import PeftChange as PeftChange

@@ -109,6 +109,13 @@ class AbstractChange(ABC):
         """Return what the last forward adds to the loss, such as a load balance, or None."""
         return None
 
+    def begin_step(self, step: int, num_passes: int) -> None:  # noqa: B027
+        """Run before the first micro-batch of an optimizer step.
+
+        ``step`` is counted from 0 and includes the steps of a calibration run that is continued. Every micro-batch runs
+        through the model ``num_passes`` times, each time with the same dropout masks.
+        """
+
     def before_step(self, info: StepInfo) -> None:  # noqa: B027
         """Run after a step's gradients are complete and clipped."""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from marslora import adapters, methods
 from marslora.core import plugins
 from marslora.core.errors import ConfigError
-from marslora.core.training import PluginSpec
+from marslora.core.training import PluginSpec, read_lora_variant
 
 if TYPE_CHECKING:
     from marslora.adapters import AbstractAdapter
@@ -39,10 +39,14 @@ def find_adapter(name: str) -> type[AbstractAdapter] | type[AbstractMethod]:
     return adapter_class
 
 
-def check_adapter(adapter: PluginSpec, *, packed: bool = False) -> None:
-    """Raise `ConfigError` unless the adapter exists, takes its options and, if ``packed``, can train packed."""
+def check_adapter(adapter: PluginSpec, *, packed: bool = False, dropout: float = 0.0, experts: bool = False) -> None:
+    """Raise `ConfigError` unless an adapter can train what is asked of it.
+
+    It must exist and take its options; train packed if ``packed``; drop inputs if ``dropout`` is above 0; and, if
+    ``experts``, be one beside which stacked experts are adapted, which PEFT does without dropout and DoRA alone.
+    """
     plugins.check(adapter.name, adapters, methods)
-    if adapter.name in plugins.names(adapters) and not adapter.options:
+    if adapter.name in plugins.names(adapters) and not (adapter.options or dropout or experts):
         return
     from marslora.adapters import AbstractAdapter
 
@@ -53,10 +57,16 @@ def check_adapter(adapter: PluginSpec, *, packed: bool = False) -> None:
             f"which needs one of {list(plugins.names(adapters))}. Calibrate with plain LoRA "
             "(`--calibration-adapter lora`), or choose the ranks yourself (`--strategy uniform`)."
         )
-    if issubclass(adapter_class, AbstractAdapter):
-        plugins.check_options("adapter", adapter.name, adapter_class, adapter.options)
-    else:
-        make_method(adapter)
+    make_method(adapter)
+    takes_dropout = adapter_class.takes_dropout if issubclass(adapter_class, AbstractAdapter) else True
+    if dropout and not takes_dropout:
+        raise ConfigError(f"`adapter` {adapter.name} has no dropout, found `dropout` {dropout:g}. Set it to 0.")
+    adapts_experts = issubclass(adapter_class, AbstractAdapter) and adapter_class.adapts_experts
+    if experts and (dropout or read_lora_variant(adapter.options)["use_dora"] or not adapts_experts):
+        raise ConfigError(
+            "`experts` need the adapter `lora` without dropout and DoRA, since PEFT supports nothing else; found "
+            f"{adapter} with dropout {dropout:g}. Change that, or leave `experts` out."
+        )
 
 
 def make_method(adapter: PluginSpec) -> AbstractMethod:

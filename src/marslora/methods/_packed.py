@@ -10,19 +10,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
 from marslora.adapters import AbstractAdapter, MemberSettings, TrainingPosition, build_whole_module
-from marslora.methods import _own_folder
-from marslora.methods._base import AbstractMethod, AdapterPlan, Batch, StepInfo, Trainable
+from marslora.core.patterns import scale
+from marslora.core.spec import read_lora_variant
+from marslora.methods import _own_folder, _plain_folder
+from marslora.methods._base import AbstractMethod, AdapterPlan, Batch, Trainable
 from marslora.methods._context import BatchContext
 from marslora.methods._layers import AbstractAdapterLayer, AdaptedModel
 
 BuildAdapter = Callable[[nn.Module, str, list[MemberSettings], TrainingPosition], AbstractAdapter]
-STEP = "step"
-"""The key of the step count in a checkpoint."""
 
 
 class PackedLayer(AbstractAdapterLayer):
@@ -49,7 +48,8 @@ class PackedModel(AdaptedModel):
     def __init__(self, base: nn.Module, plan: AdapterPlan, method: PackedMethod):
         super().__init__(base, plan, BatchContext(base))
         self.method = method
-        self.position = TrainingPosition(micro_step=-1)
+        self.position = TrainingPosition()
+        self._num_passes, self._num_forwards = 1, 0
         self.keep(base.register_forward_pre_hook(self._begin_batch))
         for path, rank in plan.ranks.items():
             self._insert(path, rank, method.build)
@@ -57,20 +57,25 @@ class PackedModel(AdaptedModel):
             self._insert(path, 1, build_whole_module)
 
     def _insert(self, path: str, rank: int, build: BuildAdapter) -> None:
-        plan = self.plan
-        settings = [MemberSettings(rank, plan.scale, plan.dropout, plan.seed)]
+        plan, use_rslora = self.plan, read_lora_variant(self.method.options)["use_rslora"]
+        settings = [MemberSettings(rank, scale(rank, plan.scale, use_rslora=use_rslora), plan.dropout, plan.seed)]
         self.insert_layer(
             path, lambda base, at, context: PackedLayer(base, at, context, build(base, at, settings, self.position))
         )
 
-    def _begin_batch(self, model: nn.Module, _: object) -> None:
-        """Advance the dropout masks by one micro-batch. Recomputed layers do not call this hook."""
-        self.position.training = model.training
-        self.position.micro_step += int(model.training)
+    def begin_step(self, step: int, num_passes: int) -> None:
+        """Choose the dropout masks of a step: those that the engine draws at this step of the same run."""
+        self.position.step, self._num_passes, self._num_forwards = step, num_passes, 0
 
-    def after_step(self, info: StepInfo) -> None:
-        """Start the dropout masks of the next step."""
-        self.position.step, self.position.micro_step = info.step, -1
+    def _begin_batch(self, *_: object) -> None:
+        """Choose the dropout masks of a micro-batch. Layers that are recomputed do not come through here.
+
+        The frozen base stays in evaluation mode while it trains, so the layers say whether this is training.
+        """
+        self.position.training = any(layer.training for layer in self._packed_layers())
+        if self.position.training:
+            self.position.micro_step = self._num_forwards // self._num_passes
+            self._num_forwards += 1
 
     def trainables(self) -> list[Trainable]:
         """Return every factor with the rank of its only member."""
@@ -92,17 +97,19 @@ class PackedModel(AdaptedModel):
         factor = next(each for each in layer.adapter.factors() if each.parameter is trainable.parameter)
         return layer.adapter.from_peft(factor, tensor)
 
-    def extra_state(self) -> dict[str, Tensor]:
-        """Return the number of steps taken, which selects the dropout masks."""
-        return {STEP: torch.tensor(self.position.step)}
-
-    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `extra_state` returned."""
-        self.position.step = int(state[STEP])
-
     def save(self, folder: Path) -> None:
-        """Write a folder that `marslora.attach` reads."""
-        _own_folder.write(folder, self, self.method)
+        """Write PEFT's own folder if PEFT has a form for the adapter, else one that `marslora.attach` reads."""
+        if not self.method.adapter_class.peft_format:
+            _own_folder.write(folder, self, self.method)
+            return
+        tensors = {
+            f"{path}.{factor.key}": layer.adapter.to_peft(factor, layer.adapter.member_view(factor, 0))
+            for path, layer in self.layers.items()
+            if isinstance(layer, PackedLayer)
+            for factor in layer.adapter.factors()
+        }
+        variant = read_lora_variant(self.method.options)
+        _plain_folder.write_tensors(folder, tensors, self.plan.ranks, self.plan, self.base, **variant)
 
     def _packed_layers(self) -> Iterator[PackedLayer]:
         return (layer for layer in self.layers.values() if isinstance(layer, PackedLayer))
@@ -115,7 +122,7 @@ class PackedMethod(AbstractMethod):
         self.plugin_name = name
         self.adapter_class = adapter_class
         self.options = dict(options)
-        self.merges = "no"  # type: ignore[misc]
+        self.merges = "yes" if adapter_class.peft_format else "no"  # type: ignore[misc]
         self.serves = adapter_class.serves  # type: ignore[misc]
 
     def build(

@@ -23,17 +23,34 @@ def write(
     The folder has one scale, the plan's. B is multiplied to make up for another one. Changes of rank 0 are left out.
     """
     changes = {path: low for path, low in changes.items() if low.A_RI.shape[0]}
-    config = LoraConfig(
-        **lora_config_dict(
-            {path: low.A_RI.shape[0] for path, low in changes.items()}, plan.scale, plan.full_modules, plan.dropout
-        ),
-        inference_mode=True,
-        base_model_name_or_path=getattr(getattr(base, "config", None), "_name_or_path", None),
-    )
     tensors = dict(whole)
     for path, low in changes.items():
         tensors[f"{path}.lora_A.weight"] = low.A_RI
         tensors[f"{path}.lora_B.weight"] = low.B_OR if low.scale == plan.scale else low.B_OR * (low.scale / plan.scale)
+    write_tensors(folder, tensors, {path: low.A_RI.shape[0] for path, low in changes.items()}, plan, base)
+
+
+def write_tensors(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    ranks: Mapping[str, int],
+    plan: AdapterPlan,
+    base: nn.Module,
+    *,
+    use_rslora: bool = False,
+    use_dora: bool = False,
+) -> None:
+    """Write tensors by module path and PEFT key, and the settings of a `LoraConfig` with these ranks, to ``folder``.
+
+    ``use_rslora`` and ``use_dora`` mean what they mean in `LoraConfig`.
+    """
+    config = LoraConfig(
+        **lora_config_dict(
+            ranks, plan.scale, plan.full_modules, plan.dropout, use_rslora=use_rslora, use_dora=use_dora
+        ),
+        inference_mode=True,
+        base_model_name_or_path=getattr(getattr(base, "config", None), "_name_or_path", None),
+    )
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(str(folder))
     stored = {PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy
 
 from marslora.adapters import SeededDropout, TrainingPosition, member_generator
 from marslora.adapters.lora import MAGNITUDE
+from marslora.core.errors import ConfigError
 from marslora.core.schedule import rate_factor
 from marslora.core.spec import MemberSpec
 from marslora.engine.pack import Base
@@ -106,7 +107,10 @@ def on_peft(base: Base, spec: MemberSpec) -> Iterator[Solo]:
     parts = base.modules([spec])
     whole = [path for path, part in parts.items() if part in training.full]
     before = {path: base.model.get_submodule(path) for path in whole}
-    model = get_peft_model(base.model, LoraConfig(**base.lora_settings(spec)))
+    settings = base.lora_settings(spec)
+    if settings is None:
+        raise ConfigError(f"PEFT has no form for the adapter `{training.adapter.name}`. Compare it with a pack of one.")
+    model = get_peft_model(base.model, LoraConfig(**settings))
     model.eval()
     position = TrainingPosition()
     _initialise(model, base, spec, position, parts)

@@ -15,6 +15,7 @@ from marslora.core.spec import StudySpec
 from marslora.run_options import ComparisonOptions
 from tests.helpers.fake_training import INFO
 from tests.helpers.listeners import RecordingListener
+from tests.helpers.outside_adapter import NAME
 
 FAKES = "tests.helpers.fake_training"
 
@@ -146,6 +147,21 @@ def test_a_kind_that_is_not_there_is_an_error(tmp_path):
             ),
             tmp_path,
         )
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"adapter": {"name": NAME}, "dropout": 0.1},
+        {"adapter": {"name": "hydralora", "options": {"hads": 3}}},
+        {"adapter": {"name": "pathlib:Path"}},
+        {"optimizer": {"name": "nosuch"}},
+    ],
+)
+def test_what_no_final_run_can_train_is_an_error_before_anything_is_read(tmp_path, monkeypatch, training):
+    monkeypatch.setattr(pipeline, "PREPARE", "nowhere:nothing")
+    with pytest.raises(ConfigError):
+        run(request_comparison("uniform", {"recipe": "uniform", "name": "other", "training": training}), tmp_path)
 
 
 def test_other_common_settings_are_another_folder(tmp_path):

@@ -7,6 +7,7 @@ from marslora.core.runs import Failure, Observation
 from marslora.core.spec import MemberSpec, PackSpec
 from marslora.engine.worker import run_pack
 from marslora.models.loading import describe
+from tests.helpers.outside_adapter import NAME, TWIN
 from tests.unit.finetune.tiny import distance, run, weights
 
 ROUNDING = 1e-3
@@ -74,4 +75,30 @@ def test_a_fresh_final_run_is_the_engines_run_of_the_same_seed(final_spec, tmp_p
     folder, losses = calibrate(spec, 40, tmp_path)
     result = run(spec)[-1]
     assert distance(load_file(folder / "adapter_model.safetensors"), weights(spec)) < ROUNDING
+    assert result.validation_loss == pytest.approx(losses[40], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "way", [{}, {"accumulation": 2}, {"optimizer": {"name": "mars_m", "options": {"exact": True}}}]
+)
+def test_a_packed_adapter_goes_on_under_the_masks_of_the_engine(final_spec, tmp_path, way):
+    """The final run of a packed adapter draws the same dropout masks as its calibration run would have."""
+    training = {"decay": 0.0, "dropout": 0.3, "adapter": {"name": TWIN}, **way}
+    spec = final_spec(training=training, order_seed=7)
+    whole, losses = calibrate(spec, 40, tmp_path / "whole")
+    half, _ = calibrate(spec, 24, tmp_path / "half")
+    continued = spec.model_copy(update={"start_folder": str(half)})
+    result = run(continued)[-1]
+    assert result.started_at_examples == 24
+    assert result.validation_loss == pytest.approx(losses[40], abs=1e-5)
+    assert distance(load_file(whole / "adapter_model.safetensors"), weights(continued)) < ROUNDING
+
+
+def test_an_adapter_that_peft_has_no_form_for_goes_on_too(final_spec, tmp_path):
+    spec = final_spec(training={"decay": 0.0, "dropout": 0.0, "adapter": {"name": NAME}}, order_seed=7)
+    _, losses = calibrate(spec, 40, tmp_path / "whole")
+    half, _ = calibrate(spec, 24, tmp_path / "half")
+    assert not (half / "adapter_config.json").exists()
+    result = run(spec.model_copy(update={"start_folder": str(half)}))[-1]
+    assert result.started_at_examples == 24
     assert result.validation_loss == pytest.approx(losses[40], abs=1e-5)

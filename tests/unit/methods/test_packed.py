@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from peft import PeftModel
 from torch import nn
 
 from marslora.core.errors import ConfigError
 from marslora.core.training import PluginSpec
-from marslora.methods import check_adapter, make_method
-from tests.helpers.outside_adapter import NAME
-from tests.unit.methods.worlds import world
+from marslora.methods import attach, check_adapter, make_method
+from tests.helpers.outside_adapter import NAME, TWIN
+from tests.unit.methods.worlds import randomise, world
 
 
 def spec(name=NAME, **options):
@@ -59,4 +60,48 @@ def test_what_cannot_train_is_refused(adapter, packed, words):
 
 
 def test_a_method_may_train_where_nothing_is_calibrated():
-    check_adapter(spec("hydralora"))
+    check_adapter(spec("hydralora"), dropout=0.1)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "asked", "words"),
+    [
+        (spec(), {"dropout": 0.1}, "has no dropout, found `dropout` 0.1"),
+        (spec("lora"), {"dropout": 0.1, "experts": True}, "`experts` need the adapter `lora` without dropout"),
+        (spec("lora", use_dora=True), {"experts": True}, "`experts` need the adapter `lora` without dropout"),
+        (spec("hydralora"), {"experts": True}, "found hydralora with dropout 0"),
+        (spec(), {"experts": True}, "`experts` need the adapter `lora`"),
+    ],
+)
+def test_what_the_class_does_not_say_it_can_is_refused(adapter, asked, words):
+    check_adapter(spec("lora"), dropout=0.1)
+    check_adapter(spec("lora", use_rslora=True), experts=True)
+    with pytest.raises(ConfigError) as caught:
+        check_adapter(adapter, **asked)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("options", [{}, {"use_dora": True}, {"use_rslora": True}])
+def test_an_adapter_that_peft_has_a_form_for_is_saved_for_peft(tmp_path, options):
+    model, batch, plan, _ = world("llava", vision=2, language=4)
+    path = "model.multi_modal_projector.linear_1"
+    plan = plan.model_copy(update={"full_modules": (path,), "parts": {**plan.parts, path: "projector"}})
+    change = make_method(spec(TWIN, **options)).apply(model, plan)
+    randomise(change)
+    trained = logits(change.model, batch)
+    change.save(tmp_path)
+    change.remove()
+    assert not torch.allclose(logits(model, batch), trained, atol=1e-3)
+    loaded = PeftModel.from_pretrained(model, tmp_path).eval()
+    torch.testing.assert_close(logits(loaded, batch), trained, atol=1e-5, rtol=1e-5)
+
+
+def test_any_other_is_saved_for_attach(tmp_path):
+    model, batch, plan, _ = world("llava")
+    change = make_method(spec(start=0.5)).apply(model, plan)
+    randomise(change)
+    trained = logits(change.model, batch)
+    change.save(tmp_path)
+    change.remove()
+    assert not (tmp_path / "adapter_config.json").exists()
+    torch.testing.assert_close(logits(attach(model, tmp_path).model, batch), trained, atol=1e-6, rtol=1e-6)
