@@ -7,24 +7,17 @@ import pytest
 
 from marslora import executors
 from marslora.core import plugins
-from marslora.core.errors import ConfigError, DataError, StudyError
+from marslora.core.errors import ConfigError
 from marslora.core.packs import WORKER
-from marslora.core.runs import Failure, Observation, ProgressEvent, spec_id
-from marslora.core.spec import PluginSpec
+from marslora.core.runs import Failure, Observation, spec_id
 from marslora.executors import AbstractExecutor
 from marslora.executors.inline import Inline
 from marslora.executors.processes import Processes
 from marslora.run_options import ExecutorOptions
+from marslora.testing import ExecutorContract
+from marslora.testing.executors_contract import double, specs
 
 HERE = "tests.contracts.test_executors"
-
-
-def double(spec, emit):
-    emit(Observation(member=spec.name, examples=2 * spec.options["n"], metric="m", value=0.0))
-
-
-def refuse(spec, emit):
-    raise DataError(f"row of {spec.name} is bad")
 
 
 def tell_place(spec, emit):
@@ -37,19 +30,6 @@ def die(spec, emit):
     double(spec, emit)
 
 
-def double_slowly(spec, emit):
-    emit(ProgressEvent(task=spec.name, done=1, total=2))
-    double(spec, emit)
-
-
-def fail(spec, emit):
-    emit(Failure.of(spec, DataError("no rows")))
-
-
-def do_nothing(spec, emit):
-    pass
-
-
 class Counting(Inline):
     """An executor of a user's own, with an option."""
 
@@ -58,50 +38,12 @@ class Counting(Inline):
         limit: int = 1
 
 
-@pytest.fixture(params=plugins.names(executors))
-def executor(request):
-    return plugins.load(executors, request.param, AbstractExecutor).of({})
+class TestExecutor(ExecutorContract):
+    """Every plugin of the folder."""
 
-
-def specs(count):
-    return [PluginSpec(name=str(n), options={"n": n}) for n in range(count)]
-
-
-def test_each_spec_runs_once(executor):
-    seen = []
-    executor.run(f"{HERE}:double", specs(5), seen.append)
-    assert sorted((e.member, e.examples) for e in seen) == [(str(n), 2 * n) for n in range(5)]
-
-
-def test_a_users_error_comes_back_as_it_is(executor):
-    with pytest.raises(DataError, match="row of 0 is bad"):
-        executor.run(f"{HERE}:refuse", specs(1), lambda _: None)
-
-
-def test_an_unknown_function_is_named(executor):
-    with pytest.raises(ConfigError, match="does not name a function"):
-        executor.run(f"{HERE}:nothing", specs(1), lambda _: None)
-
-
-def test_one_answer_is_returned_with_the_progress_before_it(executor):
-    steps = []
-    answer = executor.ask(f"{HERE}:double_slowly", specs(2)[1], Observation, steps.append)
-    assert (answer.examples, [step.task for step in steps]) == (2, ["1"])
-
-
-def test_a_failure_is_raised_by_whoever_asks(executor):
-    with pytest.raises(DataError, match="no rows"):
-        executor.ask(f"{HERE}:fail", specs(1)[0], Observation)
-
-
-def test_work_without_an_answer_is_an_error(executor):
-    with pytest.raises(StudyError, match="ended without a Observation"):
-        executor.ask(f"{HERE}:do_nothing", specs(1)[0], Observation)
-
-
-def test_an_unknown_option_is_refused(executor):
-    with pytest.raises(ConfigError, match=r"has no option \['colour'\]"):
-        type(executor).of({"colour": "red"})
+    @pytest.fixture(params=plugins.names(executors))
+    def executor(self, request):
+        return plugins.load(executors, request.param, AbstractExecutor).of({})
 
 
 def test_an_executor_from_elsewhere_is_named():

@@ -1,152 +1,31 @@
 """What every strategy promises, on simulated training."""
 
 import dataclasses
-import math
 
 import pytest
 
 from marslora import strategies
 from marslora.core import plugins
 from marslora.core.allocation import Space
-from marslora.core.decision import DecisionRecord
 from marslora.core.errors import ConfigError
 from marslora.strategies import AbstractStrategy
+from marslora.testing import StrategyContract
+from marslora.testing.toy_training import CLEAR
 from tests.helpers.cached_fits import cached_fits  # noqa: F401
-from tests.helpers.toy_training import CLEAR, NULL, TRIO, replay
 
 NAMES = plugins.names(strategies)
-WORLDS = {"clear": CLEAR, "null": NULL, "trio": TRIO}
 
 
-@pytest.fixture(params=NAMES)
-def strategy(request) -> AbstractStrategy:
-    return plugins.load(strategies, request.param, AbstractStrategy)()
+class TestStrategy(StrategyContract):
+    """Every plugin of the folder."""
+
+    @pytest.fixture(params=NAMES)
+    def strategy(self, request) -> AbstractStrategy:
+        return plugins.load(strategies, request.param, AbstractStrategy)()
 
 
 def test_strategies_are_listed():
     assert {"mars", "grid", "uniform", "random_search", "successive_halving"} <= set(NAMES)
-
-
-@pytest.mark.parametrize("name", WORLDS)
-def test_a_search_ends_with_a_reason_for_every_candidate(strategy, name):
-    toy = WORLDS[name]
-    problem = toy.problem()
-    runs = replay(strategy, toy, problem)
-    decision = strategy.decide(problem, runs)
-    assert [c.allocation for c in decision.candidates] == list(problem.candidates())
-    assert all(len(c.reason) > 10 for c in decision.candidates)
-    assert [c.allocation for c in decision.candidates if c.status == "chosen"] == [decision.chosen]
-    assert all(c.num_trainable == problem.count_parameters(c.allocation) for c in decision.candidates)
-    assert decision.summary and str(decision.chosen) in decision.summary
-    assert decision.assumptions and decision.next_steps is not None
-    probabilities = [c.p_best for c in decision.candidates if c.p_best is not None]
-    assert not probabilities or math.isclose(sum(probabilities), 1.0)
-    assert decision.calibration_full_runs == pytest.approx(problem.spent(runs))
-    if runs:
-        assert decision.chosen in decision.plausible
-        assert decision.calibration.examples == sum(run.last_examples for run in runs)
-    if decision.continue_run is not None:
-        (continued,) = [run for run in runs if run.member.id == decision.continue_run]
-        assert continued.member.allocation == decision.chosen
-        assert continued.member.data_examples == problem.num_train
-    assert DecisionRecord.model_validate_json(decision.to_json()) == decision or "NaN" in decision.to_json()
-
-
-def test_members_have_unique_ids_and_whole_batches(strategy):
-    problem = CLEAR.problem()
-    for member in strategy.propose(problem, []):
-        assert member.until_examples % problem.batch_size == 0 or member.until_examples == problem.full_examples
-        assert 0 < member.data_examples <= problem.num_train
-        assert set(member.allocation.parts) == set(problem.space.parts)
-    ids = [member.id for member in strategy.propose(problem, [])]
-    assert len(ids) == len(set(ids))
-
-
-def test_proposals_and_decisions_are_functions_of_the_runs(strategy):
-    problem = CLEAR.problem()
-    runs = replay(strategy, CLEAR, problem)
-    again = type(strategy)()
-    for seen in (runs[: len(runs) // 2], runs):
-        assert list(again.propose(problem, seen)) == list(strategy.propose(problem, list(reversed(seen))))
-        assert again.decide(problem, seen) == strategy.decide(problem, list(reversed(seen)))
-
-
-def test_a_round_that_broke_off_is_taken_up_where_it_stood(strategy):
-    problem = CLEAR.problem()
-    proposed = list(strategy.propose(problem, []))
-    if len(proposed) == 1:
-        pytest.skip("one allocation after the other: a round cannot break off between members")
-    half = [CLEAR.train(member, problem.full_examples) for member in proposed[::2]]
-    assert [member.id for member in strategy.propose(problem, half)] == [member.id for member in proposed[1::2]]
-
-
-def test_a_run_cut_short_is_asked_for_again(strategy):
-    problem = CLEAR.problem()
-    proposed = list(strategy.propose(problem, []))
-    if not proposed:
-        return
-    first = proposed[0]
-    short = CLEAR.train(first.model_copy(update={"until_examples": first.until_examples // 2}), problem.full_examples)
-    assert first in strategy.propose(problem, [short.model_copy(update={"member": first, "status": "running"})])
-
-
-@pytest.mark.parametrize("broken", ["all", "every other", "one part", "diverged"])
-def test_runs_that_failed_lead_to_a_decision_and_a_stated_fallback(strategy, broken):
-    rules = {
-        "all": lambda member: True,
-        "every other": lambda member: sum(map(ord, member.id)) % 2 == 0,
-        "one part": lambda member: member.allocation.active == ("eye",),
-        "diverged": lambda member: False,
-    }
-    toy = dataclasses.replace(CLEAR, broken=rules[broken])
-    problem = toy.problem()
-    runs = replay(strategy, toy, problem)
-    if broken == "diverged":
-        runs = [run.model_copy(update={"status": "diverged"}) for run in runs]
-    decision = strategy.decide(problem, runs)
-    assert decision.chosen in problem.candidates()
-    if broken in ("all", "diverged"):
-        assert decision.verdict == "fallback" and decision.fallback
-    assert all(c.reason for c in decision.candidates)
-
-
-def test_nothing_measured_is_a_fallback(strategy):
-    problem = TRIO.problem()
-    decision = strategy.decide(problem, [])
-    assert decision.verdict == "fallback" and decision.fallback
-    assert decision.chosen in problem.candidates()
-
-
-def test_constraints_hold(strategy):
-    problem = CLEAR.problem(max_parameters=1300)
-    runs = replay(strategy, CLEAR, problem)
-    decision = strategy.decide(problem, runs)
-    assert problem.count_parameters(decision.chosen) <= 1300
-    assert len(decision.candidates) < 16
-
-
-def test_one_candidate_needs_no_search(strategy):
-    toy = dataclasses.replace(CLEAR, space=type(CLEAR.space).of({"eye": (8,), "tongue": (4,)}))
-    problem = toy.problem()
-    decision = strategy.decide(problem, replay(strategy, toy, problem))
-    assert decision.chosen.as_dict() == {"eye": 8, "tongue": 4}
-
-
-def test_the_only_allocation_is_taken_without_laws(strategy):
-    problem = CLEAR.problem()
-    problem = dataclasses.replace(problem, space=Space.of(dict.fromkeys(problem.space.parts, (8,))))
-    decision = strategy.decide(problem, [])
-    assert decision.chosen == problem.candidates()[0]
-    assert not decision.laws and decision.verdict == "fallback"
-
-
-def test_options_of_a_wrong_type_are_refused(strategy):
-    kind = type(strategy)
-    for field in dataclasses.fields(kind.Config):
-        assert kind.of({field.name: field.default}).config == strategy.config
-        for wrong in ({}, "many" if not isinstance(field.default, str) else 3, object()):
-            with pytest.raises(ConfigError, match=f"`{field.name}` of {kind.__name__} must be .*, found"):
-                kind.of({field.name: wrong})
 
 
 @pytest.mark.parametrize("name", ["successive_halving", "asha"])
@@ -162,8 +41,3 @@ def test_a_problem_without_allocations_or_budget_is_refused():
         dataclasses.replace(problem, space=Space.of(dict.fromkeys(problem.space.parts, (0,))))
     with pytest.raises(ConfigError, match="`budget` must be above 0 full runs, found -1"):
         CLEAR.problem(budget=-1)
-
-
-def test_unknown_options_are_named(strategy):
-    with pytest.raises(ConfigError, match="no option"):
-        type(strategy).of({"nonsense": 1})

@@ -10,7 +10,7 @@ from optuna.storages.journal import JournalFileBackend
 from marslora.core.allocation import Allocation
 from marslora.core.errors import ConfigError
 from marslora.optuna import MarsPruner, MarsSampler, read_runs
-from tests.helpers.toy_training import CLEAR
+from marslora.testing.toy_training import CLEAR
 
 FULL, RANKS = 3200, {"eye": (2, 4, 8, 16), "tongue": (2, 4, 8, 16)}
 

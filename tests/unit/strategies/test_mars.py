@@ -3,11 +3,11 @@
 import dataclasses
 
 import pytest
-from tests.helpers.toy_training import CLEAR, NULL, TRIO, replay
 
 from marslora.core.allocation import Allocation, Space
 from marslora.strategies._calibration import list_neighbours
 from marslora.strategies.mars import MarsStrategy
+from marslora.testing.toy_training import CLEAR, NULL, TRIO, replay
 
 QUICK = MarsStrategy.of({"fit_laws": False})
 

@@ -4,12 +4,12 @@ from functools import lru_cache
 import numpy as np
 import pytest
 from tests.helpers.cached_fits import cached_fits  # noqa: F401
-from tests.helpers.toy_training import CLEAR, NULL, PAIR, ToyTraining, replay
 
 from marslora.core.allocation import Allocation, Space
 from marslora.strategies import cut_runs
 from marslora.strategies.mars_paper import MarsPaperStrategy
 from marslora.strategies.uniform import UniformStrategy
+from marslora.testing.toy_training import CLEAR, NULL, PAIR, ToyTraining, replay
 
 
 @lru_cache

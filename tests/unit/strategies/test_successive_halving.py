@@ -1,7 +1,7 @@
 import pytest
-from tests.helpers.toy_training import CLEAR, replay
 
 from marslora.strategies.successive_halving import SuccessiveHalvingStrategy
+from marslora.testing.toy_training import CLEAR, replay
 
 
 def test_sixteen_candidates_cost_what_the_arithmetic_says():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -29,9 +30,10 @@ class ToyTraining:
     noise: float = 0.004
     seed_noise: float = 0.004
     seed: int = 0
-    broken: Callable[[MemberSpec], bool] = field(default=lambda member: False)
+    broken: Callable[[MemberSpec], bool] = field(default=lambda _: False)
 
     def loss(self, allocation: Allocation, t: float, rows: int) -> float:
+        """Return the expected loss after ``t`` examples of ``rows`` training rows."""
         passes = max(t / rows - 1.0, 0.0)
         total = 1.0
         for part, rank in allocation.ranks:
@@ -46,6 +48,7 @@ class ToyTraining:
         return total
 
     def train(self, member: MemberSpec, full_examples: int, before: Run | None = None) -> Run:
+        """Return the run of a member, with noise that depends on its id and the seed alone."""
         if self.broken(member):
             return Run(member=member, status="failed", examples=(), validation_loss=())
         points = {0, member.until_examples, *(before.examples if before else ())}
@@ -66,7 +69,8 @@ class ToyTraining:
             cost=Cost(examples=member.until_examples),
         )
 
-    def problem(self, full_examples: int = 12_000, **more) -> Problem:
+    def problem(self, full_examples: int = 12_000, **more: Any) -> Problem:
+        """Return the problem that a strategy is to solve; ``more`` are further fields of `Problem`."""
         return Problem(
             space=self.space,
             num_train=full_examples // 3,
@@ -78,16 +82,17 @@ class ToyTraining:
         )
 
     def final(self, problem: Problem) -> dict[Allocation, float]:
-        """The expected loss of every candidate after a full run."""
+        """Return the expected loss of every candidate after a full run."""
         return {a: self.loss(a, problem.full_examples, problem.num_train) for a in problem.candidates()}
 
     def regret(self, problem: Problem, chosen: Allocation) -> float:
+        """Return the expected loss of ``chosen`` above that of the best candidate."""
         final = self.final(problem)
         return final[chosen] - min(final.values())
 
 
 def replay(strategy: AbstractStrategy, toy: ToyTraining, problem: Problem, max_rounds: int = 100) -> list[Run]:
-    """All runs of a search."""
+    """Run a strategy on simulated training until it proposes nothing more; return all runs."""
     runs: dict[str, Run] = {}
     for _ in range(max_rounds):
         proposed: Sequence[MemberSpec] = strategy.propose(problem, list(runs.values()))
