@@ -81,7 +81,7 @@ def test_a_budget_keeps_the_largest_values_of_all():
     assert ranks_within(d, [3, 1], 3, 1) == [2, 1]
 
 
-def moment(step, rate=0.05):
+def make_step_info(step, rate=0.05):
     forgotten = []
     return StepInfo(step, lambda parameter: rate, forgotten.append), forgotten
 
@@ -103,23 +103,23 @@ def test_the_gradients_looked_at_are_those_of_the_weight():
     change.remove()
 
 
-def test_rounds_grow_cut_and_keep_the_budget():
+def test_cycles_grow_cut_and_keep_the_budget():
     model, batch, plan, _ = world(language=3)
     change = GeoLora(cycles=5, tau=0.5).apply(model, plan)
     parameters = [one.parameter for one in change.trainables()]
     optimizer = torch.optim.Adam(parameters, lr=0.05)
     ranks, losses = [], []
     for step in range(1, 21):
-        now, forgotten = moment(step)
+        info, forgotten = make_step_info(step)
         optimizer.zero_grad()
         loss = change.model(**batch).loss
         loss.backward()
-        change.before_step(now)
+        change.before_step(info)
         if change.grows_at(step):
             assert all(parameter.grad is None for parameter in parameters)
             assert len(forgotten) == len(parameters)
         optimizer.step()
-        change.after_step(now)
+        change.after_step(info)
         ranks.append(sum(change.ranks().values()))
         losses.append(loss.item())
     budget = sum(plan.ranks.values())

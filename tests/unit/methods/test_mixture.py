@@ -186,7 +186,7 @@ def test_labels_of_rows_and_pictures_are_spread_or_refused():
             align_labels(labels, torch.zeros(found, 7, 2), "vision")
 
 
-def test_every_kind_of_token_has_a_head_of_its_own():
+def test_each_modality_has_its_own_head():
     model, batch, plan, _ = world(language=4)
     change = ModalityLora().apply(model, plan)
     assert change.plan.modalities == ("text", "image")

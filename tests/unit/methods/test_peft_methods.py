@@ -162,7 +162,7 @@ def test_lora_ga_begins_along_the_gradient_and_leaves_the_model_alone():
 
 
 @pytest.mark.parametrize(
-    ("kind", "options"),
+    ("method_class", "options"),
     [
         (AdaLora, {"init_factor": 1.0}),
         (AdaLora, {"warm_share": 0.6, "final_share": 0.4}),
@@ -174,9 +174,9 @@ def test_lora_ga_begins_along_the_gradient_and_leaves_the_model_alone():
         (Pissa, {"niter": -1}),
     ],
 )
-def test_wrong_options(kind, options):
+def test_wrong_options_are_refused(method_class, options):
     with pytest.raises(ConfigError):
-        kind(**options)
+        method_class(**options)
 
 
 def test_folders_of_tasks_have_names_of_their_own():
