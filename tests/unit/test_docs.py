@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,37 @@ def test_nothing_names_the_path_of_a_machine():
         if path.suffix in {".py", ".md", ".json", ".toml"} and re.search(r"(?<![\w.])/(work|root)/", path.read_text())
     ]
     assert not found, found
+
+
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+COMMANDS = [
+    (page.name, line)
+    for page in PAGES
+    for line in re.findall(r"^\$ (marslora .*?)(?:\s+#.*)?$", page.read_text(), re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS)
+def test_every_command_of_the_docs_has_the_options_that_it_shows(page, line):
+    from typer.testing import CliRunner
+
+    from marslora.cli import app
+
+    words = shlex.split(line)[1:]
+    name = words[:2] if words[0] == "data" else words[:1]
+    help_text = CliRunner().invoke(app, [*name, "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
+    assert "Usage:" in help_text, f"{page}: {line}"
+    for option in (word.partition("=")[0] for word in words if word.startswith("--")):
+        assert option in help_text, f"{page}: {line}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_python_block_compiles(page):
+    for code in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+        compile(code, str(page), "exec")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name}: {target}"
