@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -22,6 +23,7 @@ class BlobStore:
 
     def __init__(self, folder: Path | None = None) -> None:
         self._file = SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES, dir=str(folder) if folder else None)  # noqa: SIM115
+        weakref.finalize(self, self._file.close)  # rows hold the store for as long as anyone reads them
         self._end = 0
 
     def put(self, data: bytes) -> StoredBlob:
