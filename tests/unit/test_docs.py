@@ -72,7 +72,7 @@ def test_every_command_of_the_docs_has_the_options_that_it_shows(page, line):
 
     from marslora.cli import app
 
-    words = shlex.split(line)[1:]
+    words = shlex.split(line.rstrip("\\"))[1:]
     name = words[:2] if words[0] == "data" else words[:1]
     help_text = CliRunner().invoke(app, [*name, "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
     assert "Usage:" in help_text, f"{page}: {line}"
