@@ -16,10 +16,8 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from marslora.core.errors import StudyError
+from marslora.core.linears import RANK_DIMS
 from marslora.core.seeds import derive
-
-RANK_DIMS = {"A": -2, "B": -1}
-"""The dimension of a factor that is the rank, in the shapes of PEFT: A is (rank, inputs), B is (outputs, rank)."""
 
 
 @dataclass(frozen=True)

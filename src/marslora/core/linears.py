@@ -1,8 +1,11 @@
-"""The sizes of linears, read without importing torch."""
+"""The shapes of linears and of their low-rank factors, without importing torch."""
 
 from __future__ import annotations
 
 from typing import Any
+
+RANK_DIMS = {"A": -2, "B": -1}
+"""The dimension of the rank in a factor, by its role, as PEFT stores it: A is (rank, inputs), B is (outputs, rank)."""
 
 
 def read_linear_sizes(linear: Any) -> tuple[int, int]:

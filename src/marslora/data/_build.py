@@ -11,8 +11,9 @@ from typing import Any
 
 from marslora.core.errors import DataError
 from marslora.core.files import publish_folder
+from marslora.core.labels import IGNORED
 from marslora.data._example import Example
-from marslora.data._process import IGNORED, DecodedMedia, RowArrays, RowProcessor
+from marslora.data._process import DecodedMedia, RowArrays, RowProcessor
 from marslora.data._ragged import RaggedWriter
 from marslora.data.splits import BadRow
 

@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from marslora.core.errors import DataError, ModelError
+from marslora.core.labels import IGNORED
 from marslora.data._answers import Template, find_answer_tokens, map_positions
 from marslora.data._example import Example, Message
 
-IGNORED = -100
-"""The label of tokens that the loss leaves out, as in PyTorch and transformers."""
 _ABOUT_MEDIA = ("pixel_", "image_", "video_", "audio_", "input_features", "feature_")
 """How the names of arrays about pictures and sounds begin: their second axis may equal the text's length by chance."""
 Arrays = dict[str, NDArray[Any]]

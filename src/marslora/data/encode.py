@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from marslora.core.errors import DataError
+from marslora.core.labels import IGNORED
 from marslora.data._build import build_rows_folder
 from marslora.data._collate import join_pictures, pad_texts
 from marslora.data._example import Example
-from marslora.data._process import IGNORED
 from marslora.data._ragged import Ragged, read_ragged
 from marslora.data.splits import BadRow, RowProgress, check_bad_share
 

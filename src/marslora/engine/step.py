@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from marslora.core.labels import IGNORED
 from marslora.engine.pack import Pack
-from marslora.models.answers import IGNORED, Batch
+from marslora.models.answers import Batch
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import torch
 from torch import distributed, nn
 
 from marslora.finetune.loss import AnswerLoss
+from marslora.models.precision import mixed_precision
 
 Collate = Callable[[Sequence[int]], dict[str, Any]]
 
@@ -35,11 +35,11 @@ def evaluate(
     collate: Collate,
     num_rows: int,
     batch_size: int,
-    autocast: torch.dtype | None,
+    dtype: torch.dtype,
 ) -> SplitScore:
     """The score on rows 0 to ``num_rows``: every process takes each n-th batch, and all get the same score.
 
-    ``autocast`` is the dtype of mixed precision, None without it. The model is left in evaluation mode.
+    ``dtype`` is the model's: in half precision it runs in mixed precision. The model is left in evaluation mode.
     """
     model.eval()
     rank, num_processes = world()
@@ -47,7 +47,7 @@ def evaluate(
     total = torch.zeros(3, dtype=torch.float64, device=device)
     for start in range(rank * batch_size, num_rows, num_processes * batch_size):
         batch = answers.batch(collate(range(start, min(start + batch_size, num_rows))), device)
-        with mixed_precision(device, autocast):
+        with mixed_precision(device, dtype):
             total += answers.sums(model, batch)
     if num_processes > 1:
         distributed.all_reduce(total)
@@ -58,8 +58,3 @@ def evaluate(
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """The batch with its tensors on ``device``."""
     return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
-
-
-def mixed_precision(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[Any]:
-    """Autocast to ``dtype``, or nothing."""
-    return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype)

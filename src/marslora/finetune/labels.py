@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from marslora.core.errors import DataError
+from marslora.core.labels import IGNORED
 from marslora.core.spec import DataSpec
 from marslora.data import splits
 from marslora.data.columns import read_column
 from marslora.data.encode import EncodedRows
 from marslora.data.rows import SPLITS, BatchSource, EncodedSplits, Split
 from marslora.methods import QUESTION, TASK, UNIT_TASK, AbstractMethod
-from marslora.models.answers import IGNORED
 
 _PICTURES = ("pixel_values", "flattened_patches", "input_features", "input_values")
 """Keys of a batch whose first axis a tower's does not outnumber."""

@@ -19,8 +19,7 @@ from marslora.core.patterns import lora_config_dict
 from marslora.core.schedule import num_steps
 from marslora.core.spec import FinalSpec, TrainingSpec
 from marslora.data.rows import BatchSource, EncodedSplits
-from marslora.finetune.evaluate import mixed_precision, to_device
-from marslora.finetune.scorer import HALF
+from marslora.finetune.evaluate import to_device
 from marslora.methods import (
     AbstractChange,
     AbstractMethod,
@@ -32,6 +31,7 @@ from marslora.methods import (
 )
 from marslora.models.discovery import discover
 from marslora.models.loading import LoadedModel
+from marslora.models.precision import mixed_precision
 from marslora.optim import AbstractOptimizer, create_optimizer
 
 
@@ -129,7 +129,7 @@ def _apply(
         tasks=rows.tasks,
     )
     batches = rows.first_batches(method.num_batches, training.batch_size // training.accumulation)
-    with mixed_precision(loaded.device, loaded.dtype if loaded.dtype in HALF else None):
+    with mixed_precision(loaded.device, loaded.dtype):
         return method.apply(loaded.model, plan, [to_device(batch, loaded.device) for batch in batches])
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from marslora.core.errors import ConfigError
+from marslora.core.labels import IGNORED
 from marslora.data import order
 from marslora.finetune.evaluate import Collate
-from marslora.models.answers import IGNORED
 
 
 def micro_batches(

@@ -11,11 +11,10 @@ from torch import Tensor
 from marslora.core.spec import TrainingSpec
 from marslora.data.rows import BatchSource, EncodedSplits
 from marslora.finetune.cost import FlopsPerRow, count_flops
-from marslora.finetune.evaluate import SplitScore, evaluate, mixed_precision, to_device
+from marslora.finetune.evaluate import SplitScore, evaluate, to_device
 from marslora.finetune.loss import AnswerLoss
 from marslora.methods import AbstractChange
-
-HALF = (torch.bfloat16, torch.float16)
+from marslora.models.precision import mixed_precision
 
 
 class Scorer:
@@ -34,7 +33,7 @@ class Scorer:
         self.answers = answers
         self.rows = rows
         self.batch_size = max(1, training.batch_size // training.accumulation)
-        self.autocast = dtype if dtype in HALF else None
+        self.dtype = dtype
         self.num_scored = 0
         """Rows scored by this start of the run."""
 
@@ -42,7 +41,7 @@ class Scorer:
         """The adapted model's score."""
         rows = self.rows.split(split)
         self.num_scored += len(rows)
-        return evaluate(self.model, self.answers, rows.batch, len(rows), self.batch_size, self.autocast)
+        return evaluate(self.model, self.answers, rows.batch, len(rows), self.batch_size, self.dtype)
 
     def base_score(self, split: Literal["validation", "test"]) -> SplitScore:
         """The score of the model without its adapter."""
@@ -58,12 +57,12 @@ class Scorer:
         batch = self.rows.train.batch(range(num_rows))
 
         def train() -> None:
-            with mixed_precision(device, self.autocast):
+            with mixed_precision(device, self.dtype):
                 total = loss(to_device(batch, device))
             for more in reversed(range(num_backwards)):
                 total.backward(retain_graph=more > 0)  # type: ignore[no-untyped-call]
 
         trained = count_flops(train)
         self.model.zero_grad()
-        scored = count_flops(lambda: evaluate(self.model, self.answers, lambda _: batch, 1, 1, self.autocast))
+        scored = count_flops(lambda: evaluate(self.model, self.answers, lambda _: batch, 1, 1, self.dtype))
         return FlopsPerRow(num_passes * trained / num_rows, scored / num_rows)

@@ -14,15 +14,13 @@ from peft.tuners.lora.eva import HashHook, SVDHook, get_eva_state_dict
 from torch import Tensor, nn
 
 from marslora.core.errors import ConfigError
+from marslora.core.labels import IGNORED
 from marslora.core.linears import read_linear_sizes
 from marslora.core.patterns import lora_config_dict
 from marslora.methods._base import AbstractMethod, AdapterPlan, Batch
 from marslora.methods._context import BatchContext
 from marslora.methods._layers import AdaptedModel
 from marslora.methods._mixture import MixtureLinear
-
-_IGNORED = -100
-"""The label of tokens that the loss does not count, by the convention of torch and `transformers`."""
 
 
 class Eva(AbstractMethod):
@@ -119,7 +117,7 @@ class Eva(AbstractMethod):
         mask_BT: Tensor = batch["attention_mask"].bool()
         labels = batch["labels"]  # of an encoder-decoder model, labels are not the tokens that are masked
         wanted = self.options["use_label_mask"] and labels.shape == mask_BT.shape
-        return mask_BT & (labels != _IGNORED) if wanted else mask_BT
+        return mask_BT & (labels != IGNORED) if wanted else mask_BT
 
 
 class EvaModel(AdaptedModel):

@@ -9,7 +9,7 @@ class HydraLora(MixtureMethod):
     """HydraLoRA (Tian et al. 2024, arXiv 2404.19245): ``W x + s sum_i softmax(W_r x)_i B_i A x``; no load balance.
 
     Its authors adapt feed-forward blocks only, which ``heads_in`` and the model's ``targets`` can select. Here all
-    heads share one dropout mask; in the authors' code each head has its own.
+    heads share one dropout mask; in the authors' code each head has its own. Four heads are those of their script.
     """
 
-    defaults = {"routing": "learned", "heads": 3}
+    defaults = {"routing": "learned", "heads": 4}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from marslora.models.answers import IGNORED
+from marslora.core.labels import IGNORED
 
 _INPUTS = {"image": ("pixel_values", "image_pixel_values"), "audio": ("input_features", "audio_input_features")}
 """The keys of a batch that hold a modality's input, by the name its tokens have in configurations."""

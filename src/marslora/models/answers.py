@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-IGNORED = -100
-"""The label of a token that is not part of an answer, as in `torch.nn.functional.cross_entropy`."""
+from marslora.core.labels import IGNORED
 
 
 @dataclass(frozen=True)

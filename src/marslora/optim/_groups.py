@@ -7,11 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from marslora.core.errors import ConfigError
+from marslora.core.linears import RANK_DIMS
 
 ROLES = ("A", "B", "full", "magnitude", "router", "other")
 """What a parameter can be; optimizers choose their rule by it."""
-RANK_DIMS = {"A": -2, "B": -1}
-"""The dimension of the rank in a factor as PEFT stores it: A is (rank, inputs), B is (outputs, rank)."""
 FIELDS: dict[str, Any] = {
     "members": None,
     "ranks": None,

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from marslora.core.errors import ConfigError
+from marslora.core.linears import RANK_DIMS
 from marslora.optim._adam import BUFFERS, adam_step
 from marslora.optim._base import AbstractOptimizer
 from marslora.optim._bucket import Bucket
-from marslora.optim._groups import RANK_DIMS
 from marslora.optim._matrices import newton_schulz, polar
 
 ADAMW = "adamw"

@@ -21,10 +21,11 @@ from torch.nn.functional import cross_entropy
 from marslora.adapters import SeededDropout, TrainingPosition, member_generator
 from marslora.adapters.lora import MAGNITUDE
 from marslora.core.errors import ConfigError
+from marslora.core.labels import IGNORED
 from marslora.core.schedule import rate_factor
 from marslora.core.spec import MemberSpec
 from marslora.engine.pack import Base
-from marslora.models.answers import IGNORED, at_least_float32
+from marslora.models.answers import at_least_float32
 from marslora.optim import AbstractOptimizer, as_two_point, create_optimizer
 
 ADAPTER = "default"

@@ -13,10 +13,11 @@ import torch
 import transformers
 
 from marslora.core.errors import DataError
+from marslora.core.labels import IGNORED
 from marslora.core.spec import DataSpec
 from marslora.data._example import to_example
 from marslora.data._media_cache import MediaCache
-from marslora.data.encode import IGNORED, encode
+from marslora.data.encode import encode
 from marslora.data.sounds import Sound, encode_wav
 from marslora.data.splits import load_splits
 from tests.helpers import tiny_processors as tiny

@@ -41,8 +41,8 @@ def test_moka_of_the_visual_text_release_and_with_sound():
 
 def test_hydralora_counts_its_routers():
     plan, sizes = plan_and_sizes(8, tasks=())
-    routers = 3 * sum(inputs for inputs, _ in sizes.values())
-    lora = sum(8 * (inputs + 3 * outputs) for inputs, outputs in sizes.values())
+    routers = 4 * sum(inputs for inputs, _ in sizes.values())
+    lora = sum(8 * (inputs + 4 * outputs) for inputs, outputs in sizes.values())
     assert HydraLora().count(sizes, plan) == lora + routers
 
 
