@@ -252,7 +252,7 @@ def test_ladders_end_at_the_largest_rank():
         build_space(info, 16, full=[part.name for part in info.parts])
     with pytest.raises(ConfigError, match=r"leaves no rank of \[32\] for language"):
         build_space(info, {"language": 32}, max_rank=16)
-    with pytest.raises(ConfigError, match="`max_rank` is 16, but the space has the ranks"):
+    with pytest.raises(ConfigError, match="no rank may be above `max_rank` = 16"):
         spec(search={"max_rank": 16})
 
 
