@@ -14,7 +14,7 @@ from tests.architecture.import_table import MAY_IMPORT, PACKAGE, find_imports, i
 ROOT = Path(__file__).parents[2] / "src" / PACKAGE
 TORCH_FREE = {"core", "store", "laws", "strategies", "replay", "optuna", "executors", "exporters", "report"}
 HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets"}
-MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 80
+MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 60
 
 
 def rooms() -> set[str]:

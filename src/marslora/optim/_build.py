@@ -32,6 +32,4 @@ def _create(spec: PluginSpec, groups: list[dict[str, Any]], defaults: dict[str, 
     try:
         return optimizer_class(groups, **{**defaults, **spec.options})
     except (ConfigError, TypeError) as error:
-        raise ConfigError(
-            f"`optimizer` {spec.name} must have options that it knows, found {spec.options}: {error}"
-        ) from error
+        raise ConfigError(f"`optimizer` {spec.name} cannot have the options {spec.options}: {error}") from error

@@ -88,13 +88,13 @@ def test_what_is_not_settings_is_named(base, over, message):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("a: [", "not valid YAML"), ("- 1", "must be a mapping"), (None, "does not exist")]
+    ("text", "message"), [("a: [", "must be valid YAML"), ("- 1", "must be a mapping"), (None, "does not exist")]
 )
 def test_a_bad_configuration_file_is_named(tmp_path, text, message):
     path = tmp_path / "c.yaml"
     if text is not None:
         path.write_bytes(text.encode("utf-16"))  # starts with no byte of UTF-8
-        with pytest.raises(ConfigError, match="not valid YAML"):
+        with pytest.raises(ConfigError, match="must be valid YAML"):
             read_config(path)
         path.write_text(text)
     with pytest.raises(ConfigError, match=message):
