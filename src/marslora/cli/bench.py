@@ -112,7 +112,7 @@ def command(
 def show_result(console: Console, bench: BenchmarkResult) -> None:
     """Print the ranking at every cost, then how far the stated probabilities can be trusted."""
     from marslora.replay import rank_families
-    from marslora.report.benchmark import against, headline, reliabilities, summary_lines
+    from marslora.report.benchmark import format_reference_cost, headline, reliabilities, summary_lines
 
     print_line(console, (headline(bench), "bold"))
     for cost in bench.costs:
@@ -121,22 +121,22 @@ def show_result(console: Console, bench: BenchmarkResult) -> None:
                 row.family,
                 _interval(row.regret, ".3f"),
                 _interval(row.difference, "+.3f"),
-                against(row),
+                format_reference_cost(row),
                 row.num_instances,
             )
             for row in rank_families(bench.scores, cost, bench.reference)
         ]
         print_line(
             console,
-            f"\nAt {cost:g} full runs, the final one included. Difference to {bench.reference} at the cost\n"
-            "in column `at`; n = number of problems; 90 % intervals:",
+            f"\nAt {cost:g} full runs, the final run included. Differences are from {bench.reference} at the cost in\n"
+            "column `at`; n is the number of instances; 90 % intervals in brackets:",
         )
         heads = ("family", "regret", "difference", "at", "n")
         console.print(_table(heads, rows))
     if families := reliabilities(bench):
         lines = [
             ("the best allocation is in the 90 % set", *(f"{each.coverage_best:.0%}" for each in families)),
-            ("it, or one tied with it, is in the set", *(f"{each.coverage:.0%}" for each in families)),
+            ("the best or one tied with it is in the set", *(f"{each.coverage:.0%}" for each in families)),
             ("number of allocations in the set", *(f"{each.mean_plausible:.1f}" for each in families)),
             *(
                 (f"`indistinguishable` on {header.name}", *(_share(each, header.name) for each in families))

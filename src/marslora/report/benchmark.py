@@ -28,16 +28,17 @@ def write_page(bench: BenchmarkResult, path: Path) -> Path:
 
 
 def headline(bench: BenchmarkResult) -> str:
-    """What came out at the last of the costs, in one sentence."""
+    """The result at the last of the costs, in one sentence."""
     cost = bench.costs[-1]
     rows = rank_families(bench.scores, cost, bench.reference)
     better = [row.family for row in rows if row.difference and row.difference.high < 0]
     if not rows:
-        return f"Nothing can be had for {shares(cost)} full runs"
+        return f"No search costs at most {shares(cost)} full runs"
     if better:
         verb = "ends" if len(better) == 1 else "end"
-        return f"At {shares(cost)} full runs {listing(better)} {verb} nearer to the best than {bench.reference}"
-    return f"At {shares(cost)} full runs nothing can be told to be better than {bench.reference}"
+        winners = f"{listing(better)} {verb} closer to the best allocation than {bench.reference}"
+        return f"At {shares(cost)} full runs, {winners}"
+    return f"At {shares(cost)} full runs, no search is distinguishably better than {bench.reference}"
 
 
 def summary_lines(bench: BenchmarkResult) -> list[str]:
@@ -46,17 +47,20 @@ def summary_lines(bench: BenchmarkResult) -> list[str]:
     limits = sorted({score.max_share for score in bench.scores}, reverse=True)
     most = listing([percent(share) for share in limits], "or")
     said = (
-        f"{plural(len(instances), 'problem')}: {plural(len(bench.tables), 'table')} of finished runs, each seed, "
-        f"candidates of at most {most} of the largest one's parameters. {plural(len(bench.scores), 'replay')}."
+        f"{plural(len(instances), 'instance')}: {plural(len(bench.tables), 'table')} of finished runs, each "
+        f"with all its seeds, and candidates limited to {most} of the largest one's parameters. "
+        f"{plural(len(bench.scores), 'replay')}."
     )
     rule = (
-        "Regret is the lowest loss of the chosen allocation within a full run above that of the best, by the mean over "
-        "the table's seeds, in nats per answer token. A search is charged for every example that it has trained on, "
-        "and for what is left of the final run."
+        "Regret is how far the lowest loss of the chosen allocation within a full run lies above that of the best one, "
+        "as means over the table's seeds, in nats per answer token (the unit of the cross-entropy loss). A full "
+        "run trains one allocation to the end. A search pays for every example that it trains on, and for what is "
+        "left of the final run."
     )
     choice = (
-        "Between two settings of a family regret is interpolated, and a setting never counts as worse than the best "
-        "cheaper one; families with many settings gain a little by that."
+        "A family is a strategy with several settings, which differ in what they spend. Between two settings, regret "
+        "is interpolated, and a setting never counts as worse than the best cheaper one, which favours families with "
+        "many settings a little."
     )
     return [said, rule, choice, *bench.notes()]
 
@@ -105,18 +109,18 @@ def _build_ranking(bench: BenchmarkResult, cost: float) -> Markup:
             cell(row.family),
             _interval(row.regret),
             _interval(row.difference, sign="+"),
-            cell(against(row), number=True),
+            cell(format_reference_cost(row), number=True),
             cell(count(row.num_instances), number=True),
         ]
         for row in rows
     ]
     marks = ["picked" if row.family == bench.reference else "" for row in rows]
-    heads = ["family", "regret", f"minus {bench.reference}", "which had spent", "problems"]
+    heads = ["family", "regret", f"minus that of {bench.reference}", f"cost of {bench.reference}", "instances"]
     return table(heads, cells, name="sortable", marks=marks)
 
 
-def against(row: RegretSummary) -> str:
-    """What the reference had spent that a row is compared with."""
+def format_reference_cost(row: RegretSummary) -> str:
+    """The cost of the reference that a row is compared with, in full runs."""
     return NONE if row.reference_cost is None else shares(row.reference_cost)
 
 
@@ -148,7 +152,7 @@ def _by_table(bench: BenchmarkResult) -> Markup:
 def _reliability(bench: BenchmarkResult) -> Markup:
     told = reliabilities(bench)
     if not told:
-        return tag("p", "No family says how sure it is.")
+        return tag("p", "No family states how sure it is.")
     names = [header.name for header in bench.tables]
     rows = [
         [
@@ -160,8 +164,8 @@ def _reliability(bench: BenchmarkResult) -> Markup:
         ]
         for each in told
     ]
-    heads = ["family", "best in the 90 % set", "best or tied in it", "its size", *names]
-    note = "Under the tables' names: share of replays with the verdict that allocations are indistinguishable."
+    heads = ["family", "best in the 90 % set", "best or tied in it", "size of the set", *names]
+    note = "The columns of tables show the share of replays whose verdict was that allocations are indistinguishable."
     return join([table(heads, rows), tag("p", note, class_="soft")])
 
 
@@ -185,7 +189,7 @@ def _settings(bench: BenchmarkResult) -> Markup:
     for score in bench.scores:
         found.setdefault((score.family, score.setting), []).append((score.cost, score.regret, score.seconds))
     rows = [
-        [cell(family), cell(setting or "as it is"), *(cell(loss(_mean(of, n)), number=True) for n in range(3))]
+        [cell(family), cell(setting or "default"), *(cell(loss(_mean(of, n)), number=True) for n in range(3))]
         for (family, setting), of in found.items()
     ]
     return table(["family", "setting", "full runs", "regret", "seconds"], rows, name="sortable")

@@ -7,7 +7,7 @@ from marslora.report.data import ReportData
 from marslora.report.markup import Markup, bullets, cell, collapsed, join, table, tag
 from marslora.report.numbers import NONE, count, listing, percent, short
 
-PLAIN = {"converged": "fitted", "unidentified": "partly known", "failed": "failed"}
+PLAIN = {"converged": "fitted", "unidentified": "partly determined", "failed": "failed"}
 
 
 def render_laws(data: ReportData) -> Markup:
@@ -102,7 +102,7 @@ def render_method(data: ReportData) -> Markup:
 
 
 def render_closed_forms(forms: tuple[ClosedForm, ...]) -> Markup:
-    """The balanced ranks solved on paper, beside which the search took the best of the ladder."""
+    """The balanced ranks solved from the equations; the search itself takes ranks of the ladder."""
     rows = [
         [
             f"{form.part}, given {form.given} {form.given_rank}",

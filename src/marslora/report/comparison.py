@@ -15,9 +15,11 @@ from marslora.report.page import render_charts, render_document
 
 NAME = "compare.html"
 EQUAL = {
-    "parameters": "Ranks were scaled until every method trains as many numbers as the reference, on as many examples.",
-    "compute": "Ranks stayed; every method saw as many examples as the reference's operations pay for.",
-    "examples": "Ranks stayed; every method saw as many examples.",
+    "parameters": "Ranks were scaled so that every method trains as many parameters as the reference, on as many "
+    "examples.",
+    "compute": "Ranks were not scaled; every method trains on as many examples as the operations of the reference "
+    "pay for.",
+    "examples": "Ranks were not scaled; every method trains on the same number of examples.",
 }
 
 
@@ -34,27 +36,28 @@ def headline(comparison: Comparison) -> str:
     better = [each.name for each in others if each.difference and each.difference.high < 0]
     if better:
         verb = "ends" if len(better) == 1 else "end"
-        return f"{listing(better)} {verb} below {reference}"
+        return f"{listing(better)} {verb} with a lower loss than {reference}"
     if not others:
-        return f"{reference}, and nothing to compare it with"
+        return f"Only {reference} has results, so there is nothing to compare it with"
     if len(comparison.seeds) == 1:
-        return "One seed: nothing can be said"
-    return f"Nothing ends below {reference}"
+        return "One seed is too few to tell the methods apart"
+    return f"No method ends with a lower loss than {reference}"
 
 
 def summary_lines(comparison: Comparison) -> list[str]:
     """What was held equal, how sure it is, what failed."""
     reference, number = comparison.reference, plural(len(comparison.seeds), "seed")
     said = [
-        f"{EQUAL[comparison.equal]} {reference.name} trains {count(reference.num_trainable)} numbers on "
-        f"{count(comparison.full_examples)} examples; same rows, order and {number} for all."
+        f"{EQUAL[comparison.equal]} {reference.name} trains {count(reference.num_trainable)} parameters on "
+        f"{count(comparison.full_examples)} examples; all methods use the same rows, order and {number}."
     ]
     found = [each.difference for each in comparison.methods if each.difference is not None]
     if len(comparison.seeds) > 1 and found:
         told = sum(each.high < 0 or each.low > 0 for each in found)
         said.append(
-            f"{told} of {plural(len(found), 'difference')} to {reference.name} can be told from 0 (90 % intervals, "
-            f"paired by seed; with {plural(len(found), 'method')} about {0.1 * len(found):.1g} would by chance)."
+            f"{told} of {plural(len(found), 'difference')} from {reference.name} {'is' if told == 1 else 'are'} "
+            f"distinguishable from 0 (90 % intervals, paired by seed; with {plural(len(found), 'method')} about "
+            f"{0.1 * len(found):.1g} would be by chance)."
         )
     said += [f"{each.name}: {problem}" for each in comparison.methods for problem in problems(each)]
     return said
@@ -131,7 +134,7 @@ def settings(comparison: Comparison) -> Markup:
         rows.append(
             [
                 cell(join([method.name, tag("div", method.summary, class_="soft")], "")),
-                cell(" x ".join(choices)),
+                cell(", ".join(choices)),
                 cell(ranks_of(method.allocation)),
                 cell(f"{training.learning_rate:g}{rates}"),
                 cell(short(training.alpha_over_rank), number=True),
@@ -141,7 +144,7 @@ def settings(comparison: Comparison) -> Markup:
                 cell(method.source),
             ]
         )
-    heads = ["method", "kinds", "ranks", "learning rates", "alpha / r", "dropout", "examples", "parameters", "source"]
+    heads = ["method", "plugins", "ranks", "learning rates", "alpha / r", "dropout", "examples", "parameters", "source"]
     return table(heads, rows)
 
 
@@ -156,14 +159,18 @@ def _notes(comparison: Comparison) -> Markup:
     apart = {each.name: each.num_planned / first - 1 for each in comparison.methods if each.num_planned and first}
     if comparison.equal == "parameters" and len(apart) > 1:
         name = max(apart, key=lambda each: abs(apart[each]))
-        notes.append(f"Ranks are whole numbers: {name} is furthest from the reference's count, by {apart[name]:+.1%}.")
+        notes.append(
+            f"Ranks are whole numbers, so counts differ: that of {name} by {apart[name]:+.1%}, the most of all."
+        )
     notes += [
         f"{each.name} planned {count(each.num_planned)} parameters and ended with {count(each.num_trainable)}."
         for each in comparison.methods
         if each.results and each.num_trainable != each.num_planned
     ]
-    notes.append("Operations are those of what a method does before its first step, of training and of scoring.")
-    notes.append("Seconds are wall time on this machine, beside whatever else it did.")
+    notes.append(
+        "Operations count what a method computes before its first step, training, and validation and test losses."
+    )
+    notes.append("Seconds are wall time on this machine, whatever else it was doing.")
     return bullets(notes)
 
 

@@ -42,7 +42,7 @@ def render_tiles(data: ReportData) -> list[Markup]:
         "clear": f"probability of being the best of {len(decision.candidates)}"
         if data.chosen.p_best is not None
         else "lowest loss; no probability",
-        "indistinguishable": f"{plural(len(decision.plausible), 'allocation')} share 90{SPACE}% of the chances",
+        "indistinguishable": f"{plural(len(decision.plausible), 'allocation')} hold 90{SPACE}% of the probability",
         "fallback": "the laws could not decide",
     }
     tiles = [
@@ -61,7 +61,9 @@ def render_tiles(data: ReportData) -> list[Markup]:
         tiles.append(_tile("Expected loss", loss(expected.value), f"{loss(expected.low)} to {loss(expected.high)}"))
     seconds = "" if total.seconds is None else f"{duration(total.seconds)}; "
     ratio = short(grid.runs / total.runs) if total.runs else "-"
-    tiles.append(_tile("Cost", runs(total.runs), f"{seconds}a grid of {data.num_allocations} costs {ratio} times that"))
+    tiles.append(
+        _tile("Cost", runs(total.runs), f"{seconds}training all {data.num_allocations} would cost {ratio} times that")
+    )
     return tiles
 
 
@@ -87,7 +89,7 @@ def render_parts(data: ReportData, _: Markup) -> Markup:
     if dead:
         said.append(f"{plural(dead, 'linear layer')} got no gradient in a probe (dead) and will not be adapted.")
     if data.info.unlabelled:
-        said.append(f"{plural(len(data.info.unlabelled), 'linear layer')} outside every part: left alone.")
+        said.append(f"{plural(len(data.info.unlabelled), 'linear layer')} outside of all parts will not be adapted.")
     warnings = bullets(data.info.warnings) if data.info.warnings else Markup("")
     return section("parts", "The parts", tag("p", " ".join(said)), tables.build_parts_table(data), warnings)
 
@@ -98,7 +100,7 @@ def render_curves(data: ReportData, charts: Markup) -> Markup:
         return Markup("")
     groups = panels(data)
     alone = any(runs for name, runs in groups.items() if name != JOINT)
-    said = ["Parts were adapted alone to see how fast each learns."] if alone else []
+    said = ["Each part was adapted alone to measure how fast it learns."] if alone else []
     said += ["Runs of several parts show how allocations compare."] if groups[JOINT] else []
     return section("curves", "How the parts learn", tag("p", " ".join(said)), charts)
 
@@ -109,8 +111,8 @@ def render_convergence(data: ReportData, charts: Markup) -> Markup:
     if not charts and not solved:
         return Markup("")
     said = (
-        "Law-C: the examples a part must see before it has converged, against its rank. Lines are the fitted laws, "
-        "bands their 90 % bootstrap interval."
+        "Law-C, the convergence law, describes how many examples a part needs to converge at each rank. Lines are the "
+        "fitted laws, bands their 90 % bootstrap intervals."
     )
     more = collapsed("The balanced ranks in closed form", solved) if solved else Markup("")
     return section("laws", "How long they learn", tag("p", said), charts, more)
@@ -131,7 +133,7 @@ def render_final_run(data: ReportData, charts: Markup) -> Markup:
 def render_cost(data: ReportData, charts: Markup) -> Markup:
     """What it cost against a grid."""
     spent = calibration_spending(data)
-    said = "A full run is one training of one allocation to the end; costs are counted in those."
+    said = "Costs are counted in full runs: trainings of one allocation to the end."
     if spent.runs == 0:
         said += " Nothing was measured before the decision."
     return section("cost", "What it cost", tag("p", said), charts, collapsed("Numbers", tables.build_cost_table(data)))

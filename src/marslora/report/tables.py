@@ -108,7 +108,7 @@ def build_results_table(data: ReportData) -> Markup:
         *(["test loss", "test accuracy"] if tested else []),
     ]
     base = (final.base_validation_loss, final.base_validation_accuracy, final.base_test_loss, final.base_test_accuracy)
-    rows = [_result("as it came", 0, *base, tested)]
+    rows = [_result("before training", 0, *base, tested)]
     if data.uniform is not None:
         rank = data.uniform.allocation.get(data.searched[0])
         rows.append(_trained(f"uniform rank {rank}", data.uniform, tested))
@@ -148,7 +148,7 @@ def build_cost_table(data: ReportData) -> Markup:
     found += [("calibration", data.decision.calibration)]
     purposes = dict.fromkeys(run.member.purpose for run in data.runs)
     if len(purposes) > 1:
-        found += [(f"of it: {name or 'other runs'}", _cost_of(data, name)) for name in purposes]
+        found += [(f"of which {name or 'other runs'}", _cost_of(data, name)) for name in purposes]
     found += [("final run", data.final.cost)] if data.final else []
     found += [("uniform baseline", data.uniform.cost)] if data.uniform else []
     rows = [
@@ -162,7 +162,7 @@ def build_cost_table(data: ReportData) -> Markup:
         ]
         for name, cost in found
     ]
-    return table(["", "seconds", "examples seen", "the same in full runs", "FLOPs", "peak memory"], rows)
+    return table(["", "seconds", "examples seen", "full runs", "FLOPs", "peak memory"], rows)
 
 
 def _cost_of(data: ReportData, purpose: str) -> Cost:

@@ -56,17 +56,18 @@ def certainty(data: ReportData) -> str:
     """How sure the choice is, in one sentence."""
     chosen, decision = data.chosen, data.decision
     if decision.verdict == "fallback":
-        why = "The laws could not decide" if decision.laws else "Nothing was fitted"
-        return f"{why}, so no probability of being best is claimed."
+        why = "The laws could not decide" if decision.laws else "No law was fitted"
+        return f"{why}, so there is no probability of being best."
     if decision.verdict == "indistinguishable":
         regret = chosen.expected_regret
         more = (
-            "" if regret is None else f"; the best one, whichever it is, is expected to end {loss(regret)} nats lower"
+            "" if regret is None else f" The best one, whichever it is, is expected to end {loss(regret)} nats lower."
         )
-        held = f"{plural(len(decision.plausible), 'allocation')} of {len(decision.candidates)}"
-        return f"{held} share 90{SPACE}% of the probability of being best. This one has {cheapness(data)}{more}."
+        number, verb = len(decision.plausible), "holds" if len(decision.plausible) == 1 else "together hold"
+        held = f"{number} of {plural(len(decision.candidates), 'allocation')} {verb} 90{SPACE}% of the probability"
+        return f"{held} of being best. The chosen one has {describe_size(data)}.{more}"
     if chosen.p_best is None:
-        return "It had the lowest validation loss of those observed; no law was asked how sure that is."
+        return "It had the lowest validation loss observed; this strategy does not estimate how sure that is."
     known = f"It is the best of {len(decision.candidates)} allocations with probability {percent(chosen.p_best)}"
     others = len(decision.plausible) - 1
     if others < 1:
@@ -77,52 +78,53 @@ def certainty(data: ReportData) -> str:
     return f"{known}; the other{'s' if others > 1 else ''} that cannot be ruled out: {rest}."
 
 
-def cheapness(data: ReportData) -> str:
-    """The chosen allocation's trainable parameters, and the largest candidate's beside it."""
+def describe_size(data: ReportData) -> str:
+    """The number of trainable parameters of the chosen allocation, and of the largest candidate."""
     mine = data.num_trainable(data.decision.chosen)
     most = max(data.num_trainable(candidate.allocation) for candidate in data.decision.candidates)
-    return f"{compact(mine)} trainable parameters; the largest has {compact(most)}"
+    return f"{compact(mine)} trainable parameters (the largest has {compact(most)})"
 
 
 def gain(data: ReportData) -> list[str]:
-    """What the choice gains over the model as it came, and over one rank for every part."""
+    """What the choice gains over the untrained model, and over one rank for every part."""
     return [*_over_base(data), *_over_uniform(data)]
 
 
 def _over_base(data: ReportData) -> list[str]:
     final = data.final
     if final is not None:
-        said = (
-            f"Validation loss {loss(final.base_validation_loss)} before, {loss(final.validation_loss)} after training"
-        )
-        right = f"{accuracy(final.base_validation_accuracy)} before, {accuracy(final.validation_accuracy)} after"
-        return [f"{said}; answer tokens right: {right}.", *_kept(final), *_tested(final)]
+        losses = f"{loss(final.base_validation_loss)} before and {loss(final.validation_loss)} after training"
+        right = f"{accuracy(final.base_validation_accuracy)} of answer tokens were right before and "
+        right += f"{accuracy(final.validation_accuracy)} after"
+        said = f"The validation loss was {losses}; {right}."
+        return [said, *_describe_kept_point(final), *_describe_test(final)]
     predicted, base = data.chosen.predicted_loss, data.base_loss
     if predicted is None or base is None:
         return []
     bounds = f"{loss(predicted.low)} to {loss(predicted.high)}"
-    return [f"Validation loss is {loss(base)} now and expected to reach {loss(predicted.value)} ({bounds})."]
+    return [f"The validation loss is {loss(base)} now and is expected to reach {loss(predicted.value)} ({bounds})."]
 
 
-def _kept(final: FinalResult) -> list[str]:
+def _describe_kept_point(final: FinalResult) -> list[str]:
     if final.kept_examples is None:
         return []
     kept, end = count(final.kept_examples), count(final.examples[-1])
-    return [f"The adapter is the one of {kept} examples, where the loss was lowest; the run went on to {end}."]
+    return [f"The adapter was saved after {kept} examples, where the loss was lowest; the run ended after {end}."]
 
 
-def _tested(final: FinalResult) -> list[str]:
+def _describe_test(final: FinalResult) -> list[str]:
     if final.test_loss is None:
         return []
-    before = "" if final.base_test_loss is None else f"{loss(final.base_test_loss)} before, "
+    before = "" if final.base_test_loss is None else f"{loss(final.base_test_loss)} before and "
     right = "" if final.test_accuracy is None else f" ({accuracy(final.test_accuracy)} of answer tokens right)"
-    return [f"On the test rows, looked at once: loss {before}{loss(final.test_loss)} after{right}."]
+    after = f"{before}{loss(final.test_loss)} after training{right}"
+    return [f"On the test rows, which the search never used, the loss was {after}."]
 
 
 def _over_uniform(data: ReportData) -> list[str]:
     final, uniform = data.final, data.uniform
     if len(data.searched) > 1 and _is_even(data.decision.chosen, data):
-        return ["The chosen ranks are uniform already."]
+        return ["The chosen ranks are already uniform."]
     if final is not None and uniform is not None:
         difference = uniform.validation_loss - final.validation_loss
         rank = f"uniform rank {uniform.allocation.get(data.searched[0])}"
@@ -136,7 +138,7 @@ def _over_uniform(data: ReportData) -> list[str]:
     difference = even.predicted_loss.value - data.chosen.predicted_loss.value
     name = f"Uniform rank {even.allocation.get(data.searched[0])}"
     if abs(difference) < 5e-4:
-        return [f"{name} is expected to end as low."]
+        return [f"{name} is expected to end equally low."]
     return [f"{name} is expected to end {loss(abs(difference))} nats {'higher' if difference > 0 else 'lower'}."]
 
 
@@ -158,16 +160,19 @@ def _is_even(allocation: Allocation, data: ReportData) -> bool:
 
 
 def price(data: ReportData) -> str:
-    """What it cost, in full runs and time, against an exhaustive grid."""
+    """What the search cost in full runs and time, and what training every allocation would cost."""
     first, last = calibration_spending(data), final_spending(data)
     total, grid = total_spending(data), grid_spending(data)
     took = "" if total.seconds is None else f" and {duration(total.seconds)}"
-    ending = f"the final run {'' if data.final else 'to come '}{shares(last.runs)}"
-    said = f"It cost {runs(total.runs)}{took}: calibration {shares(first.runs)}, {ending}."
+    ending = "the final run" if data.final else "the final run, which has not been made yet"
+    verb = "cost" if data.final else "costs"
+    said = (
+        f"It {verb} {runs(total.runs)}{took}: {shares(first.runs)} for calibration, {shares(last.runs)} for {ending}."
+    )
     if data.num_allocations == 1:
         return said
     estimated = "" if grid.seconds is None else f" and about {duration(grid.seconds)}"
-    return f"{said} An exhaustive grid of {data.num_allocations} allocations costs {runs(grid.runs)}{estimated}."
+    return f"{said} Training all {data.num_allocations} allocations would cost {runs(grid.runs)}{estimated}."
 
 
 def explain_terms(data: ReportData) -> str:
@@ -194,14 +199,14 @@ def notices(data: ReportData) -> list[Notice]:
         what = data.decision.fallback or data.decision.summary
         found.append(Notice("bad", "This choice is a fallback", sentence(what)))
     elif data.decision.fallback:
-        found.append(Notice("care", "Not everything could be used", sentence(data.decision.fallback)))
+        found.append(Notice("care", "Some measurements could not be used", sentence(data.decision.fallback)))
     for law in data.decision.laws:
         title = f"The {law.law} law of {law.subject}"
         if law.status == "failed":
             found.append(Notice("bad", f"{title} failed", sentence(law.message or "no reason was given")))
         elif law.status == "unidentified":
             found.append(
-                Notice("care", f"{title} is only partly known", sentence(law.message or "no reason was given"))
+                Notice("care", f"{title} is only partly determined", sentence(law.message or "no reason was given"))
             )
     bad = [run for run in data.runs if run.status in ("diverged", "failed")]
     if bad:
@@ -216,12 +221,18 @@ def notices(data: ReportData) -> list[Notice]:
             Notice("care", f"{count(data.summary.num_bad)} rows could not be used", f"They were skipped.{first}")
         )
     if data.final is not None and data.final.validation_loss > data.final.base_validation_loss:
-        found.append(Notice("bad", "Training did not help", "The final run ended above the model as it came."))
+        found.append(
+            Notice(
+                "bad",
+                "Training did not help",
+                "The final run ended with a higher validation loss than the untrained model.",
+            )
+        )
     return sorted(found, key=lambda notice: notice.level != "bad")
 
 
 def sentence(words: str) -> str:
-    """The words as a sentence: a capital first (unless a symbol stands there), a full stop last."""
+    """The words as a sentence: they start with a capital, unless with a symbol, and end with a full stop."""
     words = words.strip()
     first = words.partition(" ")[0]
     start = words[:1].upper() if first.isalpha() and len(first) > 1 else words[:1]

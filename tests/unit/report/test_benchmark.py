@@ -48,9 +48,9 @@ def bench(better=0.02, names=("t0", "t1"), family="mars", costs=(1.2, 1.5)):
 
 
 def test_the_headline_says_who_is_better():
-    assert page.headline(bench()) == "At 1.5 full runs mars ends nearer to the best than halving"
-    assert page.headline(bench(better=0.1)) == "At 1.5 full runs nothing can be told to be better than halving"
-    assert page.headline(bench(costs=(0.5,))) == "Nothing can be had for 0.5 full runs"
+    assert page.headline(bench()) == "At 1.5 full runs, mars ends closer to the best allocation than halving"
+    assert page.headline(bench(better=0.1)) == "At 1.5 full runs, no search is distinguishably better than halving"
+    assert page.headline(bench(costs=(0.5,))) == "No search costs at most 0.5 full runs"
 
 
 def test_the_page_is_whole_and_tells_what_was_left_out(tmp_path):
@@ -58,7 +58,7 @@ def test_the_page_is_whole_and_tells_what_was_left_out(tmp_path):
     reader = Reader(text)
     words = reader.text
     assert "paper was left out on t1: no run" in words
-    assert "12 replays" not in words and "20 replays" in words and "4 problems" in words
+    assert "12 replays" not in words and "20 replays" in words and "4 instances" in words
     assert reader.figures and all(parse_figure(figure).data for figure in reader.figures.values())
 
 

@@ -74,7 +74,7 @@ def test_dots_are_means_and_their_lines_the_intervals():
     assert len(drawn["losses"].traces[0]["x"]) == 9
     differences = drawn["differences"].traces[0]
     assert set(differences["y"]) == {"moka", "eva"}
-    assert "1 of 2 end below uniform" in drawn["differences"].caption
+    assert "1 of 2 methods end below uniform" in drawn["differences"].caption
     assert sorted(drawn["costs"].traces[0]["x"]) == [1, 2, 3]
     curves = {trace["name"]: trace["y"] for trace in drawn["methods-curves"].traces}
     assert curves["uniform"] == pytest.approx([2.0, 1.0, 0.53])
@@ -82,15 +82,15 @@ def test_dots_are_means_and_their_lines_the_intervals():
         assert parse_figure(chart.figure()).data
 
 
-def test_words_say_who_can_be_told_from_the_reference():
+def test_words_say_which_methods_differ_from_the_reference():
     found = comparison()
-    assert page.headline(found) == "moka ends below uniform"
-    assert "1 of 2 differences to uniform can be told from 0" in " ".join(page.summary_lines(found))
+    assert page.headline(found) == "moka ends with a lower loss than uniform"
+    assert "1 of 2 differences from uniform is distinguishable from 0" in " ".join(page.summary_lines(found))
     level = {"uniform": (0.5, 0.6, 0.7), "eva": (0.6, 0.5, 0.7)}
-    assert page.headline(comparison(level)) == "Nothing ends below uniform"
+    assert page.headline(comparison(level)) == "No method ends with a lower loss than uniform"
     once = comparison({"uniform": (0.5,), "eva": (0.4,)}, seeds=(0,))
     assert math.isnan(once.methods[1].difference.low)
-    assert page.headline(once) == "One seed: nothing can be said"
+    assert page.headline(once) == "One seed is too few to tell the methods apart"
 
 
 def test_failures_are_on_the_page():

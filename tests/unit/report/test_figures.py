@@ -205,7 +205,7 @@ def test_chances_are_the_probabilities_best_first(clear):
 def test_the_final_curve_continues_the_calibration_run(clear):
     traces = {t["name"]: t for t in final.draw_charts(clear)[0].traces}
     assert traces["final run"]["y"] == list(clear.final.validation_curve)
-    assert traces["model as it came"]["y"] == [2.1, 2.1]
+    assert traces["before training"]["y"] == [2.1, 2.1]
     continued = final.continued(clear)
     assert continued.member.allocation == clear.decision.chosen
     assert traces["calibration, continued"]["y"] == list(continued.validation_loss)
@@ -218,7 +218,7 @@ def test_the_point_that_was_kept_is_the_large_one(clear):
     chart = final.draw_charts(replace(clear, final=kept))[0]
     sizes = next(t for t in chart.traces if t["name"] == "final run")["marker"]["size"]
     assert sizes.index(max(sizes)) == len(sizes) - 2
-    assert "the lowest point; the run ended at" in chart.caption
+    assert "saved at the lowest point" in chart.caption
     assert "2.100 to 0.655" in final.draw_charts(clear)[0].caption
     assert final.draw_charts(example_studies.make_example("no_final")) == []
 

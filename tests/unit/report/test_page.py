@@ -179,9 +179,9 @@ def test_a_fallback_and_a_failed_law_are_said_at_the_top():
 
 
 def test_only_panels_that_are_there_are_announced(clear):
-    assert "Parts were adapted alone" in read(clear).text
+    assert "Each part was adapted alone" in read(clear).text
     joint = [run for run in clear.runs if len(run.member.allocation.active) > 1]
-    assert "Parts were adapted alone" not in read(replace(clear, runs=joint)).text
+    assert "Each part was adapted alone" not in read(replace(clear, runs=joint)).text
     assert "How the parts learn" not in read(replace(clear, runs=())).text
 
 

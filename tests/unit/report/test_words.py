@@ -23,13 +23,13 @@ def test_a_clear_verdict_names_ranks_probability_gain_and_cost(clear):
     assert lines.startswith("Give vision rank 4 and language rank 16.")
     chance = plain(numbers.percent(clear.chosen.p_best))
     assert f"best of 16 allocations with probability {chance}" in lines
-    assert "Validation loss 2.100 before, 0.655 after" in lines
-    assert "31.2 % before, 84.3 % after" in lines
-    assert "loss 2.130 before, 0.671 after" in lines
+    assert "The validation loss was 2.100 before and 0.655 after training" in lines
+    assert "31.2 % of answer tokens were right before and 84.3 % after" in lines
+    assert "the loss was 2.130 before and 0.671 after training" in lines
     assert "It ended lower than uniform rank 14" in lines
     assert "0.655 against 0.683" in lines
-    assert "It cost 1.55 full runs and 55.5 s: calibration 0.61, the final run 0.94." in lines
-    assert "An exhaustive grid of 16 allocations costs 16 full runs" in lines
+    assert "It cost 1.55 full runs and 55.5 s: 0.61 for calibration, 0.94 for the final run." in lines
+    assert "Training all 16 allocations would cost 16 full runs" in lines
     assert "Adapter: studies/tiny-llava/final/adapter" in lines
 
 
@@ -43,14 +43,13 @@ def test_no_winner_is_said_with_the_number_of_candidates():
     assert words.headline(data) == "No clear winner; a good choice: vision rank 1 and language rank 1"
     number = len(data.decision.plausible)
     assert number > 10
-    assert "share 90" in said(data) and "This one has" in said(data)
-    assert f"{number} allocations of 16 share 90 %" in said(data)
+    assert f"{number} of 16 allocations together hold 90 %" in said(data) and "The chosen one has" in said(data)
 
 
 def test_a_fallback_claims_no_probability():
     data = example_studies.make_example("failed")
     assert words.headline(data).startswith("Undecided; a fallback")
-    assert "probability of being best is claimed" in said(data)
+    assert "so there is no probability of being best" in said(data)
     assert "with probability" not in said(data)
 
 
@@ -72,7 +71,7 @@ def test_without_a_final_run_the_gain_is_expected_not_claimed():
     data = example_studies.make_example("no_final")
     lines = said(data)
     assert "expected to reach" in lines
-    assert "the final run to come 1" in lines
+    assert "1 for the final run, which has not been made yet" in lines
     assert "Adapter:" not in lines
     assert final_spending(data).runs == 1.0
 
@@ -81,7 +80,7 @@ def test_a_uniform_choice_is_not_compared_with_another_uniform_rank():
     data = example_studies.make_example("null")
     assert data.uniform is None
     assert "Uniform rank" not in said(data)
-    assert "The chosen ranks are uniform already." in said(data)
+    assert "The chosen ranks are already uniform." in said(data)
     assert "uniform" not in said(example_studies.make_example("one_part"))
 
 
@@ -107,7 +106,7 @@ def test_a_grid_has_no_allocation_above_the_limit(clear):
     limited = replace(clear, spec=clear.spec.model_copy(update={"search": search}))
     assert limited.num_allocations == sum(size <= sizes[4] for size in sizes) < len(clear.spec.space)
     assert grid_spending(limited).runs == limited.num_allocations
-    assert f"An exhaustive grid of {limited.num_allocations} allocations" in words.price(limited)
+    assert f"Training all {limited.num_allocations} allocations" in words.price(limited)
 
 
 def test_without_timings_no_seconds_are_claimed(clear):
@@ -155,7 +154,7 @@ def test_a_caveat_beside_a_clear_verdict_is_no_fallback(clear):
 def test_a_choice_by_observation_alone_claims_no_probability(clear):
     bare = tuple(each.model_copy(update={"p_best": None}) for each in clear.decision.candidates)
     data = replace(clear, decision=clear.decision.model_copy(update={"candidates": bare}))
-    assert "lowest validation loss of those observed" in words.certainty(data)
+    assert "this strategy does not estimate how sure" in words.certainty(data)
 
 
 def test_an_adapter_from_before_the_end_says_so(clear):

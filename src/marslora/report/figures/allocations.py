@@ -52,15 +52,15 @@ def _map_words(data: ReportData, drawn: set[str]) -> str:
     said = ["Each cell is an allocation; its number is the lowest validation loss observed."]
     if any(candidate.predicted_loss is not None for candidate in candidates):
         said = [
-            "Each cell is an allocation; its large number is the lowest validation loss expected within a full run, "
-            "the small one what was observed so far."
+            "Each cell is an allocation. Its large number is the lowest validation loss expected within a full run; "
+            "the small one is the lowest loss observed so far."
         ]
     if dropped:
         said.append(f"{dropped} of {len(candidates)} cells were dropped (hatched).")
     plausible = data.decision.plausible
     if plausible and data.chosen.p_best is not None:
         cells = "one cell holds" if len(plausible) == 1 else f"{len(plausible)} cells hold"
-        said.append(f"The dashed outline: {cells} 90 % of the probability of being best.")
+        said.append(f"Inside the dashed outline, {cells} 90 % of the probability of being best.")
     imbalance = data.chosen.imbalance
     if imbalance is not None and BALANCED in drawn:
         factor = math.exp(imbalance.value)
@@ -109,7 +109,7 @@ def _ranked(data: ReportData, known: Sequence[Candidate]) -> Chart:
     names[chosen] = f"<b>{names[chosen]}</b>"
     y_axis = axis("", tickvals=y, ticktext=names, range=[-0.6, len(rows) - 0.4])
     more = (
-        f" The best {len(rows)} of {len(known)} are drawn; the table below has all." if len(known) > len(rows) else ""
+        f" The best {len(rows)} of {len(known)} are drawn; the table below lists all." if len(known) > len(rows) else ""
     )
     return Chart(
         name="allocations",
@@ -128,10 +128,10 @@ def _best_words(data: ReportData, known: Sequence[Candidate]) -> str:
     gap = (expected_loss(worst) or 0.0) - (expected_loss(best) or 0.0)
     said = (
         f"{ranks(best.allocation, data.searched)} has the lowest expected loss ({loss(expected_loss(best))}); "
-        f"from best to worst it is {loss(gap)} nats. Bars: {LEVEL_NOTE}."
+        f"the worst is {loss(gap)} nats higher. Bars are {LEVEL_NOTE}s."
     )
     if best.allocation != data.decision.chosen:
-        said += f" Chosen was {ranks(data.decision.chosen, data.searched)}: {data.chosen.reason.rstrip('.')}."
+        said += f" The choice is {ranks(data.decision.chosen, data.searched)}: {data.chosen.reason.rstrip('.')}."
     return said
 
 
@@ -144,7 +144,7 @@ def _dots(rows: Sequence[Candidate], x: Sequence[float | None], y: Sequence[floa
         "mode": "markers",
         "x": list(x),
         "y": list(y),
-        "name": "expected of a full run",
+        "name": "expected in a full run",
         "customdata": [text(candidate.allocation) for candidate in rows],
         "marker": {
             "size": [13 if candidate.status == "chosen" else 8 for candidate in rows],

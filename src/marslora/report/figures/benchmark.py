@@ -52,7 +52,7 @@ def squeezed_regret(regret: float) -> float:
 
 
 def draw_regret_charts(bench: BenchmarkResult) -> list[Chart]:
-    """Regret against cost: over all tables, wide."""
+    """Draw regret against cost over all tables, across the page."""
     found = build_family_curves(bench.scores)
     return [
         Chart(
@@ -62,7 +62,7 @@ def draw_regret_charts(bench: BenchmarkResult) -> list[Chart]:
             layout=_frame(found),
             caption=(
                 "Mean over tables, seeds and limits on parameters; each point is one setting of a family. Bands are "
-                f"{LEVEL_NOTE}s over tables and seeds. Down and to the left is better; 1 on the left is the final run."
+                f"{LEVEL_NOTE}s over tables and seeds. Lower and further left is better; 1 is the final run alone."
             ),
             height=560,
             wide=True,
@@ -71,7 +71,7 @@ def draw_regret_charts(bench: BenchmarkResult) -> list[Chart]:
 
 
 def draw_charts_by_table(bench: BenchmarkResult) -> list[Chart]:
-    """The same for every table apart."""
+    """Draw regret against cost for each table."""
     found = []
     for number, header in enumerate(bench.tables):
         own = build_family_curves([score for score in bench.scores if score.table == header.name])
@@ -182,7 +182,7 @@ def _band(curve: FamilyCurve, bounds: Sequence[tuple[float, float]], colour: obj
 
 
 def draw_reliability_charts(bench: BenchmarkResult) -> list[Chart]:
-    """What families say of their choices against what is so; nothing where none says anything."""
+    """Draw reported probabilities against what was so; an empty list if no family reports any."""
     known = [found for family in _noted(bench) if (found := measure_reliability(bench.scores, family)) is not None]
     if not known:
         return []
@@ -192,23 +192,23 @@ def draw_reliability_charts(bench: BenchmarkResult) -> list[Chart]:
         "x": [0, 1],
         "y": [0, 1],
         "line": {"color": MUTED, "dash": "dot", "width": 1.2},
-        "name": "as said",
+        "name": "exact",
         "hoverinfo": "skip",
     }
     marks = [trace for found in known for trace in _marks(found, str(_style(bench, found.family)["color"]))]
     share = {"tickformat": ".0%", "range": [-0.04, 1.06]}
-    layout = frame(axis("probability of being best that was reported", **share), axis("share that was", **share))
+    layout = frame(axis("reported probability of being best", **share), axis("share that was best", **share))
     first = known[0]
     return [
         Chart(
             name="reliability",
-            title="Are the probabilities worth anything?",
+            title="Are the reported probabilities right?",
             traces=[straight, *marks],
             layout=layout,
             caption=(
-                f"{first.family}: {percent(first.coverage_best)} of {plural(first.num, 'replay')} hold the best "
-                f"allocation in the reported 90 % set, {percent(first.coverage)} it or one that the table's seeds "
-                "cannot tell from it. On the dotted line probabilities mean what they say; above it they are modest."
+                f"{first.family}: in {percent(first.coverage_best)} of {plural(first.num, 'replay')} the reported 90 % "
+                f"set contains the best allocation, in {percent(first.coverage)} the best or one that seeds cannot "
+                "distinguish from it. On the dotted line probabilities are exact; above it they are too low."
             ),
             height=400,
         )
@@ -230,7 +230,7 @@ def _marks(found: Reliability, colour: str) -> list[Trace]:
                 "color": colour,
                 "size": [6 + 14 * math.sqrt(each.num / found.num) for each in found.bins],
             },
-            "hovertemplate": "said %{x:.0%}, was %{y:.0%} of %{customdata} replays<extra></extra>",
+            "hovertemplate": "reported %{x:.0%}, best in %{y:.0%} of %{customdata} replays<extra></extra>",
         }
 
     strict = trace("the best", [each.best for each in found.bins], "circle")
@@ -238,7 +238,7 @@ def _marks(found: Reliability, colour: str) -> list[Trace]:
 
 
 def draw_cost_charts(bench: BenchmarkResult) -> list[Chart]:
-    """What every setting of every family cost, cheapest family on top."""
+    """Draw what every setting of every family cost, the cheapest family on top."""
     by_family: dict[str, dict[str, list[ReplayScore]]] = {}
     for score in bench.scores:
         by_family.setdefault(score.family, {}).setdefault(score.setting, []).append(score)
@@ -281,8 +281,8 @@ def draw_cost_charts(bench: BenchmarkResult) -> list[Chart]:
             traces=[trace],
             layout=layout,
             caption=(
-                "Each point is one setting, mean over all replays; lines reach from the cheapest to the dearest. "
-                "A search that goes on with a run it has begun pays for the rest alone."
+                "Each point is one setting, mean over all replays; lines reach from the cheapest to the most "
+                "expensive. A search that continues a run pays only for the rest of it."
             ),
             height=100 + 26 * len(order),
             wide=True,

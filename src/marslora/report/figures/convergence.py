@@ -44,7 +44,7 @@ def _panel(law: LawFit, index: int) -> Chart:
     heights = [p.measured for p in law.points] + [y for t in traces for y in t["y"] if t["mode"] == "lines" and y]
     return Chart(
         name=f"law-{index}",
-        title=f"{law.subject}: how long it learns",
+        title=f"{law.subject}: examples until convergence",
         traces=traces,
         layout=frame(across, log_axis("examples until convergence", heights)),
         caption=caption(law, found),
@@ -118,10 +118,10 @@ def caption(law: LawFit, ranks: Sequence[float]) -> str:
     slow, fast = ConvergenceLaw().predict_many(law, inputs).tolist()
     between = f"rank {ranks[0]:g} to {ranks[-1]:g} at {count(size)} rows"
     if max(slow, fast) < FLAT * min(slow, fast):
-        said = f"Rank hardly moves how long {law.subject} learns: about {compact(fast)} examples at any rank."
+        said = f"Rank hardly changes how long {law.subject} learns: about {compact(fast)} examples at any rank."
     else:
         way = "sooner" if fast < slow else "later"
         factor, change = max(slow, fast) / min(slow, fast), f"{compact(slow)} to {compact(fast)} examples"
         said = f"From {between}, {law.subject} converges {short(factor)} times {way} ({change})."
     error = percent(law.residual) if np.isfinite(law.residual) else ""
-    return said + (f" The law misses its points by {error} (root mean square)." if error else "") + rest
+    return said + (f" The law deviates from its points by {error} (root mean square)." if error else "") + rest

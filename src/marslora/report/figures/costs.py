@@ -1,4 +1,4 @@
-"""What it cost, against training every allocation once."""
+"""The cost of the search, compared with training every allocation once."""
 
 from __future__ import annotations
 
@@ -19,37 +19,38 @@ COLOURS = (faded(ACCENT, 0.45), faded(ACCENT, 0.7), ACCENT, faded("@muted", 0.7)
 
 
 def draw_charts(data: ReportData) -> list[Chart]:
-    """Two bar charts: full runs, and seconds where they are known."""
+    """Two bar charts: full runs, and seconds if they are known."""
     bars = spendings(data)
-    total, grid = bars["total"], bars["grid"]
+    total, grid = bars["total"], bars["every allocation"]
     found = [_bars("cost-runs", "In full runs", "full runs", bars, [shares(each.runs) for each in bars.values()],
                    [each.runs for each in bars.values()], _run_words(data, total, grid))]  # fmt: skip
     times = [each.seconds for each in bars.values()]
     if all(each is not None for each in times) and total.seconds and grid.seconds:
-        said = f"{duration(total.seconds)} in all; a grid would take about {duration(grid.seconds)} at the same pace"
-        said += " (an estimate: the time of one full run, times its cells)."
+        said = f"{duration(total.seconds)} in all; training every allocation would take about {duration(grid.seconds)}"
+        said += " (estimated as the time of one full run times the number of allocations)."
         shown = [duration(each) for each in times]
         found.append(_bars("cost-seconds", "In time", "seconds of wall time", bars, shown, times, said))
     return found
 
 
 def spendings(data: ReportData) -> dict[str, Spending]:
-    """Calibration, final run, both, and the exhaustive grid."""
+    """The spending on calibration, on the final run, on both, and on training every allocation once."""
     return {
         "calibration": calibration_spending(data),
         "final run" if data.final is not None else "final run (to come)": final_spending(data),
         "total": total_spending(data),
-        "grid": grid_spending(data),
+        "every allocation": grid_spending(data),
     }
 
 
 def _run_words(data: ReportData, total: Spending, grid: Spending) -> str:
     cells = data.num_allocations
     if total.runs >= grid.runs:
-        return f"The search cost {shares(total.runs)} full runs, no less than the grid of {cells}."
+        return f"The search cost {shares(total.runs)} full runs, no less than training each of the {cells} allocations."
+    ratio = short(grid.runs / max(total.runs, 1e-9))
     return (
-        f"One full run sees {data.full_examples:,} examples. The search cost {shares(total.runs)} of them, "
-        f"{short(grid.runs / max(total.runs, 1e-9))} times less than training each of the {cells} allocations once."
+        f"A full run trains on {data.full_examples:,} examples. The search cost {shares(total.runs)} full runs; "
+        f"training each of the {cells} allocations once would cost {ratio} times as much."
     )
 
 

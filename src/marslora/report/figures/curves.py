@@ -161,16 +161,17 @@ def _caption(
         best = min(ended, key=lambda run: run.last_loss)
         who = f"rank {best.member.allocation.get(title)}" if title != JOINT else ranks(best.member.allocation)
         said.append(
-            f"{len(runs)} runs; {who} got lowest, to {loss(best.last_loss)} after {count(best.last_examples)} examples."
+            f"{len(runs)} runs; {who} ended lowest, at {loss(best.last_loss)} after {count(best.last_examples)} "
+            "examples."
         )
     if points:
         done = sum(not point.censored for point in points.values())
         words = f"{done} of {len(points)} runs converged (dots)"
-        said.append(words + ("; arrows mark those that had not by their end." if done < len(points) else "."))
+        said.append(words + ("; arrows mark those that had not when they ended." if done < len(points) else "."))
     if len(sizes) > 1:
-        said.append(f"Line styles: {listing([f'{count(each)} rows' for each in sizes])}, solid being the most.")
+        said.append(f"Line styles: {listing([f'{count(each)} rows' for each in sizes])}, solid for the most rows.")
     if num_labels > MANY:
-        said.append("Stronger colour is the larger allocation; hover for the ranks.")
+        said.append("Stronger colours are larger allocations; hover to see the ranks.")
     bad = [run for run in runs if run.status in ("diverged", "failed")]
     if bad:
         said.append(f"{len(bad)} {'run' if len(bad) == 1 else 'runs'} diverged or failed (faint).")

@@ -34,7 +34,7 @@ def draw_charts(data: ReportData) -> list[Chart]:
     return [
         Chart(
             name="final",
-            title="Loss on the way",
+            title="Loss during the final run",
             traces=traces,
             layout=frame(across, up),
             caption=_words(data, final, run),
@@ -57,7 +57,7 @@ def _origin(final: FinalResult, run: Run | None) -> float:
 
 
 def _level(final: FinalResult, origin: float) -> Trace:
-    return _line((0, final.examples[-1]), (final.base_validation_loss,) * 2, origin, "model as it came", MUTED, "dash")
+    return _line((0, final.examples[-1]), (final.base_validation_loss,) * 2, origin, "before training", MUTED, "dash")
 
 
 def _line(x: tuple[int, ...], y: tuple[float, ...], origin: float, name: str, colour: str, dash: str) -> Trace:
@@ -82,15 +82,15 @@ def _words(data: ReportData, final: FinalResult, run: Run | None) -> str:
     if run is not None:
         saved = final.started_at_examples / data.full_examples
         said.append(
-            f"It took over a calibration run at {count(final.started_at_examples)} examples, "
+            f"It continued a calibration run from {count(final.started_at_examples)} examples on, "
             f"which saved {percent(saved)} of a full run."
         )
     if final.train_examples:
-        said.append("The thin line is the training loss, the others the validation loss.")
+        said.append("The thin line is the training loss; the others are validation losses.")
     end = final.validation_curve[-1]
     if final.kept_examples is not None:
         said.append(
-            f"The adapter is the one of {count(final.kept_examples)} examples, the lowest point; "
+            f"The adapter was saved at the lowest point, after {count(final.kept_examples)} examples; "
             f"the run ended at {loss(end)}."
         )
     elif min(final.validation_curve) < end * 0.995:

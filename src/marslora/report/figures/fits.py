@@ -50,8 +50,8 @@ def _panel(law: LawFit, index: int) -> Chart:
             axis("measured (nats per answer token)"), axis("predicted (nats per answer token)"), showlegend=False
         ),
         caption=(
-            f"{count(len(points))} measurements; on the dashed diagonal the law is exact. Ranks it had not seen it "
-            f"misses by {error} (root mean square)."
+            f"{count(len(points))} measurements; on the dashed diagonal the law is exact. For ranks that it was not "
+            f"fitted to, it is off by {error} (root mean square)."
         ),
         wide=True,
     )

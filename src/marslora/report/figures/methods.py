@@ -77,13 +77,13 @@ def _differences(comparison: Comparison, methods: Sequence[MethodSummary]) -> Ch
         "y1": 1,
         "line": {"color": MUTED, "dash": "dot"},
     }
-    words = f"{better} of {len(found)} end below {comparison.reference.name} and {worse} above it"
+    words = f"{better} of {plural(len(found), 'method')} end below {comparison.reference.name} and {worse} above it"
     return Chart(
         name="differences",
-        title="Against the reference",
+        title="Difference from the reference",
         traces=[_dots(found, "")],
         layout={**layout, "shapes": [zero]},
-        caption=f"Paired by seed: {words}, by {LEVEL_NOTE}s that leave out 0; the rest cannot be told from it.",
+        caption=f"Paired by seed, {words}, judged by {LEVEL_NOTE}s that exclude 0. The others are indistinguishable.",
         height=_height(methods),
     )
 
@@ -127,15 +127,17 @@ def _costs(comparison: Comparison, methods: Sequence[MethodSummary]) -> Chart:
     known = [(m, cost, found) for m in methods if (cost := m.cost) and (found := comparison.loss(m)) and cost.flops > 0]
     own = comparison.reference.cost
     unit = own.flops if own and own.flops else 1.0
-    dearness = [cost.flops / unit for _, cost, _ in known]
+    relative_costs = [cost.flops / unit for _, cost, _ in known]
     names = [text(method.name) for method, _, _ in known]
-    wide = margins(dearness)
+    wide = margins(relative_costs)
     tall = margins([found.value for _, _, found in known])
-    points = [(share(x, wide), share(found.value, tall)) for x, (_, _, found) in zip(dearness, known, strict=True)]
+    points = [
+        (share(x, wide), share(found.value, tall)) for x, (_, _, found) in zip(relative_costs, known, strict=True)
+    ]
     trace = {
         "type": "scatter",
         "mode": "markers+text",
-        "x": dearness,
+        "x": relative_costs,
         "y": [found.value for _, _, found in known],
         "text": names,
         "textposition": positions(points, names),
@@ -144,8 +146,8 @@ def _costs(comparison: Comparison, methods: Sequence[MethodSummary]) -> Chart:
         "marker": {"size": 11, "color": [ACCENT if m is comparison.reference else "@r4" for m, _, _ in known]},
         "hovertemplate": "%{text}: %{y:.4f}<br>%{x:.3f} of the operations, %{customdata[0]} s<extra></extra>",
     }
-    apart = short(max(dearness) / min(dearness)) if dearness else ""
-    said = f"The dearest run took {apart} times the operations of the cheapest." if dearness else ""
+    apart = short(max(relative_costs) / min(relative_costs)) if relative_costs else ""
+    said = f"The most expensive run took {apart} times the operations of the cheapest." if relative_costs else ""
     return Chart(
         name="costs",
         title="Loss against cost",
@@ -155,7 +157,7 @@ def _costs(comparison: Comparison, methods: Sequence[MethodSummary]) -> Chart:
             axis(f"{METRICS[comparison.metric]} {UNIT}", range=tall),
             showlegend=False,
         ),
-        caption=f"{said} Down and to the left is better.".strip(),
+        caption=f"{said} Lower and further left is better.".strip(),
     )
 
 
@@ -170,10 +172,13 @@ def _curves(comparison: Comparison, methods: Sequence[MethodSummary]) -> Chart:
     up = log_axis(f"validation loss {UNIT}", [y for trace in traces for y in trace["y"]])
     return Chart(
         name="methods-curves",
-        title="Loss on the way",
+        title="Loss during training",
         traces=traces,
         layout=frame(log_axis("examples seen", [origin, *points], start=origin), up),
-        caption=f"Validation loss, mean over seeds; stronger colour ended lower, {comparison.reference.name} is black.",
+        caption=(
+            "Validation loss, mean over seeds. Methods in stronger colours ended lower; "
+            f"{comparison.reference.name} is black."
+        ),
         height=400,
         wide=True,
     )

@@ -36,7 +36,7 @@ def _agreement(notes: Sequence[BlockGradient]) -> Chart:
         for block, colour, dash in zip(shown, steps(len(shown)), itertools.cycle(DASHES), strict=False)
     ]
     last = max(note.step for note in notes) + 1
-    traces.append({**_line([(1, 0.0), (last, 0.0)], "neither for nor against", MUTED, "dash"), "hoverinfo": "skip"})
+    traces.append({**_line([(1, 0.0), (last, 0.0)], "orthogonal", MUTED, "dash"), "hoverinfo": "skip"})
     return Chart(
         name="gradients-cosine",
         title="Do the objectives agree?",
@@ -78,9 +78,9 @@ def _words(by_block: Mapping[str, Sequence[BlockGradient]]) -> str:
     if len(cases) > 1 or "sum" not in cases:
         total = sum(cases.values())
         parts = [f"{case} ({percent(times / total)})" for case, times in cases.most_common()]
-        said.append(f"What was done: {listing(parts)}." if parts else "Every block was summed plainly.")
+        said.append(f"Rules applied: {listing(parts)}." if parts else "The gradients of every block were summed.")
     if len(by_block) > MAX_BLOCKS:
-        said.append(f"Of {len(by_block)} blocks those that disagree most often are drawn.")
+        said.append(f"Of {len(by_block)} blocks, only those that disagree most often are drawn.")
     return " ".join(said)
 
 
