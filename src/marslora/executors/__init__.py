@@ -1,4 +1,20 @@
-"""Where specs are run: in this process or in several. Each file is an executor, named by ``--executor``."""
+"""Where specs are run: in this process or in several. Each file is an executor, named by ``--executor``.
+
+- A *spec* is a record that describes one piece of work, e.g. a pack of runs.
+- The *work* is named ``package.module:function``, because another process must be able to import it.
+- An executor calls the function once for each spec and passes on every event that the function emits.
+
+An executor of your own is named ``package.module:Class``. This one prints how much it runs::
+
+    from marslora.executors.inline import Inline
+
+    class Announcing(Inline):
+        def run(self, work, specs, emit):
+            print(f"{len(specs)} specs for {work}")
+            super().run(work, specs, emit)
+
+`marslora.testing.ExecutorContract` holds the tests that it must pass.
+"""
 
 import lazy_loader
 
