@@ -112,7 +112,7 @@ def command(
 def show_result(console: Console, bench: BenchmarkResult) -> None:
     """Print the ranking at every cost, then how far the stated probabilities can be trusted."""
     from marslora.replay import rank_families
-    from marslora.report.benchmark import format_reference_cost, headline, reliabilities, summary_lines
+    from marslora.report.benchmark import format_reference_cost, headline, measure_reliabilities, summary_lines
 
     print_line(console, (headline(bench), "bold"))
     for cost in bench.costs:
@@ -133,7 +133,7 @@ def show_result(console: Console, bench: BenchmarkResult) -> None:
         )
         heads = ("family", "regret", "difference", "at", "n")
         console.print(_table(heads, rows))
-    if families := reliabilities(bench):
+    if families := measure_reliabilities(bench):
         lines = [
             ("the best allocation is in the 90 % set", *(f"{each.coverage_best:.0%}" for each in families)),
             ("the best or one tied with it is in the set", *(f"{each.coverage:.0%}" for each in families)),

@@ -14,7 +14,7 @@ from marslora.report.figures.benchmark import (
     draw_regret_charts,
     draw_reliability_charts,
 )
-from marslora.report.markup import Markup, bullets, cell, collapsed, join, paragraphs, section, table, tag
+from marslora.report.markup import Markup, bullets, cell, collapse, join, paragraphs, section, table, tag
 from marslora.report.numbers import NONE, count, duration, listing, loss, percent, plural, shares
 from marslora.report.page import render_charts, render_document
 
@@ -65,7 +65,7 @@ def summary_lines(bench: BenchmarkResult) -> list[str]:
     return [said, rule, choice, *bench.notes()]
 
 
-def reliabilities(bench: BenchmarkResult) -> list[Reliability]:
+def measure_reliabilities(bench: BenchmarkResult) -> list[Reliability]:
     """Measure the reliability of every family that states how sure it is."""
     found = (measure_reliability(bench.scores, family) for family in bench.families)
     return [each for each in found if each is not None]
@@ -81,9 +81,13 @@ def render_body(bench: BenchmarkResult) -> Markup:
         paragraphs(lines[:2]),
     )
     results = (join([tag("h3", _at(cost)), _build_ranking(bench, cost)]) for cost in bench.costs)
+    explained = (
+        f"Regret with its 90 % interval, the difference from {bench.reference} (the reference) at the reference's "
+        "cost, and the number of instances."
+    )
     main = tag(
         "main",
-        section("results", "Ranking", *results, bullets(lines[2:])),
+        section("results", "Ranking", tag("p", explained), *results, bullets(lines[2:])),
         section(
             "cost",
             "Regret against cost",
@@ -92,7 +96,7 @@ def render_body(bench: BenchmarkResult) -> Markup:
         ),
         section("tables", "Table by table", _by_table(bench), render_charts(draw_charts_by_table(bench))),
         section("reliability", "Reliability", _reliability(bench), render_charts(draw_reliability_charts(bench))),
-        section("details", "Details", _tables(bench), collapsed("Every setting", _settings(bench))),
+        section("details", "Details", _tables(bench), collapse("Every setting", _settings(bench))),
     )
     foot = f"Replayed in {duration(bench.seconds)}. All replays are in bench.json."
     return join([head, main, tag("footer", foot)])
@@ -115,7 +119,7 @@ def _build_ranking(bench: BenchmarkResult, cost: float) -> Markup:
         for row in rows
     ]
     marks = ["picked" if row.family == bench.reference else "" for row in rows]
-    heads = ["family", "regret", f"minus that of {bench.reference}", f"cost of {bench.reference}", "instances"]
+    heads = ["family", "regret", "difference", "reference cost", "instances"]
     return table(heads, cells, name="sortable", marks=marks)
 
 
@@ -150,7 +154,7 @@ def _by_table(bench: BenchmarkResult) -> Markup:
 
 
 def _reliability(bench: BenchmarkResult) -> Markup:
-    told = reliabilities(bench)
+    told = measure_reliabilities(bench)
     if not told:
         return tag("p", "No family states how sure it is.")
     names = [header.name for header in bench.tables]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from marslora.core.decision import ClosedForm, LawFit
 from marslora.report.data import ReportData
-from marslora.report.markup import Markup, bullets, cell, collapsed, join, table, tag
+from marslora.report.markup import Markup, bullets, cell, collapse, join, table, tag
 from marslora.report.numbers import NONE, count, listing, percent, short
 
 PLAIN = {"converged": "fitted", "unidentified": "partly determined", "failed": "failed"}
@@ -25,7 +25,7 @@ def _render_law(law: LawFit) -> Markup:
     message = tag("p", law.message, class_="soft") if law.message else Markup("")
     formula = tag("p", tag("code", law.form), class_="formula") if law.status != "failed" else Markup("")
     return tag(
-        "div", title, formula, message, _parameters(law), collapsed("How it was fitted", _facts(law)), class_="law"
+        "div", title, formula, message, _parameters(law), collapse("How it was fitted", _facts(law)), class_="law"
     )
 
 

@@ -9,7 +9,7 @@ from marslora.core.comparison import Comparison, MethodSummary
 from marslora.core.decision import Interval
 from marslora.core.files import write_text
 from marslora.report.figures.methods import METRICS, draw_charts
-from marslora.report.markup import Markup, bullets, cell, collapsed, join, paragraphs, section, table, tag
+from marslora.report.markup import Markup, bullets, cell, collapse, join, paragraphs, section, table, tag
 from marslora.report.numbers import NONE, accuracy, compact, count, duration, listing, loss, plural, ranks, short, size
 from marslora.report.page import render_charts, render_document
 
@@ -59,11 +59,11 @@ def summary_lines(comparison: Comparison) -> list[str]:
             f"distinguishable from 0 (90 % intervals, paired by seed; with {plural(len(found), 'method')} about "
             f"{0.1 * len(found):.1g} would be by chance)."
         )
-    said += [f"{each.name}: {problem}" for each in comparison.methods for problem in problems(each)]
+    said += [f"{each.name}: {problem}" for each in comparison.methods for problem in list_problems(each)]
     return said
 
 
-def problems(method: MethodSummary) -> list[str]:
+def list_problems(method: MethodSummary) -> list[str]:
     """Why a method has no result, or fewer than there are seeds."""
     failed = [f"seed {run.seed} failed ({run.error})" for run in method.runs if run.error]
     return [f"left out ({method.error})"] if method.error else failed
@@ -72,7 +72,7 @@ def problems(method: MethodSummary) -> list[str]:
 def render_body(comparison: Comparison) -> Markup:
     """Everything between the page's head and its scripts."""
     kicker = f"{comparison.architecture}; {METRICS[comparison.metric]}; equal {comparison.equal}"
-    bad = [(each.name, problem) for each in comparison.methods for problem in problems(each)]
+    bad = [(each.name, problem) for each in comparison.methods for problem in list_problems(each)]
     notices = (
         tag("div", tag("strong", name), tag("p", problem), class_="notice bad", role="note") for name, problem in bad
     )
@@ -85,15 +85,15 @@ def render_body(comparison: Comparison) -> Markup:
     )
     main = tag(
         "main",
-        section("results", "Results", results(comparison), render_charts(draw_charts(comparison))),
-        section("methods", "What was trained", settings(comparison), _notes(comparison)),
-        section("details", "Details", collapsed("Every run", every_run(comparison)), _versions(comparison)),
+        section("results", "Results", build_methods_table(comparison), render_charts(draw_charts(comparison))),
+        section("methods", "What was trained", build_settings_table(comparison), _notes(comparison)),
+        section("details", "Details", collapse("Every run", build_runs_table(comparison)), _versions(comparison)),
     )
-    foot = f"Model {comparison.model}. Losses are mean nats per answer token on held-out rows."
+    foot = f"Model {comparison.model}. Losses are the mean cross-entropy on held-out rows, in nats per answer token."
     return join([head, main, tag("footer", foot)])
 
 
-def results(comparison: Comparison) -> Markup:
+def build_methods_table(comparison: Comparison) -> Markup:
     """Losses, differences and costs, lowest loss first; the reference is marked."""
     tested = comparison.metric == "test_loss"
     heads = ["method", *(["test loss"] if tested else []), "validation loss", "difference", "answer tokens right"]
@@ -121,7 +121,7 @@ def _interval(found: Interval | None, sign: str = "") -> Markup:
     return cell(f"{show(found.value)}{bounds}", sort=found.value, number=True)
 
 
-def settings(comparison: Comparison) -> Markup:
+def build_settings_table(comparison: Comparison) -> Markup:
     """What each method is, and what it trained with."""
     rows = []
     for method in comparison.methods:
@@ -135,7 +135,7 @@ def settings(comparison: Comparison) -> Markup:
             [
                 cell(join([method.name, tag("div", method.summary, class_="soft")], "")),
                 cell(", ".join(choices)),
-                cell(ranks_of(method.allocation)),
+                cell(format_ranks(method.allocation)),
                 cell(f"{training.learning_rate:g}{rates}"),
                 cell(short(training.alpha_over_rank), number=True),
                 cell(short(training.dropout), number=True),
@@ -148,7 +148,7 @@ def settings(comparison: Comparison) -> Markup:
     return table(heads, rows)
 
 
-def ranks_of(allocation: Allocation) -> str:
+def format_ranks(allocation: Allocation) -> str:
     """``16`` if every part has this rank, else part by part."""
     found = {rank for _, rank in allocation.ranks}
     return str(found.pop()) if len(found) == 1 else ranks(allocation)
@@ -174,7 +174,7 @@ def _notes(comparison: Comparison) -> Markup:
     return bullets(notes)
 
 
-def every_run(comparison: Comparison) -> Markup:
+def build_runs_table(comparison: Comparison) -> Markup:
     """Return a table with one row for each run."""
     rows = [
         [
@@ -193,6 +193,6 @@ def every_run(comparison: Comparison) -> Markup:
 
 def _versions(comparison: Comparison) -> Markup:
     versions = "\n".join(f"{name} {version}" for name, version in comparison.versions.items())
-    return collapsed(
+    return collapse(
         "Versions and device", tag("pre", f"device {comparison.device or 'not recorded'}\n{versions}".strip())
     )

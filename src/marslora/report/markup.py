@@ -12,7 +12,7 @@ class Markup(str):
     __slots__ = ()
 
 
-def safe(content: object) -> Markup:
+def escape(content: object) -> Markup:
     """The content as HTML: markup as it is, anything else escaped."""
     return content if isinstance(content, Markup) else Markup(html.escape(str(content)))
 
@@ -24,12 +24,12 @@ def tag(name: str, *content: object, **attributes: object) -> Markup:
         for key, value in attributes.items()
         if value is not None
     )
-    return Markup(f"<{name}{written}>{''.join(safe(each) for each in content)}</{name}>")
+    return Markup(f"<{name}{written}>{''.join(escape(each) for each in content)}</{name}>")
 
 
 def join(parts: Iterable[object], between: str = "\n") -> Markup:
     """Join pieces of markup with a separator."""
-    return Markup(safe(between).join(safe(part) for part in parts))
+    return Markup(escape(between).join(escape(part) for part in parts))
 
 
 def paragraphs(sentences: Iterable[object]) -> Markup:
@@ -47,7 +47,7 @@ def section(anchor: str, title: str, *content: object) -> Markup:
     return tag("section", tag("h2", title), *content, id=anchor)
 
 
-def collapsed(title: str, *content: object) -> Markup:
+def collapse(title: str, *content: object) -> Markup:
     """Content behind a line that opens it; works without JavaScript."""
     return tag("details", tag("summary", title), *content)
 

@@ -6,10 +6,18 @@ import math
 
 from marslora.report import checklist, tables
 from marslora.report.data import ReportData, calibration_spending, grid_spending, total_spending
-from marslora.report.figures.curves import JOINT, panels
-from marslora.report.markup import Markup, bullets, collapsed, join, paragraphs, section, tag
+from marslora.report.figures.curves import JOINT, group_runs
+from marslora.report.markup import Markup, bullets, collapse, join, paragraphs, section, tag
 from marslora.report.numbers import SPACE, compact, duration, listing, loss, percent, plural, runs, short
-from marslora.report.words import certainty, explain_terms, gain, headline, notices, price, sentence
+from marslora.report.words import (
+    collect_notices,
+    describe_certainty,
+    describe_cost,
+    describe_gain,
+    explain_terms,
+    headline,
+    make_sentence,
+)
 
 
 def render_verdict(data: ReportData) -> Markup:
@@ -17,14 +25,14 @@ def render_verdict(data: ReportData) -> Markup:
     kicker = f"{data.info.architecture}, {listing(list(data.info.modalities))}; strategy {data.decision.strategy}"
     warnings = (
         tag("div", tag("strong", notice.title), tag("p", notice.text), class_=f"notice {notice.level}", role="note")
-        for notice in notices(data)
+        for notice in collect_notices(data)
     )
     return join(
         [
             tag("p", kicker, class_="kicker"),
             tag("h1", headline(data)),
             tag("p", data.decision.summary, class_="lead"),
-            paragraphs([certainty(data), " ".join(gain(data)), price(data)]),
+            paragraphs([describe_certainty(data), " ".join(describe_gain(data)), describe_cost(data)]),
             tag("p", explain_terms(data), class_="soft"),
             join(warnings),
             tag("div", *render_tiles(data), class_="tiles"),
@@ -98,7 +106,7 @@ def render_curves(data: ReportData, charts: Markup) -> Markup:
     """How every part learned."""
     if not charts:
         return Markup("")
-    groups = panels(data)
+    groups = group_runs(data)
     alone = any(runs for name, runs in groups.items() if name != JOINT)
     said = ["Each part was adapted alone to measure how fast it learns."] if alone else []
     said += ["Runs of several parts show how allocations compare."] if groups[JOINT] else []
@@ -114,7 +122,7 @@ def render_convergence(data: ReportData, charts: Markup) -> Markup:
         "Law-C, the convergence law, describes how many examples a part needs to converge at each rank. Lines are the "
         "fitted laws, bands their 90 % bootstrap intervals."
     )
-    more = collapsed("The balanced ranks in closed form", solved) if solved else Markup("")
+    more = collapse("The balanced ranks in closed form", solved) if solved else Markup("")
     return section("laws", "How long they learn", tag("p", said), charts, more)
 
 
@@ -136,7 +144,7 @@ def render_cost(data: ReportData, charts: Markup) -> Markup:
     said = "Costs are counted in full runs: trainings of one allocation to the end."
     if spent.runs == 0:
         said += " Nothing was measured before the decision."
-    return section("cost", "What it cost", tag("p", said), charts, collapsed("Numbers", tables.build_cost_table(data)))
+    return section("cost", "What it cost", tag("p", said), charts, collapse("Numbers", tables.build_cost_table(data)))
 
 
 def render_candidates(data: ReportData, _: Markup) -> Markup:
@@ -148,7 +156,7 @@ def render_candidates(data: ReportData, _: Markup) -> Markup:
     if not math.isnan(worst):
         said += " Imbalance is the ratio of the parts' convergence times (1 is balanced); "
         said += f"here it goes up to {short(math.exp(worst))}."
-    table = collapsed("Every candidate with its reason", tables.build_candidates_table(data))
+    table = collapse("Every candidate with its reason", tables.build_candidates_table(data))
     return section("candidates", "All candidates", tag("p", said), table)
 
 
@@ -160,22 +168,24 @@ def render_laws_in_detail(data: ReportData, charts: Markup) -> Markup:
             "checklist",
             "The laws in detail",
             tag("p", said),
-            collapsed("How it was measured", checklist.render_method(data)),
+            collapse("How it was measured", checklist.render_method(data)),
         )
     return section(
         "checklist",
         "The laws in detail",
         charts,
         checklist.render_laws(data),
-        collapsed("How all of them were measured", checklist.render_method(data)),
+        collapse("How all of them were measured", checklist.render_method(data)),
     )
 
 
 def render_assumptions(data: ReportData, _: Markup) -> Markup:
     """What was taken for granted, and what would make the answer surer."""
     decision = data.decision
-    assumed = [tag("h3", "Assumed"), bullets(map(sentence, decision.assumptions))] if decision.assumptions else []
-    ahead = [tag("h3", "What to run next"), bullets(map(sentence, decision.next_steps))] if decision.next_steps else []
+    assumed = [tag("h3", "Assumed"), bullets(map(make_sentence, decision.assumptions))] if decision.assumptions else []
+    ahead = (
+        [tag("h3", "What to run next"), bullets(map(make_sentence, decision.next_steps))] if decision.next_steps else []
+    )
     return section("next", "Assumptions and next steps", *assumed, *ahead) if assumed or ahead else Markup("")
 
 
@@ -186,11 +196,14 @@ def render_details(data: ReportData, _: Markup) -> Markup:
         "details",
         "Details",
         tables.build_data_table(data),
-        collapsed("Versions and device", tag("pre", f"device {data.device or 'not recorded'}\n{versions}".strip())),
-        collapsed("The whole spec", tag("pre", tag("code", data.spec.to_json()))),
+        collapse("Versions and device", tag("pre", f"device {data.device or 'not recorded'}\n{versions}".strip())),
+        collapse("The whole spec", tag("pre", tag("code", data.spec.to_json()))),
     )
 
 
 def render_footer(data: ReportData) -> Markup:
     """Which study this is."""
-    return tag("footer", f"Study {data.spec.digest()}. Losses are mean nats per answer token on held-out rows.")
+    return tag(
+        "footer",
+        f"Study {data.spec.digest()}. Losses are the mean cross-entropy on held-out rows, in nats per answer token.",
+    )

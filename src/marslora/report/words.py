@@ -52,7 +52,7 @@ def headline(data: ReportData) -> str:
     return f"Give {chosen}"
 
 
-def certainty(data: ReportData) -> str:
+def describe_certainty(data: ReportData) -> str:
     """How sure the choice is, in one sentence."""
     chosen, decision = data.chosen, data.decision
     if decision.verdict == "fallback":
@@ -85,7 +85,7 @@ def describe_size(data: ReportData) -> str:
     return f"{compact(mine)} trainable parameters (the largest has {compact(most)})"
 
 
-def gain(data: ReportData) -> list[str]:
+def describe_gain(data: ReportData) -> list[str]:
     """What the choice gains over the untrained model, and over one rank for every part."""
     return [*_over_base(data), *_over_uniform(data)]
 
@@ -159,7 +159,7 @@ def _is_even(allocation: Allocation, data: ReportData) -> bool:
     return len({allocation.get(part) for part in data.searched}) == 1
 
 
-def price(data: ReportData) -> str:
+def describe_cost(data: ReportData) -> str:
     """What the search cost in full runs and time, and what training every allocation would cost."""
     first, last = calibration_spending(data), final_spending(data)
     total, grid = total_spending(data), grid_spending(data)
@@ -192,22 +192,21 @@ def explain_terms(data: ReportData) -> str:
     return " ".join(said)
 
 
-def notices(data: ReportData) -> list[Notice]:
+def collect_notices(data: ReportData) -> list[Notice]:
     """Fallbacks, failed or weak laws, failed runs, skipped rows: worst first."""
     found = []
     if data.decision.verdict == "fallback":
         what = data.decision.fallback or data.decision.summary
-        found.append(Notice("bad", "This choice is a fallback", sentence(what)))
+        found.append(Notice("bad", "This choice is a fallback", make_sentence(what)))
     elif data.decision.fallback:
-        found.append(Notice("care", "Some measurements could not be used", sentence(data.decision.fallback)))
+        found.append(Notice("care", "Some measurements could not be used", make_sentence(data.decision.fallback)))
     for law in data.decision.laws:
         title = f"The {law.law} law of {law.subject}"
+        reason = make_sentence(law.message or "no reason was given")
         if law.status == "failed":
-            found.append(Notice("bad", f"{title} failed", sentence(law.message or "no reason was given")))
+            found.append(Notice("bad", f"{title} failed", reason))
         elif law.status == "unidentified":
-            found.append(
-                Notice("care", f"{title} is only partly determined", sentence(law.message or "no reason was given"))
-            )
+            found.append(Notice("care", f"{title} is only partly determined", reason))
     bad = [run for run in data.runs if run.status in ("diverged", "failed")]
     if bad:
         names = listing([f"{run.member.id} ({run.status})" for run in bad[:6]])
@@ -231,7 +230,7 @@ def notices(data: ReportData) -> list[Notice]:
     return sorted(found, key=lambda notice: notice.level != "bad")
 
 
-def sentence(words: str) -> str:
+def make_sentence(words: str) -> str:
     """The words as a sentence: they start with a capital, unless with a symbol, and end with a full stop."""
     words = words.strip()
     first = words.partition(" ")[0]
@@ -241,8 +240,8 @@ def sentence(words: str) -> str:
 
 def summary_lines(data: ReportData) -> list[str]:
     """What the command line prints when a search ends."""
-    lines = [headline(data) + ".", certainty(data), *gain(data), price(data)]
-    lines += [f"{notice.title}: {notice.text}" for notice in notices(data)]
+    lines = [headline(data) + ".", describe_certainty(data), *describe_gain(data), describe_cost(data)]
+    lines += [f"{notice.title}: {notice.text}" for notice in collect_notices(data)]
     if data.final is not None:
         lines.append(f"Adapter: {data.final.adapter_folder} ({compact(data.final.num_trainable)} parameters)")
     return lines

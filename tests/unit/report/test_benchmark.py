@@ -70,8 +70,8 @@ def test_hostile_names_stay_text(tmp_path):
 def test_pictures_hold_the_means():
     (chart,) = benchmark.draw_regret_charts(bench())
     lines = {trace["name"]: trace for trace in chart.traces if trace.get("showlegend", True)}
-    assert lines["mars"]["y"] == pytest.approx([benchmark.squeezed_regret(0.02)] * 2)
-    assert lines["mars"]["x"] == pytest.approx([benchmark.squeezed_cost(1.1), benchmark.squeezed_cost(1.3)])
+    assert lines["mars"]["y"] == pytest.approx([benchmark.place_regret(0.02)] * 2)
+    assert lines["mars"]["x"] == pytest.approx([benchmark.place_cost(1.1), benchmark.place_cost(1.3)])
     assert {trace["legendgroup"] for trace in chart.traces if trace.get("fill")} == {"mars", "halving"}
     assert [chart.title for chart in benchmark.draw_charts_by_table(bench())] == ["t0", "t1"]
     (costs,) = benchmark.draw_cost_charts(bench())
@@ -80,5 +80,5 @@ def test_pictures_hold_the_means():
 
 
 def test_axes_keep_zero_and_order():
-    assert benchmark.squeezed_regret(0.0) < benchmark.squeezed_regret(0.001) < benchmark.squeezed_regret(1.0)
-    assert benchmark.squeezed_cost(1.0) < benchmark.squeezed_cost(1.1) < benchmark.squeezed_cost(16.0)
+    assert benchmark.place_regret(0.0) < benchmark.place_regret(0.001) < benchmark.place_regret(1.0)
+    assert benchmark.place_cost(1.0) < benchmark.place_cost(1.1) < benchmark.place_cost(16.0)

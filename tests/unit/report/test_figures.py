@@ -9,7 +9,7 @@ from marslora.core.allocation import Allocation
 from marslora.core.decision import Interval
 from marslora.laws.convergence import predict
 from marslora.report.figures import allocations, chances, convergence, costs, curves, final, fits
-from marslora.report.figures._map import balanced_line, colour_range
+from marslora.report.figures._map import find_balanced_line, find_colour_range
 from marslora.report.figures._style import clean, log_axis, round_ticks, steps
 from tests.unit.report import example_studies
 from tests.unit.report.simulated_runs import time_to_learn
@@ -25,7 +25,7 @@ def test_every_run_is_one_curve_with_its_own_losses(data):
 
 
 def test_solo_runs_are_with_their_part(clear):
-    groups = curves.panels(clear)
+    groups = curves.group_runs(clear)
     assert {name: len(runs) for name, runs in groups.items() if runs} == {"vision": 8, "language": 8, curves.JOINT: 6}
 
 
@@ -44,7 +44,7 @@ def test_a_mark_lies_between_the_points_around_it(clear):
     run = clear.runs[3]
     here = (run.examples[4] * run.examples[5]) ** 0.5
     between = sorted(run.validation_loss[4:6])
-    assert between[0] < curves.height_at(run, here, 8.0) < between[1]
+    assert between[0] < curves.interpolate_loss(run, here, 8.0) < between[1]
 
 
 def test_law_points_and_curve_equal_the_law(data):
@@ -113,7 +113,7 @@ def test_on_the_balanced_line_the_times_are_equal(clear):
         ): c
         for c in clear.decision.candidates
     }
-    line = balanced_line(cells, "language", "vision", example_studies.LADDER, example_studies.LADDER)
+    line = find_balanced_line(cells, "language", "vision", example_studies.LADDER, example_studies.LADDER)
     assert len(line) > 10
 
     def log_time(part, place):
@@ -156,7 +156,7 @@ def test_no_balanced_line_where_times_are_unknown():
 def test_noise_looks_flat(clear):
     flat = {(i, 0): c.model_copy(update={"predicted_loss": Interval(value=1.0, low=0.5, high=1.5)})
             for i, c in enumerate(clear.decision.candidates[:3])}  # fmt: skip
-    assert colour_range(flat, dict.fromkeys(flat, 1.0)) == (1.0, 2.0)
+    assert find_colour_range(flat, dict.fromkeys(flat, 1.0)) == (1.0, 2.0)
 
 
 def test_more_than_two_parts_are_ranked():
@@ -206,7 +206,7 @@ def test_the_final_curve_continues_the_calibration_run(clear):
     traces = {t["name"]: t for t in final.draw_charts(clear)[0].traces}
     assert traces["final run"]["y"] == list(clear.final.validation_curve)
     assert traces["before training"]["y"] == [2.1, 2.1]
-    continued = final.continued(clear)
+    continued = final.find_continued_run(clear)
     assert continued.member.allocation == clear.decision.chosen
     assert traces["calibration, continued"]["y"] == list(continued.validation_loss)
     assert "uniform rank" in traces
@@ -265,6 +265,6 @@ def test_colours_of_ordered_things_differ():
 
 
 def test_a_run_of_several_parts_goes_to_the_joint_panel(clear):
-    joint = curves.panels(clear)[curves.JOINT]
+    joint = curves.group_runs(clear)[curves.JOINT]
     assert all(len(run.member.allocation.active) == 3 for run in joint)
     assert Allocation.of(vision=4, projector=16, language=16) in [run.member.allocation for run in joint]

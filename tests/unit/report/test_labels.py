@@ -3,35 +3,35 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marslora.report.figures._labels import POSITIONS, _box, _overlap, margins, positions, share
+from marslora.report.figures._labels import POSITIONS, _box, _overlap, pad_range, place_names, share
 
 SHARES = st.floats(0.1, 0.9)
 
 
 def test_a_name_alone_stands_above_its_point():
-    assert positions([(0.5, 0.5)], ["mars"]) == ["top center"]
+    assert place_names([(0.5, 0.5)], ["mars"]) == ["top center"]
 
 
 def test_near_points_have_their_names_apart():
     points, names = [(0.5, 0.5), (0.5, 0.52), (0.52, 0.5)], ["uniform", "eva", "dora"]
     boxes = [
         _box(x, y, POSITIONS[position], 0.018 * len(name))
-        for (x, y), name, position in zip(points, names, positions(points, names), strict=True)
+        for (x, y), name, position in zip(points, names, place_names(points, names), strict=True)
     ]
     assert all(_overlap(a, b) == 0 for number, a in enumerate(boxes) for b in boxes[:number])
 
 
 def test_a_name_at_the_edge_stays_inside():
-    assert positions([(0.99, 0.5)], ["differential rates"]) == ["middle left"]
+    assert place_names([(0.99, 0.5)], ["differential rates"]) == ["middle left"]
 
 
 @given(st.lists(st.tuples(SHARES, SHARES), max_size=6))
 def test_every_point_has_a_position(points):
-    found = positions(points, ["name"] * len(points))
+    found = place_names(points, ["name"] * len(points))
     assert len(found) == len(points) and set(found) <= set(POSITIONS)
 
 
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=5))
 def test_margins_hold_every_value(values):
-    ends = margins(values)
+    ends = pad_range(values)
     assert all(0 < share(value, ends) < 1 for value in values)

@@ -13,8 +13,8 @@ from marslora.core.runs import Cost
 from marslora.report import page, tables
 from marslora.report.data import gather_data
 from marslora.report.figures._style import Chart
-from marslora.report.markup import safe
-from marslora.report.words import headline, notices, sentence
+from marslora.report.markup import escape
+from marslora.report.words import collect_notices, headline, make_sentence
 from marslora.store.study import Study
 from tests.unit.report import example_studies, simulated_runs
 from tests.unit.report.plotly_figures import parse_figure
@@ -63,11 +63,11 @@ def test_the_page_says_the_verdict_first_and_every_law_and_reason(data):
     reader = read(data)
     assert reader.text.index(headline(data)) < 200
     for candidate in data.decision.candidates:
-        assert str(safe(candidate.reason)) in page.render_body(data)
+        assert str(escape(candidate.reason)) in page.render_body(data)
     for law in data.decision.laws:
         assert f"{law.law.capitalize()} law of {law.subject}" in reader.text
     for words in (*data.decision.assumptions, *data.decision.next_steps, data.decision.summary):
-        assert sentence(words) in reader.text
+        assert make_sentence(words) in reader.text
 
 
 def test_every_candidate_has_a_row(data):
@@ -170,7 +170,7 @@ def test_a_fallback_and_a_failed_law_are_said_at_the_top():
     data = example_studies.make_example("failed")
     body = str(page.render_body(data))
     head = body[: body.index("</header>")]
-    titles = [notice.title for notice in notices(data)]
+    titles = [notice.title for notice in collect_notices(data)]
     assert titles[:2] == ["This choice is a fallback", "The convergence law of vision failed"]
     for title in titles:
         assert title in head

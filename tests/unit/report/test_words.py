@@ -54,17 +54,17 @@ def test_a_fallback_claims_no_probability():
 
 
 def test_notices_name_runs_rows_and_laws():
-    titles = [notice.title for notice in words.notices(example_studies.make_example("failed"))]
+    titles = [notice.title for notice in words.collect_notices(example_studies.make_example("failed"))]
     assert titles[0] == "This choice is a fallback"
     assert "2 of 23 runs did not end well" in titles
     assert "3 rows could not be used" in titles
-    text = next(n.text for n in words.notices(example_studies.make_example("failed")) if "rows" in n.title)
+    text = next(n.text for n in words.collect_notices(example_studies.make_example("failed")) if "rows" in n.title)
     assert "train.jsonl:17: image cat.png is missing" in text
 
 
 def test_training_that_hurt_is_said(clear):
     worse = clear.final.model_copy(update={"validation_loss": 2.5})
-    assert words.notices(replace(clear, final=worse))[0].title == "Training did not help"
+    assert words.collect_notices(replace(clear, final=worse))[0].title == "Training did not help"
 
 
 def test_without_a_final_run_the_gain_is_expected_not_claimed():
@@ -106,7 +106,7 @@ def test_a_grid_has_no_allocation_above_the_limit(clear):
     limited = replace(clear, spec=clear.spec.model_copy(update={"search": search}))
     assert limited.num_allocations == sum(size <= sizes[4] for size in sizes) < len(clear.spec.space)
     assert grid_spending(limited).runs == limited.num_allocations
-    assert f"Training all {limited.num_allocations} allocations" in words.price(limited)
+    assert f"Training all {limited.num_allocations} allocations" in words.describe_cost(limited)
 
 
 def test_without_timings_no_seconds_are_claimed(clear):
@@ -117,7 +117,7 @@ def test_without_timings_no_seconds_are_claimed(clear):
         decision=clear.decision.model_copy(update={"calibration": Cost()}),
     )
     assert full_run_seconds(untimed) is None
-    assert words.price(untimed).startswith("It cost 1.55 full runs: ")
+    assert words.describe_cost(untimed).startswith("It cost 1.55 full runs: ")
 
 
 @pytest.mark.parametrize(
@@ -142,26 +142,26 @@ def test_durations_read_well(seconds, text):
     ],
 )
 def test_a_message_becomes_a_sentence_without_harming_symbols(raw, text):
-    assert words.sentence(raw) == text
+    assert words.make_sentence(raw) == text
 
 
 def test_a_caveat_beside_a_clear_verdict_is_no_fallback(clear):
     decision = clear.decision.model_copy(update={"fallback": "the data contradict the balance hypothesis"})
-    notice = words.notices(replace(clear, decision=decision))[0]
+    notice = words.collect_notices(replace(clear, decision=decision))[0]
     assert (notice.level, notice.text) == ("care", "The data contradict the balance hypothesis.")
 
 
 def test_a_choice_by_observation_alone_claims_no_probability(clear):
     bare = tuple(each.model_copy(update={"p_best": None}) for each in clear.decision.candidates)
     data = replace(clear, decision=clear.decision.model_copy(update={"candidates": bare}))
-    assert "this strategy does not estimate how sure" in words.certainty(data)
+    assert "this strategy does not estimate how sure" in words.describe_certainty(data)
 
 
 def test_an_adapter_from_before_the_end_says_so(clear):
     final = clear.final
     kept = final.model_copy(update={"kept_examples": final.examples[-2]})
-    assert not any("where the loss was lowest" in line for line in words.gain(clear))
-    line = next(line for line in words.gain(replace(clear, final=kept)) if "where the loss was lowest" in line)
+    assert not any("where the loss was lowest" in line for line in words.describe_gain(clear))
+    line = next(line for line in words.describe_gain(replace(clear, final=kept)) if "where the loss was lowest" in line)
     assert f"{final.examples[-2]:,}" in line and f"{final.examples[-1]:,}" in line
 
 

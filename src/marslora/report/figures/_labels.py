@@ -15,7 +15,7 @@ POSITIONS: dict[str, Place] = {
 """Plotly's text positions and the direction that they lie in, the ones to prefer first."""
 
 
-def margins(values: Sequence[float]) -> list[float]:
+def pad_range(values: Sequence[float]) -> list[float]:
     """An axis' range with room for points and names at its ends."""
     low, high = min(values, default=0.0), max(values, default=1.0)
     room = 0.12 * (high - low) or 0.1
@@ -27,7 +27,7 @@ def share(value: float, ends: Sequence[float]) -> float:
     return (value - ends[0]) / (ends[1] - ends[0])
 
 
-def positions(points: Sequence[Place], names: Sequence[str]) -> list[str]:
+def place_names(points: Sequence[Place], names: Sequence[str]) -> list[str]:
     """Of each name, the position in which it covers least of the points and of the names placed before it.
 
     ``points``: shares of the axes, from 0 to 1.

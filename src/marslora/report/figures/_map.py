@@ -12,7 +12,7 @@ import numpy as np
 
 from marslora.core.decision import Candidate
 from marslora.report.data import ReportData
-from marslora.report.figures._style import ACCENT, INK, NUM_STEPS, Layout, Trace, axis, faded, frame, text
+from marslora.report.figures._style import ACCENT, INK, NUM_STEPS, Layout, Trace, axis, fade, frame, text
 from marslora.report.numbers import loss, percent
 
 Cell = tuple[int, int]
@@ -25,7 +25,7 @@ BALANCED = "balanced line"
 """The name of the trace where both parts converge together."""
 
 
-def heat_map(data: ReportData, across: str, up: str, expected: Expected) -> tuple[list[Trace], Layout]:
+def draw_heat_map(data: ReportData, across: str, up: str, expected: Expected) -> tuple[list[Trace], Layout]:
     """Traces and layout; columns are the ladder of ``across``, rows that of ``up``."""
     columns, rows = data.spec.space.ladder(across), data.spec.space.ladder(up)
     cells = {
@@ -34,7 +34,7 @@ def heat_map(data: ReportData, across: str, up: str, expected: Expected) -> tupl
         if c.allocation[across] in columns and c.allocation[up] in rows
     }
     known = {cell: value for cell, c in cells.items() if (value := expected(c)) is not None}
-    low, high = colour_range(cells, known)
+    low, high = find_colour_range(cells, known)
     dropped = [cell for cell, c in cells.items() if c.status == "dropped"]
     traces = [
         _heat({cell: v for cell, v in known.items() if cell not in dropped}, cells, columns, rows, low, high),
@@ -43,7 +43,7 @@ def heat_map(data: ReportData, across: str, up: str, expected: Expected) -> tupl
         _hatching(dropped),
     ]  # fmt: skip
     inside = {cell for cell, c in cells.items() if c.p_best is not None and c.allocation in data.decision.plausible}
-    line = balanced_line(cells, across, up, columns, rows)
+    line = find_balanced_line(cells, across, up, columns, rows)
     traces += [_outline(inside, "plausible (90 %)", INK, "dash", 0.0)] if inside else []
     traces += _balance(line) if line else []
     traces.append(
@@ -57,7 +57,7 @@ def heat_map(data: ReportData, across: str, up: str, expected: Expected) -> tupl
     return traces, layout
 
 
-def colour_range(cells: Mapping[Cell, Candidate], known: Mapping[Cell, float]) -> tuple[float, float]:
+def find_colour_range(cells: Mapping[Cell, Candidate], known: Mapping[Cell, float]) -> tuple[float, float]:
     """The losses between which colours run: never less than the usual uncertainty, so that noise looks flat."""
     low, high = min(known.values()), max(known.values())
     widths = [c.predicted_loss.high - c.predicted_loss.low for c in cells.values() if c.predicted_loss is not None]
@@ -144,7 +144,7 @@ def _hatching(cells: Sequence[Cell], lines: int = 3) -> Trace:
         "x": x,
         "y": y,
         "name": "dropped",
-        "line": {"color": faded(INK, 0.16), "width": 1},
+        "line": {"color": fade(INK, 0.16), "width": 1},
         "hoverinfo": "skip",
         "showlegend": bool(cells),
     }
@@ -171,7 +171,7 @@ def _outline(cells: set[Cell], name: str, colour: str, dash: str, inset: float) 
     }
 
 
-def balanced_line(
+def find_balanced_line(
     cells: Mapping[Cell, Candidate], across: str, up: str, columns: Sequence[int], rows: Sequence[int]
 ) -> list[tuple[float, float]]:
     """Places (column, row) where both parts are predicted to converge together, between the rungs in log time."""

@@ -71,7 +71,7 @@ def steps(number: int) -> list[str]:
     return [f"@r{round(2 + index * (NUM_STEPS - 3) / (number - 1))}" for index in range(number)]
 
 
-def faded(colour: str, opacity: float) -> str:
+def fade(colour: str, opacity: float) -> str:
     """A colour with opacity."""
     return f"{colour}/{opacity:g}"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from marslora.core.decision import Candidate
 from marslora.report.data import ReportData
-from marslora.report.figures._map import BALANCED, heat_map
+from marslora.report.figures._map import BALANCED, draw_heat_map
 from marslora.report.figures._style import ACCENT, INK, LEVEL_NOTE, MUTED, Chart, Trace, axis, frame, text
 from marslora.report.numbers import count, loss, ranks
 
@@ -17,7 +17,7 @@ MANY = 20
 
 def draw_charts(data: ReportData) -> list[Chart]:
     """Draw one chart that suits the number of searched parts; an empty list if no loss is known."""
-    known = [candidate for candidate in data.decision.candidates if expected_loss(candidate) is not None]
+    known = [candidate for candidate in data.decision.candidates if find_expected_loss(candidate) is not None]
     if not known:
         return []
     if len(data.searched) == 2:
@@ -25,7 +25,7 @@ def draw_charts(data: ReportData) -> list[Chart]:
     return [_line(data, data.searched[0], known) if len(data.searched) == 1 else _ranked(data, known)]
 
 
-def expected_loss(candidate: Candidate) -> float | None:
+def find_expected_loss(candidate: Candidate) -> float | None:
     """The predicted loss of a full run, or the observed one where nothing was predicted."""
     if candidate.predicted_loss is not None and math.isfinite(candidate.predicted_loss.value):
         return candidate.predicted_loss.value
@@ -34,7 +34,7 @@ def expected_loss(candidate: Candidate) -> float | None:
 
 def _map(data: ReportData) -> Chart:
     across, up = data.searched[1], data.searched[0]
-    traces, layout = heat_map(data, across, up, expected_loss)
+    traces, layout = draw_heat_map(data, across, up, find_expected_loss)
     return Chart(
         name="allocations",
         title="The map of allocations",
@@ -73,7 +73,7 @@ def _line(data: ReportData, part: str, known: Sequence[Candidate]) -> Chart:
     ladder = [float(rank) for rank in data.spec.space.ladder(part)]
     ordered = sorted(known, key=lambda candidate: candidate.allocation[part])
     traces = [
-        {**_dots(ordered, [float(c.allocation[part]) for c in ordered], [expected_loss(c) for c in ordered], "y"),
+        {**_dots(ordered, [float(c.allocation[part]) for c in ordered], [find_expected_loss(c) for c in ordered], "y"),
          "mode": "lines+markers", "line": {"color": MUTED, "width": 1.5}}
     ]  # fmt: skip
     seen = [candidate for candidate in ordered if candidate.observed_loss is not None]
@@ -96,11 +96,11 @@ def _line(data: ReportData, part: str, known: Sequence[Candidate]) -> Chart:
 
 
 def _ranked(data: ReportData, known: Sequence[Candidate]) -> Chart:
-    ordered = sorted(known, key=lambda candidate: expected_loss(candidate) or math.inf)
+    ordered = sorted(known, key=lambda candidate: find_expected_loss(candidate) or math.inf)
     first = [candidate for candidate in ordered[:MANY] if candidate.status != "chosen"]
-    rows = sorted([data.chosen, *first], key=lambda c: expected_loss(c) or math.inf, reverse=True)
+    rows = sorted([data.chosen, *first], key=lambda c: find_expected_loss(c) or math.inf, reverse=True)
     y = [float(place) for place in range(len(rows))]
-    traces: list[Trace] = [_dots(rows, [expected_loss(candidate) for candidate in rows], y, "x")]
+    traces: list[Trace] = [_dots(rows, [find_expected_loss(candidate) for candidate in rows], y, "x")]
     seen = [(place, candidate) for place, candidate in zip(y, rows, strict=True) if candidate.observed_loss is not None]
     if seen:
         traces.append(_observed([c.observed_loss for _, c in seen], [place for place, _ in seen], [c for _, c in seen]))
@@ -123,11 +123,11 @@ def _ranked(data: ReportData, known: Sequence[Candidate]) -> Chart:
 
 
 def _best_words(data: ReportData, known: Sequence[Candidate]) -> str:
-    ordered = sorted(known, key=lambda candidate: expected_loss(candidate) or math.inf)
+    ordered = sorted(known, key=lambda candidate: find_expected_loss(candidate) or math.inf)
     best, worst = ordered[0], ordered[-1]
-    gap = (expected_loss(worst) or 0.0) - (expected_loss(best) or 0.0)
+    gap = (find_expected_loss(worst) or 0.0) - (find_expected_loss(best) or 0.0)
     said = (
-        f"{ranks(best.allocation, data.searched)} has the lowest expected loss ({loss(expected_loss(best))}); "
+        f"{ranks(best.allocation, data.searched)} has the lowest expected loss ({loss(find_expected_loss(best))}); "
         f"the worst is {loss(gap)} nats higher. Bars are {LEVEL_NOTE}s."
     )
     if best.allocation != data.decision.chosen:
@@ -148,7 +148,7 @@ def _dots(rows: Sequence[Candidate], x: Sequence[float | None], y: Sequence[floa
         "customdata": [text(candidate.allocation) for candidate in rows],
         "marker": {
             "size": [13 if candidate.status == "chosen" else 8 for candidate in rows],
-            "color": [colour(candidate) for candidate in rows],
+            "color": [choose_colour(candidate) for candidate in rows],
             "symbol": ["star" if candidate.status == "chosen" else "circle" for candidate in rows],
         },
         f"error_{along}": {
@@ -179,6 +179,6 @@ def _observed(
     }
 
 
-def colour(candidate: Candidate) -> str:
+def choose_colour(candidate: Candidate) -> str:
     """The accent for what was chosen, ink for what was kept, muted for what was dropped."""
     return {"chosen": ACCENT, "kept": INK, "dropped": MUTED}[candidate.status]

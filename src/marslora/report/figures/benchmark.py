@@ -27,7 +27,7 @@ from marslora.report.figures._style import (
     Chart,
     Trace,
     axis,
-    faded,
+    fade,
     frame,
     log_axis,
     text,
@@ -38,15 +38,15 @@ COST_TICKS = (1.0, 1.05, 1.1, 1.15, 1.2, 1.3, 1.4, 1.6, 2, 3, 4, 6, 10, 16, 32, 
 REGRET_TICKS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 COST_FROM, REGRET_FROM = 0.9, 0.002
 """Axes are logarithms of cost - `COST_FROM` and of regret + `REGRET_FROM`: both begin where a logarithm cannot."""
-PEERS = (faded(INK, 0.6), "@r5", "@r4", "@r3", "@r6", faded(MUTED, 0.8))
+PEERS = (fade(INK, 0.6), "@r5", "@r4", "@r3", "@r6", fade(MUTED, 0.8))
 
 
-def squeezed_cost(cost: float) -> float:
+def place_cost(cost: float) -> float:
     """Where a cost in full runs stands on its axis."""
     return math.log10(max(cost - COST_FROM, 0.01))
 
 
-def squeezed_regret(regret: float) -> float:
+def place_regret(regret: float) -> float:
     """Where a regret in nats stands on its axis."""
     return math.log10(max(regret, 0.0) + REGRET_FROM)
 
@@ -93,8 +93,8 @@ def draw_charts_by_table(bench: BenchmarkResult) -> list[Chart]:
 def _frame(found: dict[str, FamilyCurve], apart: float = 0.055) -> dict[str, object]:
     costs = [float(cost) for curve in found.values() for cost in curve.cost_S]
     regrets = [float(regret) for curve in found.values() for regret in curve.regret_SW.mean(axis=1)]
-    x = _axis("full runs paid for, the final run included", COST_TICKS, squeezed_cost, costs, apart)
-    y = _axis("regret (nats per answer token)", REGRET_TICKS, squeezed_regret, [0.0, *regrets], 0.055)
+    x = _axis("full runs paid for, the final run included", COST_TICKS, place_cost, costs, apart)
+    y = _axis("regret (nats per answer token)", REGRET_TICKS, place_regret, [0.0, *regrets], 0.055)
     return frame(x, y)
 
 
@@ -129,8 +129,8 @@ def _lines(bench: BenchmarkResult, found: dict[str, FamilyCurve], *, has_bands: 
             {
                 "type": "scatter",
                 "mode": "lines+markers",
-                "x": [squeezed_cost(float(cost)) for cost in curve.cost_S],
-                "y": [squeezed_regret(each.value) for each in intervals],
+                "x": [place_cost(float(cost)) for cost in curve.cost_S],
+                "y": [place_regret(each.value) for each in intervals],
                 "customdata": [
                     [text(setting), short(float(cost)), loss(each.value), loss(each.low), loss(each.high)]
                     for setting, cost, each in zip(curve.settings, curve.cost_S, intervals, strict=True)
@@ -166,15 +166,15 @@ def _style(bench: BenchmarkResult, family: str) -> dict[str, object]:
 
 
 def _band(curve: FamilyCurve, bounds: Sequence[tuple[float, float]], colour: object) -> Trace:
-    x = [squeezed_cost(float(cost)) for cost in curve.cost_S]
+    x = [place_cost(float(cost)) for cost in curve.cost_S]
     return {
         "type": "scatter",
         "mode": "lines",
         "x": [*x, *reversed(x)],
-        "y": [*(squeezed_regret(high) for _, high in bounds), *(squeezed_regret(low) for low, _ in reversed(bounds))],
+        "y": [*(place_regret(high) for _, high in bounds), *(place_regret(low) for low, _ in reversed(bounds))],
         "fill": "toself",
-        "fillcolor": faded(str(colour), 0.14),
-        "line": {"width": 0, "color": faded(str(colour), 0.14)},
+        "fillcolor": fade(str(colour), 0.14),
+        "line": {"width": 0, "color": fade(str(colour), 0.14)},
         "legendgroup": text(curve.family),
         "showlegend": False,
         "hoverinfo": "skip",
@@ -256,7 +256,7 @@ def draw_cost_charts(bench: BenchmarkResult) -> list[Chart]:
             "symmetric": False,
             "array": [max(score.cost for score in of) - _mean_cost(of) for _, _, of in rows],
             "arrayminus": [_mean_cost(of) - min(score.cost for score in of) for _, _, of in rows],
-            "color": faded(MUTED, 0.6),
+            "color": fade(MUTED, 0.6),
             "thickness": 1.2,
             "width": 3,
         },

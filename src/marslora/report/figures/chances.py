@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from marslora.core.decision import Candidate
 from marslora.report.data import ReportData
-from marslora.report.figures._style import ACCENT, Chart, axis, faded, frame, text
+from marslora.report.figures._style import ACCENT, Chart, axis, fade, frame, text
 from marslora.report.numbers import loss, percent, ranks
 
 MANY = 12
@@ -53,7 +53,7 @@ def draw_charts(data: ReportData) -> list[Chart]:
 def _colour(candidate: Candidate, data: ReportData) -> str:
     if candidate.status == "chosen":
         return ACCENT
-    return "@r3" if candidate.allocation in data.decision.plausible else faded("@muted", 0.55)
+    return "@r3" if candidate.allocation in data.decision.plausible else fade("@muted", 0.55)
 
 
 def _words(data: ReportData, known: list[Candidate]) -> str:

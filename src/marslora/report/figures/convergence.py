@@ -9,7 +9,7 @@ import numpy as np
 from marslora.core.decision import LawFit, LawPoint
 from marslora.laws.convergence import ConvergenceLaw
 from marslora.report.data import ReportData
-from marslora.report.figures._style import SYMBOLS, Chart, Trace, faded, frame, log_axis, steps
+from marslora.report.figures._style import SYMBOLS, Chart, Trace, fade, frame, log_axis, steps
 from marslora.report.numbers import compact, count, percent, short
 
 NUM_CURVE_POINTS = 48
@@ -30,7 +30,7 @@ def _panel(law: LawFit, index: int) -> Chart:
     traces: list[Trace] = []
     for place, (size, colour) in enumerate(zip(sizes, steps(len(sizes)), strict=True)):
         if law.status != "failed" and found:
-            traces += curve(law, found, size, colour)
+            traces += draw_law(law, found, size, colour)
         traces += _points(
             [p for p in law.points if p.inputs.get("data", 0.0) == size],
             size,
@@ -47,11 +47,11 @@ def _panel(law: LawFit, index: int) -> Chart:
         title=f"{law.subject}: examples until convergence",
         traces=traces,
         layout=frame(across, log_axis("examples until convergence", heights)),
-        caption=caption(law, found),
+        caption=describe_law(law, found),
     )
 
 
-def curve(law: LawFit, ranks: Sequence[float], size: float, colour: str) -> list[Trace]:
+def draw_law(law: LawFit, ranks: Sequence[float], size: float, colour: str) -> list[Trace]:
     """The law between the smallest and the largest rank at one data size, and the band of its replicates."""
     rank_N = np.geomspace(min(ranks), max(ranks), NUM_CURVE_POINTS)
     inputs = {"rank": rank_N, "data": np.full(NUM_CURVE_POINTS, max(size, 1.0))}
@@ -64,7 +64,7 @@ def curve(law: LawFit, ranks: Sequence[float], size: float, colour: str) -> list
         "x": [*rank_N.tolist(), *rank_N[::-1].tolist()],
         "y": [*np.maximum(high_N, middle_N).tolist(), *np.minimum(low_N, middle_N)[::-1].tolist()],
         "fill": "toself",
-        "fillcolor": faded(colour, 0.16),
+        "fillcolor": fade(colour, 0.16),
         "hoverinfo": "skip",
         "showlegend": False,
     }
@@ -107,7 +107,7 @@ def _points(points: Sequence[LawPoint], size: float, colour: str, symbol: str, s
     return traces
 
 
-def caption(law: LawFit, ranks: Sequence[float]) -> str:
+def describe_law(law: LawFit, ranks: Sequence[float]) -> str:
     """What the law says about rank, in examples."""
     censored = sum(point.censored for point in law.points)
     rest = f" {censored} of {len(law.points)} measurements are lower bounds (arrows)." if censored else ""

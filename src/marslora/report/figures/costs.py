@@ -12,15 +12,15 @@ from marslora.report.data import (
     grid_spending,
     total_spending,
 )
-from marslora.report.figures._style import ACCENT, Chart, axis, faded, frame
+from marslora.report.figures._style import ACCENT, Chart, axis, fade, frame
 from marslora.report.numbers import duration, shares, short
 
-COLOURS = (faded(ACCENT, 0.45), faded(ACCENT, 0.7), ACCENT, faded("@muted", 0.7))
+COLOURS = (fade(ACCENT, 0.45), fade(ACCENT, 0.7), ACCENT, fade("@muted", 0.7))
 
 
 def draw_charts(data: ReportData) -> list[Chart]:
     """Two bar charts: full runs, and seconds if they are known."""
-    bars = spendings(data)
+    bars = list_spendings(data)
     total, grid = bars["total"], bars["every allocation"]
     found = [_bars("cost-runs", "In full runs", "full runs", bars, [shares(each.runs) for each in bars.values()],
                    [each.runs for each in bars.values()], _run_words(data, total, grid))]  # fmt: skip
@@ -33,7 +33,7 @@ def draw_charts(data: ReportData) -> list[Chart]:
     return found
 
 
-def spendings(data: ReportData) -> dict[str, Spending]:
+def list_spendings(data: ReportData) -> dict[str, Spending]:
     """The spending on calibration, on the final run, on both, and on training every allocation once."""
     return {
         "calibration": calibration_spending(data),

@@ -21,11 +21,11 @@ MANY = 8
 
 def draw_charts(data: ReportData) -> list[Chart]:
     """A panel for each part that was adapted alone, and one for runs of several parts."""
-    groups = panels(data)
+    groups = group_runs(data)
     return [_panel(data, title, runs) for title, runs in groups.items() if runs]
 
 
-def panels(data: ReportData) -> dict[str, list[Run]]:
+def group_runs(data: ReportData) -> dict[str, list[Run]]:
     """The runs with a curve by panel, parts in order; a run belongs to the part whose law reads it."""
     read_by = {
         point.run: law.subject
@@ -132,7 +132,7 @@ def _marks(
                 "type": "scatter",
                 "mode": "markers",
                 "x": x,
-                "y": [height_at(run, each, origin) for run, each in zip(marked, x, strict=True)],
+                "y": [interpolate_loss(run, each, origin) for run, each in zip(marked, x, strict=True)],
                 "name": name,
                 "marker": {
                     "symbol": symbol,
@@ -146,7 +146,7 @@ def _marks(
     return traces
 
 
-def height_at(run: Run, examples: float, origin: float) -> float:
+def interpolate_loss(run: Run, examples: float, origin: float) -> float:
     """The run's loss at ``examples``, on the straight line between its points in log examples."""
     x = np.log([float(each) or origin for each in run.examples])
     return float(np.interp(np.log(max(examples, origin)), x, run.validation_loss))

@@ -13,7 +13,7 @@ def draw_charts(data: ReportData) -> list[Chart]:
     final = data.final
     if final is None or not final.examples:
         return []
-    run = continued(data)
+    run = find_continued_run(data)
     origin = _origin(final, run)
     traces = [_level(final, origin)]
     if run is not None:
@@ -44,7 +44,7 @@ def draw_charts(data: ReportData) -> list[Chart]:
     ]
 
 
-def continued(data: ReportData) -> Run | None:
+def find_continued_run(data: ReportData) -> Run | None:
     """Return the calibration run that the final run started from."""
     if data.final is None or data.final.started_at_examples <= 0:
         return None

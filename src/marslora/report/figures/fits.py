@@ -6,7 +6,7 @@ import numpy as np
 
 from marslora.core.decision import LawFit
 from marslora.report.data import CONVERGENCE, ReportData
-from marslora.report.figures._style import INK, MUTED, Chart, axis, faded, frame, text
+from marslora.report.figures._style import INK, MUTED, Chart, axis, fade, frame, text
 from marslora.report.numbers import count, percent
 
 
@@ -34,7 +34,7 @@ def _panel(law: LawFit, index: int) -> Chart:
             "mode": "markers",
             "x": [point.measured for point in points],
             "y": [point.predicted for point in points],
-            "marker": {"size": 7, "color": faded("@r4", 0.7), "line": {"color": INK, "width": 0.5}},
+            "marker": {"size": 7, "color": fade("@r4", 0.7), "line": {"color": INK, "width": 0.5}},
             "customdata": [
                 ", ".join(f"{text(name)} {value:,.5g}" for name, value in point.inputs.items()) for point in points
             ],

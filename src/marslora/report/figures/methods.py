@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from marslora.core.comparison import Comparison, MethodSummary
 from marslora.core.decision import Interval
-from marslora.report.figures._labels import margins, positions, share
+from marslora.report.figures._labels import pad_range, place_names, share
 from marslora.report.figures._style import (
     ACCENT,
     DASHES,
@@ -17,7 +17,7 @@ from marslora.report.figures._style import (
     Chart,
     Trace,
     axis,
-    faded,
+    fade,
     frame,
     log_axis,
     steps,
@@ -47,7 +47,7 @@ def _losses(comparison: Comparison, methods: Sequence[MethodSummary]) -> Chart:
         "x": [getattr(result, comparison.metric) for method in methods for result in method.results.values()],
         "y": [text(method.name) for method in methods for _ in method.results],
         "name": "one seed",
-        "marker": {"size": 6, "color": faded(INK, 0.35)},
+        "marker": {"size": 6, "color": fade(INK, 0.35)},
         "hovertemplate": "%{y}: %{x:.4f}<extra>one seed</extra>",
     }
     means = [(method, found) for method in methods if (found := comparison.loss(method))]
@@ -102,7 +102,7 @@ def _dots(found: Sequence[tuple[MethodSummary, Interval]], reference: str) -> Tr
             "symmetric": False,
             "array": [half(each.high - each.value) for _, each in found],
             "arrayminus": [half(each.value - each.low) for _, each in found],
-            "color": faded(INK, 0.6),
+            "color": fade(INK, 0.6),
             "thickness": 1.6,
             "width": 5,
         },
@@ -129,8 +129,8 @@ def _costs(comparison: Comparison, methods: Sequence[MethodSummary]) -> Chart:
     unit = own.flops if own and own.flops else 1.0
     relative_costs = [cost.flops / unit for _, cost, _ in known]
     names = [text(method.name) for method, _, _ in known]
-    wide = margins(relative_costs)
-    tall = margins([found.value for _, _, found in known])
+    wide = pad_range(relative_costs)
+    tall = pad_range([found.value for _, _, found in known])
     points = [
         (share(x, wide), share(found.value, tall)) for x, (_, _, found) in zip(relative_costs, known, strict=True)
     ]
@@ -140,7 +140,7 @@ def _costs(comparison: Comparison, methods: Sequence[MethodSummary]) -> Chart:
         "x": relative_costs,
         "y": [found.value for _, _, found in known],
         "text": names,
-        "textposition": positions(points, names),
+        "textposition": place_names(points, names),
         "textfont": {"size": 11, "color": MUTED},
         "customdata": [[short(cost.seconds), short(method.num_trainable)] for method, cost, _ in known],
         "marker": {"size": 11, "color": [ACCENT if m is comparison.reference else "@r4" for m, _, _ in known]},
