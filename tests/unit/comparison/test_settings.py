@@ -65,7 +65,7 @@ def settings(**changes):
         ({"methods": ["eva:rank=["]}, "cannot read the value"),
         ({"methods": "nosuch"}, "`nosuch` is not a recipe"),
         ({"methods": ["uniform", "uniform"]}, "name of its own"),
-        ({"methods": ["moka:nosuch=1"]}, "It takes lam=0.05"),
+        ({"methods": ["moka:nosuch=1"]}, "Its options are lam=0.05"),
         ({"methods": ["mars_ranks:decision=nowhere"]}, "nowhere"),
         ({"methods": ["uniform:training.examples=3"]}, "the same for all"),
         ({"seeds": [0, 0]}, "must differ"),

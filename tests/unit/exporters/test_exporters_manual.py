@@ -4,7 +4,7 @@ import json
 
 from marslora import exporters
 from marslora.core.spec import TrainingSpec
-from tests.contracts.test_exporters import INFO, RANKS, decision
+from marslora.testing.exporters_contract import INFO, RANKS, decision
 from tests.helpers.manuals import run_examples
 
 

@@ -14,7 +14,7 @@ from marslora.exporters.ms_swift import MsSwift
 from marslora.exporters.peft import Peft
 from marslora.exporters.trl import Trl
 from marslora.models.loading import describe
-from tests.contracts.test_exporters import decision
+from marslora.testing.exporters_contract import decision
 from tests.unit.finetune.tiny import write_model, write_rows
 
 RANKS = Allocation.of(vision=2, projector=3, language=5)

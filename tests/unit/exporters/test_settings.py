@@ -13,7 +13,7 @@ from marslora.exporters.llama_factory import LlamaFactory
 from marslora.exporters.ms_swift import MsSwift
 from marslora.exporters.peft import Peft
 from marslora.exporters.vllm import Vllm, find_max_lora_rank
-from tests.contracts.test_exporters import INFO, decision
+from marslora.testing.exporters_contract import INFO, decision
 
 TRAINING = TrainingSpec(alpha_over_rank=2.0, part_learning_rates={"vision": 5e-5, "projector": 1e-3})
 
