@@ -1,5 +1,6 @@
 """What the documents claim exists."""
 
+import ast
 import importlib
 import re
 import shlex
@@ -58,12 +59,23 @@ def test_nothing_names_the_path_of_a_machine():
     assert not found, found
 
 
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-COMMANDS = [
-    (page.name, line)
-    for page in PAGES
-    for line in re.findall(r"^\$ (marslora .*?)(?:\s+#.*)?$", page.read_text(), re.MULTILINE)
-]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+
+
+def find_commands(text: str) -> list[str]:
+    """Every `marslora` command of a page, in a console block (also over several lines) or between backticks."""
+    joined = re.sub(r"\\\n\s*", "", text)
+    shown = re.findall(r"^\$ (marslora .*?)(?:\s+#.*)?$", joined, re.MULTILINE)
+    inline = re.findall(r"(?<!`)`(marslora [a-z][^`]*)`(?!`)", joined)
+    return shown + [" ".join(each.split()) for each in inline]
+
+
+COMMANDS = [(page.name, line) for page in PAGES for line in find_commands(page.read_text())]
+
+
+def test_commands_over_several_lines_are_read_whole():
+    assert find_commands("$ marslora search --model a \\\n    --ranks 4\n") == ["marslora search --model a --ranks 4"]
+    assert len(COMMANDS) > 10
 
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS)
@@ -72,18 +84,32 @@ def test_every_command_of_the_docs_has_the_options_that_it_shows(page, line):
 
     from marslora.cli import app
 
-    words = shlex.split(line.rstrip("\\"))[1:]
+    words = shlex.split(line)[1:]
     name = words[:2] if words[0] == "data" else words[:1]
     help_text = CliRunner().invoke(app, [*name, "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
     assert "Usage:" in help_text, f"{page}: {line}"
     for option in (word.partition("=")[0] for word in words if word.startswith("--")):
-        assert option in help_text, f"{page}: {line}"
+        assert re.search(rf"{option}(?![\w-])", help_text), f"{page}: {line}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_python_block_compiles(page):
     for code in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
         compile(code, str(page), "exec")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_everything_that_a_python_block_imports_from_marslora_exists(page):
+    for code in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "marslora":
+                module = importlib.import_module(node.module)
+                for each in node.names:
+                    assert hasattr(module, each.name), f"{page.name}: {node.module}.{each.name}"
+            elif isinstance(node, ast.Import):
+                for each in node.names:
+                    if each.name.split(".")[0] == "marslora":
+                        importlib.import_module(each.name)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
