@@ -21,7 +21,7 @@ from marslora.report.words import (
 
 
 def render_verdict(data: ReportData) -> Markup:
-    """The choice in words, what must not be missed, and four numbers."""
+    """The choice in words, four numbers, what must not be missed, and what the terms mean."""
     kicker = f"{data.info.architecture}, {listing(list(data.info.modalities))}; strategy {data.decision.strategy}"
     warnings = (
         tag("div", tag("strong", notice.title), tag("p", notice.text), class_=f"notice {notice.level}", role="note")
@@ -32,10 +32,10 @@ def render_verdict(data: ReportData) -> Markup:
             tag("p", kicker, class_="kicker"),
             tag("h1", headline(data)),
             tag("p", data.decision.summary, class_="lead"),
-            paragraphs([describe_certainty(data), " ".join(describe_gain(data)), describe_cost(data)]),
-            tag("p", explain_terms(data), class_="soft"),
-            join(warnings),
             tag("div", *render_tiles(data), class_="tiles"),
+            paragraphs([describe_certainty(data), " ".join(describe_gain(data)), describe_cost(data)]),
+            join(warnings),
+            tag("p", explain_terms(data), class_="soft"),
         ]
     )
 
