@@ -311,6 +311,6 @@ def export_decision(study: Study, names: Sequence[str] = ()) -> list[Path]:
     written: list[Path] = []
     for name in names or plugins.names(exporters):
         exporter = plugins.load(exporters, name, AbstractExporter)()
-        output = study.path("exports", name)
+        output = study.path("exports", name.replace(":", "."))
         written += exporter.export(decision, prepared.info, study.spec.training, adapter, output)
     return written

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -50,7 +52,6 @@ class EncodedRows:
     digest: str
     """Changes when a row, the processor or a limit changes."""
     folder: Path
-    _temporary: tempfile.TemporaryDirectory[str] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -102,20 +103,37 @@ def encode(
     Raises `DataError` if they are more than ``max_bad_share``, `ModelError` for a processor that cannot be used.
     """
     digest = _compute_digest(examples, processor, max_length)
-    temporary = tempfile.TemporaryDirectory(prefix="marslora-") if cache_folder is None else None
-    folder = Path(temporary.name if temporary else str(cache_folder)) / f"rows-{digest}"
-    encoded = _open(folder, digest, processor, temporary)
+    root = Path(tempfile.mkdtemp(prefix="marslora-")) if cache_folder is None else Path(cache_folder)
+    with contextlib.ExitStack() as on_error:
+        if cache_folder is None:
+            on_error.callback(shutil.rmtree, root, ignore_errors=True)
+        encoded = _read_or_build(root / f"rows-{digest}", digest, examples, processor, max_length, progress)
+        if examples:
+            check_bad_share(list(encoded.skipped), len(examples), max_bad_share, "rows")
+        on_error.pop_all()
+    if cache_folder is None:
+        weakref.finalize(encoded, shutil.rmtree, root, ignore_errors=True)
+    return encoded
+
+
+def _read_or_build(
+    folder: Path,
+    digest: str,
+    examples: Sequence[Example],
+    processor: Any,
+    max_length: int | None,
+    progress: RowProgress | None,
+) -> EncodedRows:
+    encoded = _open(folder, digest, processor)
     if encoded is None:
         shutil.rmtree(folder, ignore_errors=True)
         build_rows_folder(folder, examples, processor, max_length, progress or _show_nothing)
-        encoded = _open(folder, digest, processor, temporary)
+        encoded = _open(folder, digest, processor)
     if encoded is None:
         raise DataError(
             f"The encoded rows in `{folder}` were written and cannot be read back. Free some space on that disk, or "
             "choose another study folder."
         )
-    if examples:
-        check_bad_share(list(encoded.skipped), len(examples), max_bad_share, "rows")
     return encoded
 
 
@@ -123,7 +141,7 @@ def _show_nothing(done: int, total: int) -> None:
     """No progress is shown."""
 
 
-def _open(folder: Path, digest: str, processor: Any, temporary: Any) -> EncodedRows | None:
+def _open(folder: Path, digest: str, processor: Any) -> EncodedRows | None:
     try:
         lists, meta = read_ragged(folder)
     except (OSError, EOFError, ValueError, KeyError):
@@ -140,7 +158,6 @@ def _open(folder: Path, digest: str, processor: Any, temporary: Any) -> EncodedR
         pad_token_id=pad_token_id or 0,
         digest=digest,
         folder=folder,
-        _temporary=temporary,
     )
 
 

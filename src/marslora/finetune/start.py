@@ -53,11 +53,12 @@ def load_weights(change: AbstractChange, folder: Path) -> None:
         result = set_peft_model_state_dict(change.model, weights)
     except RuntimeError as error:
         raise StudyError(
-            f"The adapter in {folder} has other ranks than this run: {str(error).splitlines()[-1].strip()}"
+            f"The adapter in {folder} must have this run's ranks: {str(error).splitlines()[-1].strip()}. {_WAY_OUT}"
         ) from None
     if result.unexpected_keys:
         raise StudyError(
-            f"The adapter in {folder} has weights that this run does not train: {result.unexpected_keys[0]}."
+            f"The adapter in {folder} must hold no more than this run trains, found "
+            f"{result.unexpected_keys[0]}. {_WAY_OUT}"
         )
     known = {
         name.replace(f"{MAGNITUDE}.default.weight", MAGNITUDE).replace(".default", "")
@@ -67,7 +68,8 @@ def load_weights(change: AbstractChange, folder: Path) -> None:
     absent = {name.replace(".modules_to_save", "") for name in known} - set(weights)
     if absent:
         raise StudyError(
-            f"The adapter in {folder} must hold {len(known)} weights, but lacks {len(absent)}, e.g. {min(absent)}."
+            f"The adapter in {folder} must hold {len(known)} weights, but lacks {len(absent)}, e.g. {min(absent)}. "
+            f"{_WAY_OUT}"
         )
 
 

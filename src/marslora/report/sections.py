@@ -70,7 +70,11 @@ def render_tiles(data: ReportData) -> list[Markup]:
     seconds = "" if total.seconds is None else f"{duration(total.seconds)}; "
     ratio = short(grid.runs / total.runs) if total.runs else "-"
     tiles.append(
-        _tile("Cost", runs(total.runs), f"{seconds}training all {data.num_allocations} would cost {ratio} times that")
+        _tile(
+            "Cost",
+            runs(total.runs),
+            f"{seconds}training all {data.num_allocations} would cost {ratio} times as many full runs",
+        )
     )
     return tiles
 

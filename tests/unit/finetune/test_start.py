@@ -37,7 +37,7 @@ def test_other_ranks(start, final_spec):
 
     _, folder = start
     spec = final_spec(allocation=Allocation.of(vision=4, projector=4, language=8), start_folder=str(folder))
-    with pytest.raises(StudyError, match=r"has other ranks than this run"):
+    with pytest.raises(StudyError, match=r"must have this run's ranks"):
         run(spec)
 
 
@@ -54,7 +54,7 @@ def test_weights_of_more_modules(start, final_spec):
 
     _, folder = start
     spec = final_spec(allocation=Allocation.of(vision=0, projector=4, language=8), start_folder=str(folder))
-    with pytest.raises(StudyError, match=r"weights that this run does not train"):
+    with pytest.raises(StudyError, match=r"must hold no more than this run trains"):
         run(spec)
 
 
