@@ -90,7 +90,9 @@ def test_processes_find_what_one_finds():
     assert replay_searchers(tables, HALVING, workers=2) == replay_searchers(tables, HALVING)
 
 
-@pytest.mark.parametrize("name", ["search.json", "search_held_out.json"])
+@pytest.mark.parametrize(
+    "name", ["search.json", "search_held_out.json", "search_default.json", "search_default_held_out.json"]
+)
 def test_the_published_results_can_be_read(name):
     result = BenchmarkResult.load(Path(__file__).parents[3] / "benchmarks" / name)
     assert len(result.scores) > 100 and result.reference in result.families
