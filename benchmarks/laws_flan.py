@@ -1,6 +1,6 @@
 """The laws on 30 real fine-tuning curves: how well they describe them, and how well they see ahead.
 
-    MARSLORA_FINETUNE_CURVES=flan.csv python benchmarks/laws_flan.py [benchmarks/laws_flan.json]
+    python benchmarks/laws_flan.py flan.csv [--out benchmarks/laws_flan.json]
 
 The file holds test losses of 30 pre-trained language models after fine-tuning on 200 to 1,638,400 examples of FLAN
 (github.com/linhaowei1/Fine-tuning-Scaling-Law, Apache-2.0; Lin et al. 2024, arXiv 2402.02314). Two questions: the root
@@ -10,10 +10,9 @@ absolute log error at the five larger sizes.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
-import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -67,12 +66,16 @@ def measure(law: AbstractLaw, curves: dict[str, list[LawPoint]]) -> dict[str, An
 
 
 def main() -> None:
-    curves = read(Path(os.environ["MARSLORA_FINETUNE_CURVES"]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("curves", type=Path, help="the CSV file of the curves")
+    parser.add_argument("--out", type=Path, help="where the result is also written")
+    arguments = parser.parse_args()
+    curves = read(arguments.curves)
     result = {law.name: measure(law(law.Config(num_bootstraps=0)), curves) for law in (RectifiedLaw, PowerLaw)}
     text = json.dumps(result, indent=2)
     print(text)
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(text + "\n")
+    if arguments.out is not None:
+        arguments.out.write_text(text + "\n")
 
 
 if __name__ == "__main__":

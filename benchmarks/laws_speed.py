@@ -1,16 +1,16 @@
 """Time of 500 bootstrap fits of the performance law on 48 observations, one core.
 
-    OMP_NUM_THREADS=1 python benchmarks/laws_speed.py [benchmarks/laws_speed.json]
+    OMP_NUM_THREADS=1 python benchmarks/laws_speed.py [--out benchmarks/laws_speed.json]
 
 The observations: 8 allocations of two parts at 6 points of time each, noise of 1 %. Every form tried is counted.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import statistics
-import sys
 import time
 from pathlib import Path
 
@@ -39,6 +39,9 @@ def observations() -> list[LawPoint]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, help="where the result is also written")
+    out = parser.parse_args().out
     points, law, seconds = observations(), PerformanceLaw(PerformanceLaw.Config(num_bootstraps=NUM_BOOTSTRAPS)), []
     for _ in range(ROUNDS):
         start = time.process_time()
@@ -56,8 +59,8 @@ def main() -> None:
         "machine": platform.machine(),
     }
     print(json.dumps(found))
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(json.dumps(found, indent=1) + "\n")
+    if out is not None:
+        out.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ that users of the package need neither. Run: ``python scripts/build_sprites.py [
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,9 @@ def draw_emoji_sprite(emoji: str, font: ImageFont.FreeTypeFont) -> np.ndarray:
 
 def main() -> None:
     """Write the sprites of all emoji and digits."""
-    font = ImageFont.truetype(sys.argv[1] if len(sys.argv) > 1 else FONT, FONT_SIZE)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("font", nargs="?", default=FONT, help="the file of the font Noto Color Emoji")
+    font = ImageFont.truetype(parser.parse_args().font, FONT_SIZE)
     lines = (ASSETS / "words.tsv").read_text(encoding="utf-8").splitlines()[1:]
     emoji_NHWC = np.stack([draw_emoji_sprite(line.split("\t")[0], font) for line in lines])
     digits = load_digits()
