@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 from peft import LoraConfig, LoraGAConfig
@@ -46,8 +47,10 @@ class LoraGa(AbstractMethod):
 
         def train_step() -> None:
             model.eval()  # PEFT has put the frozen model, including its dropout, in training mode
-            for batch in batches:
-                model(**batch).loss.backward()
+            with warnings.catch_warnings():  # PEFT's hooks read gradients of outputs; pictures have none of their own
+                warnings.filterwarnings("ignore", message="Full backward hook is firing")
+                for batch in batches:
+                    model(**batch).loss.backward()
 
         settings = {"init_lora_weights": "lora_ga", "lora_ga_config": self.config}
         preprocess_loraga(model, LoraConfig(target_modules=exact_regex(plan.ranks), **settings), train_step)
