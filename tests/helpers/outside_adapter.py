@@ -49,7 +49,7 @@ NAME = f"{GainedLora.__module__}:{GainedLora.__name__}"
 class TwinLora(Lora):
     """LoRA from outside the package, which the final run therefore trains as a pack of one."""
 
-    trained_by_peft = False
+    peft_format = takes_dropout = True
 
 
 TWIN = f"{TwinLora.__module__}:{TwinLora.__name__}"

@@ -1,10 +1,12 @@
 """Gradients of three members (ranks 2, 8, 4) of a pack against three PEFT models, in every way that training can go."""
 
 import contextlib
+from unittest import mock
 
 import pytest
 import torch
 
+from marslora.adapters import _products
 from marslora.engine.speedups import recomputed_layers
 from tests.helpers.exactness import assert_exact, keep_float64, measure_error
 from tests.helpers.tiny_models import TINY
@@ -23,6 +25,7 @@ WAYS = {
     "rslora": {"options": {"use_rslora": True}},
     "dora": {"options": {"use_dora": True}},
     "dora with dropout": {"dropout": 0.1, "options": {"use_dora": True, "use_rslora": True}},
+    "padded": {"dropout": 0.1, "padding_worth_avoiding": 0.0},
     "everything": {"dropout": 0.2, "recompute": True, "num_micro": 2, "options": {"use_dora": True}},
 }
 FEW = ("llava", "qwen2_5_vl", "gemma3", "qwen2_audio", "qwen2_5_omni_thinker")
@@ -31,8 +34,11 @@ FAST = [*((name, "everything") for name in FEW), *(("llava", way) for way in WAY
 FAST += [("gemma3", "projector whole"), ("qwen3_vl_moe", "experts")]
 
 
-def gradients(name, dtype, recompute=False, num_micro=1, options=None, **settings):
-    """(packed, alone) gradients by tensor of every member."""
+def gradients(name, dtype, recompute=False, num_micro=1, options=None, padding_worth_avoiding=None, **settings):
+    """(packed, alone) gradients by tensor of every member; ``padding_worth_avoiding`` 0: multiplied as on a GPU."""
+    if padding_worth_avoiding is not None:
+        with mock.patch.object(_products, "PADDING_WORTH_AVOIDING", padding_worth_avoiding):
+            return gradients(name, dtype, recompute, num_micro, options, **settings)
     base, batch = tiny_base(name, dtype, adapter={"name": "lora", "options": options or {}}, **settings)
     specs = [member(base, rank, seed=rank) for rank in RANKS]
     batches = [batch] if num_micro == 1 else varied(batch, 1, num_micro)[0]

@@ -13,6 +13,9 @@ from marslora.models.probe import probe
 from marslora.testing.solo import on_peft
 from tests.helpers import tiny_models
 
+LEFT_PADDED = ("llava", "qwen2_audio")
+"""Models whose first row is padded on the left: their batches begin with tokens of text."""
+
 
 def tiny_base(name="llava", dtype=torch.float32, experts=False, **training):
     """A tiny model as a base, dead layers left out, and one collated batch.
@@ -23,6 +26,9 @@ def tiny_base(name="llava", dtype=torch.float32, experts=False, **training):
     if name == "gemma3":  # its projector starts at zero: no gradient would reach the tower
         projection = model.model.multi_modal_projector.mm_input_projection_weight
         torch.nn.init.normal_(projection, std=0.1, generator=torch.Generator().manual_seed(0))
+    if name in LEFT_PADDED:  # a lost mask would let these tokens be seen
+        batch["attention_mask"][0, :2] = 0
+        batch["labels"][0, :2] = -100
     model.to(dtype)
     batch = {key: value.to(dtype) if value.is_floating_point() else value for key, value in batch.items()}
     if name == "qwen3_vl_moe" and dtype == torch.float64:  # the grouped product of its experts has no float64

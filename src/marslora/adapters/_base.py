@@ -66,10 +66,15 @@ class AbstractAdapter(nn.Module, ABC):
     """Whether PEFT's LoRA computes the same from the factors, stored under their keys: it is then saved for PEFT."""
     takes_dropout: ClassVar[bool] = False
     """Whether the adapter drops inputs while it trains; one that does not is refused where `dropout` is above 0."""
-    adapts_experts: ClassVar[bool] = False
-    """Whether stacked experts, which `ExpertLora` adapts as PEFT does, may be adapted beside it."""
     serves: ClassVar[str]
     """Which software can run the trained model, in one sentence."""
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        """A subclass may compute something else, so it states these three itself: they are not inherited."""
+        super().__init_subclass__(**more)
+        for name in ("trained_by_peft", "peft_format", "takes_dropout"):
+            if name not in vars(cls):
+                setattr(cls, name, False)
 
     def __init__(self, base: nn.Module, path: str, members: Sequence[MemberSettings], position: TrainingPosition):
         super().__init__()

@@ -40,7 +40,7 @@ class Lora(AbstractAdapter):
     """A is drawn as in PEFT (Kaiming uniform, a = sqrt 5) from the member's random stream, and B starts at zero."""
 
     merges = "yes"
-    trained_by_peft = peft_format = takes_dropout = adapts_experts = True
+    trained_by_peft = peft_format = takes_dropout = True
     serves = "any server of LoRA (vLLM up to rank 512, not DoRA); merged, any server"
 
     def __init__(

@@ -11,6 +11,7 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -64,6 +65,7 @@ class Base:
         rslora = self.training.lora_variant.get("use_rslora", False)
         return MemberSettings(rank, patterns.scale(rank, alpha_over_rank, use_rslora=rslora), dropout, member.seed)
 
+    @cached_property
     def adapter_class(self) -> type[AbstractAdapter]:
         """The class of the adapters. Raises `ConfigError` if it does not train packed or lacks an option."""
         adapter = self.training.adapter
@@ -73,7 +75,7 @@ class Base:
 
     def lora_settings(self, member: MemberSpec) -> dict[str, Any] | None:
         """Keyword arguments of `peft.LoraConfig` for a member; None if PEFT has no form for its adapter."""
-        if not self.adapter_class().peft_format:
+        if not self.adapter_class.peft_format:
             return None
         full = self.training.full
         lora_only = member.allocation.replace(**{part: 0 for part in full if part in member.allocation.parts})
@@ -130,7 +132,7 @@ class Pack:
             return ExpertLora(
                 module, path, [name.removeprefix(f"{path}.") for name in stacked], settings, self.position
             )
-        return base.adapter_class()(module, path, settings, self.position, **base.training.adapter.options)
+        return base.adapter_class(module, path, settings, self.position, **base.training.adapter.options)
 
     def __enter__(self) -> Pack:
         for path, adapter in self.adapters.items():

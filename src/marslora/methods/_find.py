@@ -61,8 +61,8 @@ def check_adapter(adapter: PluginSpec, *, packed: bool = False, dropout: float =
     takes_dropout = adapter_class.takes_dropout if issubclass(adapter_class, AbstractAdapter) else True
     if dropout and not takes_dropout:
         raise ConfigError(f"`adapter` {adapter.name} has no dropout, found `dropout` {dropout:g}. Set it to 0.")
-    adapts_experts = issubclass(adapter_class, AbstractAdapter) and adapter_class.adapts_experts
-    if experts and (dropout or read_lora_variant(adapter.options)["use_dora"] or not adapts_experts):
+    trained_by_peft = issubclass(adapter_class, AbstractAdapter) and adapter_class.trained_by_peft
+    if experts and (dropout or read_lora_variant(adapter.options)["use_dora"] or not trained_by_peft):
         raise ConfigError(
             "`experts` need the adapter `lora` without dropout and DoRA, since PEFT supports nothing else; found "
             f"{adapter} with dropout {dropout:g}. Change that, or leave `experts` out."

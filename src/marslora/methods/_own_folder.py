@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +24,15 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS = "marslora_adapter.json", "marslora_adapter.safetensors"
 """Files of the folder: a `SavedAdapter`, and the tensors of `AbstractChange.state`."""
 
+FORMAT = 2
+"""The version of the format: it grows by one whenever folders of the version before cannot be read any more."""
+
 
 class SavedAdapter(Record):
     """How to build an adapter before its weights are loaded."""
 
-    format: int = 1
-    """The version of the folder format."""
+    format: int = FORMAT
+    """The version of the folder's format."""
     adapter: str
     """The adapter's name, or ``package.module:Class``."""
     options: dict[str, Any]
@@ -56,6 +60,7 @@ def attach(model: nn.Module, folder: str | Path) -> Any:
     folder = Path(folder)
     if (folder / "adapter_config.json").exists():
         return PeftModel.from_pretrained(model, str(folder)).eval()
+    _check_format(folder)
     try:
         saved = SavedAdapter.load(folder / CONFIG)
         state = load_file(folder / WEIGHTS)
@@ -75,6 +80,19 @@ def attach(model: nn.Module, folder: str | Path) -> Any:
     change.load_state(state)
     change.model.requires_grad_(False).eval()
     return change
+
+
+def _check_format(folder: Path) -> None:
+    """Raise `StudyError` for a folder in the format of another version; a damaged one is left to the reader."""
+    try:
+        found = json.loads((folder / CONFIG).read_text())["format"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if found != FORMAT:
+        raise StudyError(
+            f"The adapter in {folder} must have format {FORMAT}, found {found}: another version of marslora wrote it. "
+            "Attach it with that version, or train it again."
+        )
 
 
 def name_of(method_class: type) -> str:

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
 from marslora.adapters import AbstractAdapter, MemberSettings, TrainingPosition, build_whole_module
+from marslora.core.errors import StudyError
 from marslora.core.patterns import scale
 from marslora.core.spec import read_lora_variant
 from marslora.methods import _own_folder, _plain_folder
@@ -86,7 +88,16 @@ class PackedModel(AdaptedModel):
         ]
 
     def load_member(self, weights: Mapping[str, Tensor]) -> None:
-        """Load a calibration run's weights, by module path and PEFT key. Raises `StudyError` if one is missing."""
+        """Load a calibration run's weights, by module path and PEFT key.
+
+        Raises `StudyError` if one is missing, or if there are others, which would be forgotten.
+        """
+        known = {f"{path}.{factor.key}" for path, layer in self._by_path() for factor in layer.adapter.factors()}
+        if others := sorted(set(weights) - known):
+            raise StudyError(
+                f"A checkpoint must hold only what this adapter trains, found `{others[0]}` and {len(others) - 1} "
+                "more. Use the adapter and options of that run, or remove its folder to train it again."
+            )
         for layer in self._packed_layers():
             layer.adapter.load_member(0, dict(weights))
 
@@ -104,15 +115,17 @@ class PackedModel(AdaptedModel):
             return
         tensors = {
             f"{path}.{factor.key}": layer.adapter.to_peft(factor, layer.adapter.member_view(factor, 0))
-            for path, layer in self.layers.items()
-            if isinstance(layer, PackedLayer)
+            for path, layer in self._by_path()
             for factor in layer.adapter.factors()
         }
         variant = read_lora_variant(self.method.options)
         _plain_folder.write_tensors(folder, tensors, self.plan.ranks, self.plan, self.base, **variant)
 
+    def _by_path(self) -> Iterator[tuple[str, PackedLayer]]:
+        return ((path, layer) for path, layer in self.layers.items() if isinstance(layer, PackedLayer))
+
     def _packed_layers(self) -> Iterator[PackedLayer]:
-        return (layer for layer in self.layers.values() if isinstance(layer, PackedLayer))
+        return (layer for _, layer in self._by_path())
 
 
 class PackedMethod(AbstractMethod):
@@ -128,8 +141,9 @@ class PackedMethod(AbstractMethod):
     def build(
         self, base: nn.Module, path: str, members: list[MemberSettings], position: TrainingPosition
     ) -> AbstractAdapter:
-        """Return the adapter for the linear at ``path``."""
-        return self.adapter_class(base, path, members, position, **self.options)
+        """Return the adapter for the linear at ``path``, made without autocast, as the engine makes it."""
+        with torch.autocast(next(base.parameters()).device.type, enabled=False):
+            return self.adapter_class(base, path, members, position, **self.options)
 
     def apply(self, model: nn.Module, plan: AdapterPlan, batches: Sequence[Batch] = ()) -> PackedModel:  # noqa: ARG002
         """Put the adapter in place of every linear of the plan."""
@@ -141,7 +155,7 @@ class PackedMethod(AbstractMethod):
         for path, rank in plan.ranks.items():
             key = (sizes[path], rank)
             if key not in counts:
-                linear = nn.Linear(*sizes[path], device="meta").to_empty(device="cpu")
+                linear = nn.Linear(*sizes[path])  # with weights: some adapters start from them
                 adapter = self.build(linear, path, [MemberSettings(rank)], TrainingPosition())
                 counts[key] = sum(factor.parameter.numel() for factor in adapter.factors())
         return sum(counts[sizes[path], rank] for path, rank in plan.ranks.items())

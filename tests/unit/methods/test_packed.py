@@ -5,7 +5,8 @@ import torch
 from peft import PeftModel
 from torch import nn
 
-from marslora.core.errors import ConfigError
+from marslora.adapters.lora import Lora
+from marslora.core.errors import ConfigError, StudyError
 from marslora.core.training import PluginSpec
 from marslora.methods import attach, check_adapter, make_method
 from tests.helpers.outside_adapter import NAME, TWIN
@@ -36,9 +37,10 @@ def test_it_starts_as_the_model_learns_and_is_taken_off_again():
     assert torch.equal(logits(model, batch), before)
 
 
-def test_the_count_is_what_is_trained():
+@pytest.mark.parametrize("adapter", [spec(), spec(TWIN, use_dora=True)])
+def test_the_count_is_what_is_trained(adapter):
     model, _, plan, sizes = world("llava")
-    method = make_method(spec())
+    method = make_method(adapter)
     assert method.count(sizes, plan) == method.apply(model, plan).num_trainable()
 
 
@@ -71,6 +73,7 @@ def test_a_method_may_train_where_nothing_is_calibrated():
         (spec("lora", use_dora=True), {"experts": True}, "`experts` need the adapter `lora` without dropout"),
         (spec("hydralora"), {"experts": True}, "found hydralora with dropout 0"),
         (spec(), {"experts": True}, "`experts` need the adapter `lora`"),
+        (spec(TWIN), {"experts": True}, "`experts` need the adapter `lora`"),
     ],
 )
 def test_what_the_class_does_not_say_it_can_is_refused(adapter, asked, words):
@@ -94,6 +97,36 @@ def test_an_adapter_that_peft_has_a_form_for_is_saved_for_peft(tmp_path, options
     assert not torch.allclose(logits(model, batch), trained, atol=1e-3)
     loaded = PeftModel.from_pretrained(model, tmp_path).eval()
     torch.testing.assert_close(logits(loaded, batch), trained, atol=1e-5, rtol=1e-5)
+
+
+def test_a_subclass_of_lora_is_trained_by_its_own_forward():
+    class Changed(Lora):
+        def forward(self, x):
+            return super().forward(2 * x)
+
+    assert Lora.trained_by_peft and Lora.peft_format and Lora.takes_dropout
+    assert not (Changed.trained_by_peft or Changed.peft_format or Changed.takes_dropout)
+
+
+def test_a_checkpoint_with_more_than_the_adapter_trains_is_refused():
+    model, _, plan, _ = world("llava")
+    change = make_method(spec(TWIN)).apply(model, plan)
+    layers = [(path, layer.adapter) for path, layer in change.layers.items()]
+    weights = {f"{path}.{f.key}": adapter.member_view(f, 0) for path, adapter in layers for f in adapter.factors()}
+    change.load_member(weights)
+    with pytest.raises(StudyError, match=r"must hold only what this adapter trains, found `elsewhere\.lora_A\.weight`"):
+        change.load_member({**weights, "elsewhere.lora_A.weight": torch.zeros(1)})
+
+
+def test_a_folder_of_an_earlier_version_says_so(tmp_path):
+    model, _, plan, _ = world("llava")
+    change = make_method(spec()).apply(model, plan)
+    change.save(tmp_path)
+    change.remove()
+    config = tmp_path / "marslora_adapter.json"
+    config.write_text(config.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(StudyError, match="must have format 2, found 1"):
+        attach(model, tmp_path)
 
 
 def test_any_other_is_saved_for_attach(tmp_path):
