@@ -239,11 +239,12 @@ class Pipeline:
         return planned
 
     def _train_full_run(self, name: str, spec: FinalSpec, title: str) -> FinalResult:
-        if (known := self.study.read(f"{name}.json", FinalResult, spec.digest())) is not None:
-            return known
+        inputs = spec.inputs_digest()
+        if (known := self.study.read(f"{name}.json", FinalResult, inputs)) is not None:
+            return known.model_copy(update={"id": spec.id, "adapter_folder": str(Path(spec.output_folder, "adapter"))})
         self.listener.stage(title)
         result = self.executor.ask(RUN_FINAL, spec, FinalResult, self.listener.advance)
-        self.study.write(f"{name}.json", result, spec.digest())
+        self.study.write(f"{name}.json", result, inputs)
         return result
 
     def _make_packs(self, members: Sequence[MemberSpec], runs: Sequence[Run], problem: Problem) -> list[PackSpec]:

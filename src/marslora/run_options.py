@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from marslora.core.budget import Limit
+from marslora.core.errors import ConfigError
 from marslora.core.options import RUNNING, Option, OptionRecord
 from marslora.core.training import PluginSpec, read_names
 from marslora.executors import AbstractExecutor
@@ -41,10 +42,19 @@ class ExecutorOptions(OptionRecord):
         from marslora.core import plugins
 
         if isinstance(self.executor, AbstractExecutor):
+            if self.workers:
+                raise ConfigError(f"`workers` must be left out if an executor is given, found {self.workers}.")
             return self.executor
         spec = self.executor or PluginSpec(name="processes" if self.workers else "inline")
-        options = {**({"num_workers": self.workers} if self.workers else {}), **spec.options}
-        return plugins.load(executors, spec.name, AbstractExecutor).of(options)
+        executor = plugins.load(executors, spec.name, AbstractExecutor)
+        if self.workers and (
+            spec.options.get("num_workers") or "num_workers" not in executor.Config.__dataclass_fields__
+        ):
+            raise ConfigError(
+                "`workers` needs an executor with the option `num_workers`, not yet set, such as processes; found "
+                f"`workers` {self.workers} with `executor` {spec}."
+            )
+        return executor.of({**spec.options, **({"num_workers": self.workers} if self.workers else {})})
 
 
 class RunOptions(ExecutorOptions):

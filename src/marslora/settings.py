@@ -57,16 +57,32 @@ INSPECT_OPTIONS = OptionTable.of(ModelSpec, without=("model",))
 def read_search(options: Mapping[str, Any], config: Path | None, style: Style) -> tuple[StudySettings, RunOptions]:
     """Read options by keyword, which override the configuration file. Raises `ConfigError` for whatever is wrong."""
     given = SEARCH_OPTIONS.nest(options, "marslora.search")
-    values = merge_settings(read_config(config), given)
     source = str(config) if config else "the settings"
+    values = merge_lengths(read_config(config), given)
+    SEARCH_OPTIONS.check_sections(values, source)
     settings = SEARCH_OPTIONS.parse(StudySettings, values, source, style, list(options))
     run = SEARCH_OPTIONS.parse(RunOptions, values, source, style, list(options))
     return settings, run.model_copy(update={"limit": settings.limit})
 
 
+def merge_lengths(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge settings as `merge_settings` does; a length of the run, `epochs` or `examples`, replaces the other too."""
+    training = over.get("training")
+    lengths = {"epochs", "examples"} & set(training if isinstance(training, Mapping) else ())
+    old = base.get("training")
+    if len(lengths) == 1 and isinstance(old, Mapping):
+        base = {**base, "training": {key: value for key, value in old.items() if key not in ("epochs", "examples")}}
+    return merge_settings(base, over)
+
+
 def make_spec(settings: StudySettings) -> StudySpec:
-    """Return the spec of a study: the parts of the model get their ladders. Raises `ConfigError` or `ModelError`."""
+    """Return the spec of a study: the parts of the model get their ladders.
+
+    Raises `ConfigError`, also for a part that the model does not have, or `ModelError`.
+    """
     info = describe_model(settings.model)
+    for part in (*settings.training.full, *settings.training.part_learning_rates):
+        info.part(part)
     return StudySpec.parse(
         {
             "model": settings.model,

@@ -72,3 +72,9 @@ def test_workers_are_numbered():
     seen = []
     Processes.of({"num_workers": 2}).run(f"{HERE}:tell_place", specs(3), seen.append)
     assert len(seen) == 3 and {event.examples for event in seen} == {0, 1}
+
+
+@pytest.mark.parametrize("executor", ["inline", "processes:num_workers=2", Inline()])
+def test_workers_that_an_executor_would_ignore_are_refused(executor):
+    with pytest.raises(ConfigError, match="`workers`"):
+        ExecutorOptions(workers=2, executor=executor).make_executor()

@@ -61,5 +61,6 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    if message:  # without a command the help was shown, and there is nothing to add
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(EXIT_CODE)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from marslora.core.comparison import ComparisonSpec
-from marslora.core.config_file import merge_settings, read_config
+from marslora.core.config_file import read_config
 from marslora.core.errors import ConfigError
 from marslora.core.options import OptionTable, Style
 from marslora.core.spec import DataSpec, ModelSpec, PluginSpec, SearchSpec, StudySpec, TrainingSpec
 from marslora.recipes import find_recipe
 from marslora.run_options import ComparisonOptions
-from marslora.settings import StudySettings, make_spec
+from marslora.settings import StudySettings, make_spec, merge_lengths
 
 COMMON_FIELDS = ("examples", "epochs", "batch_size")
 """Fields of `TrainingSpec` that are the same for all methods, so that they see the same examples."""
@@ -60,8 +60,9 @@ def read_comparison(
     Raises `ConfigError` for whatever is wrong, and `ModelError` for a model that is missing.
     """
     given = COMPARE_OPTIONS.nest(options, "marslora.compare")
-    values = merge_settings(read_config(config), given)
     source = str(config) if config else "the settings"
+    values = merge_lengths(read_config(config), given)
+    COMPARE_OPTIONS.check_sections(values, source)
     run = COMPARE_OPTIONS.parse(ComparisonOptions, values, source, style, list(options))
     if demo is None and (path := str((values.get("model") or {}).get("path", ""))).startswith(DEMO):
         demo = path.removeprefix(DEMO)
@@ -69,7 +70,7 @@ def read_comparison(
     if demo is not None:
         folder = run.out or Path(f"comparisons/demo-{demo}")
         run = run.model_copy(update={"out": folder})
-        values = merge_settings(read_demo(demo, folder), values)
+        values = merge_lengths(read_demo(demo, folder), values)
     settings = COMPARE_OPTIONS.parse(ComparisonSettings, values, source, style, list(options))
     return make_request(settings), run
 

@@ -134,7 +134,7 @@ class ComparisonStages:
                 case FinalResult():
                     spec = by_id[event.id]
                     results[spec.id] = event
-                    self.study.write(self._artifact_name(spec), event, self._digest_inputs(spec))
+                    self.study.write(self._artifact_name(spec), event, spec.inputs_digest())
                     self.listener.advance(bar.finish(spec.id))
                 case Failure():
                     self.errors[event.id] = f"{event.error}: {event.message}"
@@ -218,14 +218,10 @@ class ComparisonStages:
         return method.run.model_copy(update={"seed": seed, "order_seed": seed, "output_folder": folder})
 
     def _read_result(self, spec: FinalSpec) -> FinalResult | None:
-        return self.study.read(self._artifact_name(spec), FinalResult, self._digest_inputs(spec))
+        return self.study.read(self._artifact_name(spec), FinalResult, spec.inputs_digest())
 
     def _artifact_name(self, spec: FinalSpec) -> str:
         return f"runs/{spec.output_folder.rpartition('/')[2]}.json"
-
-    def _digest_inputs(self, spec: FinalSpec) -> str:
-        """The digest of what a result depends on, which is everything but the folders."""
-        return digest_texts(spec.model_copy(update={"output_folder": "", "cache_folder": ""}).digest())
 
     def _summarise(
         self, prepared: Prepared, planned: Mapping[str, MethodPlan], results: Mapping[str, FinalResult]

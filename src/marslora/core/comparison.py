@@ -14,7 +14,7 @@ from marslora.core.options import SEARCHING, Option, OptionRecord
 from marslora.core.record import Record
 from marslora.core.runs import Cost, FinalResult
 from marslora.core.training import TrainingSpec
-from marslora.core.words import read_numbers, read_options, read_pairs
+from marslora.core.words import read_numbers, read_options, read_pairs, read_plugin
 
 Equal = Literal["parameters", "compute", "examples"]
 PLUGIN_FIELDS = ("adapter", "optimizer", "gradients")
@@ -98,16 +98,22 @@ def read_method(text: str) -> dict[str, Any]:
         elif key == "rank":
             fields["ranks"] = value
         elif head == "rank":
-            fields["ranks"] = {**(fields.get("ranks") or {}), tail: value}
+            fields["ranks"] = {**_read_rank_mapping(fields.get("ranks"), text), tail: value}
         elif head == "rate" and tail:
             fields["rate_factors"] = {**(fields.get("rate_factors") or {}), tail: value}
         elif key in PLUGIN_FIELDS:
-            fields["training"][key] = {"name": value}
+            fields["training"][key] = read_plugin(str(value))
         elif head == "training" and tail:
             fields["training"][tail] = value
         else:
             fields["options"][key] = value
     return fields
+
+
+def _read_rank_mapping(ranks: Any, text: str) -> dict[str, Any]:
+    if not isinstance(ranks, dict | None):
+        raise ValueError(f"must have either `rank` or `rank.PART`, found both in {text!r}")
+    return ranks or {}
 
 
 def _split_method(text: str) -> tuple[str, str]:

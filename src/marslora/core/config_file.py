@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from marslora.core.errors import ConfigError
-from marslora.core.words import read_plugin
+from marslora.core.words import read_pairs, read_plugin
 
 
 def read_config(path: Path | None) -> dict[str, Any]:
@@ -30,11 +30,12 @@ def read_config(path: Path | None) -> dict[str, Any]:
 def merge_settings(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``base`` with the values of ``over``; None leaves ``base`` as it is.
 
-    A text in the place of settings is the name of a plugin, and another plugin replaces the options too.
-    Raises `ConfigError` for a value that is neither.
+    A text in the place of settings is the name of a plugin, and another plugin replaces the options too. Texts such as
+    ``vision=1e-4`` override single entries of a mapping. Raises `ConfigError` for a value that is neither.
     """
     merged = dict(base)
-    for key, value in over.items():
+    for key, text in over.items():
+        value = _read_words(key, merged.get(key), text)
         if isinstance(value, Mapping) and key != "ranks":
             inner = merged.get(key) or {}
             if isinstance(inner, str):
@@ -46,6 +47,17 @@ def merge_settings(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str
         elif value is not None:
             merged[key] = value
     return merged
+
+
+def _read_words(key: str, base: Any, value: Any) -> Any:
+    """A text or texts that override a mapping, as a mapping; anything else as it is."""
+    if not isinstance(base, Mapping) or key == "ranks":
+        return value
+    if isinstance(value, str) and set(base) <= {"name", "options"}:
+        return _read_plugin(key, value)
+    if isinstance(value, list) and all(isinstance(word, str) and "=" in word for word in value):
+        return read_pairs(value, "vision=1e-4")
+    return value
 
 
 def _read_plugin(key: str, text: str) -> dict[str, Any]:

@@ -130,7 +130,7 @@ class OptionRow:
     def help(self) -> str:
         """What the option is, its limits and its default, for people."""
         what, _, without = self.description.partition(" Default: ")
-        limits = f"{what.removesuffix('.')} ({self.limits})." if self.limits else what
+        limits = f"{what} Must be {self.limits}." if self.limits else what
         default = without or (f"{self.default_text}." if self.default_text else "")
         return f"{limits} Default: {default}" if default else limits
 
@@ -167,23 +167,43 @@ class OptionTable:
     def nest(self, values: Mapping[str, Any], function: str) -> dict[str, Any]:
         """Values by keyword as nested settings; a keyword overrides a section such as ``training={...}``.
 
-        Raises `ConfigError` for a keyword that ``function`` does not have.
+        The order of the keywords does not matter, and None stands for "not given". Raises `ConfigError` for a keyword
+        that ``function`` does not have, and for a section that is not a mapping.
         """
-        settings = {name: value for name, value in values.items() if self._is_section(name, value)}
-        for name, value in values.items():
-            if name not in settings:
-                row = self.by_name.get(name)
-                if row is None:
-                    raise ConfigError(
-                        f"`{function}` has no keyword `{name}` (found {value!r})."
-                        f"{suggest(name, self.by_name)} See `help({function})` for all keywords."
-                    )
+        given = {name: value for name, value in values.items() if value is not None}
+        self._check_keywords(values, function)
+        is_section = {name: self._is_section(name, value) for name, value in given.items()}
+        settings = {name: _read_section(value) for name, value in given.items() if is_section[name]}
+        for row in self.rows:
+            if row.name in given and not is_section[row.name]:
+                value = given[row.name]
                 is_text = row.option.key and isinstance(value, str)
                 try:
                     settings = put(settings, row.path, read_value(value) if is_text else value)
                 except ValueError as error:
-                    raise ConfigError(f"`{name}` {error}.") from None
+                    raise ConfigError(f"`{row.name}` {error}.") from None
         return settings
+
+    def _check_keywords(self, values: Mapping[str, Any], function: str) -> None:
+        for name, value in values.items():
+            if name not in self.by_name and name not in self.sections:
+                raise ConfigError(
+                    f"`{function}` has no keyword `{name}` (found {value!r})."
+                    f"{suggest(name, self.by_name)} See `help({function})` for all keywords."
+                )
+            if name not in self.by_name and value is not None and not self._is_section(name, value):
+                raise ConfigError(f"`{name}` must be a mapping such as {self._example_of(name)}, found {value!r}.")
+
+    def check_sections(self, settings: Mapping[str, Any], source: str) -> None:
+        """Raise `ConfigError` for a section of nested settings, such as ``model``, that is not a mapping."""
+        for name in self.sections:
+            if settings.get(name) is not None and not self._is_section(name, settings[name]):
+                raise ConfigError(
+                    f"{source}: `{name}` must be settings such as {self._example_of(name)}, found {settings[name]!r}."
+                )
+
+    def _example_of(self, section: str) -> str:
+        return f"{{{next(row.path[1] for row in self.rows if row.path[0] == section)}: ...}}"
 
     def parse(
         self, record: type[R], settings: Mapping[str, Any], source: str, style: Style, given: Sequence[str] = ()
@@ -200,11 +220,15 @@ class OptionTable:
         return record.parse(own, source, {row.path: row.show(style) for row in rows if row.name in given})
 
     def _is_section(self, name: str, value: Any) -> bool:
-        return name in self.sections and isinstance(value, Mapping)
+        return name in self.sections and isinstance(value, Mapping | Record)
 
     def _is_of_another(self, name: str, record: type[Record]) -> bool:
         owners = {row.record for row in self.rows if row.path[0] == name}
         return bool(owners) and record not in owners
+
+
+def _read_section(value: Mapping[str, Any] | Record) -> dict[str, Any]:
+    return value.model_dump(exclude_unset=True) if isinstance(value, Record) else dict(value)
 
 
 def find_rows(owner: type[Record], record: type[Record], path: tuple[str, ...] = ()) -> Iterator[OptionRow]:

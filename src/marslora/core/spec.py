@@ -6,6 +6,7 @@ How runs are trained has a file of its own, `marslora.core.training`; all specs 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ByteSize, Field, field_validator, model_validator
@@ -243,6 +244,12 @@ class FinalSpec(Record):
     def id(self) -> str:
         """What distinguishes it from the other runs of a comparison."""
         return self.output_folder
+
+    def inputs_digest(self) -> str:
+        """Return a digest of everything that the trained adapter depends on, which folders and trackers are not."""
+        started = Path(self.start_folder).name if self.start_folder else None
+        elsewhere = {"output_folder": "", "cache_folder": "", "report_to": (), "start_folder": started}
+        return self.model_copy(update=elsewhere).digest()
 
 
 class CountSpec(Record):

@@ -20,6 +20,13 @@ def read_lora_variant(options: Mapping[str, Any]) -> dict[str, bool]:
     return {name: bool(options.get(name)) for name in LORA_VARIANTS}
 
 
+def _to_plain(value: Any) -> Any:
+    """An option as JSON has it, in one form, so that equal options have equal digests: 1 for 1.0, lists for tuples."""
+    if isinstance(value, list | tuple):
+        return [_to_plain(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def read_names(value: Any) -> Any:
     """One text or several as a tuple; anything else as it is."""
     return (value,) if isinstance(value, str) else value
@@ -39,7 +46,10 @@ class PluginSpec(Record):
     @model_validator(mode="before")
     @classmethod
     def _from_words(cls, value: Any) -> Any:
-        return read_plugin(value) if isinstance(value, str) else value
+        fields = read_plugin(value) if isinstance(value, str) else value
+        if isinstance(fields, Mapping) and isinstance(fields.get("options"), Mapping):
+            return {**fields, "options": {name: _to_plain(each) for name, each in fields["options"].items()}}
+        return fields
 
     def __str__(self) -> str:
         options = ",".join(f"{name}={write_value(value)}" for name, value in self.options.items())

@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-PLUGIN_SYNTAX = "NAME, package.module:Class, or either with options as in mars:sweep=0.25"
 _COMMAS_OUTSIDE_BRACKETS = re.compile(r",(?![^\[{]*[\]}])")
 
 
@@ -63,7 +62,7 @@ def write_value(value: Any) -> str:
 
 
 def write_words(value: Any) -> str:
-    """A value as it is typed on the command line: ``1,4,16,64``, ``2e-4``, ``mars``."""
+    """A value as it is typed on the command line: ``1,4,16,64``, ``0.0002``, ``mars``."""
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, Mapping):

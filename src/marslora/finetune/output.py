@@ -15,12 +15,6 @@ from marslora.methods import AbstractChange
 RESULT, DIGEST = "final.json", "spec_digest"
 
 
-def run_digest(spec: FinalSpec) -> str:
-    """Changes with everything that the trained adapter depends on, not with where things are kept or reported."""
-    elsewhere = {"output_folder": "", "cache_folder": "", "report_to": ()}
-    return spec.model_copy(update=elsewhere).digest()
-
-
 def adapter_folder(spec: FinalSpec) -> Path:
     """Where the trained adapter goes."""
     return Path(spec.output_folder) / "adapter"
@@ -30,7 +24,7 @@ def read_result(spec: FinalSpec) -> FinalResult | None:
     """The result of an earlier run of the same spec, if there is one, with the places where things are now."""
     folder = Path(spec.output_folder)
     try:
-        if (folder / DIGEST).read_text() != run_digest(spec) or not adapter_folder(spec).is_dir():
+        if (folder / DIGEST).read_text() != spec.inputs_digest() or not adapter_folder(spec).is_dir():
             return None
         result = FinalResult.load(folder / RESULT)
     except (OSError, ValueError, MarsloraError):
@@ -40,7 +34,7 @@ def read_result(spec: FinalSpec) -> FinalResult | None:
 
 def claim_folder(spec: FinalSpec) -> None:
     """Claim the folder for ``spec``: results and checkpoints of another spec, and half-written ones, go."""
-    folder, digest = Path(spec.output_folder), run_digest(spec)
+    folder, digest = Path(spec.output_folder), spec.inputs_digest()
     (folder / RESULT).unlink(missing_ok=True)
     remove_broken(folder / "checkpoints", digest)
     write_text(folder / DIGEST, digest)

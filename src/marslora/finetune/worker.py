@@ -122,7 +122,7 @@ class _FinalRun:
             folder = Path(self.spec.start_folder)
             load_weights(self.change, folder)
             load_moments(self.optimizer, self.change, folder, self.start.step)
-        found = checkpoints.newest(self.checkpoints, output.run_digest(self.spec))
+        found = checkpoints.newest(self.checkpoints, self.spec.inputs_digest())
         watch = self._watch(found[1] if found else self._measure_base())
         if not found:
             watch.first_point(self.start.examples)
@@ -168,7 +168,7 @@ class _FinalRun:
     def _measure_base(self) -> FinalRunState:
         base = self.scorer.base_score("validation")
         return FinalRunState(
-            spec_digest=output.run_digest(self.spec),
+            spec_digest=self.spec.inputs_digest(),
             started_at_examples=self.start.examples,
             base_validation_loss=base.loss,
             base_validation_accuracy=base.accuracy,

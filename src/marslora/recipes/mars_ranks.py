@@ -14,10 +14,16 @@ def mars_ranks(decision: str) -> Recipe:
 
     If parameters are made equal, the ranks keep their proportions.
     """
-    path = Path(decision).expanduser()
+    path = Path(str(decision)).expanduser()
     path = path / "decision.json" if path.is_dir() else path
     if not path.is_file():
         raise ConfigError(
             f"`decision` must be a study folder or its decision.json, found {decision!r}: {path} does not exist."
         )
-    return Recipe(source="arXiv 2603.00720", ranks=DecisionRecord.load(path).chosen.as_dict())
+    try:
+        chosen = DecisionRecord.load(path).chosen
+    except ValueError as error:
+        raise ConfigError(
+            f"`decision` must be a study folder or its decision.json; {path} cannot be read ({error})."
+        ) from None
+    return Recipe(source="arXiv 2603.00720", ranks=chosen.as_dict())

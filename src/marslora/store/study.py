@@ -61,10 +61,10 @@ class Study:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StudyError(
-                f"the study folder {folder} cannot be made: {error.strerror}. Choose another with --study."
+                f"the study folder {folder} cannot be made: {error.strerror}. Choose another folder."
             ) from None
         if not os.access(folder, os.W_OK):
-            raise StudyError(f"study folder {folder} is not writable. Choose another with --study.")
+            raise StudyError(f"study folder {folder} is not writable. Choose another folder.")
         lock = _take_lock(folder)
         path = folder / "spec.json"
         try:
@@ -143,7 +143,9 @@ class Study:
     def _stages(self) -> Mapping[str, str]:
         path = self.path(STAGES_FILE)
         try:
-            stages: Mapping[str, str] = json.loads(path.read_text()) if path.exists() else {}
+            stages = json.loads(path.read_text()) if path.exists() else {}
+            if not isinstance(stages, dict):
+                raise ValueError(f"it must be a mapping, found {stages!r}")
         except ValueError as error:
             raise StudyError(f"{path} cannot be read ({error}). Remove it and run the command again.") from None
         return stages
@@ -158,7 +160,7 @@ def _take_lock(folder: Path) -> TextIO:
         owner = lock.read().strip() or "unknown"
         lock.close()
         raise StudyError(
-            f"another process (pid {owner}) is working on {folder}. Wait for it, or choose another --study folder."
+            f"another process (pid {owner}) is working on {folder}. Wait for it, or choose another folder."
         ) from None
     lock.truncate(0)
     lock.write(str(os.getpid()))
@@ -172,7 +174,7 @@ def _load_spec(path: Path) -> StudySpec:
         version = values["schema_version"]
     except (ValueError, TypeError, KeyError) as error:
         reason = "it has no schema_version" if isinstance(error, TypeError | KeyError) else str(error)
-        raise StudyError(f"{path} cannot be read ({reason}). Restore it or choose another --study folder.") from None
+        raise StudyError(f"{path} cannot be read ({reason}). Restore it or choose another folder.") from None
     if version != SCHEMA_VERSION:
         reason = f"its spec.json has schema version {version}, this one needs {SCHEMA_VERSION}"
     else:
@@ -182,7 +184,7 @@ def _load_spec(path: Path) -> StudySpec:
             reason = str(error)
     raise StudyError(
         f"study folder {path.parent} was made by another version of marslora ({reason}). "
-        "Choose another --study folder, or continue it with the version that made it."
+        "Choose another folder, or continue it with the version that made it."
     )
 
 
@@ -193,9 +195,7 @@ def _check_same(old: StudySpec, new: StudySpec, folder: Path) -> None:
         f"{field}: {before!r} there, {after!r} now"
         for field, before, after in _find_differences(old.model_dump(mode="json"), new.model_dump(mode="json"))
     ]
-    raise StudyError(
-        f"study folder {folder} belongs to another spec ({'; '.join(changes)}). Choose another --study folder."
-    )
+    raise StudyError(f"study folder {folder} belongs to another spec ({'; '.join(changes)}). Choose another folder.")
 
 
 def _find_differences(old: Any, new: Any, field: str = "") -> list[tuple[str, Any, Any]]:

@@ -17,9 +17,9 @@ from marslora.cli._options import with_options
 from marslora.comparison.settings import COMPARE_OPTIONS, ComparisonSettings
 from marslora.core.errors import ConfigError
 from marslora.core.options import TRAINING, Option, OptionRecord, OptionTable, find_rows, look_up, takes_options
-from marslora.core.spec import TrainingSpec
+from marslora.core.spec import PluginSpec, TrainingSpec
 from marslora.run_options import ComparisonOptions, RunOptions
-from marslora.settings import SEARCH_OPTIONS, StudySettings
+from marslora.settings import SEARCH_OPTIONS, StudySettings, read_search
 
 WORDS: dict[str, tuple[list[str], Any, Any]] = {
     # What is typed, what Python callers give, and what stands in the record afterwards (None: what Python gives).
@@ -185,7 +185,13 @@ def test_a_new_field_is_an_option_a_keyword_and_help_with_no_other_edit():
     assert CliRunner().invoke(app, ["--ls", "0.3"]).exit_code == 0
     assert seen[0].training.label_smoothing == 0.3
     shown = " ".join(CliRunner(env={"COLUMNS": "200"}).invoke(app, ["--help"]).stdout.split())
-    for text in ("--label-smoothing", "Share of the target", "(at least 0 and below 1)", "Default: 0.1.", TRAINING):
+    for text in (
+        "--label-smoothing",
+        "Share of the target",
+        "Must be at least 0 and below 1.",
+        "Default: 0.1.",
+        TRAINING,
+    ):
         assert text in shown
     wrong = CliRunner().invoke(app, ["--label-smoothing", "1"]).exception
     assert isinstance(wrong, ConfigError) and str(wrong) == "`--label-smoothing` must be less than 1, found '1'"
@@ -269,3 +275,55 @@ def test_an_executor_by_name(executor, workers, name, num_workers):
 def test_an_executor_that_does_not_exist_is_named():
     with pytest.raises(ConfigError, match="`nosuch` is not in marslora's executors"):
         RunOptions.parse({"executor": "nosuch"}).make_executor()
+
+
+def test_the_order_of_keywords_does_not_matter():
+    given = {"device": "cpu", "sweep": 0.25, "model": "m", "epochs": 2, "train": "t", "strategy": "mars", "seed": 1}
+    given["training"] = {"batch_size": 4}
+    expected = read_search(given, None, "keyword")
+    for names in (sorted(given), sorted(given, reverse=True), [*list(given)[3:], *list(given)[:3]]):
+        assert read_search({name: given[name] for name in names}, None, "keyword") == expected
+    settings = expected[0]
+    assert (settings.model.path, settings.model.device) == ("m", "cpu")
+    assert (settings.training.epochs, settings.training.batch_size) == (2, 4)
+    assert settings.search.strategy.options == {"sweep": 0.25}
+
+
+@pytest.mark.parametrize("value", ["garbage", 5, ["a"]])
+def test_a_section_that_is_no_mapping_is_refused_wherever_it_stands(value):
+    for given in ({"training": value, "epochs": 2}, {"epochs": 2, "training": value}):
+        with pytest.raises(ConfigError, match=r"`training` must be a mapping such as \{"):
+            read_search({"model": "m", "train": "t", **given}, None, "keyword")
+
+
+def test_a_section_may_be_none_or_a_record():
+    common = {"model": "m", "train": "t"}
+    assert read_search({**common, "training": None}, None, "keyword") == read_search(common, None, "keyword")
+    settings, _ = read_search({**common, "training": TrainingSpec(epochs=2), "batch_size": 4}, None, "keyword")
+    assert (settings.training.epochs, settings.training.batch_size) == (2, 4)
+
+
+def test_words_override_single_settings_of_a_file(tmp_path):
+    config = tmp_path / "study.yaml"
+    config.write_text(
+        "model: {path: m}\ndata: {train: t}\nsearch: {strategy: {name: mars, options: {sweep: 0.25}}}\n"
+        "training: {examples: 100, part_learning_rates: {language: 0.5}, optimizer: {name: adamw, options: {eps: 1}}}\n"
+    )
+    given = {"strategy": "mars", "part_learning_rates": ["vision=1e-4"], "epochs": 2}
+    given["optimizer"] = "adamw:betas=[0.9,0.99]"
+    settings, _ = read_search(given, config, "flag")
+    assert settings.search.strategy.options == {"sweep": 0.25}
+    assert settings.training.part_learning_rates == {"language": 0.5, "vision": 1e-4}
+    assert settings.training.optimizer.options == {"eps": 1, "betas": [0.9, 0.99]}
+    assert (settings.training.examples, settings.training.epochs) == (None, 2)
+    config.write_text("model: ./m\ndata: {train: t}\n")
+    with pytest.raises(
+        ConfigError, match=r"study\.yaml: `model` must be settings such as \{path: \.\.\.\}, found './m'"
+    ):
+        read_search({}, config, "flag")
+
+
+def test_equal_options_of_plugins_have_equal_digests():
+    one = PluginSpec(name="adamw", options={"eps": 1, "b": [1, 2]})
+    other = PluginSpec(name="adamw", options={"eps": 1.0, "b": (1.0, 2)})
+    assert one == other and one.digest() == other.digest()

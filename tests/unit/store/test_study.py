@@ -79,7 +79,7 @@ def test_other_series_are_kept(tmp_path):
 def test_another_spec_is_refused_with_the_field(tmp_path):
     with Study.create(tmp_path, spec()) as study:
         study.write_json("prepared.json", {}, "")
-    with pytest.raises(StudyError, match=r"data\.seed: 0 there, 3 now.*another --study"):
+    with pytest.raises(StudyError, match=r"data\.seed: 0 there, 3 now.*Choose another folder"):
         Study.create(tmp_path, spec(data={"train": ["a"], "seed": 3}))
 
 
@@ -174,4 +174,4 @@ def test_a_folder_of_an_earlier_version_says_what_to_do(tmp_path, change, reason
         with pytest.raises(StudyError, match="was made by another version of marslora") as error:
             use()
         assert str(tmp_path) in str(error.value) and reason in str(error.value)
-        assert "Choose another --study folder" in str(error.value)
+        assert "Choose another folder" in str(error.value)
