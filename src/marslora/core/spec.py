@@ -54,7 +54,7 @@ class ModelSpec(OptionRecord):
     trust_remote_code: Annotated[bool, Option(INPUT)] = False
     """Run the Python code that comes with the model, as `from_pretrained` does. Only for sources that you trust."""
     device: Annotated[str, Option(RUNNING)] = "auto"
-    """Device to train on, such as ``cpu`` or ``cuda:1``; ``auto`` takes the GPU if there is one."""
+    """Device to use, such as ``cpu`` or ``cuda:1``; ``auto`` takes the GPU if there is one."""
     dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"], Option(RUNNING)] = "auto"
     """Number format of the frozen model; ``auto`` is bfloat16 if the device has it in hardware, otherwise float32."""
 
@@ -106,8 +106,8 @@ class SearchSpec(OptionRecord):
             name="sweep",
             key="sweep",
             type=float,
-            help="Finally, also train the chosen ranks and their neighbours for this share of a full run, on top of "
-            "the budget. An option of the strategy `mars`.",
+            help="After the search, also train the chosen ranks and their neighbours for this share of a full run, on "
+            "top of the budget. An option of the strategy `mars`.",
         ),
     ] = PluginSpec(name="mars")
     """Search strategy: mars, grid, uniform, ... (see `marslora list`), with options as in mars:sweep=0.25."""

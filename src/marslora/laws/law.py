@@ -234,7 +234,7 @@ def _judge_fit(
 ) -> tuple[Literal["converged", "unidentified", "failed"], list[str]]:
     messages = list(caveats)
     if not fitted.converged:
-        messages.append(f"the optimizer stopped at a gradient of {fitted.gradient:.1e} standard errors")
+        messages.append(f"the fit has not quite converged (gradient of {fitted.gradient:.1e} standard errors)")
     if fitted.condition > MAX_CONDITION:
         messages.append(f"the parameters cannot be told apart (condition number {fitted.condition:.1e})")
     if not fitted.converged and fitted.gradient > MAX_GRADIENT:

@@ -131,20 +131,20 @@ def _summarise(analysis: Analysis, chosen: Allocation, fallback: str | None, num
     if choice is None:
         return f"{chosen}: {fallback}."
     p_best, regret = choice.p_best_C[choice.chosen], choice.regret_C[choice.chosen]
+    odds = f"probability {p_best:.0%}, expected regret {regret:.4f} nats per answer token"
     if choice.is_clear:
-        text = f"{chosen} is the best choice: probability {p_best:.0%}, expected regret {regret:.4f} nats a token."
+        text = f"{chosen} is the best choice: {odds}."
         if num_plausible > 1:
             text += f" {num_plausible} allocations hold 90 % of the probability of being best."
     else:
         num = len(choice.tied)
         text = (
-            f"{num} of {len(analysis.candidates)} allocations are indistinguishable on what was measured; of these "
-            f"{chosen} is {_explain_choice(analysis)} (probability {p_best:.0%}, expected regret {regret:.4f} nats a "
-            "token)."
+            f"{num} of {len(analysis.candidates)} allocations cannot be told from the best with a probability of 90 %; "
+            f"of these {chosen} is {_explain_choice(analysis)} ({odds})."
         )
         if num == len(analysis.candidates):
             text = f"{_explain_ties(analysis)}: {text}"
-    return f"{text} But: {fallback}." if fallback else text
+    return f"{text} Note: {fallback}." if fallback else text
 
 
 def _explain_ties(analysis: Analysis) -> str:
@@ -161,8 +161,8 @@ def _explain_ties(analysis: Analysis) -> str:
 def _list_assumptions(problem: Problem, analysis: Analysis) -> list[str]:
     words = [
         "calibration ran at a constant learning rate; the final run's decay is assumed to help every allocation alike",
-        "a checkpoint after t examples stands for a data set of t rows, also beyond the first pass over the rows",
-        "one seed for each allocation: half of a run's departure from the law is taken for luck",
+        "t examples of training are treated as t rows of data, also beyond the first pass over the rows",
+        "one seed for each allocation: half of each residual is taken for seed noise",
     ]
     if analysis.convergence_laws:
         words.append(
@@ -190,7 +190,9 @@ def _list_next_steps(analysis: Analysis, chosen: Allocation, seen: dict[Allocati
         rivals = [each for c in analysis.choice.plausible if (each := analysis.candidates[c]) != chosen]
         names = ", ".join(map(str, rivals[:MAX_RIVALS]))
         furthest = max((run.last_examples for run in seen.values()), default=0)
-        steps.append(f"to separate {chosen} from {names}: train each beyond {furthest} examples, or with further seeds")
+        steps.append(
+            f"to separate {chosen} from {names}: train each for more than {furthest} examples, or with further seeds"
+        )
     if any(law.status == "failed" for law in analysis.convergence_laws.values()):
         steps.append("raise the budget, so that the runs of single parts converge")
     if analysis.choice is None:

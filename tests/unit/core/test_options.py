@@ -205,7 +205,7 @@ def test_a_new_field_is_an_option_a_keyword_and_help_with_no_other_edit():
         """
 
     assert inspect.signature(function).parameters["label_smoothing"].default == 0.1
-    assert "label_smoothing: Share of the target that is spread over all tokens (at least 0" in function.__doc__
+    assert "label_smoothing: Share of the target that is spread over all tokens. Must be" in function.__doc__
 
 
 @pytest.mark.parametrize(
