@@ -95,4 +95,4 @@ def test_processes_find_what_one_finds():
 )
 def test_the_published_results_can_be_read(name):
     result = BenchmarkResult.load(Path(__file__).parents[3] / "benchmarks" / name)
-    assert len(result.scores) > 100 and result.reference in result.families
+    assert len(result.scores) > 50 and result.reference in result.families
