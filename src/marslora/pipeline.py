@@ -142,20 +142,27 @@ class Pipeline:
         Every validation loss is stored as soon as it is measured. Raises `StudyError` if no pack of a round could run.
         """
         problem, strategy = self.problem, self.make_strategy()
-        for number in range(1, MAX_ROUNDS + 1):
+        for _ in range(MAX_ROUNDS):
             runs = self.study.runs()
             members = strategy.propose(problem, runs)
             if not members or self._reaches_limit(members, runs):
                 return runs
             self._note_overspending(problem, members, runs)
             packs = self._make_packs(members, runs, problem)
-            self.study.write_json(f"plan/round-{number:02d}.json", [pack.model_dump(mode="json") for pack in packs], "")
+            number = self._write_round(packs)
             self.listener.stage(f"Calibration, round {number}: {describe_members(members)}")
             self._train_packs(packs)
         raise StudyError(
             f"strategy `{self.study.spec.search.strategy.name}` still proposes runs after {MAX_ROUNDS} rounds; "
             "this is a bug in the strategy. Choose another with --strategy."
         )
+
+    def _write_round(self, packs: Sequence[PackSpec]) -> int:
+        """Write the plan of a round after those of all rounds so far, also of earlier starts; its number."""
+        earlier = (path.stem.removeprefix("round-") for path in self.study.path("plan").glob("round-*.json"))
+        number = 1 + max(map(int, earlier), default=0)
+        self.study.write_json(f"plan/round-{number:02d}.json", [pack.model_dump(mode="json") for pack in packs], "")
+        return number
 
     def _note_overspending(self, problem: Problem, members: Sequence[MemberSpec], runs: Sequence[Run]) -> None:
         """Note once, before the round that exceeds the budget, that it does and why that happens."""

@@ -327,3 +327,17 @@ def test_a_limit_ends_calibration_after_a_round_and_without_it_the_study_goes_on
     with Study.create(tmp_path, asked) as study:
         late = Pipeline(study).decide()
     assert late.calibration_full_runs > early.calibration_full_runs
+
+
+def test_a_study_that_is_started_again_keeps_the_plans_of_its_first_start(tmp_path):
+    asked, stop = spec("successive_halving"), RunOptions(limit=Limit(seconds=1e-6))
+    with Study.create(tmp_path, asked) as study:
+        Pipeline(study, options=stop).calibrate()
+    (first,) = (tmp_path / "plan").glob("round-*.json")
+    planned = first.read_text()
+    with Study.create(tmp_path, asked) as study:
+        Pipeline(study, listener=(listener := RecordingListener())).calibrate()
+    assert first.read_text() == planned
+    rounds = sorted(path.name for path in (tmp_path / "plan").glob("round-*.json"))
+    assert rounds == [f"round-{number:02d}.json" for number in range(1, len(rounds) + 1)] and len(rounds) > 1
+    assert any("round 2:" in stage for stage in listener.stages)
