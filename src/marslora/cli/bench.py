@@ -1,4 +1,4 @@
-"""``marslora bench``: searches replayed on tables of finished runs."""
+"""``marslora bench``: replay searches on tables of finished runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from marslora.replay import BenchmarkResult, Reliability
 
 Tables = Annotated[list[Path], typer.Argument(help="Tables of finished runs (.parquet), or folders of them.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of bench.json and bench.html.", file_okay=False)]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for bench.json and bench.html.", file_okay=False)]
 Strategy = Annotated[
     list[str] | None,
     typer.Option(
@@ -28,8 +28,8 @@ Strategy = Annotated[
         "-s",
         metavar="STRATEGY",
         help=(
-            "Strategy, with options after a colon and a budget after @. A slash separates values that form one family: "
-            "successive_halving:eta=4,first_rung=0.0156/0.0625 or mars@0.1/0.2/0.4. "
+            "Strategy, with options after a colon and a budget in full runs after @. Slashes separate settings of one "
+            "family: successive_halving:eta=4,first_rung=0.0156/0.0625 or mars@0.1/0.2/0.4. "
             "Default: every strategy at several budgets. Repeatable."
         ),
     ),
@@ -44,7 +44,7 @@ Cost = Annotated[
     list[float] | None,
     typer.Option(
         help=(
-            "Cost in full runs, the final one included, at which families are compared. Default: 1.15 and 1.4. "
+            "Cost in full runs, including the final run, at which families are compared. Default: 1.15 and 1.4. "
             "Repeatable."
         ),
         min=1.0,
@@ -55,14 +55,14 @@ MaxShare = Annotated[
     list[float] | None,
     typer.Option(
         help=(
-            "Limit on the parameters of candidates, as a share of the largest candidate's; below 1, parts compete for "
-            "ranks. Default: 1, 0.5 and 0.25. Repeatable."
+            "Limit on the trainable parameters of candidates, as a share of the largest candidate's. Below 1, parts "
+            "compete for ranks. Default: 1, 0.5 and 0.25. Repeatable."
         ),
         metavar="NUMBER",
     ),
 ]
-Seeds = Annotated[str | None, typer.Option(help="Seeds of the tables that are used, e.g. 0,1,2. Default: all.")]
-Workers = Annotated[int, typer.Option(help="Processes that replay searches at a time.", min=1)]
+Seeds = Annotated[str | None, typer.Option(help="Which seeds of the tables to use, e.g. 0,1,2. Default: all.")]
+Workers = Annotated[int, typer.Option(help="Number of processes that replay searches.", min=1)]
 
 
 def command(
@@ -75,7 +75,7 @@ def command(
     out: Out = Path("bench"),
     workers: Workers = 1,
 ) -> None:
-    """Compare searches in minutes: replay them on tables of finished runs and charge them what they would have spent.
+    """Compare searches in minutes: replay them on tables of finished runs and charge what they would have spent.
 
     Example: marslora bench benchmarks/tables --strategy mars@0.1/0.2/0.4 --cost 1.4
     """
@@ -93,7 +93,7 @@ def command(
     searchers = add_reference(chosen or standard_searchers(), reference, standard_searchers())
     console = Console()
     with ConsoleListener(console) as listener:
-        listener.stage(f"Replaying {len(searchers)} searchers")
+        listener.stage(f"Replaying {len(searchers)} searches")
         result = run_benchmark(
             find_tables(tables),
             searchers,
@@ -110,11 +110,16 @@ def command(
 
 
 def show_result(console: Console, bench: BenchmarkResult) -> None:
-    """Print the ranking at every cost, then how far the stated probabilities can be trusted."""
+    """Print the ranking at every cost, then how reliable the reported probabilities are."""
     from marslora.replay import rank_families
-    from marslora.report.benchmark import format_reference_cost, headline, measure_reliabilities, summary_lines
+    from marslora.report.benchmark import (
+        format_reference_cost,
+        measure_reliabilities,
+        write_headline,
+        write_summary_lines,
+    )
 
-    print_line(console, (headline(bench), "bold"))
+    print_line(console, (write_headline(bench), "bold"))
     for cost in bench.costs:
         rows = [
             (
@@ -135,7 +140,7 @@ def show_result(console: Console, bench: BenchmarkResult) -> None:
         console.print(_table(heads, rows))
     if families := measure_reliabilities(bench):
         lines = [
-            ("the best allocation is in the 90 % set", *(f"{each.coverage_best:.0%}" for each in families)),
+            ("the best allocation is in the plausible set (90 %)", *(f"{each.coverage_best:.0%}" for each in families)),
             ("the best or one tied with it is in the set", *(f"{each.coverage:.0%}" for each in families)),
             ("number of allocations in the set", *(f"{each.mean_plausible:.1f}" for each in families)),
             *(
@@ -143,9 +148,9 @@ def show_result(console: Console, bench: BenchmarkResult) -> None:
                 for header in bench.tables
             ),
         ]
-        print_line(console, "\nHow far the stated probabilities can be trusted (shares of replays):")
+        print_line(console, "\nReliability of the reported probabilities (shares of replays):")
         console.print(_table(("", *(each.family for each in families)), lines))
-    for line in summary_lines(bench):
+    for line in write_summary_lines(bench):
         print_line(console, (line, "dim"))
 
 

@@ -57,9 +57,9 @@ def command(config: Config = None, demo: Demo = None, **options: Any) -> None:
 
 def show_comparison(console: Console, comparison: Comparison) -> None:
     """Print the table of methods and what it says in words."""
-    from marslora.report.comparison import headline, summary_lines
+    from marslora.report.comparison import write_headline, write_summary_lines
     from marslora.report.figures.methods import METRICS
-    from marslora.report.numbers import compact, short
+    from marslora.report.numbers import abbreviate_count, format_number
 
     table = Table(box=None)
     for head in ("method", "rank", "trainable", METRICS[comparison.metric], "difference", "seconds", "FLOPs"):
@@ -69,15 +69,15 @@ def show_comparison(console: Console, comparison: Comparison) -> None:
         table.add_row(
             method.name,
             _ranks(method.allocation),
-            compact(method.num_trainable),
+            abbreviate_count(method.num_trainable),
             _interval(comparison.loss(method), ".4f"),
             _interval(method.difference, "+.4f"),
-            short(cost.seconds) if cost else "",
+            format_number(cost.seconds) if cost else "",
             f"{cost.flops:.3g}" if cost else "",
         )
-    print_line(console, (headline(comparison), "bold"))
+    print_line(console, (write_headline(comparison), "bold"))
     console.print(table)
-    for line in summary_lines(comparison):
+    for line in write_summary_lines(comparison):
         print_line(console, line)
 
 

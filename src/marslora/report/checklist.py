@@ -1,22 +1,22 @@
-"""What a reader needs to judge a fitted law: the checklist of Li et al., "(Mis)Fitting" (arXiv 2502.18969)."""
+"""Render what a reader needs to judge a fitted law: the checklist of Li et al., "(Mis)Fitting" (arXiv 2502.18969)."""
 
 from __future__ import annotations
 
 from marslora.core.decision import ClosedForm, LawFit
 from marslora.report.data import ReportData
 from marslora.report.markup import Markup, bullets, cell, collapse, join, table, tag
-from marslora.report.numbers import NONE, count, listing, percent, short
+from marslora.report.numbers import NONE, format_count, format_number, format_percent, join_words
 
 PLAIN = {"converged": "fitted", "unidentified": "partly determined", "failed": "failed"}
 
 
 def render_laws(data: ReportData) -> Markup:
-    """Every law with its numbers."""
+    """Every fitted law with its checklist."""
     return join(_render_law(law) for law in data.decision.laws)
 
 
 def _render_law(law: LawFit) -> Markup:
-    """One law: its formula and state, and its checklist behind a line."""
+    """One law: its formula and status, and its checklist, collapsed."""
     title = tag(
         "h3",
         f"{law.law.capitalize()} law of {law.subject} ",
@@ -25,11 +25,17 @@ def _render_law(law: LawFit) -> Markup:
     message = tag("p", law.message, class_="soft") if law.message else Markup("")
     formula = tag("p", tag("code", law.form), class_="formula") if law.status != "failed" else Markup("")
     return tag(
-        "div", title, formula, message, _parameters(law), collapse("How it was fitted", _facts(law)), class_="law"
+        "div",
+        title,
+        formula,
+        message,
+        _build_parameters_table(law),
+        collapse("How it was fitted", _list_facts(law)),
+        class_="law",
     )
 
 
-def _parameters(law: LawFit) -> Markup:
+def _build_parameters_table(law: LawFit) -> Markup:
     if not law.parameters:
         return Markup("")
     level = next(iter(law.parameters.values())).level
@@ -37,41 +43,42 @@ def _parameters(law: LawFit) -> Markup:
         [tag("code", name), *(cell(f"{value:.6g}", number=True) for value in (each.value, each.low, each.high))]
         for name, each in law.parameters.items()
     ]
-    return table(["parameter", "estimate", f"low ({percent(level)})", "high"], rows)
+    return table(["parameter", "estimate", f"low ({format_percent(level)})", "high"], rows)
 
 
-def _facts(law: LawFit) -> Markup:
-    censored = sum(point.censored for point in law.points)
-    runs = len({point.run for point in law.points})
-    others = "; ".join(f"{name} {percent(error)}" for name, error in law.alternatives.items())
+def _list_facts(law: LawFit) -> Markup:
+    points = format_count(len(law.points))
+    runs = format_count(len({point.run for point in law.points}))
+    censored = format_count(sum(point.censored for point in law.points))
+    others = "; ".join(f"{name} {format_percent(error)}" for name, error in law.alternatives.items())
     facts = [
-        ("points", f"{count(len(law.points))} of {count(runs)} runs, {count(censored)} censored (lower bounds)"),
-        ("free parameters", count(len(law.parameters))),
+        ("points", f"{points} of {runs} runs, {censored} censored (lower bounds)"),
+        ("free parameters", format_count(len(law.parameters))),
         (
             "error on its own points",
-            f"{_share(law.residual)} (root mean square of log residuals, censored points left out)",
+            f"{_format_error(law.residual)} (root mean square of log residuals, censored points left out)",
         ),
-        ("error on held-out ranks", f"{_share(law.held_out_error)} (each rank predicted from the others)"),
+        ("error on held-out ranks", f"{_format_error(law.held_out_error)} (each rank predicted from the others)"),
         ("forms not chosen", others + " (held-out error)" if others else NONE),
-        ("condition number", f"{short(law.condition)} (Jacobian at the solution, columns scaled)"),
-        ("gradient at the solution", f"{short(law.gradient)} standard errors"),
-        ("starts", count(law.num_starts)),
-        ("bootstrap", f"{count(law.num_bootstraps)} replicates, whole runs reweighted together"),
+        ("condition number", f"{format_number(law.condition)} (Jacobian at the solution, columns scaled)"),
+        ("gradient at the solution", f"{format_number(law.gradient)} standard errors"),
+        ("starts", format_count(law.num_starts)),
+        ("bootstrap", f"{format_count(law.num_bootstraps)} replicates, whole runs reweighted together"),
     ]
     return tag("dl", *(join([tag("dt", name), tag("dd", value)]) for name, value in facts))
 
 
-def _share(value: float) -> str:
+def _format_error(value: float) -> str:
     return NONE if value != value else f"{100 * value:.2g} %"
 
 
 def render_method(data: ReportData) -> Markup:
-    """How all laws were fitted, and what the runs behind them had in common."""
+    """How all laws were fitted, and what varied between the runs that they were fitted to."""
     training = data.spec.training
     seeds = {run.member.seed for run in data.runs}
     sizes = sorted({run.member.data_examples for run in data.runs})
-    varied = [f"ranks of {listing(list(data.searched))}"]
-    varied += [f"{len(sizes)} data sizes ({', '.join(map(count, sizes))} rows)"] if len(sizes) > 1 else []
+    varied = [f"ranks of {join_words(list(data.searched))}"]
+    varied += [f"{len(sizes)} data sizes ({', '.join(map(format_count, sizes))} rows)"] if len(sizes) > 1 else []
     varied += [f"{len(seeds)} seeds"] if len(seeds) > 1 else []
     fixed = [part for part in data.spec.space.parts if part not in data.spec.space.searched]
     rates = "".join(f", {part} {rate:g}" for part, rate in training.part_learning_rates.items())
@@ -79,7 +86,7 @@ def render_method(data: ReportData) -> Markup:
         f"learning rate {training.learning_rate:g}{rates}, constant after the warm-up: calibration runs do not decay",
         f"optimizer {training.optimizer.name}, adapter {training.adapter.name}, alpha/r {training.alpha_over_rank:g}",
         f"batch size {training.batch_size}, dropout {training.dropout:g}, weight decay {training.weight_decay:g}",
-        *([f"rank of {listing([f'{part} ({data.decision.chosen.get(part)})' for part in fixed])}"] if fixed else []),
+        *([f"rank of {join_words([f'{part} ({data.decision.chosen.get(part)})' for part in fixed])}"] if fixed else []),
         *([] if len(sizes) > 1 else ["the size of the data"]),
         *([] if len(seeds) > 1 else ["the seed: run-to-run noise was not measured"]),
     ]
@@ -102,11 +109,11 @@ def render_method(data: ReportData) -> Markup:
 
 
 def render_closed_forms(forms: tuple[ClosedForm, ...]) -> Markup:
-    """The balanced ranks solved from the equations; the search itself takes ranks of the ladder."""
+    """A table of the balanced ranks in closed form (the search itself chooses from the ladders); empty if none."""
     rows = [
         [
             f"{form.part}, given {form.given} {form.given_rank}",
-            cell(NONE if form.rank is None else short(form.rank), number=True),
+            cell(NONE if form.rank is None else format_number(form.rank), number=True),
             form.status.replace("_", " "),
             form.message or NONE,
         ]

@@ -1,4 +1,4 @@
-"""`compare.html`: methods side by side, on one self-contained page."""
+"""`compare.html`: the results of a comparison of methods, on one self-contained page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,19 @@ from marslora.core.decision import Interval
 from marslora.core.files import write_text
 from marslora.report.figures.methods import METRICS, draw_charts
 from marslora.report.markup import Markup, bullets, cell, collapse, join, paragraphs, section, table, tag
-from marslora.report.numbers import NONE, accuracy, compact, count, duration, listing, loss, plural, ranks, short, size
+from marslora.report.numbers import (
+    NONE,
+    abbreviate_count,
+    format_accuracy,
+    format_bytes,
+    format_count,
+    format_duration,
+    format_loss,
+    format_number,
+    format_ranks,
+    join_words,
+    pluralise,
+)
 from marslora.report.page import render_charts, render_document
 
 NAME = "compare.html"
@@ -25,18 +37,18 @@ EQUAL = {
 
 def write_page(comparison: Comparison, path: Path) -> Path:
     """Write the page to ``path`` and return that path."""
-    write_text(path, render_document(f"{headline(comparison)} - marslora", render_body(comparison)))
+    write_text(path, render_document(f"{write_headline(comparison)} - marslora", render_body(comparison)))
     return path
 
 
-def headline(comparison: Comparison) -> str:
-    """What came out, in one sentence."""
+def write_headline(comparison: Comparison) -> str:
+    """The result in one sentence without a full stop."""
     reference = comparison.reference.name
     others = [each for each in comparison.ordered() if each.difference is not None]
     better = [each.name for each in others if each.difference and each.difference.high < 0]
     if better:
         verb = "ends" if len(better) == 1 else "end"
-        return f"{listing(better)} {verb} with a lower loss than {reference}"
+        return f"{join_words(better)} {verb} with a lower loss than {reference}"
     if not others:
         return f"Only {reference} has results, so there is nothing to compare it with"
     if len(comparison.seeds) == 1:
@@ -44,27 +56,28 @@ def headline(comparison: Comparison) -> str:
     return f"No method ends with a lower loss than {reference}"
 
 
-def summary_lines(comparison: Comparison) -> list[str]:
-    """What was held equal, how sure it is, what failed."""
-    reference, number = comparison.reference, plural(len(comparison.seeds), "seed")
-    said = [
-        f"{EQUAL[comparison.equal]} {reference.name} trains {count(reference.num_trainable)} parameters on "
-        f"{count(comparison.full_examples)} examples; all methods use the same rows, order and {number}."
+def write_summary_lines(comparison: Comparison) -> list[str]:
+    """Sentences that say what was equal for all methods, how certain the differences are, and what failed."""
+    reference, seeds = comparison.reference, pluralise(len(comparison.seeds), "seed")
+    sentences = [
+        f"{EQUAL[comparison.equal]} {reference.name} trains {format_count(reference.num_trainable)} parameters on "
+        f"{format_count(comparison.full_examples)} examples; all methods use the same rows, order and {seeds}."
     ]
-    found = [each.difference for each in comparison.methods if each.difference is not None]
-    if len(comparison.seeds) > 1 and found:
-        told = sum(each.high < 0 or each.low > 0 for each in found)
-        said.append(
-            f"{told} of {plural(len(found), 'difference')} from {reference.name} {'is' if told == 1 else 'are'} "
-            f"distinguishable from 0 (90 % intervals, paired by seed; with {plural(len(found), 'method')} about "
-            f"{0.1 * len(found):.1g} would be by chance)."
+    differences = [each.difference for each in comparison.methods if each.difference is not None]
+    if len(comparison.seeds) > 1 and differences:
+        num_clear = sum(each.high < 0 or each.low > 0 for each in differences)
+        number, verb = len(differences), "is" if num_clear == 1 else "are"
+        sentences.append(
+            f"{num_clear} of {pluralise(number, 'difference')} from {reference.name} {verb} distinguishable from 0 "
+            f"(90 % intervals, paired by seed; with {pluralise(number, 'method')}, about {0.1 * number:.1g} would be "
+            "so by chance)."
         )
-    said += [f"{each.name}: {problem}" for each in comparison.methods for problem in list_problems(each)]
-    return said
+    sentences += [f"{each.name}: {problem}" for each in comparison.methods for problem in list_problems(each)]
+    return sentences
 
 
 def list_problems(method: MethodSummary) -> list[str]:
-    """Why a method has no result, or fewer than there are seeds."""
+    """The reasons why a method has no results, or fewer than there are seeds; empty for a complete method."""
     failed = [f"seed {run.seed} failed ({run.error})" for run in method.runs if run.error]
     return [f"left out ({method.error})"] if method.error else failed
 
@@ -79,15 +92,17 @@ def render_body(comparison: Comparison) -> Markup:
     head = tag(
         "header",
         tag("p", kicker, class_="kicker"),
-        tag("h1", headline(comparison)),
-        paragraphs(summary_lines(comparison)[: 2 if len(comparison.seeds) > 1 else 1]),
+        tag("h1", write_headline(comparison)),
+        paragraphs(write_summary_lines(comparison)[: 2 if len(comparison.seeds) > 1 else 1]),
         join(notices),
     )
     main = tag(
         "main",
         section("results", "Results", build_methods_table(comparison), render_charts(draw_charts(comparison))),
-        section("methods", "What was trained", build_settings_table(comparison), _notes(comparison)),
-        section("details", "Details", collapse("Every run", build_runs_table(comparison)), _versions(comparison)),
+        section("methods", "What was trained", build_settings_table(comparison), _write_notes(comparison)),
+        section(
+            "details", "Details", collapse("Every run", build_runs_table(comparison)), _render_versions(comparison)
+        ),
     )
     foot = f"Model {comparison.model}. Losses are the mean cross-entropy on held-out rows, in nats per answer token."
     return join([head, main, tag("footer", foot)])
@@ -102,27 +117,32 @@ def build_methods_table(comparison: Comparison) -> Markup:
     for method in comparison.ordered():
         right = method.test_accuracy if tested else method.validation_accuracy
         cost = method.cost
-        cells = [*([_interval(method.test_loss)] if tested else []), _interval(method.validation_loss)]
-        cells += [_interval(method.difference, sign="+"), cell(accuracy(right.value if right else None), number=True)]
-        cells += [cell(compact(method.num_trainable), sort=method.num_trainable, number=True)]
-        cells += [cell(short(cost.seconds) if cost else NONE, number=True)]
+        cells = [*([_interval_cell(method.test_loss)] if tested else []), _interval_cell(method.validation_loss)]
+        cells += [
+            _interval_cell(method.difference, sign="+"),
+            cell(format_accuracy(right.value if right else None), number=True),
+        ]
+        cells += [cell(abbreviate_count(method.num_trainable), sort=method.num_trainable, number=True)]
+        cells += [cell(format_number(cost.seconds) if cost else NONE, number=True)]
         cells += [cell(f"{cost.flops:.3g}" if cost else NONE, number=True)]
-        cells += [cell(size(cost.peak_bytes) if cost else NONE, sort=cost.peak_bytes if cost else 0, number=True)]
+        cells += [
+            cell(format_bytes(cost.peak_bytes) if cost else NONE, sort=cost.peak_bytes if cost else 0, number=True)
+        ]
         rows.append([cell(method.name), *cells])
         marks.append("picked" if method is comparison.reference else "faint" if cost is None else "")
     return table(heads, rows, name="sortable", marks=marks)
 
 
-def _interval(found: Interval | None, sign: str = "") -> Markup:
-    if found is None:
+def _interval_cell(interval: Interval | None, sign: str = "") -> Markup:
+    if interval is None:
         return cell(NONE, sort=1e300, number=True)
-    show = loss if not sign else "{:+.4f}".format
-    bounds = f" ({show(found.low)} to {show(found.high)})" if found.low == found.low else ""
-    return cell(f"{show(found.value)}{bounds}", sort=found.value, number=True)
+    show = format_loss if not sign else "{:+.4f}".format
+    bounds = f" ({show(interval.low)} to {show(interval.high)})" if interval.low == interval.low else ""
+    return cell(f"{show(interval.value)}{bounds}", sort=interval.value, number=True)
 
 
 def build_settings_table(comparison: Comparison) -> Markup:
-    """What each method is, and what it trained with."""
+    """Return a table of the methods with the plugins, ranks and settings that each trained with."""
     rows = []
     for method in comparison.methods:
         training = method.training
@@ -135,12 +155,12 @@ def build_settings_table(comparison: Comparison) -> Markup:
             [
                 cell(join([method.name, tag("div", method.summary, class_="soft")], "")),
                 cell(", ".join(choices)),
-                cell(format_ranks(method.allocation)),
+                cell(summarise_ranks(method.allocation)),
                 cell(f"{training.learning_rate:g}{rates}"),
-                cell(short(training.alpha_over_rank), number=True),
-                cell(short(training.dropout), number=True),
-                cell(count(method.examples), number=True),
-                cell(count(method.num_planned), number=True),
+                cell(format_number(training.alpha_over_rank), number=True),
+                cell(format_number(training.dropout), number=True),
+                cell(format_count(method.examples), number=True),
+                cell(format_count(method.num_planned), number=True),
                 cell(method.source),
             ]
         )
@@ -148,29 +168,31 @@ def build_settings_table(comparison: Comparison) -> Markup:
     return table(heads, rows)
 
 
-def format_ranks(allocation: Allocation) -> str:
-    """``16`` if every part has this rank, else part by part."""
-    found = {rank for _, rank in allocation.ranks}
-    return str(found.pop()) if len(found) == 1 else ranks(allocation)
+def summarise_ranks(allocation: Allocation) -> str:
+    """``16`` if every part has rank 16, else the ranks by part, e.g. ``vision 4, language 16``."""
+    ranks = {rank for _, rank in allocation.ranks}
+    return str(ranks.pop()) if len(ranks) == 1 else format_ranks(allocation)
 
 
-def _notes(comparison: Comparison) -> Markup:
+def _write_notes(comparison: Comparison) -> Markup:
     first, notes = comparison.reference.num_planned, []
-    apart = {each.name: each.num_planned / first - 1 for each in comparison.methods if each.num_planned and first}
-    if comparison.equal == "parameters" and len(apart) > 1:
-        name = max(apart, key=lambda each: abs(apart[each]))
+    deviations = {each.name: each.num_planned / first - 1 for each in comparison.methods if each.num_planned and first}
+    if comparison.equal == "parameters" and len(deviations) > 1:
+        name = max(deviations, key=lambda each: abs(deviations[each]))
         notes.append(
-            f"Ranks are whole numbers, so counts differ: that of {name} by {apart[name]:+.1%}, the most of all."
+            "Ranks are whole numbers, so the methods do not train exactly as many parameters; "
+            f"{name} deviates most, by {deviations[name]:+.1%}."
         )
     notes += [
-        f"{each.name} planned {count(each.num_planned)} parameters and ended with {count(each.num_trainable)}."
+        f"{each.name} was planned with {format_count(each.num_planned)} parameters and ended with "
+        f"{format_count(each.num_trainable)}."
         for each in comparison.methods
         if each.results and each.num_trainable != each.num_planned
     ]
     notes.append(
         "Operations count what a method computes before its first step, training, and validation and test losses."
     )
-    notes.append("Seconds are wall time on this machine, whatever else it was doing.")
+    notes.append("Seconds are wall time on this machine, which may have been busy with other work.")
     return bullets(notes)
 
 
@@ -180,9 +202,9 @@ def build_runs_table(comparison: Comparison) -> Markup:
         [
             cell(method.name),
             cell(seed, number=True),
-            cell(loss(result.validation_loss), number=True),
-            cell(loss(result.test_loss), number=True),
-            cell(duration(result.cost.seconds), number=True),
+            cell(format_loss(result.validation_loss), number=True),
+            cell(format_loss(result.test_loss), number=True),
+            cell(format_duration(result.cost.seconds), number=True),
             cell(tag("code", result.adapter_folder)),
         ]
         for method in comparison.methods
@@ -191,7 +213,7 @@ def build_runs_table(comparison: Comparison) -> Markup:
     return table(["method", "seed", "validation loss", "test loss", "time", "adapter"], rows, name="sortable")
 
 
-def _versions(comparison: Comparison) -> Markup:
+def _render_versions(comparison: Comparison) -> Markup:
     versions = "\n".join(f"{name} {version}" for name, version in comparison.versions.items())
     return collapse(
         "Versions and device", tag("pre", f"device {comparison.device or 'not recorded'}\n{versions}".strip())

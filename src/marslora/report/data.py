@@ -1,4 +1,4 @@
-"""What a report is made from: plain records, gathered from a study folder."""
+"""Gather from a study folder the plain records that a report is made from."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Points = Sequence[tuple[int, float]]
 
 @dataclass(frozen=True, kw_only=True)
 class ReportData:
-    """One study, measured and decided, trained or not."""
+    """The results of one study with a decision, with or without a final run."""
 
     spec: StudySpec
     info: ModelInfo
@@ -47,7 +47,7 @@ class ReportData:
     """What the final run saw of its objectives' gradients; empty if it had one objective."""
     summary: DataSummary | None = None
     preparation: Cost = field(default_factory=Cost)
-    """Of reading, encoding and probing, before anything was trained."""
+    """The cost of reading, encoding and probing, before anything was trained."""
     device: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     snippet: str = ""
@@ -65,7 +65,7 @@ class ReportData:
 
     @property
     def num_allocations(self) -> int:
-        """Allocations that could be chosen: what an exhaustive grid would train."""
+        """The number of allocations that could be chosen, which an exhaustive grid would all train."""
         most = self.spec.search.most_parameters
         if most is None:
             return len(self.spec.space)
@@ -73,7 +73,7 @@ class ReportData:
 
     @property
     def base_loss(self) -> float | None:
-        """Validation loss of the model before training."""
+        """Validation loss of the model before training; None if it was not measured."""
         if self.final is not None:
             return self.final.base_validation_loss
         return next((run.validation_loss[0] for run in self.runs if run.examples[:1] == (0,)), None)
@@ -84,7 +84,7 @@ class ReportData:
         return self.info.num_trainable(allocation, training.full, use_dora=training.use_dora)
 
     def convergence_law(self, part: str) -> LawFit | None:
-        """The law of the convergence time of ``part``."""
+        """The law of the convergence time of ``part``; None if there is none."""
         laws = (law for law in self.decision.laws if law.law == CONVERGENCE and law.subject == part)
         return next(laws, None)
 
@@ -97,42 +97,45 @@ class Spending:
     seconds: float | None
 
 
-def calibration_spending(data: ReportData) -> Spending:
-    """What was spent before the decision."""
+def compute_calibration_spending(data: ReportData) -> Spending:
+    """The spending on runs before the decision."""
     runs, seconds = data.decision.calibration_full_runs, data.decision.calibration.seconds
     return Spending(runs, None if runs > 0 and not seconds else seconds)
 
 
-def final_spending(data: ReportData) -> Spending:
-    """What the final run costs: measured, or a whole run if it has not been made."""
+def compute_final_spending(data: ReportData) -> Spending:
+    """The spending on the final run: as measured, or a whole full run if it has not been made."""
     if data.final is None:
-        return Spending(1.0, full_run_seconds(data))
-    return Spending(_share(data.final.cost, data), data.final.cost.seconds or None)
+        return Spending(1.0, estimate_full_run_seconds(data))
+    return Spending(_count_full_runs(data.final.cost, data), data.final.cost.seconds or None)
 
 
-def total_spending(data: ReportData) -> Spending:
-    """Calibration and final run together."""
-    first, last = calibration_spending(data), final_spending(data)
+def compute_total_spending(data: ReportData) -> Spending:
+    """The spending on calibration and the final run together."""
+    first, last = compute_calibration_spending(data), compute_final_spending(data)
     seconds = None if first.seconds is None or last.seconds is None else first.seconds + last.seconds
     return Spending(first.runs + last.runs, seconds)
 
 
-def grid_spending(data: ReportData) -> Spending:
-    """What training every allocation of the space once to the end would cost; the seconds are an estimate."""
-    seconds = full_run_seconds(data)
+def compute_grid_spending(data: ReportData) -> Spending:
+    """The spending that training every allocation once to the end would take; its seconds are an estimate."""
+    seconds = estimate_full_run_seconds(data)
     number = data.num_allocations
     return Spending(float(number), None if seconds is None else number * seconds)
 
 
-def full_run_seconds(data: ReportData) -> float | None:
-    """Seconds of one full run: from the final run's pace, else from calibration's (packed, so rather too few)."""
+def estimate_full_run_seconds(data: ReportData) -> float | None:
+    """Estimate the seconds of a full run from the final run's pace, else from calibration's; None if neither is timed.
+
+    Calibration trains in packs, so its pace gives too few seconds.
+    """
     for cost in (data.final.cost if data.final else Cost(), data.decision.calibration):
         if cost.seconds > 0 and cost.examples > 0:
             return cost.seconds * data.full_examples / cost.examples
     return None
 
 
-def _share(cost: Cost, data: ReportData) -> float:
+def _count_full_runs(cost: Cost, data: ReportData) -> float:
     assert data.final is not None
     seen = cost.examples or data.full_examples - data.final.started_at_examples
     return cost.model_copy(update={"examples": seen}).full_runs(data.full_examples)

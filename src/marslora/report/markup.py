@@ -13,12 +13,12 @@ class Markup(str):
 
 
 def escape(content: object) -> Markup:
-    """The content as HTML: markup as it is, anything else escaped."""
+    """Return the content as HTML: `Markup` unchanged, anything else as escaped text."""
     return content if isinstance(content, Markup) else Markup(html.escape(str(content)))
 
 
 def tag(name: str, *content: object, **attributes: object) -> Markup:
-    """One element; ``class_`` is written ``class``, ``data_figure`` ``data-figure``, None leaves an attribute out."""
+    """One element. ``class_`` becomes ``class``, ``data_figure`` ``data-figure``; attributes of None are omitted."""
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
         for key, value in attributes.items()
@@ -33,27 +33,27 @@ def join(parts: Iterable[object], between: str = "\n") -> Markup:
 
 
 def paragraphs(sentences: Iterable[object]) -> Markup:
-    """A ``p`` for each."""
+    """A paragraph (``p``) for each sentence or text."""
     return join(tag("p", each) for each in sentences)
 
 
 def bullets(items: Iterable[object]) -> Markup:
-    """Return an unordered list of the items."""
+    """An unordered list of the items."""
     return tag("ul", *(tag("li", item) for item in items))
 
 
 def section(anchor: str, title: str, *content: object) -> Markup:
-    """A section with a heading that can be linked to."""
+    """A section with a heading; ``anchor`` is its id, to which links lead."""
     return tag("section", tag("h2", title), *content, id=anchor)
 
 
 def collapse(title: str, *content: object) -> Markup:
-    """Content behind a line that opens it; works without JavaScript."""
+    """Content that is hidden until its ``title`` is clicked (``details``); needs no JavaScript."""
     return tag("details", tag("summary", title), *content)
 
 
 def cell(content: object, *, sort: float | str | None = None, number: bool = False) -> Markup:
-    """A table cell; ``sort`` is what the column is sorted by, if not the text."""
+    """A table cell. Columns are sorted by ``sort``, or by the text if it is None; numbers are aligned on the right."""
     return tag("td", content, class_="n" if number else None, data_sort=sort)
 
 
@@ -62,7 +62,7 @@ def table(
 ) -> Markup:
     """A table that scrolls sideways on narrow screens; ``marks`` are the classes of the rows.
 
-    Cells are `cell`s or plain content; a column is aligned as its first cell is.
+    Cells are made by `cell` or are plain content; a column is aligned like its first cell.
     """
     lines = [
         [each if isinstance(each, Markup) and each.startswith("<td") else cell(each) for each in row] for row in rows

@@ -1,4 +1,4 @@
-"""`report.html`: one self-contained page. It needs no network, and JavaScript only for its charts."""
+"""Write `report.html`: one self-contained page. It needs no network, and JavaScript only for its charts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from marslora.report.data import ReportData, gather_data
 from marslora.report.figures import allocations, chances, convergence, costs, curves, final, fits, objectives
 from marslora.report.figures._style import Chart
 from marslora.report.markup import Markup, join, tag
-from marslora.report.words import headline, summary_lines
+from marslora.report.words import write_headline, write_summary_lines
 from marslora.store.study import Study
 
 NAME = "report.html"
@@ -69,22 +69,22 @@ def write_report(study: Study) -> Path:
 def summarise_study(folder: Path) -> list[str]:
     """Return the verdict of a finished study, one sentence or two a line."""
     with Study.open(folder) as study:
-        return summary_lines(gather_data(study, runs=()))
+        return write_summary_lines(gather_data(study, runs=()))
 
 
 def render_page(data: ReportData) -> str:
     """Return the whole page as HTML."""
-    return render_document(f"{headline(data)} - marslora", render_body(data))
+    return render_document(f"{write_headline(data)} - marslora", render_body(data))
 
 
 def render_document(title: str, body: Markup) -> str:
     """Return a self-contained page: styles, the body, plotly, and the script that draws the charts."""
-    return Template(_file("page.html")).substitute(
+    return Template(_read_file("page.html")).substitute(
         title=html.escape(title),
-        css=_file("page.css"),
+        css=_read_file("page.css"),
         body=body,
         plotly=get_plotlyjs(),
-        script=_file("page.js"),
+        script=_read_file("page.js"),
     )
 
 
@@ -123,5 +123,5 @@ def render_chart(chart: Chart) -> Markup:
     )
 
 
-def _file(name: str) -> str:
+def _read_file(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

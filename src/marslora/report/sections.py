@@ -1,28 +1,38 @@
-"""The sections of the page, in the order in which they are read."""
+"""Render the sections of the page, here in reading order. A section without content is empty markup."""
 
 from __future__ import annotations
 
 import math
 
 from marslora.report import checklist, tables
-from marslora.report.data import ReportData, calibration_spending, grid_spending, total_spending
+from marslora.report.data import ReportData, compute_calibration_spending, compute_grid_spending, compute_total_spending
 from marslora.report.figures.curves import JOINT, group_runs
 from marslora.report.markup import Markup, bullets, collapse, join, paragraphs, section, tag
-from marslora.report.numbers import SPACE, compact, duration, listing, loss, percent, plural, runs, short
+from marslora.report.numbers import (
+    SPACE,
+    abbreviate_count,
+    format_duration,
+    format_full_runs,
+    format_loss,
+    format_number,
+    format_percent,
+    join_words,
+    pluralise,
+)
 from marslora.report.words import (
     collect_notices,
     describe_certainty,
     describe_cost,
     describe_gain,
     explain_terms,
-    headline,
     make_sentence,
+    write_headline,
 )
 
 
 def render_verdict(data: ReportData) -> Markup:
-    """The choice in words, four numbers, what must not be missed, and what the terms mean."""
-    kicker = f"{data.info.architecture}, {listing(list(data.info.modalities))}; strategy {data.decision.strategy}"
+    """The head of the page: the choice in words, four large numbers, warnings, and what the terms mean."""
+    kicker = f"{data.info.architecture}, {join_words(list(data.info.modalities))}; strategy {data.decision.strategy}"
     warnings = (
         tag("div", tag("strong", notice.title), tag("p", notice.text), class_=f"notice {notice.level}", role="note")
         for notice in collect_notices(data)
@@ -30,7 +40,7 @@ def render_verdict(data: ReportData) -> Markup:
     return join(
         [
             tag("p", kicker, class_="kicker"),
-            tag("h1", headline(data)),
+            tag("h1", write_headline(data)),
             tag("p", data.decision.summary, class_="lead"),
             tag("div", *render_tiles(data), class_="tiles"),
             paragraphs([describe_certainty(data), " ".join(describe_gain(data)), describe_cost(data)]),
@@ -41,51 +51,57 @@ def render_verdict(data: ReportData) -> Markup:
 
 
 def render_tiles(data: ReportData) -> list[Markup]:
-    """Ranks, certainty, gain and cost as large numbers."""
+    """The tiles with large numbers: ranks, certainty, loss and cost."""
     decision, final = data.decision, data.final
-    total, grid = total_spending(data), grid_spending(data)
-    chance = "observed" if data.chosen.p_best is None else percent(data.chosen.p_best)
-    sure = {"clear": chance, "indistinguishable": "undecided", "fallback": "fallback"}
-    known = {
+    total, grid = compute_total_spending(data), compute_grid_spending(data)
+    chance = "observed" if data.chosen.p_best is None else format_percent(data.chosen.p_best)
+    certainty = {"clear": chance, "indistinguishable": "undecided", "fallback": "fallback"}
+    remarks = {
         "clear": f"probability of being the best of {len(decision.candidates)}"
         if data.chosen.p_best is not None
         else "lowest loss; no probability",
-        "indistinguishable": f"{plural(len(decision.plausible), 'allocation')} hold 90{SPACE}% of the probability",
+        "indistinguishable": f"{pluralise(len(decision.plausible), 'allocation')} hold 90{SPACE}% of the probability",
         "fallback": "the laws could not decide",
     }
     tiles = [
-        _tile(
+        _render_tile(
             "Ranks",
             ", ".join(f"{part} {decision.chosen.get(part)}" for part in data.searched),
-            f"{compact(data.num_trainable(decision.chosen))} trainable parameters",
+            f"{abbreviate_count(data.num_trainable(decision.chosen))} trainable parameters",
         ),
-        _tile("How sure", sure[decision.verdict], known[decision.verdict]),
+        _render_tile("How sure", certainty[decision.verdict], remarks[decision.verdict]),
     ]
     if final is not None:
-        change = f"{loss(final.base_validation_loss)} to {loss(final.validation_loss)}"
-        tiles.append(_tile("Validation loss", change, "nats per answer token, before and after"))
+        change = f"{format_loss(final.base_validation_loss)} to {format_loss(final.validation_loss)}"
+        tiles.append(_render_tile("Validation loss", change, "nats per answer token, before and after"))
     elif data.chosen.predicted_loss is not None:
         expected = data.chosen.predicted_loss
-        tiles.append(_tile("Expected loss", loss(expected.value), f"{loss(expected.low)} to {loss(expected.high)}"))
-    seconds = "" if total.seconds is None else f"{duration(total.seconds)}; "
-    ratio = short(grid.runs / total.runs) if total.runs else "-"
+        tiles.append(
+            _render_tile(
+                "Expected loss",
+                format_loss(expected.value),
+                f"{format_loss(expected.low)} to {format_loss(expected.high)}",
+            )
+        )
+    seconds = "" if total.seconds is None else f"{format_duration(total.seconds)}; "
+    ratio = format_number(grid.runs / total.runs) if total.runs else "-"
     tiles.append(
-        _tile(
+        _render_tile(
             "Cost",
-            runs(total.runs),
+            format_full_runs(total.runs),
             f"{seconds}training all {data.num_allocations} would cost {ratio} times as many full runs",
         )
     )
     return tiles
 
 
-def _tile(label: str, value: str, more: str) -> Markup:
+def _render_tile(label: str, value: str, more: str) -> Markup:
     parts = (("label", label), ("value", value), ("more", more))
     return tag("div", *(tag("div", content, class_=name) for name, content in parts), class_="tile")
 
 
 def render_use(data: ReportData, _: Markup) -> Markup:
-    """The choice as code."""
+    """The section that shows the trained adapter and the chosen ranks as code."""
     if not data.snippet:
         return Markup("")
     folder = data.final.adapter_folder if data.final else None
@@ -95,83 +111,89 @@ def render_use(data: ReportData, _: Markup) -> Markup:
 
 
 def render_parts(data: ReportData, _: Markup) -> Markup:
-    """What the model is made of."""
+    """The section about the parts of the model."""
     dead = sum(len(part.linears) - len(part.alive) for part in data.info.parts)
-    said = [f"{data.info.architecture} has {compact(data.info.num_parameters)} parameters."]
+    sentences = [f"{data.info.architecture} has {abbreviate_count(data.info.num_parameters)} parameters."]
     if dead:
-        said.append(f"{plural(dead, 'linear layer')} got no gradient in a probe (dead) and will not be adapted.")
+        sentences.append(
+            f"{pluralise(dead, 'linear layer')} got no gradient in a probe (dead) and will not be adapted."
+        )
     if data.info.unlabelled:
-        said.append(f"{plural(len(data.info.unlabelled), 'linear layer')} outside of all parts will not be adapted.")
+        sentences.append(
+            f"{pluralise(len(data.info.unlabelled), 'linear layer')} outside all parts will not be adapted."
+        )
     warnings = bullets(data.info.warnings) if data.info.warnings else Markup("")
-    return section("parts", "The parts", tag("p", " ".join(said)), tables.build_parts_table(data), warnings)
+    return section("parts", "The parts", tag("p", " ".join(sentences)), tables.build_parts_table(data), warnings)
 
 
 def render_curves(data: ReportData, charts: Markup) -> Markup:
-    """How every part learned."""
+    """The section with the learning curves of each part."""
     if not charts:
         return Markup("")
     groups = group_runs(data)
-    alone = any(runs for name, runs in groups.items() if name != JOINT)
-    said = ["Each part was adapted alone to measure how fast it learns."] if alone else []
-    said += ["Runs of several parts show how allocations compare."] if groups[JOINT] else []
-    return section("curves", "How the parts learn", tag("p", " ".join(said)), charts)
+    any_alone = any(runs for name, runs in groups.items() if name != JOINT)
+    sentences = ["Each part was adapted alone to measure how fast it learns."] if any_alone else []
+    sentences += ["Runs of several parts show how allocations compare."] if groups[JOINT] else []
+    return section("curves", "How the parts learn", tag("p", " ".join(sentences)), charts)
 
 
 def render_convergence(data: ReportData, charts: Markup) -> Markup:
-    """How long every part learns, by rank."""
-    solved = checklist.render_closed_forms(data.decision.closed_forms)
-    if not charts and not solved:
+    """The section about Law-C: how long each part learns, by rank."""
+    closed_forms = checklist.render_closed_forms(data.decision.closed_forms)
+    if not charts and not closed_forms:
         return Markup("")
-    said = (
+    introduction = (
         "Law-C, the convergence law, describes how many examples a part needs to converge at each rank. Lines are the "
         "fitted laws, bands their 90 % bootstrap intervals."
     )
-    more = collapse("The balanced ranks in closed form", solved) if solved else Markup("")
-    return section("laws", "How long they learn", tag("p", said), charts, more)
+    more = collapse("The balanced ranks in closed form", closed_forms) if closed_forms else Markup("")
+    return section("laws", "How long they learn", tag("p", introduction), charts, more)
 
 
 def render_allocations(_: ReportData, charts: Markup) -> Markup:
-    """What every allocation is worth."""
+    """The section that maps the expected loss of every allocation."""
     return section("map", "Which ranks together", charts) if charts else Markup("")
 
 
 def render_final_run(data: ReportData, charts: Markup) -> Markup:
-    """How the chosen allocation trained."""
+    """The section about the final run of the chosen allocation."""
     if data.final is None:
         return section("final", "The final run", tag("p", "It has not been made yet."))
     return section("final", "The final run", tables.build_results_table(data), charts)
 
 
 def render_cost(data: ReportData, charts: Markup) -> Markup:
-    """What it cost against a grid."""
-    spent = calibration_spending(data)
-    said = "Costs are counted in full runs: trainings of one allocation to the end."
+    """The section that compares the cost of the search with that of a grid."""
+    spent = compute_calibration_spending(data)
+    sentence = "Costs are counted in full runs. A full run trains one allocation to the end."
     if spent.runs == 0:
-        said += " Nothing was measured before the decision."
-    return section("cost", "What it cost", tag("p", said), charts, collapse("Numbers", tables.build_cost_table(data)))
+        sentence += " Nothing was measured before the decision."
+    return section(
+        "cost", "What it cost", tag("p", sentence), charts, collapse("Numbers", tables.build_cost_table(data))
+    )
 
 
 def render_candidates(data: ReportData, _: Markup) -> Markup:
-    """Every allocation and why it was kept or dropped."""
+    """The section that lists every allocation and why it was kept or dropped."""
     number = len(data.decision.candidates)
     dropped = sum(candidate.status == "dropped" for candidate in data.decision.candidates)
-    said = f"{number} allocations: {dropped} dropped, {number - dropped - 1} kept, one chosen."
+    sentence = f"{number} allocations: {dropped} dropped, {number - dropped - 1} kept, one chosen."
     worst = max((c.imbalance.value for c in data.decision.candidates if c.imbalance is not None), default=math.nan)
     if not math.isnan(worst):
-        said += " Imbalance is the ratio of the parts' convergence times (1 is balanced); "
-        said += f"here it goes up to {short(math.exp(worst))}."
+        sentence += " Imbalance is the ratio of the parts' convergence times (1 is balanced); "
+        sentence += f"here it goes up to {format_number(math.exp(worst))}."
     table = collapse("Every candidate with its reason", tables.build_candidates_table(data))
-    return section("candidates", "All candidates", tag("p", said), table)
+    return section("candidates", "All candidates", tag("p", sentence), table)
 
 
 def render_laws_in_detail(data: ReportData, charts: Markup) -> Markup:
-    """What it takes to judge the laws."""
+    """The section with everything that is needed to judge the laws."""
     if not data.decision.laws:
-        said = f"The strategy {data.decision.strategy} fits no law."
+        sentence = f"The strategy {data.decision.strategy} fits no law."
         return section(
             "checklist",
             "The laws in detail",
-            tag("p", said),
+            tag("p", sentence),
             collapse("How it was measured", checklist.render_method(data)),
         )
     return section(
@@ -184,7 +206,7 @@ def render_laws_in_detail(data: ReportData, charts: Markup) -> Markup:
 
 
 def render_assumptions(data: ReportData, _: Markup) -> Markup:
-    """What was taken for granted, and what would make the answer surer."""
+    """The section with the assumptions of the decision and what to run next to make it more certain."""
     decision = data.decision
     assumed = [tag("h3", "Assumed"), bullets(map(make_sentence, decision.assumptions))] if decision.assumptions else []
     ahead = (
@@ -194,7 +216,7 @@ def render_assumptions(data: ReportData, _: Markup) -> Markup:
 
 
 def render_details(data: ReportData, _: Markup) -> Markup:
-    """The data, the versions, the full spec."""
+    """The section with the data, the versions and the whole spec."""
     versions = "\n".join(f"{name} {version}" for name, version in data.versions.items())
     return section(
         "details",
@@ -206,7 +228,7 @@ def render_details(data: ReportData, _: Markup) -> Markup:
 
 
 def render_footer(data: ReportData) -> Markup:
-    """Which study this is."""
+    """The foot of the page, which names the study and the unit of losses."""
     return tag(
         "footer",
         f"Study {data.spec.digest()}. Losses are the mean cross-entropy on held-out rows, in nats per answer token.",

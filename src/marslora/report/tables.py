@@ -1,4 +1,4 @@
-"""The page's tables: parts, candidates, data, results."""
+"""Build the page's tables: parts, candidates, data, results, costs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,22 @@ from marslora.core.decision import Candidate, Interval
 from marslora.core.runs import Cost, FinalResult
 from marslora.report.data import ReportData
 from marslora.report.markup import Markup, cell, join, table, tag
-from marslora.report.numbers import NONE, accuracy, between, compact, count, loss, percent, ranks, short, size
+from marslora.report.numbers import (
+    NONE,
+    abbreviate_count,
+    format_accuracy,
+    format_bytes,
+    format_count,
+    format_interval,
+    format_loss,
+    format_number,
+    format_percent,
+    format_ranks,
+)
 
 
 def build_parts_table(data: ReportData) -> Markup:
-    """Every part of the model with its chosen rank."""
+    """Build a table of the model's parts with their chosen ranks."""
     whole = data.spec.training.full
     rows, marks = [], []
     for part in data.info.parts:
@@ -29,10 +40,10 @@ def build_parts_table(data: ReportData) -> Markup:
                 tag("span", part.name, class_="name"),
                 cell(tag("strong", chosen), number=True),
                 tag("span", "trained whole" if part.name in whole else among, class_="soft"),
-                cell(count(trained), number=True),
-                cell(count(part.num_parameters), number=True),
-                cell(count(len(part.linears)), number=True),
-                cell(count(dead) if dead else NONE, number=True),
+                cell(format_count(trained), number=True),
+                cell(format_count(part.num_parameters), number=True),
+                cell(format_count(len(part.linears)), number=True),
+                cell(format_count(dead) if dead else NONE, number=True),
             ]
         )
         marks.append("picked" if searched else "")
@@ -41,7 +52,7 @@ def build_parts_table(data: ReportData) -> Markup:
 
 
 def build_candidates_table(data: ReportData) -> Markup:
-    """Every candidate with its numbers and the reason for what became of it; columns sort on a click."""
+    """Build a table of all candidates, each with its numbers and the reason why it was chosen, kept or dropped."""
     names = data.searched
     heads = [
         *names,
@@ -56,46 +67,48 @@ def build_candidates_table(data: ReportData) -> Markup:
     ]
     order = {"chosen": 0, "kept": 1, "dropped": 2}
     ordered = sorted(
-        data.decision.candidates, key=lambda c: (order[c.status], -(c.p_best or 0), _middle(c.predicted_loss))
+        data.decision.candidates, key=lambda c: (order[c.status], -(c.p_best or 0), _sort_by_value(c.predicted_loss))
     )
-    rows = [[*(cell(c.allocation.get(name), number=True) for name in names), *_candidate(c, data)] for c in ordered]
+    rows = [
+        [*(cell(c.allocation.get(name), number=True) for name in names), *_candidate_cells(c, data)] for c in ordered
+    ]
     marks = [{"chosen": "picked", "dropped": "faint", "kept": ""}[candidate.status] for candidate in ordered]
     return table(heads, rows, name="sortable", marks=marks)
 
 
-def _candidate(candidate: Candidate, data: ReportData) -> list[Markup]:
+def _candidate_cells(candidate: Candidate, data: ReportData) -> list[Markup]:
     trainable = candidate.num_trainable or data.num_trainable(candidate.allocation)
     seen = candidate.observed_loss
-    at = "" if candidate.observed_examples is None else f" at {compact(candidate.observed_examples)}"
-    times = "; ".join(f"{part} {compact(t.value)}" for part, t in candidate.convergence_examples.items())
+    at = "" if candidate.observed_examples is None else f" at {abbreviate_count(candidate.observed_examples)}"
+    times = "; ".join(f"{part} {abbreviate_count(t.value)}" for part, t in candidate.convergence_examples.items())
     imbalance = candidate.imbalance
-    apart = NONE if imbalance is None else f"{short(math.exp(imbalance.value))} x"
+    apart = NONE if imbalance is None else f"{format_number(math.exp(imbalance.value))} x"
     return [
         cell(tag("span", candidate.status, class_=f"badge {candidate.status}")),
-        cell(compact(trainable), sort=trainable, number=True),
-        cell(between(candidate.predicted_loss), sort=_middle(candidate.predicted_loss), number=True),
-        cell(NONE if seen is None else f"{loss(seen)}{at}", sort=_number(seen), number=True),
+        cell(abbreviate_count(trainable), sort=trainable, number=True),
+        cell(format_interval(candidate.predicted_loss), sort=_sort_by_value(candidate.predicted_loss), number=True),
+        cell(NONE if seen is None else f"{format_loss(seen)}{at}", sort=_sort_key(seen), number=True),
         cell(
             tag("span", apart, title=f"examples until converged: {times}" if times else None),
-            sort=_middle(imbalance),
+            sort=_sort_by_value(imbalance),
             number=True,
         ),
-        cell(percent(candidate.p_best), sort=_number(candidate.p_best, -1.0), number=True),
-        cell(loss(candidate.expected_regret), sort=_number(candidate.expected_regret), number=True),
+        cell(format_percent(candidate.p_best), sort=_sort_key(candidate.p_best, -1.0), number=True),
+        cell(format_loss(candidate.expected_regret), sort=_sort_key(candidate.expected_regret), number=True),
         cell(candidate.reason),
     ]
 
 
-def _middle(interval: Interval | None) -> float:
-    return _number(None if interval is None else interval.value)
+def _sort_by_value(interval: Interval | None) -> float:
+    return _sort_key(None if interval is None else interval.value)
 
 
-def _number(value: float | None, missing: float = 1e300) -> float:
+def _sort_key(value: float | None, missing: float = 1e300) -> float:
     return missing if value is None or not math.isfinite(value) else value
 
 
 def build_results_table(data: ReportData) -> Markup:
-    """Losses and accuracies before and after the final run, and of the uniform baseline."""
+    """Build a table of losses and accuracies before and after the final run, and of the uniform baseline."""
     final = data.final
     if final is None:
         return Markup("")
@@ -108,63 +121,65 @@ def build_results_table(data: ReportData) -> Markup:
         *(["test loss", "test accuracy"] if tested else []),
     ]
     base = (final.base_validation_loss, final.base_validation_accuracy, final.base_test_loss, final.base_test_accuracy)
-    rows = [_result("before training", 0, *base, tested)]
+    rows = [_losses_row("before training", 0, *base, tested)]
     if data.uniform is not None:
         rank = data.uniform.allocation.get(data.searched[0])
-        rows.append(_trained(f"uniform rank {rank}", data.uniform, tested))
-    rows.append(_trained(ranks(data.decision.chosen), final, tested))
+        rows.append(_result_row(f"uniform rank {rank}", data.uniform, tested))
+    rows.append(_result_row(format_ranks(data.decision.chosen), final, tested))
     return table(heads, rows, marks=[*[""] * (len(rows) - 1), "picked"])
 
 
-def _trained(name: str, result: FinalResult, tested: bool) -> list[Markup]:
+def _result_row(name: str, result: FinalResult, tested: bool) -> list[Markup]:
     seen = (result.validation_loss, result.validation_accuracy, result.test_loss, result.test_accuracy)
-    return _result(name, result.num_trainable, *seen, tested)
+    return _losses_row(name, result.num_trainable, *seen, tested)
 
 
-def _result(
+def _losses_row(
     name: str, trainable: int, value: float, right: float, test: float | None, test_right: float | None, tested: bool
 ) -> list[Markup]:
-    numbers = [compact(trainable) if trainable else NONE, loss(value), accuracy(right)]
-    numbers += [loss(test), accuracy(test_right)] if tested else []
+    numbers = [abbreviate_count(trainable) if trainable else NONE, format_loss(value), format_accuracy(right)]
+    numbers += [format_loss(test), format_accuracy(test_right)] if tested else []
     return [cell(name), *(cell(number, number=True) for number in numbers)]
 
 
 def build_data_table(data: ReportData) -> Markup:
-    """The rows of each split, and the first unusable ones."""
+    """Build a table of the numbers of rows in each split, and list the first unusable rows."""
     summary = data.summary
     if summary is None:
         return Markup("")
     values = [summary.num_train, summary.num_validation, summary.num_test, summary.num_bad]
     heads = ["training rows", "validation rows", "test rows", "unusable rows", "answer tokens a row", "tokens a row"]
-    line = [cell(count(value), number=True) for value in values]
-    line += [cell(short(value) if value else NONE, number=True) for value in (summary.answer_tokens, summary.tokens)]
+    line = [cell(format_count(value), number=True) for value in values]
+    line += [
+        cell(format_number(value) if value else NONE, number=True) for value in (summary.answer_tokens, summary.tokens)
+    ]
     bad = [tag("li", row) for row in summary.bad_rows]
     return join([table(heads, [line]), tag("ul", *bad, class_="soft") if bad else Markup("")])
 
 
 def build_cost_table(data: ReportData) -> Markup:
-    """What every phase cost, number by number; calibration also by what its runs were for."""
-    found = [("preparation", data.preparation)] if data.preparation.seconds else []
-    found += [("calibration", data.decision.calibration)]
+    """Build a table of the cost of every phase, in which calibration is also divided by the purpose of its runs."""
+    phases = [("preparation", data.preparation)] if data.preparation.seconds else []
+    phases += [("calibration", data.decision.calibration)]
     purposes = dict.fromkeys(run.member.purpose for run in data.runs)
     if len(purposes) > 1:
-        found += [(f"of which {name or 'other runs'}", _cost_of(data, name)) for name in purposes]
-    found += [("final run", data.final.cost)] if data.final else []
-    found += [("uniform baseline", data.uniform.cost)] if data.uniform else []
+        phases += [(f"of which {name or 'other runs'}", _sum_cost(data, name)) for name in purposes]
+    phases += [("final run", data.final.cost)] if data.final else []
+    phases += [("uniform baseline", data.uniform.cost)] if data.uniform else []
     rows = [
         [
             cell(name),
-            cell(short(cost.seconds), number=True),
-            cell(count(cost.examples), number=True),
-            cell(short(cost.full_runs(data.full_examples)), number=True),
+            cell(format_number(cost.seconds), number=True),
+            cell(format_count(cost.examples), number=True),
+            cell(format_number(cost.full_runs(data.full_examples)), number=True),
             cell(f"{cost.flops:.3g}" if cost.flops else NONE, number=True),
-            cell(size(cost.peak_bytes), number=True),
+            cell(format_bytes(cost.peak_bytes), number=True),
         ]
-        for name, cost in found
+        for name, cost in phases
     ]
     return table(["", "seconds", "examples seen", "full runs", "FLOPs", "peak memory"], rows)
 
 
-def _cost_of(data: ReportData, purpose: str) -> Cost:
-    """What the runs of one purpose cost."""
+def _sum_cost(data: ReportData, purpose: str) -> Cost:
+    """Add up the cost of the runs of one purpose."""
     return sum((run.cost for run in data.runs if run.member.purpose == purpose), Cost())

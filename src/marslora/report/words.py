@@ -1,4 +1,4 @@
-"""The verdict in words: for the head of the page and for the terminal."""
+"""State the verdict of a study in sentences, for the head of the page and for the terminal."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from marslora.report.data import (
     CONVERGENCE,
     PERFORMANCE,
     ReportData,
-    calibration_spending,
-    final_spending,
-    grid_spending,
-    total_spending,
+    compute_calibration_spending,
+    compute_final_spending,
+    compute_grid_spending,
+    compute_total_spending,
 )
 from marslora.report.numbers import (
     SPACE,
-    accuracy,
-    compact,
-    count,
-    duration,
-    listing,
-    loss,
-    percent,
-    plural,
-    ranks,
-    runs,
-    shares,
+    abbreviate_count,
+    format_accuracy,
+    format_count,
+    format_duration,
+    format_full_runs,
+    format_loss,
+    format_percent,
+    format_ranks,
+    format_run_count,
+    join_words,
+    pluralise,
 )
 
 
@@ -42,9 +42,9 @@ class Notice:
     text: str
 
 
-def headline(data: ReportData) -> str:
-    """The chosen ranks in one sentence."""
-    chosen = listing([f"{part} rank {data.decision.chosen.get(part)}" for part in data.searched])
+def write_headline(data: ReportData) -> str:
+    """The verdict and the chosen ranks in one sentence without a full stop."""
+    chosen = join_words([f"{part} rank {data.decision.chosen.get(part)}" for part in data.searched])
     if data.decision.verdict == "fallback":
         return f"Undecided; a fallback: {chosen}"
     if data.decision.verdict == "indistinguishable":
@@ -53,7 +53,7 @@ def headline(data: ReportData) -> str:
 
 
 def describe_certainty(data: ReportData) -> str:
-    """How sure the choice is, in one sentence."""
+    """Say how certain the choice is, in one or two sentences."""
     chosen, decision = data.chosen, data.decision
     if decision.verdict == "fallback":
         why = "The laws could not decide" if decision.laws else "No law was fitted"
@@ -61,187 +61,201 @@ def describe_certainty(data: ReportData) -> str:
     if decision.verdict == "indistinguishable":
         regret = chosen.expected_regret
         more = (
-            "" if regret is None else f" The best one, whichever it is, is expected to end {loss(regret)} nats lower."
+            ""
+            if regret is None
+            else f" The best one, whichever it is, is expected to end {format_loss(regret)} nats lower."
         )
         number, verb = len(decision.plausible), "holds" if len(decision.plausible) == 1 else "together hold"
-        held = f"{number} of {plural(len(decision.candidates), 'allocation')} {verb} 90{SPACE}% of the probability"
+        held = f"{number} of {pluralise(len(decision.candidates), 'allocation')} {verb} 90{SPACE}% of the probability"
         return f"{held} of being best. The chosen one has {describe_size(data)}.{more}"
     if chosen.p_best is None:
         return "It had the lowest validation loss observed; this strategy does not estimate how sure that is."
-    known = f"It is the best of {len(decision.candidates)} allocations with probability {percent(chosen.p_best)}"
+    known = f"It is the best of {len(decision.candidates)} allocations with probability {format_percent(chosen.p_best)}"
     others = len(decision.plausible) - 1
     if others < 1:
         return known + "."
-    names = [ranks(each, data.searched) for each in decision.plausible if each != decision.chosen][:3]
+    names = [format_ranks(each, data.searched) for each in decision.plausible if each != decision.chosen][:3]
     more = "" if others <= 3 else f" and {others - 3} more"
     rest = f"{'; '.join(names)}{more}"
     return f"{known}; the other{'s' if others > 1 else ''} that cannot be ruled out: {rest}."
 
 
 def describe_size(data: ReportData) -> str:
-    """The number of trainable parameters of the chosen allocation, and of the largest candidate."""
+    """State the number of trainable parameters of the chosen allocation and of the largest candidate."""
     mine = data.num_trainable(data.decision.chosen)
     most = max(data.num_trainable(candidate.allocation) for candidate in data.decision.candidates)
-    return f"{compact(mine)} trainable parameters (the largest has {compact(most)})"
+    return f"{abbreviate_count(mine)} trainable parameters (the largest has {abbreviate_count(most)})"
 
 
 def describe_gain(data: ReportData) -> list[str]:
-    """What the choice gains over the untrained model, and over one rank for every part."""
-    return [*_over_base(data), *_over_uniform(data)]
+    """Sentences about the gain over the untrained model and over one rank for every part; empty if unknown."""
+    return [*_describe_gain_over_base(data), *_describe_gain_over_uniform(data)]
 
 
-def _over_base(data: ReportData) -> list[str]:
+def _describe_gain_over_base(data: ReportData) -> list[str]:
     final = data.final
     if final is not None:
-        losses = f"{loss(final.base_validation_loss)} before and {loss(final.validation_loss)} after training"
-        right = f"{accuracy(final.base_validation_accuracy)} of answer tokens were right before and "
-        right += f"{accuracy(final.validation_accuracy)} after"
-        said = f"The validation loss was {losses}; {right}."
-        return [said, *_describe_kept_point(final), *_describe_test(final)]
+        losses = (
+            f"{format_loss(final.base_validation_loss)} before and {format_loss(final.validation_loss)} after training"
+        )
+        right = f"{format_accuracy(final.base_validation_accuracy)} of answer tokens were right before and "
+        right += f"{format_accuracy(final.validation_accuracy)} after"
+        sentence = f"The validation loss was {losses}; {right}."
+        return [sentence, *_describe_kept_point(final), *_describe_test(final)]
     predicted, base = data.chosen.predicted_loss, data.base_loss
     if predicted is None or base is None:
         return []
-    bounds = f"{loss(predicted.low)} to {loss(predicted.high)}"
-    return [f"The validation loss is {loss(base)} now and is expected to reach {loss(predicted.value)} ({bounds})."]
+    bounds = f"{format_loss(predicted.low)} to {format_loss(predicted.high)}"
+    reached = f"{format_loss(predicted.value)} ({bounds})"
+    return [f"The validation loss is {format_loss(base)} now and is expected to reach {reached}."]
 
 
 def _describe_kept_point(final: FinalResult) -> list[str]:
     if final.kept_examples is None:
         return []
-    kept, end = count(final.kept_examples), count(final.examples[-1])
+    kept, end = format_count(final.kept_examples), format_count(final.examples[-1])
     return [f"The adapter was saved after {kept} examples, where the loss was lowest; the run ended after {end}."]
 
 
 def _describe_test(final: FinalResult) -> list[str]:
     if final.test_loss is None:
         return []
-    before = "" if final.base_test_loss is None else f"{loss(final.base_test_loss)} before and "
-    right = "" if final.test_accuracy is None else f" ({accuracy(final.test_accuracy)} of answer tokens right)"
-    after = f"{before}{loss(final.test_loss)} after training{right}"
+    before = "" if final.base_test_loss is None else f"{format_loss(final.base_test_loss)} before and "
+    right = "" if final.test_accuracy is None else f" ({format_accuracy(final.test_accuracy)} of answer tokens right)"
+    after = f"{before}{format_loss(final.test_loss)} after training{right}"
     return [f"On the test rows, which the search never used, the loss was {after}."]
 
 
-def _over_uniform(data: ReportData) -> list[str]:
+def _describe_gain_over_uniform(data: ReportData) -> list[str]:
     final, uniform = data.final, data.uniform
-    if len(data.searched) > 1 and _is_even(data.decision.chosen, data):
+    if len(data.searched) > 1 and _is_uniform(data.decision.chosen, data):
         return ["The chosen ranks are already uniform."]
     if final is not None and uniform is not None:
         difference = uniform.validation_loss - final.validation_loss
         rank = f"uniform rank {uniform.allocation.get(data.searched[0])}"
         ended = "lower" if difference > 0 else "no lower"
-        costs = f"{compact(uniform.num_trainable)} parameters"
-        values = f"{loss(final.validation_loss)} against {loss(uniform.validation_loss)}"
+        costs = f"{abbreviate_count(uniform.num_trainable)} parameters"
+        values = f"{format_loss(final.validation_loss)} against {format_loss(uniform.validation_loss)}"
         return [f"It ended {ended} than {rank} ({costs}), in one run of one seed each: {values}."]
-    even = _even(data)
+    even = _find_uniform_candidate(data)
     if even is None or even.predicted_loss is None or data.chosen.predicted_loss is None:
         return []
     difference = even.predicted_loss.value - data.chosen.predicted_loss.value
     name = f"Uniform rank {even.allocation.get(data.searched[0])}"
     if abs(difference) < 5e-4:
         return [f"{name} is expected to end equally low."]
-    return [f"{name} is expected to end {loss(abs(difference))} nats {'higher' if difference > 0 else 'lower'}."]
+    return [f"{name} is expected to end {format_loss(abs(difference))} nats {'higher' if difference > 0 else 'lower'}."]
 
 
-def _even(data: ReportData) -> Candidate | None:
-    """The candidate with one rank for every searched part, nearest to the choice in trainable parameters."""
-    if _is_even(data.decision.chosen, data):
+def _find_uniform_candidate(data: ReportData) -> Candidate | None:
+    """The candidate with one rank for every searched part whose trainable parameters are nearest to the choice's.
+
+    None if there is none, or if the choice itself is uniform.
+    """
+    if _is_uniform(data.decision.chosen, data):
         return None
     wanted = data.num_trainable(data.decision.chosen)
     even = [
         candidate
         for candidate in data.decision.candidates
-        if _is_even(candidate.allocation, data) and candidate.status != "chosen"
+        if _is_uniform(candidate.allocation, data) and candidate.status != "chosen"
     ]
     return min(even, key=lambda each: abs(data.num_trainable(each.allocation) - wanted), default=None)
 
 
-def _is_even(allocation: Allocation, data: ReportData) -> bool:
+def _is_uniform(allocation: Allocation, data: ReportData) -> bool:
     return len({allocation.get(part) for part in data.searched}) == 1
 
 
 def describe_cost(data: ReportData) -> str:
-    """What the search cost in full runs and time, and what training every allocation would cost."""
-    first, last = calibration_spending(data), final_spending(data)
-    total, grid = total_spending(data), grid_spending(data)
-    took = "" if total.seconds is None else f" and {duration(total.seconds)}"
+    """State what the search cost in full runs and time, and what training every allocation would cost."""
+    first, last = compute_calibration_spending(data), compute_final_spending(data)
+    total, grid = compute_total_spending(data), compute_grid_spending(data)
+    took = "" if total.seconds is None else f" and {format_duration(total.seconds)}"
     ending = "the final run" if data.final else "the final run, which has not been made yet"
     verb = "cost" if data.final else "costs"
-    said = (
-        f"It {verb} {runs(total.runs)}{took}: {shares(first.runs)} for calibration, {shares(last.runs)} for {ending}."
+    sentence = (
+        f"It {verb} {format_full_runs(total.runs)}{took}: {format_run_count(first.runs)} for calibration, "
+        f"{format_run_count(last.runs)} for {ending}."
     )
     if data.num_allocations == 1:
-        return said
-    estimated = "" if grid.seconds is None else f" and about {duration(grid.seconds)}"
-    return f"{said} Training all {data.num_allocations} allocations would cost {runs(grid.runs)}{estimated}."
+        return sentence
+    estimated = "" if grid.seconds is None else f" and about {format_duration(grid.seconds)}"
+    grid_cost = f"{format_full_runs(grid.runs)}{estimated}"
+    return f"{sentence} Training all {data.num_allocations} allocations would cost {grid_cost}."
 
 
 def explain_terms(data: ReportData) -> str:
     """Explain the terms of the page that a reader may not know, in the order in which they occur."""
-    said = [
-        f"A full run trains one allocation to the end, on {count(data.full_examples)} examples; costs are counted in "
-        "full runs. Losses are in nats per answer token: the mean negative natural logarithm of the probability that "
-        "the model gives to a token of the right answer."
+    sentences = [
+        f"A full run trains one allocation to the end, on {format_count(data.full_examples)} examples; costs are "
+        "counted in full runs. Losses are in nats per answer token: the mean negative natural logarithm of the "
+        "probability that the model gives to a token of the right answer."
     ]
     if data.chosen.p_best is not None:
-        said.append("P(best) is the probability that an allocation has the lowest loss of all.")
+        sentences.append("P(best) is the probability that an allocation has the lowest loss of all.")
     kinds = {law.law for law in data.decision.laws}
     if CONVERGENCE in kinds:
-        said.append("Law-C, the convergence law, gives the examples that a part needs to converge at a rank.")
+        sentences.append("Law-C, the convergence law, gives the examples that a part needs to converge at a rank.")
     if PERFORMANCE in kinds:
-        said.append("Law-P, the performance law, gives the loss of an allocation after a number of examples.")
-    return " ".join(said)
+        sentences.append("Law-P, the performance law, gives the loss of an allocation after a number of examples.")
+    return " ".join(sentences)
 
 
 def collect_notices(data: ReportData) -> list[Notice]:
-    """Fallbacks, failed or weak laws, failed runs, skipped rows: worst first."""
-    found = []
+    """The notices about fallbacks, failed or partly determined laws, failed runs and skipped rows; worst first."""
+    notices = []
     if data.decision.verdict == "fallback":
         what = data.decision.fallback or data.decision.summary
-        found.append(Notice("bad", "This choice is a fallback", make_sentence(what)))
+        notices.append(Notice("bad", "This choice is a fallback", make_sentence(what)))
     elif data.decision.fallback:
-        found.append(Notice("care", "Some measurements could not be used", make_sentence(data.decision.fallback)))
+        notices.append(Notice("care", "Some measurements could not be used", make_sentence(data.decision.fallback)))
     for law in data.decision.laws:
         title = f"The {law.law} law of {law.subject}"
         reason = make_sentence(law.message or "no reason was given")
         if law.status == "failed":
-            found.append(Notice("bad", f"{title} failed", reason))
+            notices.append(Notice("bad", f"{title} failed", reason))
         elif law.status == "unidentified":
-            found.append(Notice("care", f"{title} is only partly determined", reason))
+            notices.append(Notice("care", f"{title} is only partly determined", reason))
     bad = [run for run in data.runs if run.status in ("diverged", "failed")]
     if bad:
-        names = listing([f"{run.member.id} ({run.status})" for run in bad[:6]])
+        names = join_words([f"{run.member.id} ({run.status})" for run in bad[:6]])
         more = "" if len(bad) <= 6 else f", and {len(bad) - 6} more"
-        found.append(
-            Notice("care", f"{count(len(bad))} of {count(len(data.runs))} runs did not end well", f"{names}{more}.")
+        notices.append(
+            Notice(
+                "care",
+                f"{format_count(len(bad))} of {format_count(len(data.runs))} runs did not end well",
+                f"{names}{more}.",
+            )
         )
     if data.summary is not None and data.summary.num_bad:
         first = f" The first: {data.summary.bad_rows[0]}" if data.summary.bad_rows else ""
-        found.append(
-            Notice("care", f"{count(data.summary.num_bad)} rows could not be used", f"They were skipped.{first}")
+        notices.append(
+            Notice("care", f"{format_count(data.summary.num_bad)} rows could not be used", f"They were skipped.{first}")
         )
     if data.final is not None and data.final.validation_loss > data.final.base_validation_loss:
-        found.append(
+        notices.append(
             Notice(
                 "bad",
                 "Training did not help",
                 "The final run ended with a higher validation loss than the untrained model.",
             )
         )
-    return sorted(found, key=lambda notice: notice.level != "bad")
+    return sorted(notices, key=lambda notice: notice.level != "bad")
 
 
 def make_sentence(words: str) -> str:
-    """The words as a sentence: they start with a capital, unless with a symbol, and end with a full stop."""
+    """Make a sentence of a phrase: a capital at the start (unless that is a symbol), a full stop at the end."""
     words = words.strip()
     first = words.partition(" ")[0]
     start = words[:1].upper() if first.isalpha() and len(first) > 1 else words[:1]
     return start + words[1:] + ("" if words[-1:] in (".", "!", "?", "") else ".")
 
 
-def summary_lines(data: ReportData) -> list[str]:
-    """What the command line prints when a search ends."""
-    lines = [headline(data) + ".", describe_certainty(data), *describe_gain(data), describe_cost(data)]
+def write_summary_lines(data: ReportData) -> list[str]:
+    """The lines that the command line prints when a search ends."""
+    lines = [write_headline(data) + ".", describe_certainty(data), *describe_gain(data), describe_cost(data)]
     lines += [f"{notice.title}: {notice.text}" for notice in collect_notices(data)]
     if data.final is not None:
-        lines.append(f"Adapter: {data.final.adapter_folder} ({compact(data.final.num_trainable)} parameters)")
+        lines.append(f"Adapter: {data.final.adapter_folder} ({abbreviate_count(data.final.num_trainable)} parameters)")
     return lines

@@ -48,9 +48,11 @@ def bench(better=0.02, names=("t0", "t1"), family="mars", costs=(1.2, 1.5)):
 
 
 def test_the_headline_says_who_is_better():
-    assert page.headline(bench()) == "At 1.5 full runs, mars ends closer to the best allocation than halving"
-    assert page.headline(bench(better=0.1)) == "At 1.5 full runs, no search is distinguishably better than halving"
-    assert page.headline(bench(costs=(0.5,))) == "No search costs at most 0.5 full runs"
+    assert page.write_headline(bench()) == "At 1.5 full runs, mars ends closer to the best allocation than halving"
+    assert (
+        page.write_headline(bench(better=0.1)) == "At 1.5 full runs, no search is distinguishably better than halving"
+    )
+    assert page.write_headline(bench(costs=(0.5,))) == "No search costs at most 0.5 full runs"
 
 
 def test_the_page_is_whole_and_tells_what_was_left_out(tmp_path):

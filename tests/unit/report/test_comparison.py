@@ -84,13 +84,13 @@ def test_dots_are_means_and_their_lines_the_intervals():
 
 def test_words_say_which_methods_differ_from_the_reference():
     found = comparison()
-    assert page.headline(found) == "moka ends with a lower loss than uniform"
-    assert "1 of 2 differences from uniform is distinguishable from 0" in " ".join(page.summary_lines(found))
+    assert page.write_headline(found) == "moka ends with a lower loss than uniform"
+    assert "1 of 2 differences from uniform is distinguishable from 0" in " ".join(page.write_summary_lines(found))
     level = {"uniform": (0.5, 0.6, 0.7), "eva": (0.6, 0.5, 0.7)}
-    assert page.headline(comparison(level)) == "No method ends with a lower loss than uniform"
+    assert page.write_headline(comparison(level)) == "No method ends with a lower loss than uniform"
     once = comparison({"uniform": (0.5,), "eva": (0.4,)}, seeds=(0,))
     assert math.isnan(once.methods[1].difference.low)
-    assert page.headline(once) == "One seed is too few to tell the methods apart"
+    assert page.write_headline(once) == "One seed is too few to tell the methods apart"
 
 
 def test_failures_are_on_the_page():

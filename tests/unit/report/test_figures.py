@@ -10,7 +10,7 @@ from marslora.core.decision import Interval
 from marslora.laws.convergence import predict
 from marslora.report.figures import allocations, chances, convergence, costs, curves, final, fits
 from marslora.report.figures._map import find_balanced_line, find_colour_range
-from marslora.report.figures._style import clean, log_axis, round_ticks, steps
+from marslora.report.figures._style import choose_round_ticks, make_json_safe, make_log_axis, pick_ordered_colours
 from tests.unit.report import example_studies
 from tests.unit.report.simulated_runs import time_to_learn
 
@@ -247,21 +247,21 @@ def test_the_performance_law_is_drawn_against_its_points(clear):
 
 
 def test_what_is_no_number_is_null():
-    assert clean({"a": (1.0, float("nan"), float("inf")), "b": "nan"}) == {"a": [1.0, None, None], "b": "nan"}
+    assert make_json_safe({"a": (1.0, float("nan"), float("inf")), "b": "nan"}) == {"a": [1.0, None, None], "b": "nan"}
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.6, 2.1), (16, 4096), (1, 64), (7.0, 7.0)])
 def test_ticks_lie_within_the_axis(low, high):
-    ticks = round_ticks(low, high)
+    ticks = choose_round_ticks(low, high)
     assert all(0.97 * low <= tick <= 1.03 * high for tick in ticks)
     if high > 2 * low:
         assert 3 <= len(ticks) <= 9
-    axis = log_axis("x", [low, high])
+    axis = make_log_axis("x", [low, high])
     assert 10 ** axis["range"][0] < low <= high < 10 ** axis["range"][1]
 
 
 def test_colours_of_ordered_things_differ():
-    assert [len(set(steps(number))) for number in (1, 2, 3, 4, 5)] == [1, 2, 3, 4, 5]
+    assert [len(set(pick_ordered_colours(number))) for number in (1, 2, 3, 4, 5)] == [1, 2, 3, 4, 5]
 
 
 def test_a_run_of_several_parts_goes_to_the_joint_panel(clear):

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marslora.report.figures._labels import POSITIONS, _box, _overlap, pad_range, place_names, share
+from marslora.report.figures._labels import POSITIONS, locate_on_axis, make_box, measure_overlap, pad_range, place_names
 
 SHARES = st.floats(0.1, 0.9)
 
@@ -15,10 +15,10 @@ def test_a_name_alone_stands_above_its_point():
 def test_near_points_have_their_names_apart():
     points, names = [(0.5, 0.5), (0.5, 0.52), (0.52, 0.5)], ["uniform", "eva", "dora"]
     boxes = [
-        _box(x, y, POSITIONS[position], 0.018 * len(name))
+        make_box(x, y, POSITIONS[position], 0.018 * len(name))
         for (x, y), name, position in zip(points, names, place_names(points, names), strict=True)
     ]
-    assert all(_overlap(a, b) == 0 for number, a in enumerate(boxes) for b in boxes[:number])
+    assert all(measure_overlap(a, b) == 0 for number, a in enumerate(boxes) for b in boxes[:number])
 
 
 def test_a_name_at_the_edge_stays_inside():
@@ -34,4 +34,4 @@ def test_every_point_has_a_position(points):
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=5))
 def test_margins_hold_every_value(values):
     ends = pad_range(values)
-    assert all(0 < share(value, ends) < 1 for value in values)
+    assert all(0 < locate_on_axis(value, ends) < 1 for value in values)

@@ -14,7 +14,7 @@ from marslora.report import page, tables
 from marslora.report.data import gather_data
 from marslora.report.figures._style import Chart
 from marslora.report.markup import escape
-from marslora.report.words import collect_notices, headline, make_sentence
+from marslora.report.words import collect_notices, make_sentence, write_headline
 from marslora.store.study import Study
 from tests.unit.report import example_studies, simulated_runs
 from tests.unit.report.plotly_figures import parse_figure
@@ -61,7 +61,7 @@ def read(data):
 
 def test_the_page_says_the_verdict_first_and_every_law_and_reason(data):
     reader = read(data)
-    assert reader.text.index(headline(data)) < 200
+    assert reader.text.index(write_headline(data)) < 200
     for candidate in data.decision.candidates:
         assert str(escape(candidate.reason)) in page.render_body(data)
     for law in data.decision.laws:
@@ -108,7 +108,7 @@ def test_every_figure_is_valid_and_has_a_sentence(data):
 
 
 def test_every_colour_role_is_in_both_themes(data):
-    css = page._file("page.css")
+    css = page._read_file("page.css")
     light, dark = css.split("prefers-color-scheme: dark", 1)
     figures = json.dumps(read(data).figures)
     for role in set(re.findall(r'"@([a-z]+[0-9]?)(?:/[0-9.]+)?"', figures)):
@@ -211,8 +211,8 @@ def test_a_study_folder_becomes_its_page(clear, tmp_path):
         assert found.decision.to_json() == clear.decision.to_json()  # some of its numbers are NaN
         assert replace(found, runs=clear.runs, decision=clear.decision) == clear
         assert page.write_report(study) == tmp_path / "report.html"
-    assert headline(clear) in (tmp_path / "report.html").read_text()
-    assert page.summarise_study(tmp_path)[0].startswith(headline(clear))
+    assert write_headline(clear) in (tmp_path / "report.html").read_text()
+    assert page.summarise_study(tmp_path)[0].startswith(write_headline(clear))
 
 
 def test_every_phase_has_its_flops():

@@ -6,7 +6,12 @@ import pytest
 
 from marslora.core.runs import Cost
 from marslora.report import numbers, words
-from marslora.report.data import final_spending, full_run_seconds, grid_spending, total_spending
+from marslora.report.data import (
+    compute_final_spending,
+    compute_grid_spending,
+    compute_total_spending,
+    estimate_full_run_seconds,
+)
 from tests.unit.report import example_studies
 
 
@@ -15,13 +20,13 @@ def plain(text):
 
 
 def said(data):
-    return plain("\n".join(words.summary_lines(data)))
+    return plain("\n".join(words.write_summary_lines(data)))
 
 
 def test_a_clear_verdict_names_ranks_probability_gain_and_cost(clear):
     lines = said(clear)
     assert lines.startswith("Give vision rank 4 and language rank 16.")
-    chance = plain(numbers.percent(clear.chosen.p_best))
+    chance = plain(numbers.format_percent(clear.chosen.p_best))
     assert f"best of 16 allocations with probability {chance}" in lines
     assert "The validation loss was 2.100 before and 0.655 after training" in lines
     assert "31.2 % of answer tokens were right before and 84.3 % after" in lines
@@ -40,7 +45,7 @@ def test_losing_to_uniform_is_said(clear):
 
 def test_no_winner_is_said_with_the_number_of_candidates():
     data = example_studies.make_example("null")
-    assert words.headline(data) == "No clear winner; a good choice: vision rank 1 and language rank 1"
+    assert words.write_headline(data) == "No clear winner; a good choice: vision rank 1 and language rank 1"
     number = len(data.decision.plausible)
     assert number > 10
     assert f"{number} of 16 allocations together hold 90 %" in said(data) and "The chosen one has" in said(data)
@@ -48,7 +53,7 @@ def test_no_winner_is_said_with_the_number_of_candidates():
 
 def test_a_fallback_claims_no_probability():
     data = example_studies.make_example("failed")
-    assert words.headline(data).startswith("Undecided; a fallback")
+    assert words.write_headline(data).startswith("Undecided; a fallback")
     assert "so there is no probability of being best" in said(data)
     assert "with probability" not in said(data)
 
@@ -73,7 +78,7 @@ def test_without_a_final_run_the_gain_is_expected_not_claimed():
     assert "expected to reach" in lines
     assert "1 for the final run, which has not been made yet" in lines
     assert "Adapter:" not in lines
-    assert final_spending(data).runs == 1.0
+    assert compute_final_spending(data).runs == 1.0
 
 
 def test_a_uniform_choice_is_not_compared_with_another_uniform_rank():
@@ -85,8 +90,8 @@ def test_a_uniform_choice_is_not_compared_with_another_uniform_rank():
 
 
 def test_three_parts_are_listed():
-    assert words.headline(example_studies.make_example("three_parts")).count("rank") == 3
-    assert " and language rank" in words.headline(example_studies.make_example("three_parts"))
+    assert words.write_headline(example_studies.make_example("three_parts")).count("rank") == 3
+    assert " and language rank" in words.write_headline(example_studies.make_example("three_parts"))
 
 
 def test_the_uniform_rank_is_named_whatever_else_its_adapter_trains(clear):
@@ -96,8 +101,8 @@ def test_the_uniform_rank_is_named_whatever_else_its_adapter_trains(clear):
 
 
 def test_a_grid_costs_as_many_runs_as_it_has_cells(data):
-    assert grid_spending(data).runs == len(data.spec.space)
-    assert total_spending(data).runs == pytest.approx(0.61 + final_spending(data).runs)
+    assert compute_grid_spending(data).runs == len(data.spec.space)
+    assert compute_total_spending(data).runs == pytest.approx(0.61 + compute_final_spending(data).runs)
 
 
 def test_a_grid_has_no_allocation_above_the_limit(clear):
@@ -105,7 +110,7 @@ def test_a_grid_has_no_allocation_above_the_limit(clear):
     search = clear.spec.search.model_copy(update={"max_parameters": sizes[4]})
     limited = replace(clear, spec=clear.spec.model_copy(update={"search": search}))
     assert limited.num_allocations == sum(size <= sizes[4] for size in sizes) < len(clear.spec.space)
-    assert grid_spending(limited).runs == limited.num_allocations
+    assert compute_grid_spending(limited).runs == limited.num_allocations
     assert f"Training all {limited.num_allocations} allocations" in words.describe_cost(limited)
 
 
@@ -116,7 +121,7 @@ def test_without_timings_no_seconds_are_claimed(clear):
         uniform=None,
         decision=clear.decision.model_copy(update={"calibration": Cost()}),
     )
-    assert full_run_seconds(untimed) is None
+    assert estimate_full_run_seconds(untimed) is None
     assert words.describe_cost(untimed).startswith("It cost 1.55 full runs: ")
 
 
@@ -124,12 +129,12 @@ def test_without_timings_no_seconds_are_claimed(clear):
     ("value", "text"), [(0.0, "0 %"), (0.004, "< 1 %"), (0.5, "50 %"), (0.997, "> 99 %"), (1.0, "100 %"), (None, "-")]
 )
 def test_shares_are_never_rounded_to_certainty(value, text):
-    assert plain(numbers.percent(value)) == text
+    assert plain(numbers.format_percent(value)) == text
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(2.345, "2.35 s"), (90, "1.5 min"), (7200, "2.0 h"), (None, "-")])
 def test_durations_read_well(seconds, text):
-    assert plain(numbers.duration(seconds)) == text
+    assert plain(numbers.format_duration(seconds)) == text
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The heat map of two searched parts: losses, what was dropped, the plausible set, the balanced line, the choice."""
+"""The heat map for two searched parts: losses, dropped cells, the plausible set, the balanced line, the choice."""
 
 from __future__ import annotations
 
@@ -12,21 +12,31 @@ import numpy as np
 
 from marslora.core.decision import Candidate
 from marslora.report.data import ReportData
-from marslora.report.figures._style import ACCENT, INK, NUM_STEPS, Layout, Trace, axis, fade, frame, text
-from marslora.report.numbers import loss, percent
+from marslora.report.figures._style import (
+    ACCENT,
+    INK,
+    NUM_STEPS,
+    Layout,
+    Trace,
+    escape_text,
+    fade,
+    make_axis,
+    make_layout,
+)
+from marslora.report.numbers import format_loss, format_percent
 
 Cell = tuple[int, int]
-"""Column and row: places on the two ladders."""
+"""(column, row): positions on the two ladders."""
 Expected = Callable[[Candidate], float | None]
 SCALE = [[index / (NUM_STEPS - 1), f"@r{NUM_STEPS - 1 - index}"] for index in range(NUM_STEPS)]
-"""Low losses strong, high ones weak."""
+"""The colour scale: low losses have strong colours."""
 NUM_LINE_POINTS = 120
 BALANCED = "balanced line"
-"""The name of the trace where both parts converge together."""
+"""The name of the trace along which both parts converge at the same time."""
 
 
 def draw_heat_map(data: ReportData, across: str, up: str, expected: Expected) -> tuple[list[Trace], Layout]:
-    """Traces and layout; columns are the ladder of ``across``, rows that of ``up``."""
+    """The traces and the layout; columns are the ladder of the part ``across``, rows that of the part ``up``."""
     columns, rows = data.spec.space.ladder(across), data.spec.space.ladder(up)
     cells = {
         (columns.index(c.allocation[across]), rows.index(c.allocation[up])): c
@@ -37,34 +47,34 @@ def draw_heat_map(data: ReportData, across: str, up: str, expected: Expected) ->
     low, high = find_colour_range(cells, known)
     dropped = [cell for cell, c in cells.items() if c.status == "dropped"]
     traces = [
-        _heat({cell: v for cell, v in known.items() if cell not in dropped}, cells, columns, rows, low, high),
-        {**_heat({cell: v for cell, v in known.items() if cell in dropped}, cells, columns, rows, low, high),
+        _draw_heat({cell: v for cell, v in known.items() if cell not in dropped}, cells, columns, rows, low, high),
+        {**_draw_heat({cell: v for cell, v in known.items() if cell in dropped}, cells, columns, rows, low, high),
          "opacity": 0.4, "showscale": False},
-        _hatching(dropped),
+        _draw_hatching(dropped),
     ]  # fmt: skip
     inside = {cell for cell, c in cells.items() if c.p_best is not None and c.allocation in data.decision.plausible}
     line = find_balanced_line(cells, across, up, columns, rows)
-    traces += [_outline(inside, "plausible (90 %)", INK, "dash", 0.0)] if inside else []
-    traces += _balance(line) if line else []
+    traces += [_draw_outline(inside, "plausible (90 %)", INK, "dash", 0.0)] if inside else []
+    traces += _draw_balanced_line(line) if line else []
     traces.append(
-        _outline({cell for cell, c in cells.items() if c.status == "chosen"}, "chosen", ACCENT, "solid", 0.03)
+        _draw_outline({cell for cell, c in cells.items() if c.status == "chosen"}, "chosen", ACCENT, "solid", 0.03)
     )
-    layout = frame(
-        _ladder_axis(f"{across} rank", columns, constrain="domain"),
-        _ladder_axis(f"{up} rank", rows),
-        annotations=[_numbers(cell, cells[cell], value, low, high) for cell, value in known.items()],
+    layout = make_layout(
+        _make_ladder_axis(f"{across} rank", columns, constrain="domain"),
+        _make_ladder_axis(f"{up} rank", rows),
+        annotations=[_annotate_cell(cell, cells[cell], value, low, high) for cell, value in known.items()],
     )
     return traces, layout
 
 
 def find_colour_range(cells: Mapping[Cell, Candidate], known: Mapping[Cell, float]) -> tuple[float, float]:
-    """The losses between which colours run: never less than the usual uncertainty, so that noise looks flat."""
+    """The lowest and highest loss of the colour scale, at least a typical interval apart, so that noise looks flat."""
     low, high = min(known.values()), max(known.values())
     widths = [c.predicted_loss.high - c.predicted_loss.low for c in cells.values() if c.predicted_loss is not None]
     return low, max(high, low + (statistics.median(widths) if widths else 0.0))
 
 
-def _heat(
+def _draw_heat(
     values: Mapping[Cell, float], cells: Mapping[Cell, Candidate], columns: Sequence[int], rows: Sequence[int],
     low: float, high: float,
 ) -> Trace:  # fmt: skip
@@ -74,7 +84,7 @@ def _heat(
         "x": list(range(len(columns))),
         "y": list(range(len(rows))),
         "z": [[values.get(cell) for cell in line] for line in places],
-        "customdata": [[_hover(cells[cell]) if cell in values else "" for cell in line] for line in places],
+        "customdata": [[_write_hover(cells[cell]) if cell in values else "" for cell in line] for line in places],
         "zmin": low,
         "zmax": high if high > low else low + 1e-9,
         "colorscale": SCALE,
@@ -91,20 +101,24 @@ def _heat(
     }
 
 
-def _hover(candidate: Candidate) -> str:
-    said = [f"<b>{text(candidate.allocation)}</b> ({candidate.status})"]
+def _write_hover(candidate: Candidate) -> str:
+    sentences = [f"<b>{escape_text(candidate.allocation)}</b> ({candidate.status})"]
     if candidate.predicted_loss is not None:
         predicted = candidate.predicted_loss
-        said.append(f"expected {loss(predicted.value)} ({loss(predicted.low)} to {loss(predicted.high)})")
+        sentences.append(
+            f"expected {format_loss(predicted.value)} ({format_loss(predicted.low)} to {format_loss(predicted.high)})"
+        )
     if candidate.observed_loss is not None:
-        said.append(f"observed {loss(candidate.observed_loss)} after {candidate.observed_examples or 0:,} examples")
+        sentences.append(
+            f"observed {format_loss(candidate.observed_loss)} after {candidate.observed_examples or 0:,} examples"
+        )
     if candidate.p_best is not None:
-        said.append(f"P(best) {percent(candidate.p_best)}".replace("<", "&lt;"))
-    said += [text(line) for line in _wrapped(candidate.reason)]
-    return "<br>".join(said)
+        sentences.append(f"P(best) {format_percent(candidate.p_best)}".replace("<", "&lt;"))
+    sentences += [escape_text(line) for line in _wrap_words(candidate.reason)]
+    return "<br>".join(sentences)
 
 
-def _wrapped(words: str, width: int = 56) -> list[str]:
+def _wrap_words(words: str, width: int = 56) -> list[str]:
     lines = [""]
     for word in words.split():
         if len(lines[-1]) + len(word) > width:
@@ -113,22 +127,22 @@ def _wrapped(words: str, width: int = 56) -> list[str]:
     return lines
 
 
-def _numbers(cell: Cell, candidate: Candidate, value: float, low: float, high: float) -> dict[str, Any]:
+def _annotate_cell(cell: Cell, candidate: Candidate, value: float, low: float, high: float) -> dict[str, Any]:
     strong = (value - low) / max(high - low, 1e-12) < 0.5
     colour = INK if candidate.status == "dropped" else "@onstrong" if strong else "@onweak"
     both = candidate.observed_loss is not None and candidate.predicted_loss is not None
-    small = f"<br><span style='font-size:10px'>seen {loss(candidate.observed_loss)}</span>"
+    small = f"<br><span style='font-size:10px'>seen {format_loss(candidate.observed_loss)}</span>"
     chosen = candidate.status == "chosen"
     return {
         "x": cell[0],
         "y": cell[1],
-        "text": (f"<b>{loss(value)}</b>" if chosen else loss(value)) + (small if both else ""),
+        "text": (f"<b>{format_loss(value)}</b>" if chosen else format_loss(value)) + (small if both else ""),
         "showarrow": False,
         "font": {"size": 13, "color": colour},
     }
 
 
-def _hatching(cells: Sequence[Cell], lines: int = 3) -> Trace:
+def _draw_hatching(cells: Sequence[Cell], lines: int = 3) -> Trace:
     """Diagonals across the cells, in one trace with gaps."""
     x: list[float | None] = []
     y: list[float | None] = []
@@ -150,7 +164,7 @@ def _hatching(cells: Sequence[Cell], lines: int = 3) -> Trace:
     }
 
 
-def _outline(cells: set[Cell], name: str, colour: str, dash: str, inset: float) -> Trace:
+def _draw_outline(cells: set[Cell], name: str, colour: str, dash: str, inset: float) -> Trace:
     """The border of a set of cells: the edges that only one cell of the set has."""
     x: list[float | None] = []
     y: list[float | None] = []
@@ -174,37 +188,40 @@ def _outline(cells: set[Cell], name: str, colour: str, dash: str, inset: float) 
 def find_balanced_line(
     cells: Mapping[Cell, Candidate], across: str, up: str, columns: Sequence[int], rows: Sequence[int]
 ) -> list[tuple[float, float]]:
-    """Places (column, row) where both parts are predicted to converge together, between the rungs in log time."""
-    times_across = _times(cells, across, 0, len(columns))
-    times_up = _times(cells, up, 1, len(rows))
+    """Points (column, row) at which both parts should converge together, interpolated in log time between the rungs.
+
+    Empty if a convergence time is unknown.
+    """
+    times_across = _list_log_times(cells, across, 0, len(columns))
+    times_up = _list_log_times(cells, up, 1, len(rows))
     if times_across is None or times_up is None:
         return []
     column_N = np.linspace(0, len(columns) - 1, NUM_LINE_POINTS)
     wanted_N = np.interp(column_N, range(len(columns)), times_across)
-    crossings = ((column, _crossing(times_up, wanted)) for column, wanted in zip(column_N, wanted_N, strict=True))
+    crossings = ((column, _find_crossing(times_up, wanted)) for column, wanted in zip(column_N, wanted_N, strict=True))
     return [(float(column), row) for column, row in crossings if row is not None]
 
 
-def _crossing(values: Sequence[float], wanted: float) -> float | None:
-    """Where the broken line through the values first takes the wanted one; None where it never does."""
+def _find_crossing(values: Sequence[float], wanted: float) -> float | None:
+    """The first position at which the line through the values takes the wanted value; None if it never does."""
     for index, (here, there) in enumerate(itertools.pairwise(values)):
         if min(here, there) <= wanted <= max(here, there):
             return index + ((wanted - here) / (there - here) if there != here else 0.0)
     return None
 
 
-def _times(cells: Mapping[Cell, Candidate], part: str, place: int, number: int) -> list[float] | None:
+def _list_log_times(cells: Mapping[Cell, Candidate], part: str, place: int, number: int) -> list[float] | None:
     """Log convergence time of ``part`` at every rung of its ladder; None where one is unknown."""
-    found: dict[int, float] = {}
+    time_of: dict[int, float] = {}
     for cell, candidate in cells.items():
         time = candidate.convergence_examples.get(part)
         if time is not None and math.isfinite(time.value) and time.value > 0:
-            found[cell[place]] = math.log(time.value)
-    return [found[index] for index in range(number)] if len(found) == number else None
+            time_of[cell[place]] = math.log(time.value)
+    return [time_of[index] for index in range(number)] if len(time_of) == number else None
 
 
-def _balance(line: Sequence[tuple[float, float]]) -> list[Trace]:
-    """The line, and a halo below it that sets it off from dark and light cells."""
+def _draw_balanced_line(line: Sequence[tuple[float, float]]) -> list[Trace]:
+    """Draw the balanced line over a halo that sets it off from dark and light cells."""
     dotted: Trace = {
         "type": "scatter",
         "mode": "lines",
@@ -218,6 +235,6 @@ def _balance(line: Sequence[tuple[float, float]]) -> list[Trace]:
     return [{key: value for key, value in halo.items() if key != "hovertemplate"}, dotted]
 
 
-def _ladder_axis(title: str, ladder: Sequence[int], **more: Any) -> dict[str, Any]:
+def _make_ladder_axis(title: str, ladder: Sequence[int], **more: Any) -> dict[str, Any]:
     ticks = {"tickvals": list(range(len(ladder))), "ticktext": [str(rank) for rank in ladder]}
-    return axis(title, **ticks, range=[-0.56, len(ladder) - 0.44], showgrid=False, **more)
+    return make_axis(title, **ticks, range=[-0.56, len(ladder) - 0.44], showgrid=False, **more)

@@ -1,4 +1,4 @@
-"""What every chart shares: colours by role, axes with units, one frame.
+"""What all charts share: colours by role, axes with units, one layout.
 
 A colour is written as its role, ``@accent`` or ``@r3/0.2`` (with opacity), and becomes a colour of the light or the
 dark theme when the page draws it; `page.css` holds both.
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from marslora.report.numbers import compact
+from marslora.report.numbers import abbreviate_count
 
 Trace = dict[str, Any]
 Layout = dict[str, Any]
@@ -35,51 +35,53 @@ class Chart:
     traces: Sequence[Trace]
     layout: Layout
     caption: str
-    """What to see, computed from the numbers drawn."""
+    """What the chart shows, in sentences computed from its numbers."""
     height: int = 340
     wide: bool = False
     """Takes the whole width of the page."""
 
     def figure(self) -> dict[str, Any]:
         """The plotly figure: only numbers, text and lists; what is not a finite number is None."""
-        figure: dict[str, Any] = clean({"data": list(self.traces), "layout": {**self.layout, "height": self.height}})
+        figure: dict[str, Any] = make_json_safe(
+            {"data": list(self.traces), "layout": {**self.layout, "height": self.height}}
+        )
         return figure
 
 
-def clean(value: Any) -> Any:
-    """The value as strict JSON: mappings, lists, text, finite numbers, None."""
+def make_json_safe(value: Any) -> Any:
+    """The value as strict JSON: mappings, lists, text, finite numbers and None, which replaces NaN and infinity."""
     if isinstance(value, Mapping):
-        return {str(key): clean(item) for key, item in value.items()}
+        return {str(key): make_json_safe(item) for key, item in value.items()}
     if isinstance(value, str) or value is None:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Sequence):
-        return [clean(item) for item in value]
+        return [make_json_safe(item) for item in value]
     return value
 
 
-def text(value: object) -> str:
-    """Text inside a figure: plotly reads a few HTML tags, so names are escaped."""
+def escape_text(value: object) -> str:
+    """Escape text for a figure, where plotly interprets a few HTML tags."""
     return html.escape(str(value), quote=False)
 
 
-def steps(number: int) -> list[str]:
-    """Colours for ``number`` ordered things, weak to strong; beyond the scale's length neighbours share one."""
+def pick_ordered_colours(number: int) -> list[str]:
+    """Colours for ``number`` ordered things, from weak to strong; with more than `NUM_STEPS`, neighbours share one."""
     if number <= 1:
         return ["@r4"] * number
     return [f"@r{round(2 + index * (NUM_STEPS - 3) / (number - 1))}" for index in range(number)]
 
 
 def fade(colour: str, opacity: float) -> str:
-    """A colour with opacity."""
+    """The colour with this opacity, 0 to 1."""
     return f"{colour}/{opacity:g}"
 
 
-def axis(title: str, **more: Any) -> dict[str, Any]:
+def make_axis(title: str, **more: Any) -> dict[str, Any]:
     """An axis with a title that names its unit."""
     return {
-        "title": {"text": text(title), "font": {"size": 12, "color": MUTED}, "standoff": 8},
+        "title": {"text": escape_text(title), "font": {"size": 12, "color": MUTED}, "standoff": 8},
         "gridcolor": LINE,
         "linecolor": LINE,
         "zeroline": False,
@@ -93,16 +95,16 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def log_axis(title: str, values: Sequence[float], start: float | None = None) -> dict[str, Any]:
-    """A logarithmic axis over the values, with ticks at round numbers; ``start`` is the place that stands for 0."""
+def make_log_axis(title: str, values: Sequence[float], start: float | None = None) -> dict[str, Any]:
+    """A logarithmic axis over the values, with ticks at round numbers; ``start`` is the position drawn as 0."""
     positive = [value for value in values if math.isfinite(value) and value > 0]
     if not positive:
-        return axis(title)
+        return make_axis(title)
     low, high = min(positive), max(positive)
     margin = 0.05 * math.log10(high / low) + 0.01
-    ticks = [tick for tick in round_ticks(low, high) if start is None or tick > 1.6 * start]
-    labels = [compact(tick) if tick >= 1000 else f"{tick:g}" for tick in ticks]
-    return axis(
+    ticks = [tick for tick in choose_round_ticks(low, high) if start is None or tick > 1.6 * start]
+    labels = [abbreviate_count(tick) if tick >= 1000 else f"{tick:g}" for tick in ticks]
+    return make_axis(
         title,
         type="log",
         tickvals=ticks if start is None else [start, *ticks],
@@ -111,8 +113,8 @@ def log_axis(title: str, values: Sequence[float], start: float | None = None) ->
     )
 
 
-def round_ticks(low: float, high: float) -> list[float]:
-    """Round numbers between the bounds: powers of ten, with 2 and 5 or more between them where the range is narrow."""
+def choose_round_ticks(low: float, high: float) -> list[float]:
+    """Round numbers between the bounds: powers of ten, and more numbers between them if the range is narrow."""
     decades = math.log10(high / low)
     exponents = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     factors = (
@@ -126,7 +128,7 @@ def round_ticks(low: float, high: float) -> list[float]:
     return [tick for tick in ticks if low * 0.98 <= tick <= high * 1.02]
 
 
-def frame(x: Mapping[str, Any], y: Mapping[str, Any], **more: Any) -> Layout:
+def make_layout(x: Mapping[str, Any], y: Mapping[str, Any], **more: Any) -> Layout:
     """The layout of a figure: no background, the legend below, hover in the page's colours."""
     return {
         "xaxis": dict(x),

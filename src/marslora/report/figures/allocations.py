@@ -1,4 +1,4 @@
-"""The allocations and what the search thinks of them: a map of two parts, a line of one, ranked bars of more."""
+"""The expected loss of the allocations: a heat map for two searched parts, a line for one, a ranking for more."""
 
 from __future__ import annotations
 
@@ -8,8 +8,18 @@ from collections.abc import Iterable, Sequence
 from marslora.core.decision import Candidate
 from marslora.report.data import ReportData
 from marslora.report.figures._map import BALANCED, draw_heat_map
-from marslora.report.figures._style import ACCENT, INK, LEVEL_NOTE, MUTED, Chart, Trace, axis, frame, text
-from marslora.report.numbers import count, loss, ranks
+from marslora.report.figures._style import (
+    ACCENT,
+    INK,
+    LEVEL_NOTE,
+    MUTED,
+    Chart,
+    Trace,
+    escape_text,
+    make_axis,
+    make_layout,
+)
+from marslora.report.numbers import format_count, format_loss, format_ranks
 
 MANY = 20
 """The most candidates drawn in a ranked chart, as many as fit on a screen; the table has all of them."""
@@ -21,18 +31,18 @@ def draw_charts(data: ReportData) -> list[Chart]:
     if not known:
         return []
     if len(data.searched) == 2:
-        return [_map(data)]
-    return [_line(data, data.searched[0], known) if len(data.searched) == 1 else _ranked(data, known)]
+        return [_draw_map(data)]
+    return [_draw_line(data, data.searched[0], known) if len(data.searched) == 1 else _draw_ranking(data, known)]
 
 
 def find_expected_loss(candidate: Candidate) -> float | None:
-    """The predicted loss of a full run, or the observed one where nothing was predicted."""
+    """The predicted loss of a full run; the observed loss if there is no prediction, None if there is neither."""
     if candidate.predicted_loss is not None and math.isfinite(candidate.predicted_loss.value):
         return candidate.predicted_loss.value
     return candidate.observed_loss
 
 
-def _map(data: ReportData) -> Chart:
+def _draw_map(data: ReportData) -> Chart:
     across, up = data.searched[1], data.searched[0]
     traces, layout = draw_heat_map(data, across, up, find_expected_loss)
     return Chart(
@@ -40,74 +50,81 @@ def _map(data: ReportData) -> Chart:
         title="The map of allocations",
         traces=traces,
         layout=layout,
-        caption=_map_words(data, {str(trace.get("name")) for trace in traces}),
+        caption=_write_map_caption(data, {str(trace.get("name")) for trace in traces}),
         height=max(360, 96 * len(data.spec.space.ladder(up)) + 90),
         wide=True,
     )
 
 
-def _map_words(data: ReportData, drawn: set[str]) -> str:
+def _write_map_caption(data: ReportData, drawn: set[str]) -> str:
     candidates = data.decision.candidates
     dropped = sum(candidate.status == "dropped" for candidate in candidates)
-    said = ["Each cell is an allocation; its number is the lowest validation loss observed."]
+    sentences = ["Each cell is an allocation; its number is the lowest validation loss observed."]
     if any(candidate.predicted_loss is not None for candidate in candidates):
-        said = [
+        sentences = [
             "Each cell is an allocation. Its large number is the lowest validation loss expected within a full run; "
             "the small one is the lowest loss observed so far."
         ]
     if dropped:
-        said.append(f"{dropped} of {len(candidates)} cells were dropped (hatched).")
+        sentences.append(f"{dropped} of {len(candidates)} cells were dropped (hatched).")
     plausible = data.decision.plausible
     if plausible and data.chosen.p_best is not None:
         cells = "one cell holds" if len(plausible) == 1 else f"{len(plausible)} cells hold"
-        said.append(f"Inside the dashed outline, {cells} 90 % of the probability of being best.")
+        sentences.append(f"Inside the dashed outline, {cells} 90 % of the probability of being best.")
     imbalance = data.chosen.imbalance
     if imbalance is not None and BALANCED in drawn:
         factor = math.exp(imbalance.value)
         far = "on it" if factor < 1.25 else f"off it by a factor of {factor:.2g}"
-        said.append(f"On the balanced line both parts converge together; the chosen cell lies {far}.")
-    return " ".join(said)
+        sentences.append(f"On the balanced line both parts converge together; the chosen cell lies {far}.")
+    return " ".join(sentences)
 
 
-def _line(data: ReportData, part: str, known: Sequence[Candidate]) -> Chart:
+def _draw_line(data: ReportData, part: str, known: Sequence[Candidate]) -> Chart:
     ladder = [float(rank) for rank in data.spec.space.ladder(part)]
     ordered = sorted(known, key=lambda candidate: candidate.allocation[part])
     traces = [
-        {**_dots(ordered, [float(c.allocation[part]) for c in ordered], [find_expected_loss(c) for c in ordered], "y"),
-         "mode": "lines+markers", "line": {"color": MUTED, "width": 1.5}}
-    ]  # fmt: skip
+        {
+            **_draw_expected(
+                ordered, [float(c.allocation[part]) for c in ordered], [find_expected_loss(c) for c in ordered], "y"
+            ),
+            "mode": "lines+markers",
+            "line": {"color": MUTED, "width": 1.5},
+        }
+    ]
     seen = [candidate for candidate in ordered if candidate.observed_loss is not None]
     if seen:
         x = [float(candidate.allocation[part]) for candidate in seen]
-        traces.append(_observed(x, [candidate.observed_loss for candidate in seen], seen, "line-ew-open"))
+        traces.append(_draw_observed(x, [candidate.observed_loss for candidate in seen], seen, "line-ew-open"))
     positions = dict(zip(ladder, range(len(ladder)), strict=True))
     for trace in traces:
         trace["x"] = [positions[value] for value in trace["x"]]
     ticks = {"tickvals": list(range(len(ladder))), "ticktext": [f"{rank:g}" for rank in ladder]}
-    x_axis = axis(f"{part} rank", **ticks, range=[-0.3, len(ladder) - 0.7])
+    x_axis = make_axis(f"{part} rank", **ticks, range=[-0.3, len(ladder) - 0.7])
     return Chart(
         name="allocations",
         title=f"Ranks of {part}",
         traces=traces,
-        layout=frame(x_axis, axis("validation loss (nats per answer token)")),
-        caption=_best_words(data, known),
+        layout=make_layout(x_axis, make_axis("validation loss (nats per answer token)")),
+        caption=_write_caption(data, known),
         wide=True,
     )
 
 
-def _ranked(data: ReportData, known: Sequence[Candidate]) -> Chart:
+def _draw_ranking(data: ReportData, known: Sequence[Candidate]) -> Chart:
     ordered = sorted(known, key=lambda candidate: find_expected_loss(candidate) or math.inf)
     first = [candidate for candidate in ordered[:MANY] if candidate.status != "chosen"]
     rows = sorted([data.chosen, *first], key=lambda c: find_expected_loss(c) or math.inf, reverse=True)
     y = [float(place) for place in range(len(rows))]
-    traces: list[Trace] = [_dots(rows, [find_expected_loss(candidate) for candidate in rows], y, "x")]
+    traces: list[Trace] = [_draw_expected(rows, [find_expected_loss(candidate) for candidate in rows], y, "x")]
     seen = [(place, candidate) for place, candidate in zip(y, rows, strict=True) if candidate.observed_loss is not None]
     if seen:
-        traces.append(_observed([c.observed_loss for _, c in seen], [place for place, _ in seen], [c for _, c in seen]))
-    names = [text(ranks(candidate.allocation, data.searched)) for candidate in rows]
+        traces.append(
+            _draw_observed([c.observed_loss for _, c in seen], [place for place, _ in seen], [c for _, c in seen])
+        )
+    names = [escape_text(format_ranks(candidate.allocation, data.searched)) for candidate in rows]
     chosen = next(place for place, candidate in enumerate(rows) if candidate.status == "chosen")
     names[chosen] = f"<b>{names[chosen]}</b>"
-    y_axis = axis("", tickvals=y, ticktext=names, range=[-0.6, len(rows) - 0.4])
+    y_axis = make_axis("", tickvals=y, ticktext=names, range=[-0.6, len(rows) - 0.4])
     more = (
         f" The best {len(rows)} of {len(known)} are drawn; the table below lists all." if len(known) > len(rows) else ""
     )
@@ -115,28 +132,32 @@ def _ranked(data: ReportData, known: Sequence[Candidate]) -> Chart:
         name="allocations",
         title="The allocations, best first",
         traces=traces,
-        layout=frame(axis("validation loss (nats per answer token)"), y_axis),
-        caption=_best_words(data, known) + more,
+        layout=make_layout(make_axis("validation loss (nats per answer token)"), y_axis),
+        caption=_write_caption(data, known) + more,
         height=26 * len(rows) + 110,
         wide=True,
     )
 
 
-def _best_words(data: ReportData, known: Sequence[Candidate]) -> str:
+def _write_caption(data: ReportData, known: Sequence[Candidate]) -> str:
     ordered = sorted(known, key=lambda candidate: find_expected_loss(candidate) or math.inf)
     best, worst = ordered[0], ordered[-1]
-    gap = (find_expected_loss(worst) or 0.0) - (find_expected_loss(best) or 0.0)
-    said = (
-        f"{ranks(best.allocation, data.searched)} has the lowest expected loss ({loss(find_expected_loss(best))}); "
-        f"the worst is {loss(gap)} nats higher. Bars are {LEVEL_NOTE}s."
+    lowest = find_expected_loss(best)
+    gap = (find_expected_loss(worst) or 0.0) - (lowest or 0.0)
+    caption = (
+        f"{format_ranks(best.allocation, data.searched)} has the lowest expected loss ({format_loss(lowest)}); "
+        f"the worst is {format_loss(gap)} nats higher. Bars are {LEVEL_NOTE}s."
     )
     if best.allocation != data.decision.chosen:
-        said += f" The choice is {ranks(data.decision.chosen, data.searched)}: {data.chosen.reason.rstrip('.')}."
-    return said
+        chosen = format_ranks(data.decision.chosen, data.searched)
+        caption += f" The choice is {chosen}: {data.chosen.reason.rstrip('.')}."
+    return caption
 
 
-def _dots(rows: Sequence[Candidate], x: Sequence[float | None], y: Sequence[float | None], along: str) -> Trace:
-    """Expected losses with their intervals, the chosen one in the accent colour."""
+def _draw_expected(
+    rows: Sequence[Candidate], x: Sequence[float | None], y: Sequence[float | None], along: str
+) -> Trace:
+    """Expected losses with their intervals; the chosen allocation has the accent colour. ``along``: the loss's axis."""
     value = {"x": x, "y": y}[along]
     intervals = [candidate.predicted_loss for candidate in rows]
     return {
@@ -145,7 +166,7 @@ def _dots(rows: Sequence[Candidate], x: Sequence[float | None], y: Sequence[floa
         "x": list(x),
         "y": list(y),
         "name": "expected in a full run",
-        "customdata": [text(candidate.allocation) for candidate in rows],
+        "customdata": [escape_text(candidate.allocation) for candidate in rows],
         "marker": {
             "size": [13 if candidate.status == "chosen" else 8 for candidate in rows],
             "color": [choose_colour(candidate) for candidate in rows],
@@ -164,7 +185,7 @@ def _dots(rows: Sequence[Candidate], x: Sequence[float | None], y: Sequence[floa
     }
 
 
-def _observed(
+def _draw_observed(
     x: Iterable[float | None], y: Iterable[float | None], rows: Sequence[Candidate], symbol: str = "line-ns-open"
 ) -> Trace:
     return {
@@ -173,12 +194,12 @@ def _observed(
         "x": list(x),
         "y": list(y),
         "name": "observed so far",
-        "customdata": [f"after {count(candidate.observed_examples)} examples" for candidate in rows],
+        "customdata": [f"after {format_count(candidate.observed_examples)} examples" for candidate in rows],
         "marker": {"symbol": symbol, "size": 10, "color": INK, "line": {"width": 1.6}},
         "hovertemplate": "%{customdata}<extra>observed</extra>",
     }
 
 
 def choose_colour(candidate: Candidate) -> str:
-    """The accent for what was chosen, ink for what was kept, muted for what was dropped."""
+    """The accent colour for the chosen allocation, ink for those that were kept, muted for those that were dropped."""
     return {"chosen": ACCENT, "kept": INK, "dropped": MUTED}[candidate.status]

@@ -1,18 +1,18 @@
-"""P(best): how probable it is that each allocation ends lowest."""
+"""The chart of P(best), the probability that an allocation ends with the lowest loss."""
 
 from __future__ import annotations
 
 from marslora.core.decision import Candidate
 from marslora.report.data import ReportData
-from marslora.report.figures._style import ACCENT, Chart, axis, fade, frame, text
-from marslora.report.numbers import loss, percent, ranks
+from marslora.report.figures._style import ACCENT, Chart, escape_text, fade, make_axis, make_layout
+from marslora.report.numbers import format_loss, format_percent, format_ranks
 
 MANY = 12
 """The most bars drawn: what fits on a screen beside the map; the table has all candidates."""
 
 
 def draw_charts(data: ReportData) -> list[Chart]:
-    """Bars of the most probable candidates; an empty list if no probability is known."""
+    """Draw a bar for each of the most probable candidates; an empty list if no probability is known."""
     known = [candidate for candidate in data.decision.candidates if candidate.p_best is not None]
     if not known:
         return []
@@ -20,52 +20,54 @@ def draw_charts(data: ReportData) -> list[Chart]:
     if data.chosen.p_best is not None and data.chosen not in ordered:
         ordered[-1] = data.chosen
     rows = list(reversed(ordered))
-    names = [text(ranks(candidate.allocation, data.searched)) for candidate in rows]
+    names = [escape_text(format_ranks(candidate.allocation, data.searched)) for candidate in rows]
     trace = {
         "type": "bar",
         "orientation": "h",
         "x": [candidate.p_best for candidate in rows],
         "y": list(range(len(rows))),
-        "text": [percent(candidate.p_best).replace("<", "&lt;").replace(">", "&gt;") for candidate in rows],
+        "text": [format_percent(candidate.p_best).replace("<", "&lt;").replace(">", "&gt;") for candidate in rows],
         "textposition": "outside",
         "cliponaxis": False,
         "textfont": {"size": 11},
-        "marker": {"color": [_colour(candidate, data) for candidate in rows]},
-        "customdata": [text(candidate.reason) for candidate in rows],
+        "marker": {"color": [_choose_colour(candidate, data) for candidate in rows]},
+        "customdata": [escape_text(candidate.reason) for candidate in rows],
         "hovertemplate": "P(best) %{x:.3f}<extra></extra>",
     }
     top = max(candidate.p_best or 0.0 for candidate in rows)
-    x = axis("probability of being best", tickformat=".0%", range=[0, min(1.0, top) * 1.18 or 1.0])
-    y = axis("", tickvals=list(range(len(rows))), ticktext=names, showgrid=False)
+    x = make_axis("probability of being best", tickformat=".0%", range=[0, min(1.0, top) * 1.18 or 1.0])
+    y = make_axis("", tickvals=list(range(len(rows))), ticktext=names, showgrid=False)
     return [
         Chart(
             name="chances",
             title="How sure: P(best)",
             traces=[trace],
-            layout=frame(x, y, showlegend=False, bargap=0.35),
-            caption=_words(data, known),
+            layout=make_layout(x, y, showlegend=False, bargap=0.35),
+            caption=_write_caption(data, known),
             height=30 * len(rows) + 80,
             wide=True,
         )
     ]
 
 
-def _colour(candidate: Candidate, data: ReportData) -> str:
+def _choose_colour(candidate: Candidate, data: ReportData) -> str:
     if candidate.status == "chosen":
         return ACCENT
     return "@r3" if candidate.allocation in data.decision.plausible else fade("@muted", 0.55)
 
 
-def _words(data: ReportData, known: list[Candidate]) -> str:
+def _write_caption(data: ReportData, known: list[Candidate]) -> str:
     chosen, plausible = data.chosen, data.decision.plausible
-    said = []
+    sentences = []
     if plausible:
         many = "One allocation holds" if len(plausible) == 1 else f"{len(plausible)} of {len(known)} allocations hold"
-        said.append(f"{many} 90 % of the probability (blue; the choice in orange).")
+        sentences.append(f"{many} 90 % of the probability (blue; the choice in orange).")
     if chosen.p_best is not None:
-        said.append(f"The chosen one is best with probability {percent(chosen.p_best)}")
+        sentences.append(f"The chosen one is best with probability {format_percent(chosen.p_best)}")
         regret = chosen.expected_regret
-        said[-1] += (
-            "." if regret is None else f"; the best, whichever it is, is expected to end {loss(regret)} nats lower."
+        sentences[-1] += (
+            "."
+            if regret is None
+            else f"; the best, whichever it is, is expected to end {format_loss(regret)} nats lower."
         )
-    return " ".join(said)
+    return " ".join(sentences)

@@ -10,23 +10,34 @@ import numpy as np
 from marslora.core.decision import LawPoint
 from marslora.core.runs import Run
 from marslora.report.data import Points, ReportData
-from marslora.report.figures._style import DASHES, Chart, Trace, frame, log_axis, steps, text
-from marslora.report.numbers import count, listing, loss, percent, ranks
+from marslora.report.figures._style import (
+    DASHES,
+    Chart,
+    Trace,
+    escape_text,
+    make_layout,
+    make_log_axis,
+    pick_ordered_colours,
+)
+from marslora.report.numbers import format_count, format_loss, format_percent, format_ranks, join_words
 
 JOINT = "parts together"
 """The panel of runs that adapt several parts."""
 MANY = 8
-"""Above this number of allocations the legend would crowd the panel, so none is listed by name."""
+"""With more allocations than this, the legend would crowd the panel, so it lists none of them."""
 
 
 def draw_charts(data: ReportData) -> list[Chart]:
     """A panel for each part that was adapted alone, and one for runs of several parts."""
     groups = group_runs(data)
-    return [_panel(data, title, runs) for title, runs in groups.items() if runs]
+    return [_draw_panel(data, title, runs) for title, runs in groups.items() if runs]
 
 
 def group_runs(data: ReportData) -> dict[str, list[Run]]:
-    """The runs with a curve by panel, parts in order; a run belongs to the part whose law reads it."""
+    """The runs that have a curve, by panel: each part in order, then `JOINT`.
+
+    A run of one part belongs to that part's panel; any other run to the part whose law is fitted to it, if any.
+    """
     read_by = {
         point.run: law.subject
         for part in data.info.parts
@@ -44,64 +55,67 @@ def group_runs(data: ReportData) -> dict[str, list[Run]]:
     return groups
 
 
-def _panel(data: ReportData, title: str, runs: Sequence[Run]) -> Chart:
+def _draw_panel(data: ReportData, title: str, runs: Sequence[Run]) -> Chart:
     points = {point.run: point for law in data.decision.laws if law.subject == title for point in law.points}
     starts = [run.examples[1] for run in runs if len(run.examples) > 1 and run.examples[0] == 0]
     origin = min(starts, default=1) / 2
-    labels = list(dict.fromkeys(_label(run, title, data) for run in sorted(runs, key=lambda run: _order(run, title))))
+    labels = list(
+        dict.fromkeys(_make_label(run, title, data) for run in sorted(runs, key=lambda run: _sort_key(run, title)))
+    )
     sizes = sorted({run.member.data_examples for run in runs}, reverse=True)
-    colours = dict(zip(labels, steps(len(labels)), strict=True))
+    colours = dict(zip(labels, pick_ordered_colours(len(labels)), strict=True))
     traces: list[Trace] = []
     shown: set[str] = set()
-    for run in sorted(runs, key=lambda run: _order(run, title)):
-        label = _label(run, title, data)
+    for run in sorted(runs, key=lambda run: _sort_key(run, title)):
+        label = _make_label(run, title, data)
         dash = DASHES[min(sizes.index(run.member.data_examples), len(DASHES) - 1)]
         named = label not in shown and len(labels) <= MANY
         shown.add(label)
         accuracies = dict(data.accuracies.get(run.member.id, ()))
-        traces.append(_curve(run, label, colours[label], dash, origin, named, accuracies))
+        traces.append(_draw_curve(run, label, colours[label], dash, origin, named, accuracies))
         if train_losses := data.train_losses.get(run.member.id):
-            traces.append(_training_curve(train_losses, label, colours[label], dash))
-    traces += _marks(runs, points, {run.member.id: colours[_label(run, title, data)] for run in runs}, origin)
+            traces.append(_draw_training_curve(train_losses, label, colours[label], dash))
+    traces += _draw_marks(runs, points, {run.member.id: colours[_make_label(run, title, data)] for run in runs}, origin)
     x = [origin, *(float(each) for run in runs for each in run.examples if each > 0)]
-    across = log_axis("examples seen", x, start=origin)
+    across = make_log_axis("examples seen", x, start=origin)
     trained = [value for run in runs for _, value in data.train_losses.get(run.member.id, ())]
-    up = log_axis("loss (nats per answer token)", [*(v for run in runs for v in run.validation_loss), *trained])
+    up = make_log_axis("loss (nats per answer token)", [*(v for run in runs for v in run.validation_loss), *trained])
     heading = f"{title} alone" if title != JOINT else "Several parts together"
     return Chart(
-        name=f"curves-{_slug(title)}",
+        name=f"curves-{_make_slug(title)}",
         title=heading,
         traces=traces,
-        layout=frame(across, up),
-        caption=_caption(runs, points, title, sizes, len(labels)) + (" Thin lines: training loss." if trained else ""),
+        layout=make_layout(across, up),
+        caption=_write_caption(runs, points, title, sizes, len(labels))
+        + (" Thin lines: training loss." if trained else ""),
         height=360,
         wide=title == JOINT,
     )
 
 
-def _training_curve(points: Points, label: str, colour: str, dash: str) -> Trace:
+def _draw_training_curve(points: Points, label: str, colour: str, dash: str) -> Trace:
     """The training loss of a run as a thin line, shown and hidden together with its validation loss."""
     return {
         "type": "scatter",
         "mode": "lines",
         "x": [float(examples) for examples, _ in points],
         "y": [value for _, value in points],
-        "name": text(label),
-        "legendgroup": text(label),
+        "name": escape_text(label),
+        "legendgroup": escape_text(label),
         "showlegend": False,
         "line": {"color": colour, "width": 0.8, "dash": dash},
         "opacity": 0.45,
-        "hovertemplate": f"{text(label)}<br>training loss<br>%{{x:,.0f}} examples: %{{y:.4f}}<extra></extra>",
+        "hovertemplate": f"{escape_text(label)}<br>training loss<br>%{{x:,.0f}} examples: %{{y:.4f}}<extra></extra>",
     }
 
 
-def _curve(
+def _draw_curve(
     run: Run, label: str, colour: str, dash: str, origin: float, named: bool, accuracies: Mapping[int, float]
 ) -> Trace:
     """The validation loss of a run; hovering also shows the accuracy."""
     x = [float(max(each, 0)) or origin for each in run.examples]
-    name = text(label)
-    hover = f"{name}<br>{count(run.member.data_examples)} rows, seed {run.member.seed}, {run.status}"
+    name = escape_text(label)
+    hover = f"{name}<br>{format_count(run.member.data_examples)} rows, seed {run.member.seed}, {run.status}"
     return {
         "type": "scatter",
         "mode": "lines",
@@ -112,12 +126,12 @@ def _curve(
         "showlegend": named,
         "line": {"color": colour, "width": 1.8, "dash": dash},
         "opacity": 0.45 if run.status in ("diverged", "failed") else 0.95,
-        "customdata": [f", {percent(accuracies[t])} right" if t in accuracies else "" for t in run.examples],
+        "customdata": [f", {format_percent(accuracies[t])} right" if t in accuracies else "" for t in run.examples],
         "hovertemplate": hover + "<br>%{x:,.0f} examples: %{y:.4f}%{customdata}<extra></extra>",
     }
 
 
-def _marks(
+def _draw_marks(
     runs: Sequence[Run], points: Mapping[str, LawPoint], colours: Mapping[str, str], origin: float
 ) -> list[Trace]:
     """Dots where a curve converged, arrows where it had not by its end."""
@@ -152,48 +166,50 @@ def interpolate_loss(run: Run, examples: float, origin: float) -> float:
     return float(np.interp(np.log(max(examples, origin)), x, run.validation_loss))
 
 
-def _caption(
+def _write_caption(
     runs: Sequence[Run], points: Mapping[str, LawPoint], title: str, sizes: Sequence[int], num_labels: int
 ) -> str:
     ended = [run for run in runs if math.isfinite(run.last_loss)]
-    said = []
+    sentences = []
     if ended:
         best = min(ended, key=lambda run: run.last_loss)
-        who = f"rank {best.member.allocation.get(title)}" if title != JOINT else ranks(best.member.allocation)
-        said.append(
-            f"{len(runs)} runs; {who} ended lowest, at {loss(best.last_loss)} after {count(best.last_examples)} "
-            "examples."
+        who = f"rank {best.member.allocation.get(title)}" if title != JOINT else format_ranks(best.member.allocation)
+        sentences.append(
+            f"{len(runs)} runs; {who} ended lowest, at {format_loss(best.last_loss)} after "
+            f"{format_count(best.last_examples)} examples."
         )
     if points:
         done = sum(not point.censored for point in points.values())
         words = f"{done} of {len(points)} runs converged (dots)"
-        said.append(words + ("; arrows mark those that had not when they ended." if done < len(points) else "."))
+        sentences.append(words + ("; arrows mark those that had not when they ended." if done < len(points) else "."))
     if len(sizes) > 1:
-        said.append(f"Line styles: {listing([f'{count(each)} rows' for each in sizes])}, solid for the most rows.")
+        sentences.append(
+            f"Line styles: {join_words([f'{format_count(each)} rows' for each in sizes])}, solid for the most rows."
+        )
     if num_labels > MANY:
-        said.append("Stronger colours are larger allocations; hover to see the ranks.")
+        sentences.append("Stronger colours are larger allocations; hover to see the ranks.")
     bad = [run for run in runs if run.status in ("diverged", "failed")]
     if bad:
-        said.append(f"{len(bad)} {'run' if len(bad) == 1 else 'runs'} diverged or failed (faint).")
+        sentences.append(f"{len(bad)} {'run' if len(bad) == 1 else 'runs'} diverged or failed (faint).")
     stopped = sum(run.status == "stopped" for run in runs)
     if stopped:
-        said.append(f"{percent(stopped / len(runs))} of the runs were stopped early.")
-    return " ".join(said)
+        sentences.append(f"{format_percent(stopped / len(runs))} of the runs were stopped early.")
+    return " ".join(sentences)
 
 
-def _label(run: Run, title: str, data: ReportData) -> str:
+def _make_label(run: Run, title: str, data: ReportData) -> str:
     allocation = run.member.allocation
     if title != JOINT:
         return f"rank {allocation.get(title)}"
-    return ranks(allocation, tuple(part for part in data.searched if part in allocation.parts))
+    return format_ranks(allocation, tuple(part for part in data.searched if part in allocation.parts))
 
 
-def _order(run: Run, title: str) -> tuple[int, ...]:
+def _sort_key(run: Run, title: str) -> tuple[int, ...]:
     allocation = run.member.allocation
     if title != JOINT:
         return (allocation.get(title), -run.member.data_examples)
     return (sum(rank for _, rank in allocation.ranks), *(rank for _, rank in allocation.ranks))
 
 
-def _slug(title: str) -> str:
+def _make_slug(title: str) -> str:
     return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in title)
