@@ -34,9 +34,9 @@ CHATML = (
 )
 CHATML_MARKED = CHATML.replace(
     "{% for part in message['content'] %}",
-    "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'][0]['text'] }}{% endgeneration %}"
-    "{% else %}{% for part in message['content'] %}",
-).replace("{% endfor %}<|im_end|>", "{% endfor %}{% endif %}<|im_end|>")
+    "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'][0]['text'] }}<|im_end|>"
+    "{% endgeneration %}{% else %}{% for part in message['content'] %}",
+).replace("{% endfor %}<|im_end|>\n", "{% endfor %}<|im_end|>{% endif %}{{ '\\n' }}")
 LLAVA_15 = (
     "{% for message in messages %}{{ message['role'].upper() }}: {% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] + ' ' }}{% endif %}{% endfor %}{% endfor %}"

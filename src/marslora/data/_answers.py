@@ -1,14 +1,16 @@
 """Which tokens are answers: from the chat template's text to positions in what the model reads.
 
-Answers are found as characters first. A template that marks them with ``{% generation %}`` is taken at its word; for
-any other, an answer is what an assistant's turn adds to the text before it. Characters become tokens by the tokenizer's
-offsets, and these become positions among the model's tokens, where a picture's placeholder is expanded to many.
+Answers are found as characters first. A template that marks them with ``{% generation %}`` is taken at its word. For
+any other, an answer begins where the text that asks for it ends, and it ends with what the template writes behind any
+answer (its end tokens), never with what opens the next turn. Characters become tokens by the tokenizer's offsets, and
+these become positions among the model's tokens, where a picture's placeholder is expanded to many.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
@@ -18,7 +20,11 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from marslora.core.errors import DataError, ModelError
 from marslora.data._example import Message
 
-_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
+_STRANGERS = "\ue0a1\ue0a2\ue0a3\uf8a1"
+"""Characters for private use: the first that a text lacks stands in for an answer while its place is found."""
+_PROBE: Message = {"role": "user", "content": [{"type": "text", "text": "a"}]}
+"""A question that shows how a template writes contents, and whether it begins with a token of its own."""
 Span = tuple[int, int]
 """(start, end) in characters, the end excluded."""
 
@@ -29,6 +35,8 @@ class Rendered:
 
     text: str
     answers: tuple[Span, ...]
+    marked: bool
+    """Whether the template itself marks its answers; nothing is then added to them."""
 
 
 class Template:
@@ -44,69 +52,144 @@ class Template:
                 f"{type(processor).__name__} has no chat template (found {template!r}). Put a chat_template.jinja into "
                 "the model's folder, or set `processor.chat_template`."
             )
-        specials = {*self._tokenizer.all_special_tokens, *self._tokenizer.get_added_vocab()}
-        self._specials = tuple(sorted(specials, key=len, reverse=True))
+        self._specials = SpecialTokens([*self._tokenizer.all_special_tokens, *self._tokenizer.get_added_vocab()])
+        self._takes_parts = True
+        self._takes_parts = self._probe_parts()
+
+    def _probe_parts(self) -> bool:
+        """Whether the template reads lists of parts; one made for text alone prints or refuses them."""
+        try:
+            return "'text'" not in self.render_text([_PROBE])
+        except DataError:
+            return False
 
     @property
     def starts_with_bos(self) -> bool:
         """Whether the template writes the token that begins a text; the tokenizer must then not add it again."""
         bos = self._tokenizer.bos_token
-        return bool(bos) and self.render_text(
-            [{"role": "user", "content": [{"type": "text", "text": "a"}]}]
-        ).startswith(bos)
+        return bool(bos) and self.render_text([_PROBE]).startswith(bos)
 
     def render_text(self, messages: Sequence[Message], prompt: bool = False) -> str:
         """The conversation's text as the template writes it; ``prompt`` opens the next answer."""
-        text: str = self._processor.apply_chat_template(
-            list(messages), chat_template=self._template, tokenize=False, add_generation_prompt=prompt
-        )
+        with self._explain_refusal():
+            text: str = self._processor.apply_chat_template(
+                self._convert(messages), chat_template=self._template, tokenize=False, add_generation_prompt=prompt
+            )
         return text
 
     def render(self, messages: Sequence[Message]) -> Rendered:
-        """The conversation's text and its answers, each with the token that ends the turn.
+        """The conversation's text and its answers: as the template marks them, or each with the tokens that end it.
 
-        If a template ends the last answer without any special token, the end-of-sequence token is added, so that the
-        model learns to stop. Raises `DataError` for a template in which the answers cannot be found.
+        If a template that marks none ends the last answer without any special token, the end-of-sequence token is
+        added, so that the model learns to stop. Raises `DataError` for a template in which the answers cannot be found.
         """
-        text, spans = (
-            self._render_marked(messages) if _GENERATION.search(self._template) else self._render_compared(messages)
-        )
+        if _GENERATION.search(self._template):
+            text, spans = self._render_marked(messages)
+            return Rendered(text, tuple(_select_learned(messages, spans)), marked=True)
+        text = self.render_text(messages)
+        spans = self._find_spans(text, messages)
         stripped = text.rstrip()
-        if not stripped.endswith(self._specials) and self._tokenizer.eos_token:
+        if not self._specials.end(stripped) and self._tokenizer.eos_token:
             start, _ = spans[-1]
             text = stripped + self._tokenizer.eos_token
             spans[-1] = (start, len(text))
-        return Rendered(text, tuple(_select_learned(messages, spans)))
+        return Rendered(text, tuple(_select_learned(messages, spans)), marked=False)
 
     def _render_marked(self, messages: Sequence[Message]) -> tuple[str, list[Span]]:
         """Answers as the template's ``{% generation %}`` blocks mark them."""
-        texts, marks = render_jinja_template(
-            conversations=[list(messages)],
-            chat_template=self._template,
-            return_assistant_tokens_mask=True,
-            **self._tokenizer.special_tokens_map,
-        )
-        text = texts[0]
-        return text, [(start, self._include_end_token(text, end)) for start, end in marks[0]]
+        with self._explain_refusal():
+            texts, marks = render_jinja_template(
+                conversations=[self._convert(messages)],
+                chat_template=self._template,
+                return_assistant_tokens_mask=True,
+                **self._tokenizer.special_tokens_map,
+            )
+        return texts[0], [(start, end) for start, end in marks[0]]
 
-    def _include_end_token(self, text: str, end: int) -> int:
-        """The end of an answer including the special token that closes it, if there is one."""
-        return next((end + len(token) for token in self._specials if text.startswith(token, end)), end)
+    def _convert(self, messages: Sequence[Message]) -> list[Message]:
+        return list(messages) if self._takes_parts else [_join_parts(message) for message in messages]
 
-    def _render_compared(self, messages: Sequence[Message]) -> tuple[str, list[Span]]:
-        """Answers as what each assistant's turn adds to the text before it, generation prompt included."""
-        text = self.render_text(messages)
+    @staticmethod
+    @contextlib.contextmanager
+    def _explain_refusal() -> Iterator[None]:
+        """Turn what a template raises (it checks roles, order and content) into a `DataError`."""
+        try:
+            yield
+        except DataError:
+            raise
+        except Exception as error:  # a template is code of the model's authors: it may raise anything
+            raise DataError(f"the chat template refuses the row ({error}): change the row or the template") from None
+
+    def _find_spans(self, text: str, messages: Sequence[Message]) -> list[Span]:
+        """The answers in ``text``, each from the end of what asks for it to the end of its own end tokens."""
+        indices = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+        places = [self._find_content(text, messages, index) for index in indices]
+        closing = text[places[-1][1] :]
         spans = []
-        for index, message in enumerate(messages):
-            if message["role"] == "assistant":
-                before = self.render_text(messages[:index], prompt=True)
-                after = self.render_text(messages[: index + 1]) if index + 1 < len(messages) else text
-                start = _count_common(before, text)
-                end = _count_common(after, text)
-                end = start + len(text[start:end].rstrip())
-                _check_answer(message, text[start:end])
-                spans.append((start, end))
-        return text, spans
+        for index, (first, last) in zip(indices, places, strict=True):
+            start = self._find_start(text, messages, index, first)
+            end = max(last, len(text[: last + self._count_common(text[last:], closing)].rstrip()))
+            spans.append((start, end if closing.strip() else self._include_end_of_sequence(text, end)))
+        return spans
+
+    def _include_end_of_sequence(self, text: str, end: int) -> int:
+        """``end``, or the end of the end-of-sequence token behind it; a template may leave it out of the last turn."""
+        token = self._tokenizer.eos_token
+        if not token or token == self._tokenizer.bos_token:
+            return end
+        after = len(text) - len(text[end:].lstrip())
+        return after + len(token) if text.startswith(token, after) else end
+
+    def _find_content(self, text: str, messages: Sequence[Message], index: int) -> Span:
+        """Where the words of answer ``index`` are: what changes if a stranger stands in their place."""
+        stranger = next((one for one in _STRANGERS if one not in text), _STRANGERS[0])
+        other = {**messages[index], "content": [{"type": "text", "text": stranger}]}
+        changed = self.render_text([*messages[:index], other, *messages[index + 1 :]])
+        if stranger not in changed:
+            raise _explain_rewriting(messages[index])
+        first = _count_equal(text, changed)
+        last = len(text) - _count_equal(text[first:][::-1], changed[::-1])
+        return first, last
+
+    def _find_start(self, text: str, messages: Sequence[Message], index: int, first: int) -> int:
+        """The end of the text that asks for answer ``index``, whose words begin at ``first``: where the model starts to
+        write."""
+        before = self.render_text(messages[:index], prompt=True)
+        if text.startswith(before):
+            return len(before)
+        start = self._count_common(text, before)
+        if start < self._count_common(before, self.render_text(messages[:index])):
+            raise _explain_rewriting(messages[index])
+        return min(first, start)
+
+    def _count_common(self, a: str, b: str) -> int:
+        """The number of characters that two texts have in common at their start, special tokens as a whole."""
+        count = _count_equal(a, b)
+        if count < max(len(a), len(b)):
+            count = min(self._specials.cut(a, count), self._specials.cut(b, count))
+        return count
+
+
+class SpecialTokens:
+    """The texts of a tokenizer's special and added tokens."""
+
+    def __init__(self, tokens: Sequence[str]) -> None:
+        self._tokens = {token for token in tokens if token}
+        self._first = {token[0] for token in self._tokens}
+        self._longest = max(map(len, self._tokens), default=0)
+
+    def end(self, text: str) -> bool:
+        """Whether the last token of ``text`` is one of them."""
+        return any(text[-length:] in self._tokens for length in range(1, min(self._longest, len(text)) + 1))
+
+    def cut(self, text: str, at: int) -> int:
+        """``at``, or the beginning of the token of which ``at`` is in the middle."""
+        for start in range(max(0, at - self._longest + 1), at):
+            if text[start] in self._first:
+                ends = range(at + 1, min(len(text), start + self._longest) + 1)
+                if any(text[start:end] in self._tokens for end in ends):
+                    return start
+        return at
 
 
 def _select_learned(messages: Sequence[Message], spans: Sequence[Span]) -> list[Span]:
@@ -122,19 +205,32 @@ def _select_learned(messages: Sequence[Message], spans: Sequence[Span]) -> list[
     return [span for span, wanted in zip(spans, learn, strict=True) if wanted]
 
 
-def _count_common(a: str, b: str) -> int:
+def _count_equal(a: str, b: str) -> int:
     """The number of characters that two texts have in common at their start."""
-    differing = (at for at, (in_a, in_b) in enumerate(zip(a, b, strict=False)) if in_a != in_b)
-    return next(differing, min(len(a), len(b)))
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if a[low:middle] == b[low:middle] else (low, middle - 1)
+    return low
 
 
-def _check_answer(message: Message, text: str) -> None:
-    answer = "".join(part.get("text", "") for part in message["content"]).strip()
-    if answer not in text:
+def _join_parts(message: Message) -> Message:
+    """The message with its parts as one text, for templates that read no parts."""
+    kinds = {part["type"] for part in message["content"]} - {"text"}
+    if kinds:
         raise DataError(
-            f"the chat template rewrites earlier turns, so the answer `{answer[:40]}` cannot be told from the rest: "
-            "mark answers in the template with {% generation %} ... {% endgeneration %}"
+            f"the chat template reads text alone, and a turn has {' and '.join(sorted(kinds))}: take the template of a "
+            "model that sees and hears, or remove them from the row"
         )
+    return {**message, "content": "".join(part["text"] for part in message["content"])}
+
+
+def _explain_rewriting(message: Message) -> DataError:
+    answer = "".join(part.get("text", "") for part in message["content"]).strip()
+    return DataError(
+        f"the chat template rewrites earlier turns, so the answer `{answer[:40]}` cannot be told from the rest: mark "
+        "answers in the template with {% generation %} ... {% endgeneration %}"
+    )
 
 
 def find_answer_tokens(offsets: Sequence[Span], answers: Sequence[Span]) -> list[int]:

@@ -91,7 +91,11 @@ class RowProcessor:
         encoded = self._encode_texts(texts, media)
         short = self._tokenizer(texts, add_special_tokens=self._special_tokens, return_offsets_mapping=True)
         for index, row in enumerate(encoded):
-            positions = find_answer_tokens(short["offset_mapping"][index], rendered[index].answers)
+            offsets = short["offset_mapping"][index]
+            positions = find_answer_tokens(offsets, rendered[index].answers)
+            first, last = offsets[-1]
+            if first == last and not rendered[index].marked and positions[-1:] == [len(offsets) - 2]:
+                positions.append(len(offsets) - 1)  # an end that the tokenizer itself adds belongs to the answer
             row.text["labels"] = self._make_labels(positions, short["input_ids"][index], row.text["input_ids"])
         return encoded
 
@@ -117,8 +121,6 @@ class RowProcessor:
     def _make_labels(self, positions: Sequence[int], short: Sequence[int], ids_T: NDArray[Any]) -> NDArray[Any]:
         labels_T = np.full_like(ids_T, IGNORED)
         at = map_positions(positions, short, ids_T.tolist())
-        if at and at[-1] + 1 < len(ids_T) and ids_T[at[-1] + 1] == self._tokenizer.eos_token_id:
-            at = [*at, at[-1] + 1]  # an end that the tokenizer itself adds belongs to the answer
         labels_T[at] = ids_T[at]
         return labels_T
 

@@ -27,7 +27,7 @@ from marslora.data._example import Example
 from marslora.data._ragged import Ragged, read_ragged
 from marslora.data.splits import BadRow, RowProgress, check_bad_share
 
-_LAYOUT = 1
+_LAYOUT = 2
 """The version of the cache's files: raise it if what is written changes, so that old folders are not read."""
 
 
@@ -95,7 +95,8 @@ def encode(
 ) -> EncodedRows:
     """Encode every example with the model's own processor and chat template.
 
-    ``labels`` are the tokens of the assistant's turns, each with the token that ends it, and -100 elsewhere.
+    ``labels`` are the tokens of the answers, and -100 elsewhere: what the template marks with ``{% generation %}``, or,
+    if it marks nothing, the assistant's turns, each with the tokens that end it.
     The result is written to ``cache_folder`` (None: a folder that is deleted with the object), under a name made of the
     content of the examples, the processor, its template and ``max_length``. A second call reads it; a damaged one is
     written again. Rows longer than ``max_length`` tokens, pictures and sounds that cannot be decoded are refused and
