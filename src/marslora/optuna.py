@@ -104,7 +104,7 @@ class MarsSampler(BaseSampler):
         seed: int = 0,
     ) -> None:
         count: Callable[[Mapping[str, int]], int] = count_parameters or (lambda each: sum(each.values()))
-        self._strategy = plugins.load(strategies, strategy, AbstractStrategy).of(options)
+        self._strategy = plugins.load(strategies, strategy, AbstractStrategy)(**(options or {}))
         self._problem = Problem(
             space=Space.parse({part: tuple(ladder) for part, ladder in ranks.items()}, "`ranks`"),
             num_train=num_train,

@@ -134,7 +134,7 @@ class Pipeline:
     def make_strategy(self) -> AbstractStrategy:
         """The strategy that the spec names, with its options. Raises `ConfigError` if either is unknown."""
         named = self.study.spec.search.strategy
-        return plugins.load(strategies, named.name, AbstractStrategy).of(named.options)
+        return plugins.load(strategies, named.name, AbstractStrategy)(**named.options)
 
     def calibrate(self) -> list[Run]:
         """Train the members that the strategy proposes, round after round; the runs, also of earlier starts.

@@ -54,7 +54,7 @@ class ExecutorOptions(OptionRecord):
                 "`workers` needs an executor with the option `num_workers`, not yet set, such as processes; found "
                 f"`workers` {self.workers} with `executor` {spec}."
             )
-        return executor.of({**spec.options, **({"num_workers": self.workers} if self.workers else {})})
+        return executor(**{**spec.options, **({"num_workers": self.workers} if self.workers else {})})
 
 
 class RunOptions(ExecutorOptions):

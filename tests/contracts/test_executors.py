@@ -43,14 +43,14 @@ class TestExecutor(ExecutorContract):
 
     @pytest.fixture(params=plugins.names(executors))
     def executor(self, request):
-        return plugins.load(executors, request.param, AbstractExecutor).of({})
+        return plugins.load(executors, request.param, AbstractExecutor)()
 
 
 def test_an_executor_from_elsewhere_is_named():
     options = ExecutorOptions.parse({"executor": f"{HERE}:Counting:limit=3", "workers": 0})
     executor = options.make_executor()
     assert isinstance(executor, Counting) and executor.config.limit == 3
-    with pytest.raises(ConfigError, match="`num_workers` must be at least 1, found 0"):
+    with pytest.raises(ConfigError, match="`num_workers` of Processes must be a whole number of at least 1, found 0"):
         ExecutorOptions.parse({"executor": "processes:num_workers=0"}).make_executor()
 
 
@@ -62,7 +62,7 @@ def test_the_default_executor_follows_from_the_number_of_workers(workers, name):
 
 def test_a_process_that_dies_costs_one_spec():
     seen = []
-    Processes.of({"num_workers": 2}).run(f"{HERE}:die", specs(4), seen.append)
+    Processes(num_workers=2).run(f"{HERE}:die", specs(4), seen.append)
     (failure,) = [e for e in seen if isinstance(e, Failure)]
     assert "code 9" in failure.message and failure.id == spec_id(specs(4)[2])
     assert sorted(e.member for e in seen if isinstance(e, Observation)) == ["0", "1", "3"]
@@ -70,7 +70,7 @@ def test_a_process_that_dies_costs_one_spec():
 
 def test_workers_are_numbered():
     seen = []
-    Processes.of({"num_workers": 2}).run(f"{HERE}:tell_place", specs(3), seen.append)
+    Processes(num_workers=2).run(f"{HERE}:tell_place", specs(3), seen.append)
     assert len(seen) == 3 and {event.examples for event in seen} == {0, 1}
 
 

@@ -31,8 +31,11 @@ def test_strategies_are_listed():
 @pytest.mark.parametrize("name", ["successive_halving", "asha"])
 @pytest.mark.parametrize("options", [{"eta": 1}, {"eta": 0}, {"first_rung": 0.0}, {"first_rung": 2}])
 def test_rungs_that_would_never_end_are_refused(name, options):
-    with pytest.raises(ConfigError, match=f"`{next(iter(options))}` must be"):
-        plugins.load(strategies, name, AbstractStrategy).of(options)
+    ((option, value),) = options.items()
+    kind = plugins.load(strategies, name, AbstractStrategy)
+    limits = {"eta": "of at least 2", "first_rung": "above 0 and of at most 1"}
+    with pytest.raises(ConfigError, match=f"`{option}` of {kind.__name__} must be .* {limits[option]}, found {value}"):
+        kind(**options)
 
 
 def test_a_problem_without_allocations_or_budget_is_refused():

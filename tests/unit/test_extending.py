@@ -50,12 +50,12 @@ class TestCombiner(CombinerContract):
 class TestExecutor(ExecutorContract):
     @pytest.fixture
     def executor(self):
-        return plugins.load(executors, "my_plugins:Announcing", AbstractExecutor).of({})
+        return plugins.load(executors, "my_plugins:Announcing", AbstractExecutor)()
 
 
 def test_options_of_a_strategy_are_given_in_words():
     spec = PluginSpec.parse("my_plugins:HalfRuns:share=0.25")
-    assert plugins.load(strategies, spec.name, AbstractStrategy).of(spec.options).config.share == 0.25
+    assert plugins.load(strategies, spec.name, AbstractStrategy)(**spec.options).config.share == 0.25
 
 
 @pytest.mark.parametrize("name", ["my_plugins:GainedLora", "my_plugins:SmallStart"])

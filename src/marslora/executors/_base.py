@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from marslora.core.errors import ConfigError
-from marslora.core.plugin_options import PluginConfig
+from marslora.core.plugin_options import AbstractPlugin
 from marslora.core.record import Record
 from marslora.core.runs import Emit, Event, ProgressEvent, collect_answer
 
@@ -22,23 +22,15 @@ Work = Callable[[Any, Emit], None]
 Answer = TypeVar("Answer", bound=Event)
 
 
-class AbstractExecutor(ABC):
+class AbstractExecutor(AbstractPlugin, ABC):
     """Runs every spec once, in any order; events come back through ``emit`` in the calling process."""
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(PluginConfig):
+    class Config(AbstractPlugin.Config):
         """The options of an executor."""
 
     num_workers: int = 1
     """Specs that are run at a time."""
-
-    def __init__(self, config: Config | None = None) -> None:
-        self.config = config or self.Config()
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any] | None = None) -> Self:
-        """The executor with options by name, as a configuration file gives them; `ConfigError` for wrong ones."""
-        return cls(cls.Config.of(options, cls.__name__))
 
     @abstractmethod
     def run(self, work: str, specs: Sequence[Record], emit: Emit) -> None:

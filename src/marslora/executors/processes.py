@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Annotated, Any
 
-from marslora.core.errors import ConfigError, MarsloraError
+from pydantic import Field
+
+from marslora.core.errors import MarsloraError
 from marslora.core.packs import WORKER
 from marslora.core.record import Record
 from marslora.core.runs import Emit, Failure, spec_id
@@ -25,17 +27,13 @@ class Processes(AbstractExecutor):
     class Config(AbstractExecutor.Config):
         """How many processes run at a time."""
 
-        num_workers: int = 2
+        num_workers: Annotated[int, Field(ge=1)] = 2
         """Processes at a time."""
-
-        def __post_init__(self) -> None:
-            if self.num_workers < 1:
-                raise ConfigError(f"`num_workers` must be at least 1, found {self.num_workers}.")
 
     config: Config
 
-    def __init__(self, config: Config | None = None) -> None:
-        super().__init__(config)
+    def __init__(self, /, **options: Any) -> None:
+        super().__init__(**options)
         self.num_workers = self.config.num_workers
 
     def run(self, work: str, specs: Sequence[Record], emit: Emit) -> None:

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from marslora.core.errors import ConfigError
+from marslora.core.plugin_options import AbstractPlugin
 from marslora.optim._bucket import Bucket
 from marslora.optim._groups import FIELDS, active_members, check_group, num_members, rank_of
-from marslora.optim._options import OptimizerConfig, build_signature
+from marslora.optim._options import OptimizerConfig
 from marslora.optim._stacks import (
     as_stack,
     member_values,
@@ -34,7 +35,7 @@ TABLE_HEADER = ("part", "role", "rule", "tensors", "numbers", "state per number"
 """Columns of `AbstractOptimizer.describe`."""
 
 
-class AbstractOptimizer(torch.optim.Optimizer, ABC):
+class AbstractOptimizer(torch.optim.Optimizer, AbstractPlugin, ABC):
     """An optimizer for ordinary parameters and for packs.
 
     Constructed as in torch, ``MarsM(params, lr=1e-3, momentum=0.9)``; the options are the fields of `Config`.
@@ -61,10 +62,6 @@ class AbstractOptimizer(torch.optim.Optimizer, ABC):
         given = options if lr is None else {"lr": lr, **options}
         config = self.Config.of(given, type(self).__name__)
         super().__init__(params, {**FIELDS, **config.group_numbers()})
-
-    def __init_subclass__(cls, **kwargs: Any):
-        super().__init_subclass__(**kwargs)
-        cls.__signature__ = build_signature(cls.Config)  # type: ignore[attr-defined]
 
     @abstractmethod
     def update(self, bucket: Bucket) -> None:

@@ -1,16 +1,15 @@
-"""The options of every optimizer, and the signature of a constructor that takes them."""
+"""The options of every optimizer."""
 
 from __future__ import annotations
 
-import inspect
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
-from marslora.core.plugin_options import PluginConfig
+from marslora.core.plugin_options import AbstractPlugin
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerConfig(PluginConfig):
+class OptimizerConfig(AbstractPlugin.Config):
     """Options of every optimizer. Each is also a number of the parameter groups, where it can be scheduled."""
 
     lr: Any = 1e-3
@@ -22,14 +21,4 @@ class OptimizerConfig(PluginConfig):
 
     def group_numbers(self) -> dict[str, Any]:
         """The defaults of a parameter group."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-
-def build_signature(config: type[OptimizerConfig]) -> inspect.Signature:
-    """``(params, lr, *, option=default, ...)``: what `help` shows of a constructor that takes these options."""
-    positional, keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
-    options = [
-        inspect.Parameter(field.name, positional if field.name == "lr" else keyword, default=field.default)
-        for field in fields(config)
-    ]
-    return inspect.Signature([inspect.Parameter("params", positional), *options])
+        return self.as_dict()

@@ -39,7 +39,7 @@ class Searcher:
 
     def make_strategy(self) -> AbstractStrategy:
         """The strategy with its options; `ConfigError` for wrong ones."""
-        return plugins.load(strategies, self.strategy, AbstractStrategy).of(self.options)
+        return plugins.load(strategies, self.strategy, AbstractStrategy)(**self.options)
 
 
 def format_value(value: object) -> str:

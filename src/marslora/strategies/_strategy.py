@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 from marslora.core.decision import DecisionRecord
-from marslora.core.plugin_options import PluginConfig
+from marslora.core.plugin_options import AbstractPlugin
 from marslora.core.runs import Run
 from marslora.core.spec import MemberSpec
 from marslora.strategies._problem import Problem
@@ -18,7 +18,7 @@ MAX_ROUNDS = 1000
 run it begins (`asha`, `optuna_sampler`), and nobody begins a thousand."""
 
 
-class AbstractStrategy(ABC):
+class AbstractStrategy(AbstractPlugin, ABC):
     """Proposes what to measure, and decides. Both are pure functions of the problem and the runs.
 
     ``propose`` is called again after each round; running again after a crash therefore is resuming. A member that could
@@ -29,16 +29,8 @@ class AbstractStrategy(ABC):
     """Whether the strategy ever proposes runs; one that does not works with adapters that cannot train packed."""
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(PluginConfig):
+    class Config(AbstractPlugin.Config):
         """The options of the strategy."""
-
-    def __init__(self, config: Config | None = None) -> None:
-        self.config = config or self.Config()
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any] | None = None) -> Self:
-        """The strategy with options by name, as a configuration file gives them; `ConfigError` for wrong ones."""
-        return cls(cls.Config.of(options, cls.__name__))
 
     @abstractmethod
     def propose(self, problem: Problem, runs: Sequence[Run]) -> Sequence[MemberSpec]:

@@ -73,4 +73,4 @@ class ExecutorContract:
 
     def test_an_unknown_option_is_refused(self, executor):
         with pytest.raises(ConfigError, match=r"has no option \['colour'\]"):
-            type(executor).of({"colour": "red"})
+            type(executor)(colour="red")

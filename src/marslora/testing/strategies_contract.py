@@ -132,11 +132,11 @@ class StrategyContract:
     def test_options_of_a_wrong_type_are_refused(self, strategy):
         kind = type(strategy)
         for field in dataclasses.fields(kind.Config):
-            assert kind.of({field.name: field.default}).config == strategy.config
+            assert kind(**{field.name: field.default}).config == strategy.config
             for wrong in ({}, "many" if not isinstance(field.default, str) else 3, object()):
                 with pytest.raises(ConfigError, match=f"`{field.name}` of {kind.__name__} must be .*, found"):
-                    kind.of({field.name: wrong})
+                    kind(**{field.name: wrong})
 
     def test_unknown_options_are_named(self, strategy):
         with pytest.raises(ConfigError, match="no option"):
-            type(strategy).of({"nonsense": 1})
+            type(strategy)(nonsense=1)

@@ -110,7 +110,7 @@ def test_the_truth_is_the_mean_over_seeds():
     eta=st.integers(2, 4), rung=st.sampled_from((0.05, 0.1, 0.3)), seed=st.sampled_from((0, 1)), luck=st.floats(0, 0.2)
 )
 def test_a_search_costs_its_new_examples_and_the_rest_of_the_final_run(eta, rung, seed, luck):
-    strategy = Recording(SuccessiveHalvingStrategy.of({"eta": eta, "first_rung": rung}))
+    strategy = Recording(SuccessiveHalvingStrategy(eta=eta, first_rung=rung))
     instance = Simulation(table(luck=luck), seed=seed)
     outcome = replay_strategy(strategy, instance)
     new = sum(max(lengths) for lengths in strategy.asked.values())

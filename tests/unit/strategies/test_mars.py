@@ -9,7 +9,7 @@ from marslora.strategies._calibration import list_neighbours
 from marslora.strategies.mars import MarsStrategy
 from marslora.testing.toy_training import CLEAR, NULL, TRIO, replay
 
-QUICK = MarsStrategy.of({"fit_laws": False})
+QUICK = MarsStrategy(fit_laws=False)
 
 
 def search(toy, budget, strategy=QUICK):
@@ -91,7 +91,7 @@ def test_runs_that_overfit_are_judged_by_their_best_point():
 
 
 def test_a_sweep_trains_the_chosen_and_its_neighbours():
-    strategy = MarsStrategy.of({"fit_laws": False, "sweep": 0.3})
+    strategy = MarsStrategy(fit_laws=False, sweep=0.3)
     problem, runs, decision = search(TRIO, 0.3, strategy)
     examples = {run.member.allocation: run.last_examples for run in runs}
     near = list_neighbours(problem, decision.chosen)

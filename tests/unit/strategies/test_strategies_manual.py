@@ -19,6 +19,6 @@ def test_the_examples_print_what_they_say(package, capsys):
 
 def test_the_strategy_of_the_example_searches():
     kind = run_examples(strategies)["ShortGrid"]
-    outcome = replay_strategy(kind.of({"share": 0.5}), Simulation(table(), seed=0))
+    outcome = replay_strategy(kind(share=0.5), Simulation(table(), seed=0))
     assert outcome.decision.chosen.as_dict().items() >= BEST.items()
     assert outcome.calibration == pytest.approx(8, rel=0.05)
