@@ -1,4 +1,4 @@
-"""What a combiner sees of the objectives' gradients, and what it answers."""
+"""The interface of combiners: what one sees of the objectives' gradients, and the weights that it returns."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from marslora.core.arrays import Array
 from marslora.core.errors import ConfigError
+from marslora.core.plugin_options import AbstractPlugin
 
 Granularity = Literal["global", "thirds", "layers", "tensors"]
-GRANULARITIES = ("global", "thirds", "layers", "tensors")
+"""Which tensors share their weights: all, a third of a stack of layers, a layer, or each tensor by itself."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,11 @@ class Block:
 
     name: str
     objectives: tuple[str, ...]
-    """Those that have a gradient here; at least two."""
+    """The objectives that have a gradient in this block; at least two."""
     tensors_PKK: Array
-    """``<g_j, g_k>`` over each tensor alone."""
+    """``<g_j, g_k>`` over each tensor separately, (P, K, K)."""
     losses_K: Array
-    """The objectives' losses, of the whole optimizer step."""
+    """The losses of the objectives over the whole optimizer step, (K,)."""
 
     @property
     def gram_KK(self) -> Array:
@@ -37,16 +38,16 @@ class Block:
 
     @property
     def norms_K(self) -> Array:
-        """Norm of every objective's gradient; above 0."""
+        """Return the norm of each objective's gradient, all above 0."""
         return np.sqrt(np.diagonal(self.gram_KK))
 
     @property
     def cosines_KK(self) -> Array:
-        """Cosine between every two gradients."""
+        """Return the cosine between each two gradients."""
         return np.clip(self.gram_KK / np.outer(self.norms_K, self.norms_K), -1.0, 1.0)
 
     def only(self, keep_K: NDArray[np.bool_]) -> Block:
-        """The block as if the other objectives had never been named."""
+        """Return the block with only the objectives that are True in ``keep_K``."""
         return replace(
             self,
             objectives=tuple(name for name, keep in zip(self.objectives, keep_K, strict=True) if keep),
@@ -59,41 +60,47 @@ class Weights(NamedTuple):
     """The combined gradient as a weighted sum: ``g = sum_k weights_k g_k``."""
 
     weights: Array
-    """(K,), or (P, K) where tensors of the block have weights of their own."""
+    """(K,), or (P, K) if each tensor of the block has its own weights."""
     case: str
-    """Which rule applied, for the log."""
+    """The case of the rule that applied, for the log."""
 
 
-class AbstractCombiner(ABC):
-    """Turns the gradients of several objectives into one, block by block.
+class AbstractCombiner(AbstractPlugin, ABC):
+    """Combines the gradients of several objectives into one, block by block.
 
-    Every kind is a function of inner products; what it returns is a combination of the gradients themselves. So a
-    step costs one transfer of ``blocks x K x K`` numbers, and two objectives need no solver.
+    A combiner sees inner products only and returns weights of the gradients. A step therefore costs one transfer of
+    ``blocks x K x K`` numbers, and two objectives need no solver.
     """
 
-    def __init__(self, *, blocks: Granularity = "global", modulate: str = ""):
-        """Choose which blocks of the model are combined separately.
+    @dataclass(frozen=True, kw_only=True)
+    class Config(AbstractPlugin.Config):
+        """The options of every combiner: which blocks of the model are combined separately."""
 
-        Args:
-            blocks: One weight for the whole model, for each third of a stack of layers (``...lower``,
-                ``...middle``, ``...upper``, ``other`` for what is in no stack), for each layer, or for each tensor.
-            modulate: A regular expression: blocks whose name does not match are summed plainly. Empty: every block.
-        """
-        if blocks not in GRANULARITIES:
-            raise ConfigError(f"`blocks` must be one of {list(GRANULARITIES)}, found {blocks!r}.")
-        try:
-            self._modulated = re.compile(modulate)
-        except re.error as error:
-            raise ConfigError(f"`modulate` {modulate!r} must be a regular expression: {error}.") from None
-        self.blocks = blocks
+        blocks: Granularity = "global"
+        """One weight for the whole model, for each third of a stack of layers (``...lower``, ``...middle``,
+        ``...upper``, ``other`` for what is in no stack), for each layer, or for each tensor."""
+        modulate: str = ""
+        """A regular expression. Blocks whose name does not match are summed without weights. Empty: every block
+        matches."""
+
+        def __post_init__(self) -> None:
+            try:
+                re.compile(self.modulate)
+            except re.error as error:
+                raise ConfigError(
+                    f"`modulate` must be a regular expression, found {self.modulate!r}: {error}. "
+                    "Use e.g. `lower$`, or leave it empty for every block."
+                ) from None
+
+    config: Config
 
     def modulates(self, block: str) -> bool:
-        """Whether this combiner decides about the block; it is summed plainly otherwise."""
-        return self._modulated.search(block) is not None
+        """Whether this combiner weights the block; otherwise the gradients of the block are summed."""
+        return re.search(self.config.modulate, block) is not None
 
     @abstractmethod
     def weigh(self, block: Block) -> Weights:
-        """The weights of a block's objectives. Called once a step for every modulated block, in a fixed order."""
+        """Return the weights of a block's objectives. Called once a step for every modulated block, in fixed order."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a continued run must know, as JSON values."""
@@ -109,7 +116,7 @@ class AbstractCombiner(ABC):
 
 
 def lowest_cosine(block: Block) -> tuple[float, int, int]:
-    """The smallest cosine between two gradients, and whose they are."""
+    """Return the smallest cosine between two gradients, and the indices of their objectives."""
     rows, columns = np.triu_indices(len(block.objectives), 1)
     cosines = block.cosines_KK[rows, columns]
     at = int(cosines.argmin())

@@ -22,7 +22,7 @@ Backward = Callable[..., None]
 
 
 class SeparateGradients:
-    """In a training loop: `backward` instead of ``loss.backward()``, `combine` before clipping and the step.
+    """For a training loop: `backward` replaces ``loss.backward()``, and `combine` runs before clipping and the step.
 
     ::
 
@@ -33,10 +33,10 @@ class SeparateGradients:
         notes = separate.combine()  # every .grad now holds the combined gradient
         optimizer.step()
 
-    Combining is no linear operation, so it happens once per step, after all micro-batches and after the mean over
+    Combining is not linear. It therefore happens once per step, after all micro-batches and after the mean over
     processes. Under DistributedDataParallel run forward and backward inside ``model.no_sync()``: `combine` takes the
     mean of every objective's gradient over the processes itself. Reentrant checkpointing is refused by
-    `refuse_reentrant`, which whoever owns the model should call.
+    `refuse_reentrant`, which the owner of the model should call.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class SeparateGradients:
         """Prepare to keep the gradients of the trained parameters.
 
         Args:
-            named_parameters: Those that need no gradient are passed over.
-            kind: Name and options of a combiner, or one that is built already.
-            objectives: Their order, where `backward` may first meet them in another one (a batch without text).
+            named_parameters: Parameters with their names. Those that need no gradient are ignored.
+            kind: Name and options of a combiner, or a combiner.
+            objectives: Their names in order, needed if the first batch may lack one (a batch without text).
         """
         named = [(name, parameter) for name, parameter in named_parameters if parameter.requires_grad]
         if not named:
@@ -59,15 +59,15 @@ class SeparateGradients:
             )
         self.parameters = [parameter for _, parameter in named]
         self.combiner = kind if isinstance(kind, AbstractCombiner) else build(PluginSpec.parse(kind))
-        self.blocks = block_names([name for name, _ in named], self.combiner.blocks)
+        self.blocks = block_names([name for name, _ in named], self.combiner.config.blocks)
         self.kept: dict[str, list[Tensor | None]] = {name: self._nothing() for name in objectives}
         self.ordered = bool(self.kept)
         self.losses: dict[str, float | Tensor] = dict.fromkeys(self.kept, 0.0)
 
     def backward(self, losses: Mapping[str, Tensor], run: Backward = torch.autograd.backward) -> None:
-        """Add every loss's gradient to what is kept of its objective; ``.grad`` is left as it was.
+        """Add the gradient of every loss to the sum that is kept for its objective; ``.grad`` does not change.
 
-        Losses that no trained parameter takes part in are passed over. ``run`` is called as
+        Losses that depend on no trained parameter are ignored. ``run`` is called as
         ``run(loss, retain_graph=...)``; Trainer's ``accelerator.backward`` scales float16 losses.
         """
         live = {name: loss for name, loss in losses.items() if loss.requires_grad}
@@ -80,7 +80,7 @@ class SeparateGradients:
         self._show(before)
 
     def combine(self, scale: float = 1.0) -> list[BlockGradient]:
-        """Set every ``.grad`` to the combination of what was kept, forget that, and say what was seen.
+        """Set every ``.grad`` to the combination of the kept gradients, delete these, and return notes on every block.
 
         ``scale`` is the factor that the kept gradients carry (a float16 loss scale); norms in the notes are without it.
         """
@@ -94,7 +94,7 @@ class SeparateGradients:
         return notes if scale == 1.0 else [note.scaled(1.0 / scale) for note in notes]
 
     def _mean(self, losses: dict[str, float]) -> dict[str, float]:
-        """Everything kept becomes its mean over the processes."""
+        """Replace the kept gradients by their means over the processes; return the mean losses."""
         if not self.ordered:
             raise ConfigError(
                 f"All processes must know the objectives in the same order: pass `objectives`, e.g. {list(self.kept)}."
@@ -113,8 +113,8 @@ class SeparateGradients:
 
 
 def build(spec: PluginSpec) -> AbstractCombiner:
-    """The combiner that a spec names; `ConfigError` for options that it does not have."""
-    return plugins.build("gradients", spec.name, plugins.load(gradients, spec.name, AbstractCombiner), spec.options)
+    """Return the combiner that a spec names. Raises `ConfigError` for options that it does not have."""
+    return plugins.load(gradients, spec.name, AbstractCombiner)(**spec.options)
 
 
 def refuse_reentrant(model: nn.Module) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Annotated
+
 import numpy as np
+from pydantic import Field
 from scipy.optimize import LinearConstraint, minimize
 
 from marslora.core.arrays import Array
-from marslora.core.errors import ConfigError
-from marslora.gradients._base import AbstractCombiner, Block, Granularity, Weights
+from marslora.gradients._base import AbstractCombiner, Block, Weights
 
 
 class CAGrad(AbstractCombiner):
@@ -17,19 +20,21 @@ class CAGrad(AbstractCombiner):
     smallest; in closed form for two objectives. c = 0 is the mean.
     """
 
-    def __init__(self, *, c: float = 0.5, blocks: Granularity = "global", modulate: str = ""):
-        """Set the size ``c`` of the ball, in [0, 1); ``blocks`` and ``modulate`` are those of every combiner."""
-        super().__init__(blocks=blocks, modulate=modulate)
-        if not 0 <= c < 1:
-            raise ConfigError(f"`c` must be in [0, 1), found {c}.")
-        self.c = c
+    @dataclass(frozen=True, kw_only=True)
+    class Config(AbstractCombiner.Config):
+        """The options of every combiner, and the size of the ball."""
+
+        c: Annotated[float, Field(ge=0, lt=1)] = 0.5
+        """Radius of the ball around the mean gradient, as a share of the mean's norm."""
+
+    config: Config
 
     def weigh(self, block: Block) -> Weights:
-        """The mean's weights, plus those of the worst-off direction."""
+        """Return the weights of the mean plus those of the direction that helps the worst-off objective."""
         gram_KK = block.gram_KK / np.trace(block.gram_KK)
         number = len(gram_KK)
         mean_K = np.full(number, 1.0 / number)
-        radius = self.c * float(np.sqrt(max(mean_K @ gram_KK @ mean_K, 0.0)))
+        radius = self.config.c * float(np.sqrt(max(mean_K @ gram_KK @ mean_K, 0.0)))
         worst_K = (_worst_of_two if number == 2 else _worst)(gram_KK, radius)
         length = float(np.sqrt(max(worst_K @ gram_KK @ worst_K, 0.0)))
         if length <= 1e-9 or radius == 0.0:
@@ -56,7 +61,7 @@ def _worst_of_two(gram_KK: Array, radius: float) -> Array:
 
 
 def _worst(gram_KK: Array, radius: float) -> Array:
-    """The same over a simplex of any size, numerically."""
+    """Minimise the same function over a simplex of any size, numerically."""
     number = len(gram_KK)
     mean_K = np.full(number, 1.0 / number)
     towards_K = gram_KK @ mean_K

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from marslora.core.arrays import Array
-from marslora.core.errors import ConfigError
-from marslora.gradients._base import AbstractCombiner, Block, Granularity, Weights
+from marslora.gradients._base import AbstractCombiner, Block, Weights
 
 BETAS, EPS = (0.9, 0.999), 1e-8
 
@@ -16,45 +17,45 @@ BETAS, EPS = (0.9, 0.999), 1e-8
 class GradNorm(AbstractCombiner):
     """``g = sum_k w_k g_k`` with w, K times a softmax, moved towards ``w_k n_k = mean(w n) (rate_k)^alpha``.
 
-    The rate of an objective is its loss over its first, relative to the others': what lags behind gets more. The
-    weights follow Adam on ``sum_k |w_k n_k - target_k|``; their first are ones. Losses must be positive.
+    The rate of an objective is its loss over its first loss, relative to the others: slower objectives get larger
+    weights. The weights start at 1 and follow Adam on ``sum_k |w_k n_k - target_k|``. Losses must be positive.
     State, for every block: first losses, logits and their moments.
     """
 
-    def __init__(self, *, alpha: float = 1.5, lr: float = 0.025, blocks: Granularity = "global", modulate: str = ""):
-        """Set the numbers of the method.
+    @dataclass(frozen=True, kw_only=True)
+    class Config(AbstractCombiner.Config):
+        """The options of every combiner, and the two numbers of the method."""
 
-        Args:
-            alpha: How strongly lagging objectives are raised; 0: equal norms.
-            lr: Learning rate of the weights' logits.
-            blocks: As for every combiner.
-            modulate: As for every combiner.
-        """
-        super().__init__(blocks=blocks, modulate=modulate)
-        if alpha < 0 or lr <= 0:
-            raise ConfigError(f"`alpha` must be at least 0 and `lr` above 0, found {alpha} and {lr}.")
-        self.alpha, self.lr = alpha, lr
+        alpha: Annotated[float, Field(ge=0)] = 1.5
+        """How strongly the weights of objectives that train slowly are raised; 0 keeps the norms equal."""
+        lr: Annotated[float, Field(gt=0)] = 0.025
+        """Learning rate of the weights' logits."""
+
+    config: Config
+
+    def __init__(self, /, **options: Any) -> None:
+        super().__init__(**options)
         self._memory: dict[str, dict[str, dict[str, float]]] = {}
 
     def weigh(self, block: Block) -> Weights:
-        """This step's weights; then the logits move."""
+        """Return the weights of this step, then update the logits."""
         known = self._memory.setdefault(block.name, {})
         for name, loss in zip(block.objectives, block.losses_K, strict=True):
             known.setdefault(name, {"first": float(loss), "logit": 0.0, "m": 0.0, "v": 0.0, "step": 0.0})
         mine = [known[name] for name in block.objectives]
         weights_K = len(mine) * _softmax(np.array([each["logit"] for each in mine]))
         rates_K = np.maximum(block.losses_K, 1e-12) / np.maximum([each["first"] for each in mine], 1e-12)
-        slopes_K = _slopes(weights_K, block.norms_K, (rates_K / rates_K.mean()) ** self.alpha)
+        slopes_K = _slopes(weights_K, block.norms_K, (rates_K / rates_K.mean()) ** self.config.alpha)
         for each, slope in zip(mine, slopes_K, strict=True):
-            _adam(each, float(slope), self.lr)
+            _adam(each, float(slope), self.config.lr)
         return Weights(weights_K, "learned")
 
     def state_dict(self) -> dict[str, Any]:
-        """First losses, logits, moments."""
+        """Return the first losses, the logits and their moments, by block and objective."""
         return {block: {name: dict(each) for name, each in known.items()} for block, known in self._memory.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with those."""
+        """Restore what `state_dict` returned."""
         self._memory = {block: {name: dict(each) for name, each in known.items()} for block, known in state.items()}
 
 
@@ -65,7 +66,7 @@ def _softmax(logits_K: Array) -> Array:
 
 
 def _slopes(weights_K: Array, norms_K: Array, rates_K: Array) -> Array:
-    """The derivative of ``sum |w n - target|`` in the logits, the targets held fixed, as the paper has it."""
+    """The derivative of ``sum |w n - target|`` with respect to the logits, with constant targets as in the paper."""
     sizes_K = weights_K * norms_K
     by_weight_K = np.sign(sizes_K - sizes_K.mean() * rates_K) * norms_K
     found: Array = weights_K * (by_weight_K - (by_weight_K * weights_K).sum() / len(weights_K))

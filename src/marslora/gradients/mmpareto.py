@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Annotated
+
 import numpy as np
+from pydantic import Field
 
 from marslora.core.arrays import Array
-from marslora.core.errors import ConfigError
-from marslora.gradients._base import AbstractCombiner, Block, Granularity, Weights, lowest_cosine
+from marslora.gradients._base import AbstractCombiner, Block, Weights, lowest_cosine
 from marslora.gradients._min_norm import min_norm_weights
 
 
@@ -17,31 +20,28 @@ class MMPareto(AbstractCombiner):
     multiplied by ``gamma``. The paper's two are the multimodal and the unimodal loss of an encoder.
     """
 
-    def __init__(self, *, gamma: float = 1.5, floor: float = 0.001, blocks: Granularity = "global", modulate: str = ""):
-        """Set the numbers of the method.
+    @dataclass(frozen=True, kw_only=True)
+    class Config(AbstractCombiner.Config):
+        """The options of every combiner, and the two numbers of the method."""
 
-        Args:
-            gamma: Factor on the result.
-            floor: Smallest weight in conflict, of weights that sum to 1.
-            blocks: As for every combiner.
-            modulate: As for every combiner.
-        """
-        super().__init__(blocks=blocks, modulate=modulate)
-        if gamma <= 0 or not 0 <= floor < 0.5:
-            raise ConfigError(f"`gamma` must be above 0 and `floor` in [0, 0.5), found {gamma} and {floor}.")
-        self.gamma, self.floor = gamma, floor
+        gamma: Annotated[float, Field(gt=0)] = 1.5
+        """Factor on the combined gradient."""
+        floor: Annotated[float, Field(ge=0, lt=0.5)] = 0.001
+        """Smallest weight in a conflict, of weights that add up to 1."""
+
+    config: Config
 
     def weigh(self, block: Block) -> Weights:
-        """Weights for every tensor."""
+        """Return the weights of every tensor, (P, K)."""
         number = len(block.objectives)
         conflict = lowest_cosine(block)[0] <= 0
         weights_K = np.full(number, 1.0 / number)
         if conflict:
-            weights_K = np.clip(min_norm_weights(block.gram_KK), self.floor, 1.0 - self.floor)
+            weights_K = np.clip(min_norm_weights(block.gram_KK), self.config.floor, 1.0 - self.config.floor)
         weights_K = number * weights_K
         wanted_P, found_P = _norms(block, np.ones(number)), _norms(block, weights_K)
         stretch_P = np.where(found_P > 0, np.maximum(1.0, wanted_P / np.where(found_P > 0, found_P, 1.0)), 1.0)
-        return Weights(self.gamma * stretch_P[:, None] * weights_K, "conflict" if conflict else "equal")
+        return Weights(self.config.gamma * stretch_P[:, None] * weights_K, "conflict" if conflict else "equal")
 
 
 def _norms(block: Block, weights_K: Array) -> Array:

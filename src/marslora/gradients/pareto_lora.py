@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 
 from marslora.core.arrays import Array
 from marslora.core.errors import ConfigError
@@ -26,50 +28,52 @@ class ParetoLora(AbstractCombiner):
     fraction with the indices exchanged, as it is sometimes printed, belongs to the second and favours the stronger.
     """
 
-    def __init__(
-        self,
-        *,
-        tau: float = 0.5,
-        ratio: Ratio = "first_over_second",
-        max_scale: float | None = None,
-        conflict_rescale: Rescale = "none",
-        blocks: Granularity = "thirds",
-        modulate: str = "lower$",
-    ):
-        """Set the numbers of the method.
+    @dataclass(frozen=True, kw_only=True)
+    class Config(AbstractCombiner.Config):
+        """When gradients count as out of balance, and what is rescaled. Defaults are those of the paper."""
 
-        Args:
-            tau: The ratio above which gradients count as out of balance.
-            ratio: ``first_over_second``, the paper's with text named first: with tau 0.5 nearly every step without
-                conflict in which text is at least half as strong. ``max_over_min`` treats both alike; tau >= 1.
-            max_scale: The largest factor on a gradient; None, the paper's: no limit.
-            conflict_rescale: ``sum_norm`` gives the combination in conflict, which is shorter than every gradient,
-                the norm of the plain sum.
-            blocks: As for every combiner.
-            modulate: As for every combiner.
-        """
-        super().__init__(blocks=blocks, modulate=modulate)
-        if ratio not in ("first_over_second", "max_over_min") or conflict_rescale not in ("none", "sum_norm"):
-            raise ConfigError(
-                "`ratio` must be first_over_second or max_over_min and `conflict_rescale` none or sum_norm, "
-                f"found {ratio!r} and {conflict_rescale!r}."
-            )
-        if tau < (1 if ratio == "max_over_min" else 0):
-            raise ConfigError(f"`tau` must be at least 1 for max_over_min and at least 0 else, found {tau}.")
-        self.tau, self.ratio, self.conflict_rescale = tau, ratio, conflict_rescale
-        self.max_scale = np.inf if max_scale is None else max_scale
+        tau: Annotated[float, Field(ge=0)] = 0.5
+        """The ratio of norms above which gradients count as out of balance."""
+        ratio: Ratio = "first_over_second"
+        """``first_over_second`` is the paper's ratio, with text as the first objective: with tau 0.5 it exceeds tau in
+        nearly every step without conflict in which text is at least half as strong. ``max_over_min`` treats both
+        objectives alike and needs a tau of 1 or more."""
+        max_scale: float | None = None
+        """The largest factor on a gradient; null: no limit."""
+        conflict_rescale: Rescale = "none"
+        """``sum_norm`` scales the combination in a conflict, which is shorter than every gradient, to the norm of the
+        sum."""
+        blocks: Granularity = "thirds"
+        """As for every combiner."""
+        modulate: str = "lower$"
+        """As for every combiner."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.ratio == "max_over_min" and self.tau < 1:
+                raise ConfigError(
+                    f"`tau` must be at least 1 for the ratio max_over_min, found {self.tau}. "
+                    "Raise it, or set `ratio` to first_over_second."
+                )
+
+    config: Config
+
+    @property
+    def max_scale(self) -> float:
+        """The largest factor on a gradient, infinite if there is no limit."""
+        return np.inf if self.config.max_scale is None else self.config.max_scale
 
     def weigh(self, block: Block) -> Weights:
-        """Weights by the case that applies."""
+        """Return the weights of the case that applies."""
         if lowest_cosine(block)[0] < 0:
             return Weights(self._shortest(block.gram_KK), "conflict")
-        if self._ratio(block) > self.tau:
+        if self._ratio(block) > self.config.tau:
             return Weights(np.minimum(block.norms_K.max() / block.norms_K, self.max_scale), "imbalance")
         return Weights(np.ones(len(block.objectives)), "sum")
 
     def _ratio(self, block: Block) -> float:
         norms_K = block.norms_K
-        if self.ratio == "max_over_min":
+        if self.config.ratio == "max_over_min":
             return float(norms_K.max() / norms_K.min())
         if len(norms_K) > 2:
             raise ConfigError(
@@ -81,7 +85,7 @@ class ParetoLora(AbstractCombiner):
     def _shortest(self, gram_KK: Array) -> Array:
         weights_K = min_norm_weights(gram_KK)
         found, wanted = float(weights_K @ gram_KK @ weights_K), float(gram_KK.sum())
-        if self.conflict_rescale == "none" or found <= 0 or wanted <= 0:
+        if self.config.conflict_rescale == "none" or found <= 0 or wanted <= 0:
             return weights_K
         scaled_K: Array = weights_K * min(np.sqrt(wanted / found), self.max_scale)
         return scaled_K

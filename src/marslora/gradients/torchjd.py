@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from marslora.core.errors import ConfigError, MissingDependencyError
 from marslora.core.optional import need
-from marslora.gradients._base import AbstractCombiner, Block, Granularity, Weights
+from marslora.gradients._base import AbstractCombiner, Block, Weights
 
 
 class TorchJD(AbstractCombiner):
@@ -17,23 +18,20 @@ class TorchJD(AbstractCombiner):
     Aggregators that are no weighting of inner products are not offered. Those that need a solver ask for its package.
     """
 
-    def __init__(
-        self,
-        *,
-        aggregator: str = "UPGrad",
-        settings: dict[str, Any] | None = None,
-        blocks: Granularity = "global",
-        modulate: str = "",
-    ):
-        """Choose an aggregator.
+    @dataclass(frozen=True, kw_only=True)
+    class Config(AbstractCombiner.Config):
+        """The options of every combiner, and those of the aggregator."""
 
-        Args:
-            aggregator: Its name in TorchJD, without ``Weighting``.
-            settings: Its keyword arguments.
-            blocks: As for every combiner.
-            modulate: As for every combiner.
-        """
-        super().__init__(blocks=blocks, modulate=modulate)
+        aggregator: str = "UPGrad"
+        """Name of the aggregator in TorchJD, without ``Weighting``."""
+        settings: dict[str, Any] | None = None
+        """Keyword arguments of the aggregator."""
+
+    config: Config
+
+    def __init__(self, /, **options: Any) -> None:
+        super().__init__(**options)
+        aggregator, settings = self.config.aggregator, self.config.settings
         module = need("torchjd.aggregation", "pareto")
         known = sorted(name.removesuffix("Weighting") for name in dir(module) if name.endswith("Weighting"))
         if aggregator not in known or not aggregator:
@@ -42,9 +40,8 @@ class TorchJD(AbstractCombiner):
             self._weighting = getattr(module, f"{aggregator}Weighting")(**(settings or {}))
         except ImportError as error:
             raise MissingDependencyError(f"TorchJD's {aggregator} needs more packages: {error}") from None
-        self._name = aggregator
 
     def weigh(self, block: Block) -> Weights:
         """Return the weights that the named weighting of TorchJD gives."""
         found = self._weighting(torch.from_numpy(block.gram_KK))
-        return Weights(found.detach().double().numpy(), self._name)
+        return Weights(found.detach().double().numpy(), self.config.aggregator)

@@ -147,9 +147,9 @@ def test_pareto_lora_limits_and_lengthens_where_asked():
 
 
 def test_pareto_lora_refuses_what_it_cannot_read():
-    with pytest.raises(ConfigError, match="at least 1 for max_over_min"):
+    with pytest.raises(ConfigError, match="at least 1 for the ratio max_over_min"):
         ParetoLora(ratio="max_over_min", tau=0.5)
-    with pytest.raises(ConfigError, match="`ratio` must be"):
+    with pytest.raises(ConfigError, match="`ratio` of ParetoLora must be one of"):
         ParetoLora(ratio="second_over_first")
     with pytest.raises(ConfigError, match="compares two objectives, found"):
         ParetoLora().weigh(block_of(np.eye(3)))
