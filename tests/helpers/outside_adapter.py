@@ -1,6 +1,7 @@
 """A packed adapter from outside the package: LoRA whose product has a trained gain for each member."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -16,8 +17,12 @@ class GainedLora(AbstractAdapter):
     merges = "yes"
     serves = "Python with marslora"
 
-    def __init__(self, base, path, members, position, *, start: float = 1.0):
-        super().__init__(base, path, members, position)
+    @dataclass(frozen=True, kw_only=True)
+    class Config(AbstractAdapter.Config):
+        start: float = 1.0
+
+    def __init__(self, base, path, members, position, **options):
+        super().__init__(base, path, members, position, **options)
         dtype, largest = factor_dtype(base), max(self.ranks)
         A_KRI = torch.zeros(len(members), largest, base.in_features)
         for A_RI, member in zip(A_KRI, members, strict=True):
@@ -26,7 +31,7 @@ class GainedLora(AbstractAdapter):
                 nn.init.kaiming_uniform_(A_RI[: member.rank], a=math.sqrt(5), generator=generator)
         self.A_KRI = Parameter(A_KRI.to(dtype))
         self.B_KOR = Parameter(torch.zeros(len(members), base.out_features, largest, dtype=dtype))
-        self.gain_K1 = Parameter(torch.full((len(members), 1), start, dtype=dtype))
+        self.gain_K1 = Parameter(torch.full((len(members), 1), self.config.start, dtype=dtype))
         self.register_buffer("scale_K1", torch.tensor([[member.scale] for member in members], dtype=dtype))
 
     def forward(self, x):

@@ -17,7 +17,9 @@ file without a leading underscore is an adapter that ``--adapter`` names; plain 
 
 **An adapter of your own** subclasses `AbstractAdapter`, computes every member's output in ``forward`` and lists its
 trained tensors in ``factors``, stacked over members. It is used as ``--adapter package.module:Class``, its options are
-the keyword-only arguments of its constructor, and the final run trains it as a pack of one member::
+the fields of its nested ``Config``, and the final run trains it as a pack of one member::
+
+    from dataclasses import dataclass
 
     import torch
     from torch import nn
@@ -28,9 +30,13 @@ the keyword-only arguments of its constructor, and the final run trains it as a 
         merges = "yes"
         serves = "Python with marslora"
 
-        def __init__(self, base, path, members, position, *, start: float = 1.0):
-            super().__init__(base, path, members, position)
-            gain_KO = torch.full((len(members), base.out_features), start, dtype=factor_dtype(base))
+        @dataclass(frozen=True, kw_only=True)
+        class Config(AbstractAdapter.Config):
+            start: float = 1.0
+
+        def __init__(self, base, path, members, position, **options):
+            super().__init__(base, path, members, position, **options)
+            gain_KO = torch.full((len(members), base.out_features), self.config.start, dtype=factor_dtype(base))
             self.gain_KO = nn.Parameter(gain_KO)
             self.register_buffer("is_adapted_K1", torch.tensor([[rank > 0] for rank in self.ranks]))
 

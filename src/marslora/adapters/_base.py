@@ -17,6 +17,7 @@ from torch.nn import Parameter
 
 from marslora.core.errors import StudyError
 from marslora.core.linears import RANK_DIMS
+from marslora.core.plugin_options import AbstractPlugin
 from marslora.core.seeds import derive
 
 
@@ -55,7 +56,7 @@ class Factor(NamedTuple):
     parameter: Parameter
 
 
-class AbstractAdapter(nn.Module, ABC):
+class AbstractAdapter(nn.Module, AbstractPlugin, ABC):
     """Replaces a linear of a frozen model. Its factors are float32 (float64 in a float64 model)."""
 
     merges: ClassVar[str]
@@ -76,8 +77,17 @@ class AbstractAdapter(nn.Module, ABC):
             if name not in vars(cls):
                 setattr(cls, name, False)
 
-    def __init__(self, base: nn.Module, path: str, members: Sequence[MemberSettings], position: TrainingPosition):
+    def __init__(
+        self,
+        base: nn.Module,
+        path: str,
+        members: Sequence[MemberSettings],
+        position: TrainingPosition,
+        **options: Any,
+    ):
+        """Replace the linear ``base`` at ``path``; ``options`` are the fields of `Config`, as for every plugin."""
         super().__init__()
+        self.config = self.Config.of(options, type(self).__name__)
         self.base = base
         self.path = path
         self.members = tuple(members)

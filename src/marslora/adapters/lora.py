@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -43,17 +44,26 @@ class Lora(AbstractAdapter):
     trained_by_peft = peft_format = takes_dropout = True
     serves = "any server of LoRA (vLLM up to rank 512, not DoRA); merged, any server"
 
+    @dataclass(frozen=True, kw_only=True)
+    class Config(AbstractAdapter.Config):
+        """The variants of LoRA, as in `peft.LoraConfig`."""
+
+        use_rslora: bool = False
+        """Whether scales fall with the square root of the rank (rsLoRA) and not with the rank."""
+        use_dora: bool = False
+        """Whether the rows of the adapted weight have trained lengths (DoRA)."""
+
+    config: Config
+
     def __init__(
         self,
         base: nn.Module,
         path: str,
         members: Sequence[MemberSettings],
         position: TrainingPosition,
-        *,
-        use_rslora: bool = False,  # noqa: ARG002
-        use_dora: bool = False,
+        **options: Any,
     ):
-        super().__init__(base, path, members, position)
+        super().__init__(base, path, members, position, **options)
         inputs, outputs = read_linear_sizes(base)
         largest = max(self.ranks)
         A_KRI = torch.zeros(len(members), largest, inputs)
@@ -66,7 +76,7 @@ class Lora(AbstractAdapter):
         self.B_KOR = Parameter(torch.zeros(len(members), outputs, largest, device=device, dtype=dtype))
         self.scales = tuple(member.scale for member in members)
         self.magnitude_KO = None
-        if use_dora:
+        if self.config.use_dora:
             lengths_O = weight_OI(base).to(dtype).norm(dim=-1)
             if not bool(lengths_O.all()):
                 raise ConfigError(

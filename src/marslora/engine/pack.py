@@ -67,10 +67,10 @@ class Base:
 
     @cached_property
     def adapter_class(self) -> type[AbstractAdapter]:
-        """The class of the adapters. Raises `ConfigError` if it does not train packed or lacks an option."""
+        """The class of the adapters. Raises `ConfigError` if it does not train packed or does not take the options."""
         adapter = self.training.adapter
         found = plugins.load(adapters, adapter.name, AbstractAdapter)
-        plugins.check_options("adapter", adapter.name, found, adapter.options)
+        found.Config.of(adapter.options, found.__name__)
         return found
 
     def lora_settings(self, member: MemberSpec) -> dict[str, Any] | None:

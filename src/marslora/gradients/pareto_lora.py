@@ -44,9 +44,7 @@ class ParetoLora(AbstractCombiner):
         """``sum_norm`` scales the combination in a conflict, which is shorter than every gradient, to the norm of the
         sum."""
         blocks: Granularity = "thirds"
-        """As for every combiner."""
         modulate: str = "lower$"
-        """As for every combiner."""
 
         def __post_init__(self) -> None:
             super().__post_init__()

@@ -18,10 +18,11 @@ module path. Every file without a leading underscore is a method that ``--adapte
     output = change.model(input_ids=torch.ones(1, 3, dtype=torch.long)).logits
     change.remove()
 
-**A method of your own** subclasses `AbstractMethod`. Its options are the keyword-only arguments of its constructor, and
-it is used as ``--adapter package.module:Class``. This one trains a bias for the output of every linear::
+**A method of your own** subclasses `AbstractMethod`. Its options are the fields of its nested ``Config``, and it is
+used as ``--adapter package.module:Class``. This one trains a bias for the output of every linear::
 
     import contextlib
+    from dataclasses import dataclass
 
     import torch
     from torch import nn
@@ -59,11 +60,12 @@ it is used as ``--adapter package.module:Class``. This one trains a bias for the
         merges = "no"
         serves = "Python with marslora"
 
-        def __init__(self, *, start: float = 0.0):
-            self.start = start
+        @dataclass(frozen=True, kw_only=True)
+        class Config(AbstractMethod.Config):
+            start: float = 0.0
 
         def apply(self, model, plan, batches=()):
-            return BiasChange(model, plan, self.start)
+            return BiasChange(model, plan, self.config.start)
 
         def count(self, sizes, plan):
             return sum(sizes[path][1] for path in plan.ranks)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from marslora.core.errors import StudyError
+from marslora.core.plugin_options import AbstractPlugin
 from marslora.core.record import Record
 
 Batch = dict[str, Any]
@@ -158,8 +159,8 @@ class AbstractChange(ABC):
         self.load_extra_state({k.removeprefix("extra."): v for k, v in state.items() if k.startswith("extra.")})
 
 
-class AbstractMethod(ABC):
-    """A way to fine-tune a model. Its options are the keyword arguments of its constructor."""
+class AbstractMethod(AbstractPlugin, ABC):
+    """A way to fine-tune a model."""
 
     merges: ClassVar[Merges]
     """Whether the trained change can be added to the model's weights."""

@@ -72,13 +72,12 @@ def check_adapter(adapter: PluginSpec, *, packed: bool = False, dropout: float =
 def make_method(adapter: PluginSpec) -> AbstractMethod:
     """Return the method that trains an adapter in the final run. A packed adapter is trained as a pack of one.
 
-    Raises `ConfigError` for an unknown name or option.
+    Raises `ConfigError` for an unknown name, an unknown option or a wrong value.
     """
     from marslora.adapters import AbstractAdapter
     from marslora.methods._packed import PackedMethod
 
     adapter_class = find_adapter(adapter.name)
     if issubclass(adapter_class, AbstractAdapter):
-        plugins.check_options("adapter", adapter.name, adapter_class, adapter.options)
         return PackedMethod(adapter.name, adapter_class, adapter.options)
-    return plugins.build("adapter", adapter.name, adapter_class, adapter.options)
+    return adapter_class(**adapter.options)

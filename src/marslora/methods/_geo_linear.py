@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import Parameter
 
@@ -14,25 +16,26 @@ from marslora.adapters import factor_dtype, member_generator
 from marslora.core.errors import ConfigError
 from marslora.core.linears import read_linear_sizes
 from marslora.methods import _geometry
-from marslora.methods._base import AdapterPlan, LowRank, StepInfo
+from marslora.methods._base import AbstractMethod, AdapterPlan, LowRank, StepInfo
 from marslora.methods._context import BatchContext
 from marslora.methods._geometry import Factors
 from marslora.methods._layers import AbstractAdapterLayer, AdaptedModel
 from marslora.methods._mixture import cast_like
 
 
-class GeoSettings(NamedTuple):
-    """The settings of GeoLoRA, which are the options of `marslora.methods.geolora`."""
+@dataclass(frozen=True, kw_only=True)
+class GeoConfig(AbstractMethod.Config):
+    """The options of GeoLoRA."""
 
-    tau: float
+    tau: Annotated[float, Field(ge=0, lt=1)] = 0.15
     """Singular values whose norm is below this share of the whole matrix's are cut."""
-    room: float
+    room: Annotated[float, Field(ge=1)] = 2.0
     """The largest rank as a multiple of the allocation's rank."""
-    cycles: int
+    cycles: Annotated[int, Field(gt=1)] = 10
     """The number of cycles of growing and cutting in a run."""
-    smallest: int
-    """The rank to which a linear is cut at most."""
-    keep_budget: bool
+    smallest: Annotated[int, Field(gt=0)] = 2
+    """No linear is cut below this rank."""
+    keep_budget: bool = True
     """Whether the ranks after a cut add up to at most the allocation's."""
 
 
@@ -120,14 +123,14 @@ class GeoLinear(AbstractAdapterLayer):
 class GeoModel(AdaptedModel):
     """A model with `GeoLinear` layers and the current step of its cycles."""
 
-    def __init__(self, base: nn.Module, plan: AdapterPlan, settings: GeoSettings):
+    def __init__(self, base: nn.Module, plan: AdapterPlan, config: GeoConfig):
         super().__init__(base, plan, BatchContext(base))
-        self.settings = settings
-        self.cycle_length = max(2, plan.num_steps // settings.cycles)
+        self.config = config
+        self.cycle_length = max(2, plan.num_steps // config.cycles)
         """The number of steps in a cycle."""
         self.step = 0
         for path in plan.ranks:
-            self.insert_layer(path, lambda base, at, context: GeoLinear(base, at, context, plan, settings.room))
+            self.insert_layer(path, lambda base, at, context: GeoLinear(base, at, context, plan, config.room))
         self.inject_whole_modules()
         self._request_gradients(1)
 
@@ -172,12 +175,12 @@ class GeoModel(AdaptedModel):
     @torch.no_grad()
     def cut(self) -> None:
         """Cut the singular values below ``tau``, and the smallest ones that exceed the budget."""
-        settings, linears = self.settings, self.linears()
+        config, linears = self.config, self.linears()
         diagonal = [_geometry.diagonalise(linear.factors()) for linear in linears]
         d = [factors.S_RR.diagonal() for factors in diagonal]
-        ranks = [_geometry.rank_within(values, settings.tau, settings.smallest) for values in d]
-        if settings.keep_budget:
-            ranks = _geometry.ranks_within(d, ranks, sum(self.plan.ranks.values()), settings.smallest)
+        ranks = [_geometry.rank_within(values, config.tau, config.smallest) for values in d]
+        if config.keep_budget:
+            ranks = _geometry.ranks_within(d, ranks, sum(self.plan.ranks.values()), config.smallest)
         for linear, factors, rank in zip(linears, diagonal, ranks, strict=True):
             linear.set_factors(_geometry.shorten(factors, rank))
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from marslora.core.errors import ConfigError
 from marslora.core.linears import read_linear_sizes
-from marslora.core.record import Record
 from marslora.methods import _balance_losses, _own_folder, _plain_folder
 from marslora.methods._base import AbstractMethod, AdapterPlan, Batch, Merges
 from marslora.methods._context import BatchContext
@@ -23,60 +23,69 @@ from marslora.methods._router import BlockSource, Gate, LabelSource, LearnedSour
 
 FEED_FORWARD = r"\.(mlp|feed_forward|ffn)\.|\.(fc1|fc2)$"
 """Matches the paths of linears in a transformer's feed-forward blocks, by the names that `transformers` uses."""
-
-
-class Mixture(Record):
-    """The options of the mixture family. Every method of the family has its own defaults."""
-
-    routing: Literal["task", "modality", "learned"]
-    """What weights the heads: the task of the row, the modality of the token, or a router."""
-    heads: int | tuple[int, ...] = 3
-    """The number of heads of a linear under learned routing. Several numbers are spread evenly over a part's layers,
-    from the input up. With other routing, there is one head for each task or modality."""
-    heads_in: str = ".*"
-    """A regular expression. Linears whose path it matches anywhere have several heads; all others have plain LoRA."""
-    shared_a: bool = True
-    """Whether all heads share one A."""
-    router: Literal["linear", "block"] = "linear"
-    """A router for each linear, or one for all linears of a block, which reads the block's input."""
-    router_bias: bool = False
-    """Whether routers have a bias."""
-    top: int | None = Field(None, gt=0)
-    """The number of heads used for each token, or None for all."""
-    renormalize: bool = False
-    """Whether the weights of the ``top`` heads are scaled to add up to 1."""
-    gate: Gate = "probability"
-    """The factor of a chosen head: see `marslora.methods._router.weigh_heads`."""
-    balance: Literal["none", "mole", "switch"] = "none"
-    """The load balance added to the loss."""
-    balance_weight: float = Field(0.05, ge=0)
-    """The factor of the load balance."""
-    column: str = "task"
-    """The column of the data files that names a row's task."""
+Routing = Literal["task", "modality", "learned"]
+Heads = int | tuple[int, ...]
+RouterReach = Literal["linear", "block"]
+Top = Annotated[int, Field(gt=0)] | None
+Balance = Literal["none", "mole", "switch"]
+BalanceWeight = Annotated[float, Field(ge=0)]
+"""Types of options of the mixture family, which its methods need to set other defaults."""
 
 
 class MixtureMethod(AbstractMethod):
-    """A method of the mixture family. Subclasses set `defaults`."""
+    """A method of the mixture family, which its options describe. Every method has defaults of its own."""
 
-    defaults: ClassVar[dict[str, Any]] = {}
+    @dataclass(frozen=True, kw_only=True)
+    class Config(AbstractMethod.Config):
+        """The options of the mixture family."""
+
+        routing: Routing = "learned"
+        """What weights the heads: the task of the row, the modality of the token, or a router."""
+        heads: Heads = 3
+        """The number of heads of a linear under learned routing. Several numbers are spread evenly over a part's
+        layers, from the input up. With other routing, there is one head for each task or modality."""
+        heads_in: str = ".*"
+        """A regular expression. Linears whose path it matches anywhere have several heads; all others have plain
+        LoRA."""
+        shared_a: bool = True
+        """Whether all heads share one A."""
+        router: RouterReach = "linear"
+        """A router for each linear, or one for all linears of a block, which reads the block's input."""
+        router_bias: bool = False
+        """Whether routers have a bias."""
+        top: Top = None
+        """The number of heads used for each token; null: all."""
+        renormalize: bool = False
+        """Whether the weights of the ``top`` heads are scaled to add up to 1."""
+        gate: Gate = "probability"
+        """The factor of a chosen head: see `marslora.methods._router.weigh_heads`."""
+        balance: Balance = "none"
+        """The load balance added to the loss."""
+        balance_weight: BalanceWeight = 0.05
+        """The factor of the load balance."""
+        column: str = "task"
+        """The column of the data files that names a row's task."""
+
+        def __post_init__(self) -> None:
+            try:
+                re.compile(self.heads_in)
+            except re.error as error:
+                raise ConfigError(
+                    f"The adapter's `heads_in` must be a regular expression, found {self.heads_in!r} ({error}). "
+                    f"Use e.g. {FEED_FORWARD!r} for feed-forward blocks."
+                ) from None
+
+    config: Config
     merges: ClassVar[Merges] = "no"
     serves = "Python with marslora: heads are weighted for every token, which no server's LoRA does"
 
-    def __init__(self, **options: Any):
-        self.settings = Mixture.parse({**self.defaults, **options}, f"adapter {type(self).__name__}")
-        self.options = options
-        self.column = self.settings.column if self.settings.routing == "task" else None
-        try:
-            self._heads_in = re.compile(self.settings.heads_in)
-        except re.error as error:
-            raise ConfigError(
-                f"The adapter's `heads_in` must be a regular expression, found {self.settings.heads_in!r} ({error}). "
-                f"Use e.g. {FEED_FORWARD!r} for feed-forward blocks."
-            ) from None
+    def __init__(self, /, **options: Any):
+        super().__init__(**options)
+        self.column = self.config.column if self.config.routing == "task" else None
 
     def apply(self, model: nn.Module, plan: AdapterPlan, batches: Sequence[Batch] = ()) -> MixtureModel:  # noqa: ARG002
         """Replace every linear of the plan by one with heads."""
-        if self.settings.routing == "task" and not plan.tasks:
+        if self.config.routing == "task" and not plan.tasks:
             raise ConfigError(
                 f"The adapter has a head for each task, but no training row names its task in column `{self.column}`. "
                 "Add the column to the data, or set the adapter's `column` to the one that names the task."
@@ -84,7 +93,7 @@ class MixtureMethod(AbstractMethod):
         context = BatchContext(model, plan.tasks)
         plan = plan.model_copy(update={"modalities": context.modalities})
         change = MixtureModel(model, plan, context, self)
-        if self.settings.routing == "modality" and not context.tokens:
+        if self.config.routing == "modality" and not context.tokens:
             raise ConfigError(
                 f"The configuration of {type(model).__name__} does not name the tokens of pictures or sound, "
                 "so heads cannot be chosen by modality. Choose an adapter with learned routing, such as `hydralora`."
@@ -101,18 +110,18 @@ class MixtureMethod(AbstractMethod):
         depth = _depths(plan)
         heads = {}
         for path, part in plan.parts.items():
-            if self._heads_in.search(path) is None:
+            if re.search(self.config.heads_in, path) is None:
                 heads[path] = 1
-            elif self.settings.routing == "task":
+            elif self.config.routing == "task":
                 heads[path] = len(plan.tasks)
-            elif self.settings.routing == "modality":
+            elif self.config.routing == "modality":
                 heads[path] = len(plan.modalities) if part == "language" else 1
             else:
                 heads[path] = self._learned_heads(depth[path])
         return heads
 
     def _learned_heads(self, depth: float) -> int:
-        heads = self.settings.heads
+        heads = self.config.heads
         return heads if isinstance(heads, int) else heads[int(depth * len(heads))]
 
     def count(self, sizes: Mapping[str, tuple[int, int]], plan: AdapterPlan) -> int:
@@ -121,34 +130,34 @@ class MixtureMethod(AbstractMethod):
         total = 0
         for path, rank in plan.ranks.items():
             (inputs, outputs), N = sizes[path], heads[path]
-            total += (1 if self.settings.shared_a else N) * rank * inputs + N * rank * outputs
+            total += (1 if self.config.shared_a else N) * rank * inputs + N * rank * outputs
         for paths in self._router_groups(plan, heads):
-            total += heads[paths[0]] * (sizes[paths[0]][0] + self.settings.router_bias)
+            total += heads[paths[0]] * (sizes[paths[0]][0] + self.config.router_bias)
         return total
 
     def _router_groups(self, plan: AdapterPlan, heads: Mapping[str, int]) -> Iterator[list[str]]:
         """Iterate over the linears of each router. The first one has the router's input size."""
-        if self.settings.routing != "learned":
+        if self.config.routing != "learned":
             return
         groups: dict[str, list[str]] = defaultdict(list)
         for path in plan.ranks:
             if heads[path] > 1:
-                groups[path.rpartition(".")[0] if self.settings.router == "block" else path].append(path)
+                groups[path.rpartition(".")[0] if self.config.router == "block" else path].append(path)
         yield from groups.values()
 
     def _linear(
         self, base: nn.Module, path: str, context: BatchContext, plan: AdapterPlan, heads: int
     ) -> MixtureLinear:
-        return MixtureLinear(base, path, context, plan, heads=heads, shared_a=self.settings.shared_a)
+        return MixtureLinear(base, path, context, plan, heads=heads, shared_a=self.config.shared_a)
 
     def _add_sources(self, change: MixtureModel) -> None:
         plan, context, heads = change.plan, change.context, self.heads_of(change.plan)
-        if self.settings.routing != "learned":
+        if self.config.routing != "learned":
             for path in plan.ranks:
                 if heads[path] > 1:
                     layer = change.mixture(path)
-                    layer.by = self.settings.routing
-                    layer.source = LabelSource(context, plan.parts[path], self.settings.routing, heads[path])
+                    layer.by = self.config.routing
+                    layer.source = LabelSource(context, plan.parts[path], self.config.routing, heads[path])
         for paths in self._router_groups(plan, heads):
             self._add_router(change, paths, heads[paths[0]])
 
@@ -157,13 +166,13 @@ class MixtureMethod(AbstractMethod):
         router = Router(
             read_linear_sizes(first.base)[0],
             heads,
-            bias=self.settings.router_bias,
+            bias=self.config.router_bias,
             seed=change.plan.seed,
             path=paths[0],
             device=first.lora_B[0].device,
         )
-        source_class = BlockSource if self.settings.router == "block" else LearnedSource
-        source = source_class(router, change.context, change.plan.parts[paths[0]], self.settings)
+        source_class = BlockSource if self.config.router == "block" else LearnedSource
+        source = source_class(router, change.context, change.plan.parts[paths[0]], self.config)
         if isinstance(source, BlockSource):
             block = change.base.get_submodule(paths[0].rpartition(".")[0])
             change.keep(block.register_forward_pre_hook(source.hook, with_kwargs=True))
@@ -188,17 +197,17 @@ class MixtureModel(AdaptedModel):
 
     def extra_loss(self) -> Tensor | None:
         """Return the weighted load balance of the last forward, or None if there is none."""
-        settings, routed = self.method.settings, self.context.routed
-        if settings.balance == "none" or not routed:
+        config, routed = self.method.config, self.context.routed
+        if config.balance == "none" or not routed:
             return None
-        balance = _balance_losses.mole_loss if settings.balance == "mole" else _balance_losses.switch_loss
-        return settings.balance_weight * balance(routed, self.context)
+        balance = _balance_losses.mole_loss if config.balance == "mole" else _balance_losses.switch_loss
+        return config.balance_weight * balance(routed, self.context)
 
     def save(self, folder: Path) -> None:
         """Write a folder that `marslora.attach` reads. If tasks choose the heads, ``tasks/`` has a plain LoRA folder
         for each task."""
         _own_folder.write(folder, self, self.method)
-        if self.method.settings.routing == "task":
+        if self.method.config.routing == "task":
             for index, task in enumerate(self.plan.tasks):
                 self.save_plain(folder / "tasks" / _plain_folder.folder_name(task, index), task)
 

@@ -15,7 +15,7 @@ from marslora import methods
 from marslora.core.errors import StudyError
 from marslora.core.record import Record
 from marslora.core.training import PluginSpec
-from marslora.methods._base import AdapterPlan
+from marslora.methods._base import AbstractMethod, AdapterPlan
 from marslora.methods._find import make_method
 
 if TYPE_CHECKING:
@@ -40,11 +40,13 @@ class SavedAdapter(Record):
     plan: AdapterPlan
 
 
-def write(folder: Path, change: AdaptedModel, method: Any) -> None:
+def write(folder: Path, change: AdaptedModel, method: AbstractMethod) -> None:
     """Write ``change``, which ``method`` made, to ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     saved = SavedAdapter(
-        adapter=getattr(method, "plugin_name", None) or name_of(type(method)), options=method.options, plan=change.plan
+        adapter=getattr(method, "plugin_name", None) or name_of(type(method)),
+        options=method.config.as_dict(),
+        plan=change.plan,
     )
     (folder / CONFIG).write_text(saved.to_json())
     save_file(change.state(), folder / WEIGHTS, metadata={"format": "pt"})

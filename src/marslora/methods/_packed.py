@@ -59,7 +59,7 @@ class PackedModel(AdaptedModel):
             self._insert(path, 1, build_whole_module)
 
     def _insert(self, path: str, rank: int, build: BuildAdapter) -> None:
-        plan, use_rslora = self.plan, read_lora_variant(self.method.options)["use_rslora"]
+        plan, use_rslora = self.plan, read_lora_variant(self.method.config.as_dict())["use_rslora"]
         settings = [MemberSettings(rank, scale(rank, plan.scale, use_rslora=use_rslora), plan.dropout, plan.seed)]
         self.insert_layer(
             path, lambda base, at, context: PackedLayer(base, at, context, build(base, at, settings, self.position))
@@ -118,7 +118,7 @@ class PackedModel(AdaptedModel):
             for path, layer in self._by_path()
             for factor in layer.adapter.factors()
         }
-        variant = read_lora_variant(self.method.options)
+        variant = read_lora_variant(self.method.config.as_dict())
         _plain_folder.write_tensors(folder, tensors, self.plan.ranks, self.plan, self.base, **variant)
 
     def _by_path(self) -> Iterator[tuple[str, PackedLayer]]:
@@ -132,9 +132,10 @@ class PackedMethod(AbstractMethod):
     """Trains a packed adapter in the final run."""
 
     def __init__(self, name: str, adapter_class: type[AbstractAdapter], options: Mapping[str, Any]):
+        """Check the options of an adapter that users call ``name``."""
         self.plugin_name = name
         self.adapter_class = adapter_class
-        self.options = dict(options)
+        self.config = adapter_class.Config.of(options, adapter_class.__name__)
         self.merges = "yes" if adapter_class.peft_format else "no"  # type: ignore[misc]
         self.serves = adapter_class.serves  # type: ignore[misc]
 
@@ -143,7 +144,7 @@ class PackedMethod(AbstractMethod):
     ) -> AbstractAdapter:
         """Return the adapter for the linear at ``path``, made without autocast, as the engine makes it."""
         with torch.autocast(next(base.parameters()).device.type, enabled=False):
-            return self.adapter_class(base, path, members, position, **self.options)
+            return self.adapter_class(base, path, members, position, **self.config.as_dict())
 
     def apply(self, model: nn.Module, plan: AdapterPlan, batches: Sequence[Batch] = ()) -> PackedModel:  # noqa: ARG002
         """Put the adapter in place of every linear of the plan."""

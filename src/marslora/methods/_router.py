@@ -67,10 +67,10 @@ class LabelSource:
 
 
 class LearnedSource:
-    """Weights from a router that reads the linear's own input."""
+    """Weights from a router that reads the linear's own input. ``config`` is that of a `MixtureMethod`."""
 
-    def __init__(self, router: Router, context: BatchContext, part: str, settings: Any):
-        self.router, self.context, self.part, self.settings = router, context, part, settings
+    def __init__(self, router: Router, context: BatchContext, part: str, config: Any):
+        self.router, self.context, self.part, self.config = router, context, part, config
 
     def weights(self, x: Tensor) -> Tensor:
         """Return the weights (..., N) that the router gives for x."""
@@ -78,9 +78,9 @@ class LearnedSource:
 
     def _route(self, x: Tensor) -> Tensor:
         p_TN = self.router(x)
-        if self.settings.balance != "none" and torch.is_grad_enabled():
+        if self.config.balance != "none" and torch.is_grad_enabled():
             self.context.routed.append(RoutingRecord(self.part, p_TN, p_TN.detach().argmax(-1)))
-        return weigh_heads(p_TN, self.settings.top, renormalize=self.settings.renormalize, gate=self.settings.gate)
+        return weigh_heads(p_TN, self.config.top, renormalize=self.config.renormalize, gate=self.config.gate)
 
 
 class BlockSource(LearnedSource):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from peft import AdaLoraConfig, get_peft_model
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import Parameter
 
@@ -31,59 +33,63 @@ class AdaLora(AbstractMethod):
     its orthogonality loss only for models that compute their own loss. Here both always happen.
 
     The allocation's ranks are the budget: their sum is the sum of the ranks that remain at the end. Every linear starts
-    with ``init_factor`` times their mean, whatever its part. Cutting starts after ``warm_share`` of the steps, ends
-    when ``final_share`` of them are left, and happens every ``interval`` steps (None: 50 times in a run).
+    with ``init_factor`` times their mean, whatever its part.
     """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(AbstractMethod.Config):
+        """The size at the start, when ranks are cut, and how importance is measured."""
+
+        init_factor: Annotated[float, Field(gt=1)] = 1.5
+        """The rank at which every linear starts, over the mean rank of the allocation."""
+        warm_share: Annotated[float, Field(ge=0)] = 0.1
+        """The share of the steps before the first cut."""
+        final_share: Annotated[float, Field(ge=0)] = 0.3
+        """The share of the steps after the last cut."""
+        interval: Annotated[int, Field(gt=0)] | None = None
+        """Steps from one cut to the next; null: 50 cuts in a run."""
+        beta1: Annotated[float, Field(gt=0, lt=1)] = 0.85
+        """Decay of the running average of importance."""
+        beta2: Annotated[float, Field(gt=0, lt=1)] = 0.85
+        """Decay of the running average of the uncertainty of importance."""
+        orth_reg_weight: Annotated[float, Field(ge=0)] = 0.5
+        """Factor of the orthogonality loss."""
+
+        def __post_init__(self) -> None:
+            if self.warm_share + self.final_share >= 1:
+                raise ConfigError(
+                    "The adapter's `warm_share` and `final_share` must leave some steps between them, found "
+                    f"{self.warm_share} and {self.final_share}. Lower one, so that their sum is below 1."
+                )
+
+    config: Config
 
     merges = "yes"
     serves = "any server of LoRA (vLLM up to rank 512); merged, any server"
 
-    def __init__(
-        self,
-        *,
-        init_factor: float = 1.5,
-        warm_share: float = 0.1,
-        final_share: float = 0.3,
-        interval: int | None = None,
-        beta1: float = 0.85,
-        beta2: float = 0.85,
-        orth_reg_weight: float = 0.5,
-    ):
-        if not (init_factor > 1 and warm_share >= 0 and final_share >= 0 and warm_share + final_share < 1):
-            raise ConfigError(
-                "The adapter's `init_factor` must be above 1, and `warm_share` and `final_share` must leave some steps "
-                f"between them; found {init_factor}, {warm_share}, {final_share}."
-            )
-        if not (0 < beta1 < 1 and 0 < beta2 < 1 and orth_reg_weight >= 0 and (interval is None or interval > 0)):
-            raise ConfigError(
-                "The adapter's `beta1` and `beta2` must be in (0, 1), `orth_reg_weight` at least 0, `interval` above "
-                f"0; found {beta1}, {beta2}, {orth_reg_weight}, {interval}."
-            )
-        self.init_factor, self.warm_share, self.final_share = init_factor, warm_share, final_share
-        self.interval = interval
-        self.own = {"beta1": beta1, "beta2": beta2, "orth_reg_weight": orth_reg_weight}
-
     def apply(self, model: nn.Module, plan: AdapterPlan, batches: Sequence[Batch] = ()) -> AdaLoraChange:  # noqa: ARG002
         """Adapt the model with PEFT. The budget is the sum of the plan's ranks."""
-        init_r, steps = self.init_rank(plan), plan.num_steps
+        own, init_r, steps = self.config, self.init_rank(plan), plan.num_steps
         config = AdaLoraConfig(
             init_r=init_r,
             target_r=max(1, init_r - 1),
             total_step=steps,
-            tinit=int(self.warm_share * steps),
-            tfinal=int(self.final_share * steps),
-            deltaT=self.interval or max(1, steps // 50),
+            tinit=int(own.warm_share * steps),
+            tfinal=int(own.final_share * steps),
+            deltaT=own.interval or max(1, steps // 50),
             lora_alpha=plan.scale * init_r,
             lora_dropout=plan.dropout,
             target_modules=lora_config_dict(plan.ranks, plan.scale)["target_modules"],
             modules_to_save=list(plan.full_modules) or None,
-            **self.own,
+            beta1=own.beta1,
+            beta2=own.beta2,
+            orth_reg_weight=own.orth_reg_weight,
         )
         return AdaLoraChange(model, plan, config)
 
     def init_rank(self, plan: AdapterPlan) -> int:
         """Return the rank at which every linear starts."""
-        return math.ceil(self.init_factor * sum(plan.ranks.values()) / len(plan.ranks))
+        return math.ceil(self.config.init_factor * sum(plan.ranks.values()) / len(plan.ranks))
 
     def count(self, sizes: Mapping[str, tuple[int, int]], plan: AdapterPlan) -> int:
         """Count ``r (I + O + 1)`` for each linear at its initial rank r: what is trained, not what remains."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self
 
-from marslora.core.errors import ConfigError
-from marslora.methods._mixture_method import FEED_FORWARD, MixtureMethod
+from marslora.methods._mixture_method import FEED_FORWARD, MixtureMethod, Routing
 
 RELEASED = {
     "routing": "learned",
@@ -24,12 +25,20 @@ class AsymLora(MixtureMethod):
     ``form="mixture"`` is the paper's other form, in which routers weight the heads (see `RELEASED`).
     """
 
+    @dataclass(frozen=True, kw_only=True)
+    class Config(MixtureMethod.Config):
+        """The options of the mixture family, and the form, which sets the defaults of the others."""
+
+        form: Literal["task", "mixture"] = "task"
+        """``task``: a head for each task. ``mixture``: the released settings, in which routers weight three heads in
+        feed-forward blocks."""
+        routing: Routing = "task"
+
+        @classmethod
+        def of(cls, options: Mapping[str, Any] | None, owner: str) -> Self:
+            """As for every plugin; options that are not given are those of the form."""
+            given = dict(options or {})
+            return super().of({**RELEASED, **given} if given.get("form") == "mixture" else given, owner)
+
     merges = "by task"
     serves = "any server of LoRA, with a plain PEFT folder for each task (the mixture form: Python with marslora)"
-    defaults = {"routing": "task"}
-
-    def __init__(self, *, form: str = "task", **options: Any):
-        if form not in ("task", "mixture"):
-            raise ConfigError(f"The adapter's `form` must be `task` or `mixture`, found {form!r}.")
-        super().__init__(**{**(RELEASED if form == "mixture" else {}), **options})
-        self.options = {"form": form, **options}

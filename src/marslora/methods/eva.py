@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from peft import EvaConfig, LoraConfig
 from peft.tuners.lora.eva import HashHook, SVDHook, get_eva_state_dict
+from pydantic import Field
 from torch import Tensor, nn
 
 from marslora.core.errors import ConfigError
@@ -24,26 +26,30 @@ from marslora.methods._mixture import MixtureLinear
 
 
 class Eva(AbstractMethod):
-    """EVA (Paischer et al. 2024, arXiv 2410.07170), with PEFT's incremental decomposition of the first batches.
+    """EVA (Paischer et al. 2024, arXiv 2410.07170), with PEFT's incremental decomposition of the first batches."""
 
-    ``rho``: no linear gets more than ``rho`` times its rank. The sum of ranks stays the same, and 1 keeps every rank.
-    ``tau``: a direction counts as found when the cosine between successive estimates exceeds it. With
-    ``use_label_mask``, the language model only uses tokens that the loss counts; towers and projectors use all.
-    """
+    @dataclass(frozen=True, kw_only=True)
+    class Config(AbstractMethod.Config):
+        """How ranks are distributed, and what the directions are computed from."""
+
+        rho: Annotated[float, Field(ge=1)] = 2.0
+        """The largest rank of a linear as a multiple of its rank in the allocation. The sum of ranks stays the same,
+        and 1 keeps every rank."""
+        tau: Annotated[float, Field(gt=0, le=1)] = 0.99
+        """A direction counts as found when the cosine between successive estimates exceeds this."""
+        use_label_mask: bool = True
+        """Whether the language model only uses tokens that the loss counts. Towers and projectors use all tokens."""
+        num_batches: Annotated[int, Field(gt=0)] = 16
+        """The number of batches of training rows to read."""
+
+    config: Config
 
     merges = "yes"
     serves = "any server of LoRA (vLLM up to rank 512); merged, any server"
 
-    def __init__(self, *, rho: float = 2.0, tau: float = 0.99, use_label_mask: bool = True, num_batches: int = 16):
-        if not (rho >= 1 and 0 < tau <= 1 and isinstance(num_batches, int) and num_batches > 0):
-            raise ConfigError(
-                "The adapter's `rho` must be at least 1, `tau` in (0, 1], `num_batches` a whole number from 1; found "
-                f"{rho}, {tau}, {num_batches}."
-            )
-        self.num_batches = num_batches
-        self.options: dict[str, Any] = {
-            "rho": rho, "tau": tau, "use_label_mask": bool(use_label_mask), "num_batches": num_batches
-        }  # fmt: skip
+    def __init__(self, /, **options: Any):
+        super().__init__(**options)
+        self.num_batches = self.config.num_batches
 
     def apply(self, model: nn.Module, plan: AdapterPlan, batches: Sequence[Batch] = ()) -> EvaModel:
         """Adapt the model with ranks by variance. Linears whose inputs vary little may get rank 0."""
@@ -66,7 +72,7 @@ class Eva(AbstractMethod):
 
     def _components(self, model: nn.Module, plan: AdapterPlan, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Return the directions (rank, I) of every linear by path."""
-        rho = self.options["rho"]
+        rho = self.config.rho
         for path, rank in plan.ranks.items():
             if round(rho * rank) > (inputs := read_linear_sizes(model.get_submodule(path))[0]):
                 raise ConfigError(
@@ -76,7 +82,7 @@ class Eva(AbstractMethod):
         config = LoraConfig(
             **lora_config_dict(plan.ranks, plan.scale),
             init_lora_weights="eva",
-            eva_config=EvaConfig(rho=rho, tau=self.options["tau"]),
+            eva_config=EvaConfig(rho=rho, tau=self.config.tau),
         )
         limit, forwards = 50 * len(batches), 0
 
@@ -116,7 +122,7 @@ class Eva(AbstractMethod):
         """Return which tokens of a batch are used, (B, T)."""
         mask_BT: Tensor = batch["attention_mask"].bool()
         labels = batch["labels"]  # of an encoder-decoder model, labels are not the tokens that are masked
-        wanted = self.options["use_label_mask"] and labels.shape == mask_BT.shape
+        wanted = self.config.use_label_mask and labels.shape == mask_BT.shape
         return mask_BT & (labels != IGNORED) if wanted else mask_BT
 
 

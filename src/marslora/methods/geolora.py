@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import distributed, nn
 
 from marslora.core.errors import ConfigError
 from marslora.methods._base import AbstractMethod, AdapterPlan, Batch
-from marslora.methods._geo_linear import GeoModel, GeoSettings
+from marslora.methods._geo_linear import GeoConfig, GeoModel
 
 
 class GeoLora(AbstractMethod):
@@ -24,21 +25,11 @@ class GeoLora(AbstractMethod):
     merges = "yes"
     serves = "any server of LoRA (vLLM up to rank 512); merged, any server"
 
-    def __init__(
-        self,
-        *,
-        tau: float = 0.15,
-        room: float = 2.0,
-        cycles: int = 10,
-        smallest: int = 2,
-        keep_budget: bool = True,
-    ):
-        if not (0 <= tau < 1 and room >= 1 and cycles > 1 and smallest > 0):
-            raise ConfigError(
-                "The adapter's `tau` must be in [0, 1), `room` at least 1, `cycles` above 1 and `smallest` above 0; "
-                f"found {tau}, {room}, {cycles}, {smallest}."
-            )
-        self.settings = GeoSettings(tau, room, cycles, smallest, bool(keep_budget))
+    @dataclass(frozen=True, kw_only=True)
+    class Config(GeoConfig):
+        """How ranks grow and are cut."""
+
+    config: Config
 
     def apply(self, model: nn.Module, plan: AdapterPlan, batches: Sequence[Batch] = ()) -> GeoModel:  # noqa: ARG002
         """Adapt every linear with random orthonormal directions and S = 0."""
@@ -47,7 +38,7 @@ class GeoLora(AbstractMethod):
                 f"The adapter `geolora` trains in one process only, found {distributed.get_world_size()}, because the "
                 "parameters that need gradients change between steps. Start one process, or choose another adapter."
             )
-        return GeoModel(model, plan, self.settings)
+        return GeoModel(model, plan, self.config)
 
     def count(self, sizes: Mapping[str, tuple[int, int]], plan: AdapterPlan) -> int:
         """Count ``r (I + O + r)`` for each linear."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from marslora.methods._mixture_method import MixtureMethod
+from dataclasses import dataclass
+
+from marslora.methods._mixture_method import Heads, MixtureMethod
 
 
 class HydraLora(MixtureMethod):
@@ -12,4 +14,8 @@ class HydraLora(MixtureMethod):
     heads share one dropout mask; in the authors' code each head has its own. Four heads are those of their script.
     """
 
-    defaults = {"routing": "learned", "heads": 4}
+    @dataclass(frozen=True, kw_only=True)
+    class Config(MixtureMethod.Config):
+        """The options of the mixture family, with the heads of the authors' script."""
+
+        heads: Heads = 4

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from marslora.methods._mixture_method import FEED_FORWARD, MixtureMethod
+from dataclasses import dataclass
+
+from marslora.methods._mixture_method import FEED_FORWARD, Balance, BalanceWeight, MixtureMethod, RouterReach, Top
+from marslora.methods._router import Gate
 
 
 class LlavaMole(MixtureMethod):
@@ -13,15 +16,15 @@ class LlavaMole(MixtureMethod):
     whose routers learn from the load balance only; ``gate="probability"`` multiplies by the probability.
     """
 
-    defaults = {
-        "routing": "learned",
-        "heads": 3,
-        "heads_in": FEED_FORWARD,
-        "shared_a": False,
-        "router": "block",
-        "router_bias": True,
-        "top": 1,
-        "gate": "straight_through",
-        "balance": "mole",
-        "balance_weight": 0.01,
-    }
+    @dataclass(frozen=True, kw_only=True)
+    class Config(MixtureMethod.Config):
+        """The options of the mixture family: one expert for each token, in feed-forward blocks."""
+
+        heads_in: str = FEED_FORWARD
+        shared_a: bool = False
+        router: RouterReach = "block"
+        router_bias: bool = True
+        top: Top = 1
+        gate: Gate = "straight_through"
+        balance: Balance = "mole"
+        balance_weight: BalanceWeight = 0.01

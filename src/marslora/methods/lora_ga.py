@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from peft import LoraConfig, LoraGAConfig
 from peft.tuners.lora.loraga import preprocess_loraga
+from pydantic import Field
 from torch import nn
 
-from marslora.core.errors import ConfigError
 from marslora.core.patterns import exact_regex
 from marslora.methods import _offset
 from marslora.methods._base import AbstractMethod, AdapterPlan, Batch
 
-DIRECTIONS, SCALES = ("ArBr", "A2rBr", "ArB2r", "random"), ("stable", "weight_svd", "gd_scale", "unit")
-"""The values of ``direction`` and ``scale``, which `peft.LoraGAConfig` explains."""
 _GRADIENT = "_peft_loraga_grad"
 """The attribute in which PEFT stores the gradient on a linear."""
 
@@ -26,21 +26,27 @@ class LoraGa(AbstractMethod):
     The initialisation needs memory for the gradients of all adapted weights.
     """
 
+    @dataclass(frozen=True, kw_only=True)
+    class Config(AbstractMethod.Config):
+        """The batches, and the options of the same names of `peft.LoraGAConfig`, which explains them."""
+
+        num_batches: Annotated[int, Field(gt=0)] = 8
+        """The number of batches of training rows whose gradient is used."""
+        direction: Literal["ArBr", "A2rBr", "ArB2r", "random"] = "ArB2r"
+        """Which singular vectors of the gradient A and B start at."""
+        scale: Literal["stable", "weight_svd", "gd_scale", "unit"] = "stable"
+        """How the initial factors are scaled."""
+        stable_gamma: int = 16
+        """The number gamma of the scaling ``stable``."""
+
+    config: Config
+
     merges = "yes"
     serves = "any server of LoRA, at twice the trained rank; merged, any server"
 
-    def __init__(
-        self, *, num_batches: int = 8, direction: str = "ArB2r", scale: str = "stable", stable_gamma: int = 16
-    ):
-        if not isinstance(num_batches, int) or num_batches < 1:
-            raise ConfigError(f"The adapter's `num_batches` must be a whole number from 1, found {num_batches!r}.")
-        self.num_batches = num_batches
-        for option, value, known in (("direction", direction, DIRECTIONS), ("scale", scale, SCALES)):
-            if value not in known:
-                raise ConfigError(f"The adapter's `{option}` must be one of {list(known)}, found {value!r}.")
-        own = {"direction": direction, "scale": scale, "stable_gamma": stable_gamma}
-        self.options = {"num_batches": num_batches, **own}
-        self.config = LoraGAConfig(**own)
+    def __init__(self, /, **options: Any):
+        super().__init__(**options)
+        self.num_batches = self.config.num_batches
 
     def apply(self, model: nn.Module, plan: AdapterPlan, batches: Sequence[Batch] = ()) -> _offset.OffsetModel:
         """Start the factors at the gradient's decomposition. Linears without a gradient start as plain LoRA."""
@@ -52,7 +58,9 @@ class LoraGa(AbstractMethod):
                 for batch in batches:
                     model(**batch).loss.backward()
 
-        settings = {"init_lora_weights": "lora_ga", "lora_ga_config": self.config}
+        own = self.config
+        start = LoraGAConfig(direction=own.direction, scale=own.scale, stable_gamma=own.stable_gamma)
+        settings = {"init_lora_weights": "lora_ga", "lora_ga_config": start}
         preprocess_loraga(model, LoraConfig(target_modules=exact_regex(plan.ranks), **settings), train_step)
         linears = {path: model.get_submodule(path) for path in plan.ranks}
         unreached = frozenset(path for path, module in linears.items() if _GRADIENT not in vars(module))

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from marslora.methods._mixture_method import FEED_FORWARD, MixtureMethod
+from dataclasses import dataclass
+
+from marslora.methods._mixture_method import FEED_FORWARD, Heads, MixtureMethod
 
 
 class LoraMoe(MixtureMethod):
     """LoRAMoE (Dou et al. 2024, arXiv 2312.09979) without its localized balance, which needs labelled kinds of rows."""
 
-    defaults = {"routing": "learned", "heads": 6, "heads_in": FEED_FORWARD, "shared_a": False}
+    @dataclass(frozen=True, kw_only=True)
+    class Config(MixtureMethod.Config):
+        """The options of the mixture family: experts in feed-forward linears."""
+
+        heads: Heads = 6
+        heads_in: str = FEED_FORWARD
+        shared_a: bool = False

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from marslora.methods._mixture_method import MixtureMethod
+from dataclasses import dataclass
+
+from marslora.methods._mixture_method import MixtureMethod, Routing
 
 
 class ModalityLora(MixtureMethod):
@@ -12,4 +14,8 @@ class ModalityLora(MixtureMethod):
     modality and have plain LoRA. MokA does the opposite: it shares B and has an A for each modality.
     """
 
-    defaults = {"routing": "modality"}
+    @dataclass(frozen=True, kw_only=True)
+    class Config(MixtureMethod.Config):
+        """The options of the mixture family, with heads by modality."""
+
+        routing: Routing = "modality"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.nn.functional import linear, scaled_dot_product_attention
@@ -26,19 +29,22 @@ class Moka(AbstractMethod):
 
     The attention has one head and no parameters, and applies only to tokens that are not text. q are the text tokens
     that a user wrote, so no token attends to answers. Picture tokens attend to words after them, so a prefix of
-    pictures cannot be cached and used with another question. The default ``lam`` is that of the authors'
-    visual-text code; their audio-visual code has 1.
+    pictures cannot be cached and used with another question.
     """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(AbstractMethod.Config):
+        """The weight of the attention."""
+
+        lam: Annotated[float, Field(ge=0)] = 0.05
+        """Weight of the attention. The default is that of the authors' visual-text code; their audio-visual code has
+        1."""
+
+    config: Config
 
     merges = "no"
     serves = "Python with marslora: what is added depends on the whole prompt"
     wants_questions = True
-
-    def __init__(self, *, lam: float = 0.05):
-        if not lam >= 0:
-            raise ConfigError(f"The adapter's `lam` must be at least 0, found {lam!r}.")
-        self.lam = float(lam)
-        self.options = {"lam": self.lam}
 
     def apply(self, model: nn.Module, plan: AdapterPlan, batches: Sequence[Batch] = ()) -> MokaModel:  # noqa: ARG002
         """Give the language model's linears an A for each modality, and all other linears plain LoRA."""
@@ -52,7 +58,7 @@ class Moka(AbstractMethod):
         change = MokaModel(model, plan, context)
         change.method = self
         for path in plan.ranks:
-            change.insert_layer(path, lambda base, at, context: MokaLinear(base, at, context, plan, self.lam))
+            change.insert_layer(path, lambda base, at, context: MokaLinear(base, at, context, plan, self.config.lam))
         change.inject_whole_modules()
         return change
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from marslora.methods._mixture_method import MixtureMethod
+from dataclasses import dataclass
+
+from marslora.methods._mixture_method import BalanceWeight, Heads, MixtureMethod, Top
 
 
 class Mola(MixtureMethod):
@@ -11,11 +13,12 @@ class Mola(MixtureMethod):
     The two likeliest experts are used, with weights that add up to 1. ``balance="switch"`` adds a load balance.
     """
 
-    defaults = {
-        "routing": "learned",
-        "heads": (2, 4, 6, 8),
-        "shared_a": False,
-        "top": 2,
-        "renormalize": True,
-        "balance_weight": 0.001,
-    }
+    @dataclass(frozen=True, kw_only=True)
+    class Config(MixtureMethod.Config):
+        """The options of the mixture family: experts whose number grows with depth."""
+
+        heads: Heads = (2, 4, 6, 8)
+        shared_a: bool = False
+        top: Top = 2
+        renormalize: bool = True
+        balance_weight: BalanceWeight = 0.001

@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field
 from torch import nn
 
-from marslora.core.errors import ConfigError
 from marslora.methods import _offset
 from marslora.methods._base import AbstractMethod, AdapterPlan, Batch
 
 
 class Pissa(AbstractMethod):
-    """PiSSA (Meng et al. 2024, arXiv 2404.02948), initialised by PEFT.
+    """PiSSA (Meng et al. 2024, arXiv 2404.02948), initialised by PEFT."""
 
-    With ``niter`` above 0, a randomised decomposition with that many iterations, which is fast and nearly exact. With
-    0, an exact one.
-    """
+    @dataclass(frozen=True, kw_only=True)
+    class Config(AbstractMethod.Config):
+        """How the singular value decomposition is computed."""
+
+        niter: Annotated[int, Field(ge=0)] = 16
+        """Iterations of a randomised decomposition, which is fast and nearly exact; 0: an exact decomposition."""
+
+    config: Config
 
     merges = "yes"
     serves = "any server of LoRA, at twice the trained rank; merged, any server"
 
-    def __init__(self, *, niter: int = 16):
-        if not isinstance(niter, int) or niter < 0:
-            raise ConfigError(f"The adapter's `niter` must be a whole number from 0, found {niter!r}.")
-        self.options = {"niter": niter}
-        self.init = f"pissa_niter_{niter}" if niter else "pissa"
-
     def apply(self, model: nn.Module, plan: AdapterPlan, batches: Sequence[Batch] = ()) -> _offset.OffsetModel:  # noqa: ARG002
         """Start the factors at the decomposition. The model's weights do not change."""
-        return _offset.build_offset_model(model, plan, {"init_lora_weights": self.init})
+        niter = self.config.niter
+        start = f"pissa_niter_{niter}" if niter else "pissa"
+        return _offset.build_offset_model(model, plan, {"init_lora_weights": start})
 
     def count(self, sizes: Mapping[str, tuple[int, int]], plan: AdapterPlan) -> int:
         """Count ``r (I + O)`` for each linear."""

@@ -10,7 +10,7 @@ from marslora.core.errors import ConfigError, StudyError
 from marslora.methods import AdapterPlan, _balance_losses, _router, attach
 from marslora.methods._context import BatchContext, RoutingRecord, align_labels
 from marslora.methods._mixture import MixtureLinear
-from marslora.methods._mixture_method import Mixture
+from marslora.methods._mixture_method import MixtureMethod
 from marslora.methods.asymlora import AsymLora
 from marslora.methods.hydralora import HydraLora
 from marslora.methods.llava_mole import LlavaMole
@@ -228,7 +228,7 @@ def test_wrong_options_are_named(options):
 
 
 def test_a_form_that_is_none():
-    with pytest.raises(ConfigError, match="`task` or `mixture`"):
+    with pytest.raises(ConfigError, match=r"`form` of AsymLora must be one of \['task', 'mixture'\], found 'both'"):
         AsymLora(form="both")
 
 
@@ -242,7 +242,7 @@ def test_the_routers_of_the_release():
 
 
 def test_a_block_whose_input_is_of_another_width_is_refused():
-    settings = Mixture(routing="learned", router="block")
+    settings = MixtureMethod.Config(router="block")
     context = BatchContext(nn.Module())
     router = _router.Router(6, 2, bias=False, seed=0, path="x", device=torch.device("cpu"))
     source = _router.BlockSource(router, context, "language", settings)

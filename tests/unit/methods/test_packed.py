@@ -47,7 +47,7 @@ def test_the_count_is_what_is_trained(adapter):
 @pytest.mark.parametrize(
     ("adapter", "packed", "words"),
     [
-        (spec(stort=1.0), True, "has no option ['stort']; its options are ['start']"),
+        (spec(stort=1.0), True, "GainedLora has no option ['stort']. Its options are ['start']."),
         (spec("hydralora"), True, "can only train in the final run"),
         (spec("hydralora", hads=3), False, "hads"),
         (spec("tests.helpers.outside_adapter:Missing"), True, "cannot be imported"),
