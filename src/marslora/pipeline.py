@@ -39,6 +39,7 @@ from marslora.core.spec import (
     FinalSpec,
     MemberSpec,
     PackSpec,
+    PluginSpec,
     PrepareSpec,
     TrackerSpec,
 )
@@ -317,8 +318,8 @@ def export_decision(study: Study, names: Sequence[str] = ()) -> list[Path]:
     final = study.read("final.json", FinalResult)
     adapter = Path(final.adapter_folder) if final else None
     written: list[Path] = []
-    for name in names or plugins.names(exporters):
-        exporter = plugins.load(exporters, name, AbstractExporter)()
-        output = study.path("exports", name.replace(":", "."))
+    for spec in map(PluginSpec.parse, names or plugins.names(exporters)):
+        exporter = plugins.load(exporters, spec.name, AbstractExporter)(**spec.options)
+        output = study.path("exports", spec.name.replace(":", "."))
         written += exporter.export(decision, prepared.info, study.spec.training, adapter, output)
     return written

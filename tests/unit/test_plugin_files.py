@@ -1,5 +1,6 @@
 """A new plugin is one file: put into the folder of its package, it is listed and loaded by name. Manuals run."""
 
+import inspect
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from marslora import adapters, executors, exporters, gradients, methods, optim, recipes, strategies
 from marslora.adapters import AbstractAdapter
 from marslora.core import plugins
+from marslora.core.plugin_options import describe_options
 from marslora.core.runs import Observation
 from marslora.core.training import TrainingSpec
 from marslora.executors import AbstractExecutor
@@ -56,6 +58,15 @@ def test_the_manual_of_executors_runs(capsys):
     seen = []
     executor.run("tests.unit.test_plugin_files:emit_one", ["a", "b"], seen.append)
     assert [event.member for event in seen] == ["a", "b"] and "2 specs for" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("package", "base"), [(package, base) for package, base, _ in REGISTRIES])
+def test_every_option_of_every_plugin_is_a_keyword_with_a_docstring(package, base):
+    for name in plugins.names(package):
+        kind = plugins.load(package, name, base)
+        options = describe_options(kind)
+        assert [each.name for each in options if not each.help] == [], name
+        assert {each.name for each in options} <= set(inspect.signature(kind).parameters), name
 
 
 def emit_one(spec, emit):

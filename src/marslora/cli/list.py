@@ -1,12 +1,23 @@
-"""``marslora list``: the plugins that can be named, and the option that names each."""
+"""``marslora list``: the plugins that can be named, the option that names each, and the options of one."""
 
 from __future__ import annotations
 
+import importlib
+import inspect
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Annotated, Any
+
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from marslora.core import plugins
+from marslora.core.errors import ConfigError
+from marslora.core.plugin_options import AbstractPlugin, OptionHelp, describe_options
+from marslora.core.record import suggest
+from marslora.core.words import write_value
 
 PACKAGES = {
     "recipes": "compare --method",
@@ -19,20 +30,69 @@ PACKAGES = {
     "exporters": "export --to",
 }
 """The option that names a plugin, by the package in which it is a file."""
+NAME = typer.Argument(metavar="[NAME]", help="A plugin whose options to list, of marslora or package.module:Class.")
 
 
-def command() -> None:
-    """List every plugin that can be named, and the option that names it.
+def command(name: Annotated[str | None, NAME] = None) -> None:
+    """List every plugin that can be named, or the options of one plugin.
 
     A plugin of your own, outside of marslora, is named by package.module:Class. Options follow the name of a plugin,
     as in mars:sweep=0.25.
 
-    Example: marslora list
+    Example: marslora list mars
     """
+    for table in [_list_plugins()] if name is None else _list_options(name):
+        Console().print(table)
+
+
+def _list_plugins() -> Table:
     table = Table("named by", "name", "what it is", box=None)
     table.columns[0].no_wrap = table.columns[1].no_wrap = True
     for package_name, option in PACKAGES.items():
         package = plugins.find_package(package_name)
         for name in plugins.names(package):
             table.add_row(option, name, escape(plugins.summary(package, name)))
-    Console().print(table)
+    return table
+
+
+def _list_options(name: str) -> Iterator[Table]:
+    """Yield a table for each package that has the plugin: a strategy and a recipe may have the same name."""
+    if ":" in name:
+        yield _draw_options(name, _describe_class(plugins.find_package("core"), name))
+        return
+    packages = {each: plugins.find_package(each) for each in PACKAGES}
+    places = [place for place, package in packages.items() if name in plugins.names(package)]
+    if not places:
+        known = {each for package in packages.values() for each in plugins.names(package)}
+        raise ConfigError(
+            f"`{name}` is not a plugin.{suggest(name, sorted(known))} `marslora list` lists them all; one from "
+            "elsewhere is named package.module:Class."
+        )
+    for place in places:
+        find = _describe_recipe if place == "recipes" else _describe_class
+        yield _draw_options(f"{PACKAGES[place]} {name}", find(packages[place], name))
+
+
+def _describe_class(package: ModuleType, name: str) -> list[OptionHelp]:
+    return describe_options(plugins.load(package, name, AbstractPlugin))
+
+
+def _describe_recipe(package: ModuleType, name: str) -> list[OptionHelp]:
+    """The arguments of a recipe's function. Those behind ``**options`` belong to the plugin that it trains."""
+    function = getattr(importlib.import_module(f"{package.__name__}.{name}"), name)
+    parameters = inspect.signature(function).parameters.values()
+    named = [OptionHelp(each.name, "", each.default, "") for each in parameters if each.kind is not each.VAR_KEYWORD]
+    rest = OptionHelp("any other", "", inspect.Parameter.empty, f"See the plugin `{name}` that the recipe trains.")
+    return named if len(named) == len(parameters) else [*named, rest]
+
+
+def _draw_options(title: str, options: list[OptionHelp]) -> Table:
+    table = Table("option", "must be", "default", "what it does", title=title, title_justify="left", box=None)
+    for name, must_be, default, text in options or [OptionHelp("none", "", inspect.Parameter.empty, "")]:
+        table.add_row(name, escape(must_be), _write_default(default), escape(" ".join(text.split()).replace("``", "`")))
+    return table
+
+
+def _write_default(value: Any) -> str:
+    """A default as a user would write it; empty if there is none."""
+    return "" if value is inspect.Parameter.empty else escape(write_value(value))

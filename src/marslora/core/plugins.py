@@ -1,8 +1,8 @@
 """Find plugins by name. A plugin is one file: its name is what users type, and the folder is the registry.
 
-Packages whose plugins can be named: strategies, laws, adapters, methods, optim, gradients, executors, exporters and
-recipes. Files that begin with an underscore are not plugins. A class from elsewhere is named ``package.module:Class``.
-Options are the fields of the class's ``Config``, see `marslora.core.plugin_options`.
+Packages whose plugins can be named: strategies, adapters, methods, optim, gradients, executors, exporters and recipes.
+Files that begin with an underscore are not plugins. A class from elsewhere is named ``package.module:Class``. Options
+are the fields of the class's ``Config``, see `marslora.core.plugin_options`; a recipe is a function with arguments.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
-import inspect
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from marslora.core.errors import ConfigError
 
@@ -51,36 +50,6 @@ def check(name: str, *packages: ModuleType) -> None:
         raise ConfigError(
             f"`{name}` is not in marslora's {where}. It must be one of {known} or `package.module:Class`."
         )
-
-
-def build(what: str, name: str, kind: type[T], options: Mapping[str, Any]) -> T:
-    """Call ``kind(**options)``. Raises `ConfigError`, which lists the known options, for an unknown one.
-
-    ``what`` is the setting that named the plugin, e.g. ``gradients``.
-    """
-    check_options(what, name, kind, options)
-    known = list(option_names(kind))
-    try:
-        return kind(**options)
-    except TypeError as error:
-        raise ConfigError(
-            f"`{what}` {name} cannot be made with the options {dict(options)}: {error}. Its options are {known}."
-        ) from error
-
-
-def check_options(what: str, name: str, kind: type[object], options: Mapping[str, Any]) -> None:
-    """Raise `ConfigError`, which lists the known options, if a plugin's constructor does not take one of these."""
-    known = option_names(kind)
-    parameters = inspect.signature(kind).parameters.values()
-    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
-    if (unknown := sorted(set(options) - set(known))) and not takes_any:
-        raise ConfigError(f"`{what}` {name} has no option {unknown}; its options are {list(known)}.")
-
-
-def option_names(kind: type[object]) -> tuple[str, ...]:
-    """The keyword arguments of a plugin's constructor."""
-    parameters = inspect.signature(kind).parameters.items()
-    return tuple(name for name, parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY)
 
 
 def summary(package: ModuleType, name: str) -> str:

@@ -19,7 +19,8 @@ An exporter is a class with one method, `AbstractExporter.export`. This one writ
             return [path]
 
 A file in this folder that holds such a class is listed by ``marslora list``; one from elsewhere is named
-``package.module:RanksOnly``. Exporters have no options: everything they need is in the decision and the training.
+``package.module:RanksOnly``. Options, if it has any, are the fields of a nested ``Config``, as for every plugin. The
+exporters of this folder have none: everything they need is in the decision and the training.
 """
 
 import lazy_loader

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from marslora.core.decision import DecisionRecord
 from marslora.core.parts import ModelInfo
+from marslora.core.plugin_options import AbstractPlugin
 from marslora.core.spec import TrainingSpec
 
 
-class AbstractExporter(ABC):
+class AbstractExporter(AbstractPlugin, ABC):
     """Writes a decision as files for one tool. The same inputs give the same bytes."""
 
     @abstractmethod

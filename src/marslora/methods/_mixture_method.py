@@ -58,7 +58,8 @@ class MixtureMethod(AbstractMethod):
         renormalize: bool = False
         """Whether the weights of the ``top`` heads are scaled to add up to 1."""
         gate: Gate = "probability"
-        """The factor of a chosen head: see `marslora.methods._router.weigh_heads`."""
+        """The factor of a chosen head if not all are used: ``probability``; ``straight_through``: 1 with the gradient
+        of the probability; ``none``: 1 without a gradient."""
         balance: Balance = "none"
         """The load balance added to the loss."""
         balance_weight: BalanceWeight = 0.05

@@ -108,18 +108,6 @@ def test_kinds_are_listed_without_being_imported():
     assert all(plugins.summary(room, name).endswith(".") for name in plugins.names(room))
 
 
-def test_a_kind_is_made_with_its_own_options_alone():
-    class Kind:
-        def __init__(self, *, size=1, share=0.5):
-            self.size, self.share = size + 0, share
-
-    assert plugins.build("thing", "kind", Kind, {"size": 3}).size == 3
-    with pytest.raises(ConfigError, match=r"kind has no option \['weight'\]; its options are \['size', 'share'\]"):
-        plugins.build("thing", "kind", Kind, {"weight": 1})
-    with pytest.raises(ConfigError, match=r"`thing` kind cannot be made with the options {'size': 'big'}"):
-        plugins.build("thing", "kind", Kind, {"size": "big"})
-
-
 @pytest.mark.parametrize(
     "values",
     [
