@@ -13,9 +13,8 @@ take it::
     optimizer.step()
     print(optimizer.describe())
 
-**Options** are the fields of the class's nested ``Config``: keyword arguments of its constructor (shown by ``help``),
-checked there with one error, and numbers of every parameter group afterwards, where any of them can be scheduled. A
-constructor takes keywords rather than a ``Config``, because torch gives `defaults` and parameter groups their meaning.
+**Options** are the fields of the class's nested ``Config``, as for every plugin: keyword arguments of its constructor,
+which checks them. Afterwards they are numbers of every parameter group, where any of them can be scheduled.
 `create_optimizer` builds the one that a `TrainingSpec` names; `check_optimizer` raises its errors early.
 
 **Packs**: a group with ``members=K`` holds parameters whose first dimension is K independent copies; ``ranks`` gives

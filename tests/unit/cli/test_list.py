@@ -34,5 +34,5 @@ def test_a_plugin_from_elsewhere_and_one_without_options(capsys, monkeypatch):
 
 
 def test_an_unknown_name_is_answered_with_a_similar_one():
-    with pytest.raises(ConfigError, match="`geolara` is not a plugin. Did you mean `geolora`"):
+    with pytest.raises(ConfigError, match=r"`geolara` is not a plugin\. Did you mean `geolora`"):
         command("geolara")
