@@ -91,10 +91,7 @@ def test_a_limit_leaves_out_the_large():
     assert instance.problem.max_parameters == largest // 2
     assert 0 < len(instance.problem.candidates()) < 16
     assert set(instance.truth.loss) == set(instance.problem.candidates())
-    assert (
-        replay_strategy(UniformStrategy(UniformStrategy.Config(rank=16)), instance).decision.chosen
-        in instance.truth.loss
-    )
+    assert replay_strategy(UniformStrategy(rank=16), instance).decision.chosen in instance.truth.loss
 
 
 def test_the_truth_is_the_mean_over_seeds():
