@@ -143,8 +143,10 @@ class Pipeline:
         Every validation loss is stored as soon as it is measured. Raises `StudyError` if no pack of a round could run.
         """
         problem, strategy = self.problem, self.make_strategy()
+        for note in self.study.trials.notes:
+            self.listener.note(note)
         for _ in range(MAX_ROUNDS):
-            runs = self.study.runs()
+            runs = self.study.finished_runs()
             members = strategy.propose(problem, runs)
             if not members or self._reaches_limit(members, runs):
                 return runs
@@ -199,7 +201,7 @@ class Pipeline:
         decision = self.decide()
         spec = self.study.spec
         can_continue = spec.calibration == spec.training  # a run of another adapter holds other weights
-        members = (run.member for run in self.study.runs() if run.member.id == decision.continue_run)
+        members = (run.member for run in self.study.finished_runs() if run.member.id == decision.continue_run)
         return self._plan_full_run("final", decision.chosen, next(members, None) if can_continue else None)
 
     def train(self) -> FinalResult:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers of a full disk and of an exceeded quota: space has to be freed."""
 FULL_TEXTS = ("No space left on device", "PytorchStreamWriter failed writing")
 """How safetensors and torch, which write files themselves, report a full disk; their errors are not `OSError`."""
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}")
+"""The names that `temporary_path` gives."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -97,6 +101,13 @@ def publish_folder(new: Path, path: Path) -> None:
 def temporary_path(path: Path) -> Path:
     """A hidden path beside ``path`` that nobody else uses, in this process or another."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in ``folder``; nobody may be writing there."""
+    for path in folder.glob(".*.*"):
+        if _TEMPORARY.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from marslora.core.errors import ConfigError, StudyError
-from marslora.core.files import write_text
+from marslora.core.files import remove_leftovers, write_text
 from marslora.core.record import Record
 from marslora.core.runs import Run
 from marslora.core.spec import SCHEMA_VERSION, StudySpec
@@ -38,6 +38,9 @@ R = TypeVar("R", bound=Record)
 
 STAGES_FILE = "stages.json"
 """Holds ``{artifact: digest of what it was made from}``."""
+
+WRITTEN = ("plan", "runs")
+"""The folders, beside its own, in which the process that holds the lock writes artifacts."""
 
 
 class Study:
@@ -73,6 +76,8 @@ class Study:
                 if (folder / STAGES_FILE).exists():
                     _check_same(known, spec, folder)
             write_text(path, spec.to_json())
+            for written in (folder, *map(folder.joinpath, WRITTEN)):
+                remove_leftovers(written)
         except BaseException:
             lock.close()
             raise
@@ -107,12 +112,18 @@ class Study:
     def trials(self) -> Trials:
         """The runs, as trials of an Optuna study named after the spec's digest."""
         if self._trials is None:
-            self._trials = Trials(self._storage, f"marslora-{self.spec.digest()}", self.spec.space)
+            name = f"marslora-{self.spec.digest()}"
+            writes = self._lock is not None
+            self._trials = Trials(self._storage, name, self.spec.space, self.path("members"), writes=writes)
         return self._trials
 
     def runs(self) -> list[Run]:
         """Every run so far, in the order in which they first started."""
         return self.trials.runs()
+
+    def finished_runs(self) -> list[Run]:
+        """The runs as far as they have ended: those that strategies decide on."""
+        return self.trials.runs(with_unfinished=False)
 
     def path(self, *names: str) -> Path:
         """A path inside the study folder."""

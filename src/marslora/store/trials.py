@@ -1,13 +1,19 @@
 """Runs as Optuna trials: `optuna-dashboard` shows them, and any Optuna storage holds them.
 
-A member that is continued gets another trial, so a run consists of all trials of one member, one after the other.
+A member that is continued gets another trial, so a run consists of all trials of one member, one after the other. A
+trial is *void*, and no run has it, if what it holds is another member's: its parameters are not those of its member, or
+its losses are not those of the member's checkpoint. The runs of void and of failed trials are trained again; those that
+have a checkpoint report what is in it.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -18,48 +24,96 @@ from marslora.core.allocation import Space
 from marslora.core.errors import StudyError
 from marslora.core.runs import Cost, MemberResult, Observation, Run
 from marslora.core.spec import MemberSpec
+from marslora.store.checkpoints import contradicts_checkpoint
 
 VALIDATION_LOSS = "validation_loss"
 """The metric that is reported to Optuna as the intermediate value of a trial."""
 STATES = {"complete": TrialState.COMPLETE, "stopped": TrialState.COMPLETE}
 """Optuna's states of our statuses; every other status is a failure."""
+MEMBER, RESULT, SERIES = "member", "result", "series"
+"""Attributes of a trial: its `MemberSpec`, its `MemberResult`, and what was measured beside the validation loss."""
+
+
+@dataclass
+class _OpenTrial:
+    """A trial that this process writes to."""
+
+    trial_id: int
+    points: dict[int, float]
+    """The validation losses that are stored."""
+    series: dict[str, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
 
 
 class Trials:
-    """The trials of one study. Only the process that holds the study's lock writes."""
+    """The trials of one study. Only the process that holds the study's lock writes.
 
-    def __init__(self, url: str, name: str, space: Space) -> None:
+    A run is registered, and it is finished, in one write of the database each.
+    """
+
+    def __init__(self, url: str, name: str, space: Space, members_folder: Path, *, writes: bool = True) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._distributions: dict[str, BaseDistribution] = {
+            part: IntDistribution(0, max(space.ladder(part)[-1], 1)) for part in space.parts
+        }
+        self._folder = members_folder
+        self._writes = writes
         try:
             self._storage = optuna.storages.get_storage(url)
-            self._study = optuna.create_study(
-                storage=self._storage, study_name=name, load_if_exists=True, direction="minimize"
-            )
+            self._study_id = self._find_study(name)
+            self._open: dict[str, _OpenTrial] = {}
+            self._unfinished: dict[str, FrozenTrial] = {}
+            self._void: set[int] = set()
+            self.notes: list[str] = []
+            """What was found wrong when the storage was opened, and what is done about it, for people to read."""
+            self._find_void()
+            if writes:
+                self._mend()
         except Exception as error:  # every database driver has its own exceptions
             raise StudyError(
                 f"cannot open the storage {url} ({error}). Give a URL that Optuna can open, e.g. sqlite:///study.db."
             ) from error
-        self._distributions: dict[str, BaseDistribution] = {
-            part: IntDistribution(0, max(space.ladder(part)[-1], 1)) for part in space.parts
-        }
-        self._open: dict[str, optuna.Trial] = {}
-        self._series: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+
+    def _find_study(self, name: str) -> int:
+        """The number of the Optuna study; -1 if it does not exist and this process may not make it."""
+        if self._writes:
+            return optuna.create_study(
+                storage=self._storage, study_name=name, load_if_exists=True, direction="minimize"
+            )._study_id
+        try:
+            return self._storage.get_study_id_from_name(name)
+        except KeyError:
+            return -1
 
     def close(self) -> None:
         """Close the connection to the database."""
         self._storage.remove_session()
 
     def start(self, member: MemberSpec) -> None:
-        """Register a member that is about to train. The open trial of an interrupted start is continued."""
+        """Register a member that is about to train. The unfinished trial of an earlier start is continued."""
         if member.id in self._open:
             return
-        trial_id = self._find_open_trial(member)
-        if trial_id is None:
-            ranks = {part: member.allocation.get(part) for part in self._distributions}
-            self._study.enqueue_trial(ranks, user_attrs={"member": member.model_dump(mode="json")})
-            self._open[member.id] = self._study.ask(self._distributions)
-        else:
-            self._open[member.id] = optuna.Trial(self._study, trial_id)
+        values = member.model_dump(mode="json")
+        known = self._unfinished.pop(member.id, None)
+        if known is not None and known.user_attrs[MEMBER] != values:
+            self._storage.set_trial_state_values(known._trial_id, TrialState.FAIL)
+            known = None
+        if known is not None:
+            self._open[member.id] = _OpenTrial(known._trial_id, dict(known.intermediate_values))
+            return
+        template = FrozenTrial(
+            number=-1,
+            trial_id=-1,
+            state=TrialState.RUNNING,
+            value=None,
+            datetime_start=datetime.now(),
+            datetime_complete=None,
+            params=self._parameters(member),
+            distributions=self._distributions,
+            user_attrs={MEMBER: values},
+            system_attrs={},
+            intermediate_values={},
+        )
+        self._open[member.id] = _OpenTrial(self._storage.create_new_trial(self._study_id, template), {})
 
     def observe(self, seen: Observation) -> None:
         """Store one observation: a validation loss at once, any other metric when the member finishes."""
@@ -67,53 +121,96 @@ class Trials:
         if trial is None:
             return
         if seen.metric != VALIDATION_LOSS:
-            self._series[seen.member][seen.metric][seen.examples] = seen.value
-            return
-        with warnings.catch_warnings():  # Optuna warns because a resumed member reports its last points again
-            warnings.simplefilter("ignore")
-            trial.report(seen.value, seen.examples)
+            trial.series[seen.metric][seen.examples] = seen.value
+        elif trial.points.get(seen.examples) != seen.value:  # a resumed member reports its last points again
+            self._storage.set_trial_intermediate_value(trial.trial_id, seen.examples, seen.value)
+            trial.points[seen.examples] = seen.value
 
     def finish(self, result: MemberResult) -> None:
         """Close a member's trial with its status, its cost and its other series."""
         trial = self._open.pop(result.member, None)
         if trial is None:
             return
-        for metric, points in self._series.pop(result.member, {}).items():
-            trial.set_user_attr(metric, sorted(points.items()))
-        trial.set_user_attr("status", result.status)
-        trial.set_user_attr("cost", result.cost.model_dump(mode="json"))
-        if result.message:
-            trial.set_user_attr("message", result.message)
-        values = self._storage.get_trial(trial._trial_id).intermediate_values
-        state = STATES.get(result.status, TrialState.FAIL)
-        if state is TrialState.COMPLETE and values:
-            self._study.tell(trial, values[max(values)])
-        else:
-            self._study.tell(trial, state=TrialState.FAIL)
+        series = {metric: sorted(points.items()) for metric, points in trial.series.items()}
+        ended = {**result.model_dump(mode="json"), SERIES: series}
+        self._storage.set_trial_user_attr(trial.trial_id, RESULT, ended)  # from here on, the run has ended
+        self._close_trial(trial.trial_id, result.status, trial.points)
 
-    def runs(self) -> list[Run]:
-        """All runs, each assembled from the trials of its member."""
-        segments: dict[str, list[FrozenTrial]] = defaultdict(list)
-        for trial in self._study.get_trials(deepcopy=False):
-            if "member" in trial.user_attrs:
-                segments[trial.user_attrs["member"]["id"]].append(trial)
-        return [_assemble_run(trials) for trials in segments.values()]
+    def runs(self, *, with_unfinished: bool = True) -> list[Run]:
+        """All runs in the order in which they first started, each assembled from the trials of its member.
+
+        Without unfinished trials the runs are as they were when the last one that has ended did: what strategies
+        decide on is the same whether or not a study was interrupted.
+        """
+        return [_assemble_run(trials) for _, trials in self._segments(with_unfinished=with_unfinished)]
 
     def series(self, metric: str) -> dict[str, list[tuple[int, float]]]:
         """``[(examples, value)]`` of every member, for a metric other than the validation loss."""
-        points: dict[str, dict[int, float]] = defaultdict(dict)
-        for trial in self._study.get_trials(deepcopy=False):
-            if "member" in trial.user_attrs and metric in trial.user_attrs:
-                member = trial.user_attrs["member"]["id"]
-                points[member].update({int(examples): value for examples, value in trial.user_attrs[metric]})
-        return {member: sorted(values.items()) for member, values in points.items()}
+        found: dict[str, list[tuple[int, float]]] = {}
+        for member, trials in self._segments():
+            points: dict[int, float] = {}
+            for trial in trials:
+                series = trial.user_attrs.get(RESULT, {}).get(SERIES, {})
+                points.update({int(examples): value for examples, value in series.get(metric, ())})
+            if points:
+                found[member] = sorted(points.items())
+        return found
 
-    def _find_open_trial(self, member: MemberSpec) -> int | None:
-        wanted = member.model_dump(mode="json")
-        for trial in self._study.get_trials(deepcopy=False):
-            if not trial.state.is_finished() and trial.user_attrs.get("member") == wanted:
-                return trial._trial_id
-        return None
+    def _segments(self, *, with_unfinished: bool = True) -> Iterator[tuple[str, list[FrozenTrial]]]:
+        """(id, trials that count) of every member, in the order of their first trials, void ones included."""
+        segments: dict[str, list[FrozenTrial]] = {}
+        for trial in self._all_trials():
+            counting = segments.setdefault(trial.user_attrs[MEMBER]["id"], [])
+            counts = RESULT in trial.user_attrs or (with_unfinished and not trial.state.is_finished())
+            if counts and trial._trial_id not in self._void:
+                counting.append(trial)
+        yield from ((member, trials) for member, trials in segments.items() if trials)
+
+    def _all_trials(self) -> Iterator[FrozenTrial]:
+        if self._study_id < 0:
+            return
+        for trial in self._storage.get_all_trials(self._study_id, deepcopy=False):
+            if MEMBER in trial.user_attrs and trial.state is not TrialState.WAITING:
+                yield trial
+
+    def _find_void(self) -> None:
+        """Find the trials that hold another member's values and, if this process can train them, those that failed."""
+        for trial in self._all_trials():
+            member = MemberSpec.parse(trial.user_attrs[MEMBER], "a trial")
+            is_foreign = trial.params != self._parameters(member) or contradicts_checkpoint(
+                self._folder / member.id, member, trial.intermediate_values
+            )
+            has_failed = trial.user_attrs.get(RESULT, {}).get("status") == "failed"
+            if is_foreign or (has_failed and self._writes):
+                self._void.add(trial._trial_id)
+            if is_foreign:
+                self.notes.append(
+                    f"trial {trial.number} of the storage holds values of another run than {member.id}; they are not "
+                    "used, and the run is taken from its checkpoint or trained again"
+                )
+
+    def _mend(self) -> None:
+        """Close what a killed process left behind, except the trials that can be continued."""
+        for trial in self._storage.get_all_trials(self._study_id, deepcopy=False):
+            if trial.state.is_finished():
+                continue
+            ended: Mapping[str, Any] = trial.user_attrs.get(RESULT, {})
+            can_continue = MEMBER in trial.user_attrs and trial._trial_id not in self._void
+            if ended:
+                self._close_trial(trial._trial_id, ended["status"], trial.intermediate_values)
+            elif can_continue and trial.state is TrialState.RUNNING:
+                self._unfinished[trial.user_attrs[MEMBER]["id"]] = trial
+            else:
+                self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+    def _close_trial(self, trial_id: int, status: str, points: Mapping[int, float]) -> None:
+        state = STATES.get(status, TrialState.FAIL) if points else TrialState.FAIL
+        values = [points[max(points)]] if state is TrialState.COMPLETE else None
+        with suppress(optuna.exceptions.UpdateFinishedTrialError):
+            self._storage.set_trial_state_values(trial_id, state, values)
+
+    def _parameters(self, member: MemberSpec) -> dict[str, int]:
+        return {part: member.allocation.get(part) for part in self._distributions}
 
 
 def _assemble_run(trials: Sequence[FrozenTrial]) -> Run:
@@ -121,12 +218,12 @@ def _assemble_run(trials: Sequence[FrozenTrial]) -> Run:
     cost = Cost()
     for trial in trials:
         points.update(trial.intermediate_values)
-        cost = cost + Cost.parse(trial.user_attrs.get("cost", {}))
-    last: dict[str, Any] = trials[-1].user_attrs
+        cost = cost + Cost.parse(trial.user_attrs.get(RESULT, {}).get("cost", {}))
+    last: Mapping[str, Any] = trials[-1].user_attrs
     examples = sorted(points)
     return Run(
-        member=MemberSpec.parse(last["member"]),
-        status=last.get("status", "running"),
+        member=MemberSpec.parse(last[MEMBER]),
+        status=last.get(RESULT, {}).get("status", "running"),
         examples=tuple(examples),
         validation_loss=tuple(points[e] for e in examples),
         cost=cost,
