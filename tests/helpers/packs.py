@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from marslora.core.allocation import Allocation
 from marslora.core.runs import Failure, MemberResult, Observation, PackResult, ProgressEvent
 from marslora.core.spec import DataSpec, MemberSpec, ModelSpec, PackSpec, TrainingSpec
-from tests.unit.finetune.tiny import write_model, write_rows
+from tests.unit.finetune.tiny import register_float64, write_model, write_rows
 
 
 class Seen:
@@ -57,11 +57,11 @@ def world(tmp_path_factory):
 def pack(world, tmp_path):
     """Makes specs: ``pack(member("a", language=4), batch_size=8, folder="x")``."""
 
-    def make(*members, folder="members", full_examples=160, max_bytes=None, **training):
+    def make(*members, folder="members", full_examples=160, max_bytes=None, dtype=torch.float32, **training):
         training = {"batch_size": 8, "learning_rate": 5e-3, "evaluations": 5, **training}
         return PackSpec(
             id="pack",
-            model=ModelSpec(path=str(world / "model")),
+            model=ModelSpec(path=register_float64(world / "model") if dtype == torch.float64 else str(world / "model")),
             data=DataSpec(train=(str(world / "train.jsonl"),), validation=(str(world / "validation.jsonl"),)),
             training=TrainingSpec(**training),
             full_examples=full_examples,

@@ -5,7 +5,8 @@ import torch
 
 from marslora.core.allocation import Allocation
 from marslora.core.spec import DataSpec, FinalSpec, ModelSpec, TrainingSpec
-from tests.unit.finetune.tiny import run, write_model, write_rows
+from tests.helpers.exactness import keep_float64
+from tests.unit.finetune.tiny import register_float64, run, write_model, write_rows
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +33,13 @@ def final_spec(world, info, tmp_path):
     return maker(world, info, tmp_path)
 
 
+@pytest.fixture
+def exact_spec(world, info, tmp_path):
+    """Makes specs of runs in float64, where what is equal in theory is equal but for the last digits."""
+    with keep_float64():
+        yield maker(world, info, tmp_path, torch.float64)
+
+
 @pytest.fixture(scope="session")
 def whole(world, info):
     """The spec of an uninterrupted run with the default settings, which has been run."""
@@ -42,20 +50,23 @@ def whole(world, info):
 
 @pytest.fixture(scope="session")
 def no_dropout(world, info):
-    """The same without dropout."""
-    spec = maker(world, info, world)("no_dropout", training={"dropout": 0.0})
-    run(spec)
+    """The same without dropout, in float64."""
+    spec = maker(world, info, world, torch.float64)("no_dropout", training={"dropout": 0.0})
+    with keep_float64():
+        run(spec)
     return spec
 
 
-def maker(world, info, folder):
+def maker(world, info, folder, dtype=torch.float32):
+    path = register_float64(world / "model") if dtype == torch.float64 else str(world / "model")
+
     def make(name="final", training=None, allocation=None, **more):
         allocation = allocation or Allocation.of(vision=2, projector=4, language=8)
         full = (training or {}).get("full", ())
         defaults = {"batch_size": 8, "learning_rate": 2e-2, "evaluations": 5, "dropout": 0.1, "keep": "last"}
         return FinalSpec(
             **{
-                "model": ModelSpec(path=str(world / "model"), device="cpu"),
+                "model": ModelSpec(path=path, device="cpu"),
                 "data": DataSpec(
                     train=(str(world / "train.jsonl"),),
                     validation=(str(world / "validation.jsonl"),),

@@ -19,7 +19,9 @@ from marslora.core.schedule import rate_factor
 from marslora.data.rows import load_encoded_splits
 from marslora.finetune.worker import run_final
 from marslora.models.loading import load
-from tests.unit.finetune.tiny import distance, run, weights
+from tests.helpers.exactness import EXACT, assert_exact, assert_twins, keep_float64
+from tests.unit.finetune.conftest import maker
+from tests.unit.finetune.tiny import distance, plain_model, run, weights
 
 
 def peft_loss(model, batch):
@@ -51,15 +53,14 @@ def test_a_run_learns_and_reports(final_spec):
     assert FinalResult.load(Path(spec.output_folder) / "final.json") == result
 
 
-def test_peft_alone_gives_the_same_loss_also_merged(whole):
-    spec, result = whole, run(whole)[-1]
+def test_peft_alone_gives_the_same_loss_also_merged(world, no_dropout):
+    spec, result = no_dropout, run(no_dropout)[-1]
     rows = load_encoded_splits(spec.data, load(spec.model).processor, spec.cache_folder).validation
     batch = rows.batch(range(len(rows)))
-    model = PeftModel.from_pretrained(
-        AutoModelForImageTextToText.from_pretrained(spec.model.path), result.adapter_folder
-    )
-    assert peft_loss(model, batch) == pytest.approx(result.validation_loss, abs=1e-5)
-    assert peft_loss(model.merge_and_unload(), batch) == pytest.approx(result.validation_loss, abs=1e-4)
+    model = PeftModel.from_pretrained(plain_model(world), result.adapter_folder)
+    with keep_float64():
+        assert peft_loss(model, batch) == pytest.approx(result.validation_loss, rel=EXACT)
+        assert peft_loss(model.merge_and_unload(), batch) == pytest.approx(result.validation_loss, rel=EXACT)
 
 
 def test_ranks_and_scale_in_the_adapter_are_the_allocations(final_spec):
@@ -85,37 +86,41 @@ def test_the_model_is_left_as_it_was(final_spec):
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_it_is_the_loop_anyone_would_write(final_spec):
+def test_it_is_the_loop_anyone_would_write(world, info, tmp_path):
     """50 lines of torch and PEFT, started from the same adapter, end where the final run ends."""
-    spec = final_spec(training={"warmup": 0.25, "decay": 0.25, "weight_decay": 0.1, "clip_norm": 0.5, "dropout": 0})
-    start = first_checkpoint(spec)
-    twin = plain_loop(spec, start, steps=range(5))
-    continued = spec.model_copy(update={"start_folder": str(start)})
-    run(continued)
-    assert distance(twin, weights(continued)) < 1e-4
+    training = {"warmup": 0.25, "decay": 0.25, "weight_decay": 0.1, "clip_norm": 0.5, "dropout": 0}
+
+    def train(dtype):
+        spec = maker(world, info, tmp_path / str(dtype), dtype)(training=training)
+        start = first_checkpoint(spec, plain_model(world, dtype))
+        twin = plain_loop(spec, plain_model(world, dtype), start, steps=range(5))
+        continued = spec.model_copy(update={"start_folder": str(start)})
+        run(continued)
+        return [weights(continued)], [twin]
+
+    assert_twins(train)
 
 
-def test_a_calibration_run_is_continued_as_if_it_had_never_stopped(final_spec, tmp_path):
-    spec = final_spec(training={"warmup": 0.25, "decay": 0.25, "dropout": 0})
-    first = first_checkpoint(spec)
+def test_a_calibration_run_is_continued_as_if_it_had_never_stopped(world, exact_spec, tmp_path):
+    spec = exact_spec(training={"warmup": 0.25, "decay": 0.25, "dropout": 0})
+    first = first_checkpoint(spec, plain_model(world))
     halfway = tmp_path / "member"
-    plain_loop(spec, first, steps=range(3), save_to=halfway)
-    whole = plain_loop(spec, first, steps=range(5))
+    plain_loop(spec, plain_model(world), first, steps=range(3), save_to=halfway)
+    whole = plain_loop(spec, plain_model(world), first, steps=range(5))
     continued = spec.model_copy(update={"start_folder": str(halfway)})
     result = run(continued)[-1]
-    assert distance(whole, weights(continued)) < 1e-4
+    assert_exact(weights(continued), whole)
     assert result.started_at_examples == 24
     assert result.examples == (24, 32, 40)
     assert result.cost.examples == 16
 
 
-def first_checkpoint(spec):
+def first_checkpoint(spec, model):
     """A member's checkpoint before its first step: adapter, moments of zero, state."""
     from peft import LoraConfig, get_peft_model
 
     folder = Path(spec.output_folder).with_name("first")
     torch.manual_seed(1)
-    model = AutoModelForImageTextToText.from_pretrained(spec.model.path)
     ranks = spec.module_ranks
     config = LoraConfig(
         r=1,
@@ -127,11 +132,9 @@ def first_checkpoint(spec):
     return folder
 
 
-def plain_loop(spec, start, steps, save_to=None):
+def plain_loop(spec, model, start, steps, save_to=None):
     """Train the adapter in ``start`` with nothing but torch and PEFT; its weights."""
-    model = PeftModel.from_pretrained(
-        AutoModelForImageTextToText.from_pretrained(spec.model.path), start, is_trainable=True
-    )
+    model = PeftModel.from_pretrained(model, start, is_trainable=True)
     training, total = spec.training, spec.full_examples // spec.training.batch_size
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, weight_decay=training.weight_decay)
@@ -168,14 +171,14 @@ def save_member(model, optimizer, folder, step):
     (folder / "state.json").write_text(json.dumps({"examples": step * 8, "step": step}))
 
 
-def test_accumulation_changes_nothing(final_spec, no_dropout):
-    pieces = final_spec("pieces", training={"accumulation": 4, "dropout": 0.0})
+def test_accumulation_changes_nothing(exact_spec, no_dropout):
+    pieces = exact_spec("pieces", training={"accumulation": 4, "dropout": 0.0})
     run(pieces)
-    assert distance(weights(no_dropout), weights(pieces)) < 1e-3
+    assert_exact(weights(pieces), weights(no_dropout))
 
 
-def test_gradient_checkpointing_recomputes_and_changes_nothing(final_spec):
-    plain, saving = final_spec("plain"), final_spec("saving", training={"gradient_checkpointing": True})
+def test_gradient_checkpointing_recomputes_and_changes_nothing(exact_spec):
+    plain, saving = exact_spec("plain"), exact_spec("saving", training={"gradient_checkpointing": True})
     counts = []
     for spec in (plain, saving):
         layer = load(spec.model).model.get_decoder().layers[0]
@@ -185,7 +188,7 @@ def test_gradient_checkpointing_recomputes_and_changes_nothing(final_spec):
         handle.remove()
         counts.append(len(calls))
     assert counts[1] == counts[0] + 6
-    assert distance(weights(plain), weights(saving)) < 1e-4
+    assert_exact(weights(saving), weights(plain))
 
 
 def test_parts_learn_at_their_own_rates(final_spec):
@@ -195,17 +198,15 @@ def test_parts_learn_at_their_own_rates(final_spec):
     assert all(changed != ("vision_tower" in name) for name, changed in moved.items())
 
 
-def test_a_part_can_be_trained_whole(final_spec):
-    spec = final_spec(training={"full": ("projector",)})
+def test_a_part_can_be_trained_whole(world, exact_spec):
+    spec = exact_spec(training={"full": ("projector",)})
     result = run(spec)[-1]
     whole = [name for name in weights(spec) if "lora_" not in name]
     assert len(whole) == 4
     assert all("multi_modal_projector" in name for name in whole)
-    model = PeftModel.from_pretrained(
-        AutoModelForImageTextToText.from_pretrained(spec.model.path), result.adapter_folder
-    )
+    model = PeftModel.from_pretrained(plain_model(world), result.adapter_folder)
     rows = load_encoded_splits(spec.data, load(spec.model).processor, spec.cache_folder).validation
-    assert peft_loss(model, rows.batch(range(len(rows)))) == pytest.approx(result.validation_loss, abs=1e-5)
+    assert peft_loss(model, rows.batch(range(len(rows)))) == pytest.approx(result.validation_loss, rel=EXACT)
 
 
 @pytest.mark.parametrize(

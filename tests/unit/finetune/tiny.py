@@ -1,6 +1,7 @@
 """A tiny random LLaVA with its processor on disk, rows to learn, and what tests ask of a final run."""
 
 import contextlib
+import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,6 +60,22 @@ def write_model(folder: Path) -> None:
             vision_feature_layer=-1,
         )
     ).save_pretrained(folder)
+
+
+def register_float64(folder: Path) -> str:
+    """The path, for specs, of a float64 copy of the model in a folder: nobody trains in float64, so no spec asks."""
+    from marslora.core.spec import ModelSpec
+    from marslora.models.loading import load, register_model
+
+    loaded = load(ModelSpec(path=str(folder), device="cpu"))
+    return register_model("float64", copy.deepcopy(loaded.model).double(), loaded.processor)
+
+
+def plain_model(world: Path, dtype=torch.float64):
+    """The world's model as `transformers` alone loads it."""
+    from transformers import AutoModelForImageTextToText
+
+    return AutoModelForImageTextToText.from_pretrained(world / "model").to(dtype)
 
 
 def rows(count: int, seed: int, colours: Sequence[str] | None = None) -> list[dict]:
