@@ -22,10 +22,7 @@ from tests.twins.worlds import with_losses
 def engine(spec):
     """The weights and the last validation loss of every member when the engine trains them together."""
     seen = go(spec)
-    return [
-        with_losses(tensors(spec, one.id), _number(seen.curve(one.id)[one.until_examples]))
-        for one in spec.members
-    ]
+    return [with_losses(tensors(spec, one.id), _number(seen.curve(one.id)[one.until_examples])) for one in spec.members]
 
 
 def peft_alone(spec, name):

@@ -15,14 +15,15 @@ from marslora.core.spec import DataSpec, FinalSpec, ModelSpec, StudySpec, Traini
 from marslora.models.discovery import discover
 from marslora.models.loading import register_model
 from tests.helpers._tiny_vision import TEXT, VISION
+from tests.helpers.exactness import EXACT, assert_exact, keep_float64
 from tests.helpers.tiny_processors import llava_processor
-from tests.unit.finetune.test_continues_the_engine import ROUNDING, calibrate
-from tests.unit.finetune.tiny import distance, run, weights, write_rows
+from tests.unit.finetune.test_continues_the_engine import RATE, calibrate
+from tests.unit.finetune.tiny import run, weights, write_rows
 
 
 @pytest.fixture(scope="module")
 def mixture():
-    """A LLaVA whose language model has four experts a layer."""
+    """A LLaVA in float64 whose language model has four experts a layer."""
     processor = llava_processor()
     text = {**TEXT, "num_local_experts": 4, "num_experts_per_tok": 2, "vocab_size": len(processor.tokenizer)}
     config = transformers.LlavaConfig(
@@ -32,7 +33,8 @@ def mixture():
         vision_feature_layer=-1,
     )
     torch.manual_seed(0)
-    model = transformers.LlavaForConditionalGeneration(config).eval()
+    model = transformers.LlavaForConditionalGeneration(config).eval().double()
+    model.set_experts_implementation("eager")  # the grouped product of experts has no float64
     return model, register_model("mixture", model, processor)
 
 
@@ -44,7 +46,7 @@ def final_spec(mixture, folder):
     return FinalSpec(
         model=ModelSpec(path=name, experts=True),
         data=DataSpec(**rows),
-        training=TrainingSpec(batch_size=8, learning_rate=1e-2, decay=0.0, evaluations=2),
+        training=TrainingSpec(batch_size=8, learning_rate=RATE, decay=0.0, evaluations=2),
         allocation=allocation,
         module_ranks=info.module_ranks(allocation),
         stacked=info.stacked(allocation),
@@ -59,14 +61,15 @@ def test_experts_from_the_engine_to_peft(mixture, tmp_path):
     untouched = copy.deepcopy(model)
     spec = final_spec(mixture, tmp_path)
     assert len(spec.stacked) == 4
-    calibrated, losses = calibrate(spec, 24, tmp_path / "members")
-    half, _ = calibrate(spec, 16, tmp_path / "half")
-    result = run(spec.model_copy(update={"start_folder": str(half)}))[-1]
+    with keep_float64():
+        calibrated, losses = calibrate(spec, 24, tmp_path / "members")
+        half, _ = calibrate(spec, 16, tmp_path / "half")
+        result = run(spec.model_copy(update={"start_folder": str(half)}))[-1]
     trained = weights(spec)
     experts = [key for key in trained if ".experts." in key]
     assert len(experts) == 8 and all(trained[key].any() for key in experts)
-    assert distance(load_file(calibrated / "adapter_model.safetensors"), trained) < ROUNDING
-    assert result.validation_loss == pytest.approx(losses[24], abs=1e-4)
+    assert_exact(trained, load_file(calibrated / "adapter_model.safetensors"))
+    assert result.validation_loss == pytest.approx(losses[24], rel=EXACT)
     adapter = tmp_path / "final/adapter"
     assert len(json.loads((adapter / "adapter_config.json").read_text())["target_parameters"]) == 4
     loaded = PeftModel.from_pretrained(untouched, adapter)

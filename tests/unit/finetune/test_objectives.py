@@ -1,7 +1,6 @@
 """A final run with several objectives, on a tiny LLaVA."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,9 @@ from marslora.finetune.gradient_log import GradientLog
 from marslora.finetune.objectives import Objectives
 from marslora.finetune.separate_trainer import SeparateTrainer
 from marslora.models.answers import AnswerOutputs, Batch, token_nats
+from tests.helpers.exactness import EXACT, assert_exact, keep_float64
 from tests.unit.finetune.conftest import maker
-from tests.unit.finetune.test_processes import ENVIRONMENT, command
+from tests.unit.finetune.test_processes import run_on_two
 from tests.unit.finetune.tiny import distance, run, weights
 
 BY_TASK = [{"name": "short", "rows": "task=short"}, {"name": "long", "rows": "task=long"}]
@@ -41,8 +41,15 @@ def spec_with(world, info, data, tmp_path):
     return specs(world, info, data, tmp_path)
 
 
-def specs(world, info, data, folder):
-    final_spec = maker(world, info, folder)
+@pytest.fixture
+def exact_spec_with(world, info, data, tmp_path):
+    """Makes specs of runs in float64."""
+    with keep_float64():
+        yield specs(world, info, data, tmp_path, torch.float64)
+
+
+def specs(world, info, data, folder, dtype=torch.float32):
+    final_spec = maker(world, info, folder, dtype)
 
     def make(name, objectives=(), kind="sum", options=None, **training):
         gradients = PluginSpec(name=kind, options=options or {})
@@ -59,31 +66,33 @@ def notes_of(spec):
 
 @pytest.fixture(scope="module")
 def ordinary(world, info, data, tmp_path_factory):
-    spec = specs(world, info, data, tmp_path_factory.mktemp("ordinary"))("ordinary")
-    run(spec)
+    """The spec of an ordinary run in float64, which has been run."""
+    spec = specs(world, info, data, tmp_path_factory.mktemp("ordinary"), torch.float64)("ordinary")
+    with keep_float64():
+        run(spec)
     return spec
 
 
 @pytest.mark.parametrize("objectives", [BY_TASK, BY_MEDIA], ids=["task", "media"])
-def test_the_sum_of_all_rows_trains_what_the_ordinary_trainer_does(spec_with, ordinary, objectives):
-    spec = spec_with("sum", objectives)
+def test_the_sum_of_all_rows_trains_what_the_ordinary_trainer_does(exact_spec_with, ordinary, objectives):
+    spec = exact_spec_with("sum", objectives)
     result = run(spec)[-1]
     assert isinstance(result, FinalResult)
-    assert distance(weights(ordinary), weights(spec)) < 1e-3  # Adam makes rounding visible where a gradient is tiny
-    assert result.validation_loss == pytest.approx(run(ordinary)[-1].validation_loss, abs=1e-5)
+    assert_exact(weights(spec), weights(ordinary))
+    assert result.validation_loss == pytest.approx(run(ordinary)[-1].validation_loss, rel=EXACT)
     notes = notes_of(spec)
     assert [note.step for note in notes] == [0, 1, 2, 3, 4]
     assert max((note.objectives for note in notes), key=len) == tuple(objective["name"] for objective in objectives)
     assert result.cost.flops > run(ordinary)[-1].cost.flops
 
 
-def test_a_step_of_plain_descent_is_the_ordinary_trainers(spec_with, monkeypatch):
-    """The gradient that reaches the optimizer, clipped, in every step: the same numbers to float32's last digits."""
+def test_a_step_of_plain_descent_is_the_ordinary_trainers(exact_spec_with, monkeypatch):
+    """The gradient that reaches the optimizer, clipped, in every step."""
     seen = {}
 
     def keep(self, model, kept=seen):
         norm = clip(self, model)
-        grads = [p.grad.clone() for p in self.model.parameters() if p.grad is not None]
+        grads = {name: p.grad.clone() for name, p in self.model.named_parameters() if p.grad is not None}
         kept.setdefault(type(self).__name__, []).append(grads)
         for parameter in self.model.parameters():
             parameter.grad = None  # nothing is learned: every step stands at the same point
@@ -92,24 +101,23 @@ def test_a_step_of_plain_descent_is_the_ordinary_trainers(spec_with, monkeypatch
     clip = separate_trainer.FinalTrainer._clip_grad_norm
     monkeypatch.setattr(separate_trainer.FinalTrainer, "_clip_grad_norm", keep)
     for name, objectives in (("plain", ()), ("apart", BY_TASK)):
-        run(spec_with(name, objectives, clip_norm=0.5))
+        run(exact_spec_with(name, objectives, clip_norm=0.5))
     plain, apart = seen["FinalTrainer"], seen["SeparateTrainer"]
     assert len(plain) == len(apart) == 5
-    for one, other in zip(plain, apart, strict=True):
-        for expected, found in zip(one, other, strict=True):
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    for expected, found in zip(plain, apart, strict=True):
+        assert_exact(found, expected)
 
 
 @pytest.mark.parametrize("kind", ["mgda", pytest.param("gradnorm", marks=pytest.mark.slow)])
-def test_accumulation_changes_nothing(spec_with, kind):
-    specs = [spec_with(f"{kind}{pieces}", BY_TASK, kind, accumulation=pieces) for pieces in (1, 4)]
+def test_accumulation_changes_nothing(exact_spec_with, kind):
+    specs = [exact_spec_with(f"{kind}{pieces}", BY_TASK, kind, accumulation=pieces) for pieces in (1, 4)]
     losses = [run(spec)[-1].validation_loss for spec in specs]
-    assert distance(weights(specs[0]), weights(specs[1])) < 1e-2
-    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    assert_exact(weights(specs[1]), weights(specs[0]))
+    assert losses[1] == pytest.approx(losses[0], rel=EXACT)
 
 
-def test_combining_otherwise_trains_otherwise_and_learns(spec_with, ordinary):
-    spec = spec_with("pareto", BY_TASK, "pareto_lora", {"tau": 0.5})
+def test_combining_otherwise_trains_otherwise_and_learns(exact_spec_with, ordinary):
+    spec = exact_spec_with("pareto", BY_TASK, "pareto_lora", {"tau": 0.5})
     result = run(spec)[-1]
     assert result.validation_loss < result.base_validation_loss - 0.1
     assert distance(weights(ordinary), weights(spec)) > 1e-2
@@ -119,38 +127,37 @@ def test_combining_otherwise_trains_otherwise_and_learns(spec_with, ordinary):
 
 
 @pytest.mark.slow
-def test_recomputed_activations_change_nothing(spec_with):
+def test_recomputed_activations_change_nothing(exact_spec_with):
     specs = [
-        spec_with(str(wanted), BY_MEDIA, "imtl_g", gradient_checkpointing=wanted, full=("projector",))
+        exact_spec_with(str(wanted), BY_MEDIA, "imtl_g", gradient_checkpointing=wanted, full=("projector",))
         for wanted in (False, True)
     ]
     for spec in specs:
         run(spec)
-    assert distance(*map(weights, specs)) < 1e-3
+    assert_exact(*map(weights, specs))
 
 
-def test_a_stopped_run_goes_on_with_the_combiners_state(spec_with):
-    whole, stopped = (spec_with(name, BY_TASK, "gradnorm", {"lr": 0.3}) for name in ("whole", "stopped"))
+def test_a_stopped_run_goes_on_with_the_combiners_state(exact_spec_with):
+    whole, stopped = (exact_spec_with(name, BY_TASK, "gradnorm", {"lr": 0.3}) for name in ("whole", "stopped"))
     run(whole)
     run(stopped, until=24)
     run(stopped)
-    assert distance(weights(whole), weights(stopped)) < 1e-5
+    assert_exact(weights(stopped), weights(whole))
     assert [note.model_dump(exclude={"norms"}) for note in notes_of(stopped)] == [
         note.model_dump(exclude={"norms"}) for note in notes_of(whole)
     ]
 
 
 @pytest.mark.slow
-def test_two_processes_combine_what_one_does(spec_with):
-    one, two = (spec_with(name, BY_MEDIA, "mgda") for name in ("one", "two"))
+def test_two_processes_combine_what_one_does(world, exact_spec_with):
+    one, two = (exact_spec_with(name, BY_MEDIA, "mgda") for name in ("one", "two"))
     run(one)
-    done = subprocess.run(command(two, 2), capture_output=True, text=True, env=ENVIRONMENT)
-    assert done.returncode == 0, done.stderr
-    assert distance(weights(one), weights(two)) < 1e-3
+    run_on_two(two, world)
+    assert_exact(weights(two), weights(one))
     for alone, together in zip(notes_of(one), notes_of(two), strict=True):
         assert (alone.step, alone.block, alone.objectives) == (together.step, together.block, together.objectives)
-        assert together.norms == pytest.approx(alone.norms, rel=1e-3)
-        assert together.weights == pytest.approx(alone.weights, abs=1e-3)
+        assert together.norms == pytest.approx(alone.norms, rel=EXACT)
+        assert together.weights == pytest.approx(alone.weights, abs=EXACT)
 
 
 def pull(outputs, batch):
@@ -230,11 +237,11 @@ def test_losses_of_rows_add_up_to_the_ordinary_loss():
     labels_BT = torch.randint(0, 7, (4, 5), generator=make)
     labels_BT[:, :2] = -100
     batch = Batch({}, labels_BT)
-    seen = AnswerOutputs(torch.randn(1, 12, 7, generator=make), None)
+    seen = AnswerOutputs(torch.randn(1, 12, 7, generator=make).double(), None)
     objectives = Objectives([ObjectiveSpec(**fields) for fields in BY_TASK])
     found = objectives.losses(seen, batch, torch.tensor([0, 1, 1, 0]), 20, 1)
     whole = token_nats(seen.logits_KNV, batch.answers()[2]).sum() / 20
-    torch.testing.assert_close(sum(found.values()), whole)
+    torch.testing.assert_close(sum(found.values()), whole, rtol=EXACT, atol=0)
     assert list(found) == ["short", "long"]
     assert list(objectives.losses(seen, batch, torch.zeros(4, dtype=int), 20, 1)) == ["short"]
 

@@ -8,13 +8,13 @@ from safetensors.torch import load_file, save_file
 
 from marslora.core.errors import StudyError
 from tests.unit.finetune.test_worker import first_checkpoint
-from tests.unit.finetune.tiny import run
+from tests.unit.finetune.tiny import plain_model, run
 
 
 @pytest.fixture
-def start(final_spec):
+def start(world, final_spec):
     spec = final_spec()
-    folder = first_checkpoint(spec)
+    folder = first_checkpoint(spec, plain_model(world, torch.float32))
     return spec.model_copy(update={"start_folder": str(folder)}), folder
 
 

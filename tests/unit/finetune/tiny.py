@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,13 +63,14 @@ def write_model(folder: Path) -> None:
     ).save_pretrained(folder)
 
 
+@functools.cache
 def register_float64(folder: Path) -> str:
     """The path, for specs, of a float64 copy of the model in a folder: nobody trains in float64, so no spec asks."""
     from marslora.core.spec import ModelSpec
     from marslora.models.loading import load, register_model
 
     loaded = load(ModelSpec(path=str(folder), device="cpu"))
-    return register_model("float64", copy.deepcopy(loaded.model).double(), loaded.processor)
+    return register_model(f"float64 of {folder}", copy.deepcopy(loaded.model).double(), loaded.processor)
 
 
 def plain_model(world: Path, dtype=torch.float64):
