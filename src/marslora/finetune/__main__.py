@@ -11,7 +11,7 @@ from marslora.core.spec import FinalSpec
 
 
 def main(arguments: list[str]) -> int:
-    """Run the `FinalSpec` in the given file and print what is seen, one JSON object a line; the exit code."""
+    """Run the `FinalSpec` in the given JSON file, print its events as lines of JSON, and return the exit code."""
     if len(arguments) != 1:
         print(__doc__, file=sys.stderr)
         return EXIT_CODE

@@ -1,4 +1,4 @@
-"""What happens between optimizer steps: validation, news for whoever listens, whole checkpoints, a clean stop."""
+"""Trainer callbacks between optimizer steps: validation, progress events, complete checkpoints, a clean stop."""
 
 from __future__ import annotations
 
@@ -17,14 +17,24 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from marslora.core.runs import Emit, ProgressEvent
 from marslora.finetune.best_point import BestPoint
 from marslora.finetune.checkpoints import FinalRunState, mark_complete
-from marslora.finetune.evaluate import SplitScore, world
+from marslora.finetune.evaluate import SplitScore, get_rank_and_size
 
 TASK = "final"
-"""The name of a final run in progress events."""
+"""How progress events name the final run."""
 
 
 class ValidationCallback(TrainerCallback):  # type: ignore[misc]
-    """Validates at the given steps, emits what is seen, and keeps the run's progress beside each checkpoint."""
+    """Validates after given steps, emits progress, and writes the run's state into each checkpoint.
+
+    Args:
+        progress: The state that the run continues from.
+        emit: Gets a `ProgressEvent` after every step.
+        log: Trainer's ``log``, which passes metrics to the trackers.
+        validate: Scores the model on the validation rows.
+        validate_after: The optimizer steps of this start after which to validate.
+        examples_at: Converts optimizer steps of this start to examples seen.
+        best: Keeps the state of the best point; None if the end of the run is kept.
+    """
 
     def __init__(
         self,
@@ -49,18 +59,18 @@ class ValidationCallback(TrainerCallback):  # type: ignore[misc]
 
     @property
     def seconds(self) -> float:
-        """Wall time of the run, earlier starts included."""
+        """Wall time of the run in seconds, earlier starts included."""
         return self.before + time.monotonic() - self.began
 
     def first_point(self, examples: int) -> None:
-        """The point before the first step: of a fresh adapter, which changes nothing, it is the base model's."""
+        """Record the point before the first step; for a fresh adapter (0 examples) that is the base model's score."""
         if examples:
             self.measure(examples)
         else:
             self._record(0, SplitScore(self.progress.base_validation_loss, self.progress.base_validation_accuracy))
 
     def measure(self, examples: int) -> SplitScore:
-        """Validate now and remember the point."""
+        """Validate now, record the point and return its score."""
         return self._record(examples, self.validate())
 
     def _record(self, examples: int, score: SplitScore) -> SplitScore:
@@ -70,12 +80,12 @@ class ValidationCallback(TrainerCallback):  # type: ignore[misc]
         return score
 
     def on_step_end(self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Validate if it is due, and report progress with the latest losses."""
+        """Validate if a validation is due, and emit progress with the latest losses."""
         step, examples = state.global_step, self.examples_at(state.global_step)
         if step in self.validate_after:
             score, is_log_due = self.measure(examples), control.should_log
             self.log({"eval_loss": score.loss, "eval_accuracy": score.accuracy})
-            control.should_log = is_log_due  # Trainer takes any log for the one that is due
+            control.should_log = is_log_due  # any call of `log` makes Trainer skip the one that is due
         total, detail = self.examples_at(state.max_steps), self.progress.describe_losses()
         self.emit(ProgressEvent(task=TASK, done=examples, total=total, detail=detail))
 
@@ -87,13 +97,13 @@ class ValidationCallback(TrainerCallback):  # type: ignore[misc]
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Keep the training loss."""
+        """Record the training loss that Trainer logs."""
         if logs and "loss" in logs:
             self.progress = self.progress.add_training(self.examples_at(state.global_step), logs["loss"])
 
     def on_save(self, args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
-        """Declare the checkpoint whole once every process has written its share."""
-        if world()[1] > 1:
+        """Mark the checkpoint as complete once every process has written its share."""
+        if get_rank_and_size()[1] > 1:
             distributed.barrier()
         if state.is_world_process_zero:
             progress = self.progress.model_copy(update={"seconds": self.seconds})
@@ -104,18 +114,18 @@ class ValidationCallback(TrainerCallback):  # type: ignore[misc]
 
 
 class StopWhenAsked(TrainerCallback):  # type: ignore[misc]
-    """Ends training with a checkpoint at the step after a signal; all processes at the same step."""
+    """Ends training with a checkpoint after the first step that ends after a signal; all processes at the same step."""
 
     def __init__(self) -> None:
         self.asked = False
 
     def on_step_end(self, args: TrainingArguments, _state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Stop and save, if any process was asked to."""
+        """Save and stop if any process was asked to."""
         if self._any_asked(args.device):
             self.asked = control.should_save = control.should_training_stop = True
 
     def _any_asked(self, device: torch.device) -> bool:
-        if world()[1] == 1:
+        if get_rank_and_size()[1] == 1:
             return self.asked
         flag = torch.tensor(float(self.asked), device=device)
         distributed.all_reduce(flag, distributed.ReduceOp.MAX)
@@ -124,7 +134,10 @@ class StopWhenAsked(TrainerCallback):  # type: ignore[misc]
 
 @contextlib.contextmanager
 def listen_for_signals(stop: StopWhenAsked) -> Iterator[None]:
-    """Ctrl-C and termination ask ``stop``; a second one interrupts at once. Signals reach the main thread only."""
+    """Within it, SIGINT and SIGTERM set ``stop.asked``; a second signal raises `KeyboardInterrupt` at once.
+
+    Does nothing in a thread other than the main one, which alone receives signals.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

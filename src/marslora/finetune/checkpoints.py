@@ -1,4 +1,4 @@
-"""Trainer's checkpoints, each whole only once the run's own `progress.json` lies in it."""
+"""Trainer's checkpoints. One is complete only if it also holds `progress.json`, which is written last."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MARKER = "progress.json"
 
 
 class FinalRunState(Record):
-    """What a continued run must know and Trainer does not keep."""
+    """What a continued run needs to know and Trainer does not save."""
 
     spec_digest: str
     started_at_examples: int
@@ -32,46 +32,46 @@ class FinalRunState(Record):
 
     @property
     def best(self) -> int | None:
-        """Which validation point since training began is the lowest; None where there is none."""
+        """The index of the lowest validation point after the first step; None if there is none."""
         trained = [point for point, examples in enumerate(self.examples) if examples]
         points = [point for point in trained if math.isfinite(self.validation_curve[point])]
         return min(points, key=self.validation_curve.__getitem__, default=None)
 
     def add_validation(self, examples: int, loss: float) -> FinalRunState:
-        """The state after another validation point."""
+        """Return the state with another validation point."""
         points = {"examples": (*self.examples, examples), "validation_curve": (*self.validation_curve, loss)}
         return self.model_copy(update=points)
 
     def add_training(self, examples: int, loss: float) -> FinalRunState:
-        """The state after another training loss."""
+        """Return the state with another training loss."""
         points = {"train_examples": (*self.train_examples, examples), "train_curve": (*self.train_curve, loss)}
         return self.model_copy(update=points)
 
     def describe_losses(self) -> str:
-        """The latest losses, for people to read."""
+        """The latest losses in words; empty if there are none."""
         named = (("validation loss", self.validation_curve), ("training loss", self.train_curve))
         return ", ".join(f"{name} {curve[-1]:.3f}" for name, curve in named if curve)
 
 
 def mark_complete(checkpoint: Path, progress: FinalRunState) -> None:
-    """Declare ``checkpoint`` whole: everything else in it has been written."""
+    """Mark ``checkpoint`` as complete, after everything else in it has been written. Raises `WriteError`."""
     write_text(checkpoint / MARKER, progress.to_json())
 
 
-def newest(folder: Path, spec_digest: str) -> tuple[Path, FinalRunState] | None:
-    """The last whole checkpoint of this spec in ``folder``, or None."""
-    return max(_whole(folder, spec_digest), key=lambda found: _step(found[0]), default=None)
+def find_newest(folder: Path, spec_digest: str) -> tuple[Path, FinalRunState] | None:
+    """The latest complete checkpoint of this spec in ``folder`` with its state; None if there is none."""
+    return max(_list_complete(folder, spec_digest), key=lambda item: _read_step(item[0]), default=None)
 
 
 def remove_broken(folder: Path, spec_digest: str) -> None:
-    """Delete half-written checkpoints and those of other specs, so that they do not crowd out whole ones."""
-    keep = {path for path, _ in _whole(folder, spec_digest)}
+    """Delete incomplete checkpoints and those of other specs, so that Trainer's limit does not remove complete ones."""
+    keep = {path for path, _ in _list_complete(folder, spec_digest)}
     for path in folder.glob("checkpoint-*"):
         if path not in keep:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _whole(folder: Path, spec_digest: str) -> Iterator[tuple[Path, FinalRunState]]:
+def _list_complete(folder: Path, spec_digest: str) -> Iterator[tuple[Path, FinalRunState]]:
     for path in folder.glob("checkpoint-*"):
         try:
             progress = FinalRunState.load(path / MARKER)
@@ -81,5 +81,5 @@ def _whole(folder: Path, spec_digest: str) -> Iterator[tuple[Path, FinalRunState
             yield path, progress
 
 
-def _step(checkpoint: Path) -> int:
+def _read_step(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])

@@ -1,4 +1,4 @@
-"""What a run costs: floating-point operations, counted on one batch and taken times the rows, and memory."""
+"""Measure what a run costs: memory, and floating-point operations, which are counted for one batch and scaled."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 class FlopsPerRow(NamedTuple):
-    """Floating-point operations that a row costs; the rows of a run are taken to be alike."""
+    """Floating-point operations per row, assumed to be equal for all rows of a run."""
 
     trained: float = 0.0
+    """Operations of training on a row, forward and backward."""
     scored: float = 0.0
+    """Operations of a row in validation or test."""
 
 
 def count_flops(work: Callable[[], object]) -> float:
-    """Floating-point operations of ``work``, which draws its random numbers aside: counting changes no run."""
+    """Run ``work`` and return its floating-point operations; torch's random state is as before afterwards."""
     counter = FlopCounterMode(display=False)
     with torch.random.fork_rng(), counter:
         work()
@@ -32,7 +34,7 @@ def count_flops(work: Callable[[], object]) -> float:
 
 @dataclass
 class SetupCost:
-    """What an adapter costs before the first step: some look at batches, some decompose weights."""
+    """What an adapter costs before the first step, e.g. to run batches or to decompose weights."""
 
     seconds: float = 0.0
     flops: float = 0.0
@@ -40,15 +42,15 @@ class SetupCost:
 
 @contextlib.contextmanager
 def count_setup_cost() -> Iterator[SetupCost]:
-    """Counts what is done within it; the numbers are there afterwards."""
+    """Measure the work within it: the yielded `SetupCost` is filled in at the end."""
     setup, counter, began = SetupCost(), FlopCounterMode(display=False), time.monotonic()
     with counter:
         yield setup
     setup.seconds, setup.flops = time.monotonic() - began, float(counter.get_total_flops())
 
 
-def forget_peak() -> None:
-    """Let `peak_bytes` begin anew, where the machine can: on CUDA devices, and for processes of Linux."""
+def reset_peak_bytes() -> None:
+    """Make `read_peak_bytes` start again, on CUDA devices and on Linux; elsewhere it does nothing."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         return
@@ -56,8 +58,8 @@ def forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def peak_bytes() -> int:
-    """The most memory used since `forget_peak`: of the device where there is one, of this process otherwise."""
+def read_peak_bytes() -> int:
+    """The most bytes used since `reset_peak_bytes`: of the CUDA device if there is one, else of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024

@@ -1,4 +1,4 @@
-"""How many numbers a method trains at several allocations: no weights are read for it."""
+"""Count how many parameters a method trains at several allocations, without reading any weights."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ from marslora.core.schedule import num_steps
 from marslora.core.spec import CountSpec, FinalSpec
 from marslora.data.rows import load_encoded_splits
 from marslora.finetune.labels import label_rows
-from marslora.finetune.model import method_of
+from marslora.finetune.model import find_method
 from marslora.methods import AbstractMethod, AdapterPlan, BatchContext
 from marslora.models import loading
 from marslora.models.folders import MEMORY
 
 
-def count(spec: CountSpec, emit: Emit) -> None:
+def count_trainable(spec: CountSpec, emit: Emit) -> None:
     """Emit the trainable parameters of every allocation, parts trained whole included, as a `CountResult`.
 
-    Raises what loading the model's configuration raises, and what labelling rows does where a method has heads by task.
+    Raises what loading the model's configuration raises, and for a method with a head per task what `label_rows`
+    raises.
     """
-    method, training, info = method_of(spec.run.training), spec.run.training, spec.info
+    method, training, info = find_method(spec.run.training), spec.run.training, spec.info
     if method is None:
-        found = [info.num_trainable(each, training.full, use_dora=training.use_dora) for each in spec.allocations]
+        counts = [info.num_trainable(each, training.full, use_dora=training.use_dora) for each in spec.allocations]
     else:
         whole = sum(info.part(part).num_parameters for part in training.full)
         sizes = {linear.name: (linear.inputs, linear.outputs) for part in info.parts for linear in part.linears}
-        base = _base_plan(spec, method)
-        found = [whole + method.count(sizes, _planned(base, spec, each)) for each in spec.allocations]
-    emit(CountResult(num_trainable=tuple(found)))
+        base = _make_base_plan(spec, method)
+        counts = [whole + method.count(sizes, _plan_allocation(base, spec, each)) for each in spec.allocations]
+    emit(CountResult(num_trainable=tuple(counts)))
 
 
-def _base_plan(spec: CountSpec, method: AbstractMethod) -> AdapterPlan:
+def _make_base_plan(spec: CountSpec, method: AbstractMethod) -> AdapterPlan:
     run = spec.run
     model = loading.load(run.model).model if run.model.path.startswith(MEMORY) else loading.skeleton(run.model)
     return AdapterPlan(
@@ -38,19 +39,19 @@ def _base_plan(spec: CountSpec, method: AbstractMethod) -> AdapterPlan:
         parts={},
         full_modules=run.full_modules,
         num_steps=num_steps(run.full_examples, run.training.batch_size),
-        tasks=_tasks(run, method),
+        tasks=_list_tasks(run, method),
         modalities=BatchContext(model).modalities,
     )
 
 
-def _planned(base: AdapterPlan, spec: CountSpec, allocation: Allocation) -> AdapterPlan:
+def _plan_allocation(base: AdapterPlan, spec: CountSpec, allocation: Allocation) -> AdapterPlan:
     ranks = spec.info.module_ranks(allocation)
     part_of = spec.info.part_of()
     parts = {path: part_of[path] for path in (*ranks, *spec.run.full_modules)}
     return base.model_copy(update={"ranks": ranks, "parts": parts})
 
 
-def _tasks(run: FinalSpec, method: AbstractMethod) -> tuple[str, ...]:
+def _list_tasks(run: FinalSpec, method: AbstractMethod) -> tuple[str, ...]:
     if method.column is None:
         return ()
     rows = load_encoded_splits(run.data, loading.load_processor(run.model), run.cache_folder)

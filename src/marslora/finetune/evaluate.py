@@ -1,4 +1,4 @@
-"""Loss and accuracy of a model on a split, shared out over the processes of a run."""
+"""Measure loss and accuracy of a model on a split; the processes of a run divide its batches among them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ Collate = Callable[[Sequence[int]], dict[str, Any]]
 
 
 class SplitScore(NamedTuple):
-    """Mean nats per answer token, and the share of answer tokens guessed right."""
+    """The score of a model on one split."""
 
     loss: float
+    """Mean nats per answer token."""
     accuracy: float
+    """Share of answer tokens predicted correctly."""
 
 
-def world() -> tuple[int, int]:
-    """(rank, number of processes) of this run."""
+def get_rank_and_size() -> tuple[int, int]:
+    """(rank of this process, number of processes) of the distributed run; (0, 1) if it is not distributed."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return 0, 1
     return distributed.get_rank(), distributed.get_world_size()
@@ -37,12 +39,12 @@ def evaluate(
     batch_size: int,
     dtype: torch.dtype,
 ) -> SplitScore:
-    """The score on rows 0 to ``num_rows``: every process takes each n-th batch, and all get the same score.
+    """Score a model on the first ``num_rows`` rows. Each of n processes runs every n-th batch; all return one score.
 
-    ``dtype`` is the model's: in half precision it runs in mixed precision. The model is left in evaluation mode.
+    ``dtype`` is the model's; a model in half precision runs in mixed precision. It is left in evaluation mode.
     """
     model.eval()
-    rank, num_processes = world()
+    rank, num_processes = get_rank_and_size()
     device = next(model.parameters()).device
     total = torch.zeros(3, dtype=torch.float64, device=device)
     for start in range(rank * batch_size, num_rows, num_processes * batch_size):
@@ -55,6 +57,6 @@ def evaluate(
     return SplitScore(nats / max(tokens, 1.0), correct / max(tokens, 1.0))
 
 
-def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+def move_to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """The batch with its tensors on ``device``."""
     return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}

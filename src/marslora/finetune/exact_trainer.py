@@ -1,4 +1,4 @@
-"""`Trainer` for exact steps: every batch also at the previous point, with the same randomness."""
+"""A `Trainer` for exact steps, which run every batch at the previous point as well, with the same randomness."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from marslora.optim import AbstractRecursion, as_two_point
 
 
 class ExactTrainer(Trainer):  # type: ignore[misc]
-    """`transformers.Trainer` for optimizers that look back, such as ``MarsM(groups, exact=True)``; two passes a step.
+    """`transformers.Trainer` for optimizers that take exact steps, such as ``MarsM(groups, exact=True)``.
 
     ::
 
         trainer = ExactTrainer(model, arguments, train_dataset=rows, optimizers=(optimizer, schedule))
 
-    Every micro-batch runs at the previous point first. Clipping scales both gradients by the share of the one at the
-    current point, so that their difference stays that of one function. Under DistributedDataParallel the gradient at
-    the previous point is the mean over the processes, like the other. `ConfigError` for an optimizer that does not
-    look back, for DeepSpeed and FSDP, which hold pieces of parameters, and for float16, whose loss scale may change
-    between the two gradients.
+    A step takes two passes: every micro-batch runs at the previous point first. Clipping scales both gradients by the
+    factor for the gradient at the current point, so that their difference remains the difference of one function.
+    Under DistributedDataParallel both gradients are means over the processes.
+
+    Raises `ConfigError` for an optimizer without exact steps, for DeepSpeed and FSDP, which divide parameters into
+    pieces, and for float16, whose loss scale may change between the two gradients.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -34,22 +35,24 @@ class ExactTrainer(Trainer):  # type: ignore[misc]
         look = as_two_point(self.optimizer)
         if look is None:
             raise ConfigError(
-                "ExactTrainer needs `optimizers=(optimizer, schedule)` with an optimizer of `marslora.optim` that is "
-                f"exact; found {type(self.optimizer).__name__}. Pass `exact=True` to it, or use Trainer."
+                "ExactTrainer needs `optimizers=(optimizer, schedule)` with an optimizer of `marslora.optim` that "
+                f"takes exact steps; found {type(self.optimizer).__name__}. Pass `exact=True` to it, or use Trainer."
             )
         self.look: AbstractRecursion = look
         pieces = self.is_deepspeed_enabled or self.is_fsdp_enabled
         if pieces or self.args.fp16:
-            found = "DeepSpeed or FSDP" if pieces else "float16"
-            raise ConfigError(f"Exact steps cannot train with {found}: use DDP and bfloat16, or `exact=False`.")
+            unsupported = "DeepSpeed or FSDP" if pieces else "float16"
+            raise ConfigError(
+                f"Exact steps cannot be combined with {unsupported}. Use DDP and bfloat16, or set `exact=False`."
+            )
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """Trainer's at both points; the loss is that of the current one."""
-        # What is gathered at the previous point is averaged over the processes once, with the last micro-batch.
-        apart = model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()
-        with apart, self.look.previous_point():
+        """Take Trainer's step at both points; return the loss at the current point."""
+        # The gradient at the previous point is averaged over the processes once, after the last micro-batch.
+        no_sync = model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()
+        with no_sync, self.look.previous_point():
             super().training_step(model, inputs, num_items_in_batch)
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         if self.accelerator.sync_gradients:
@@ -58,7 +61,7 @@ class ExactTrainer(Trainer):  # type: ignore[misc]
 
     @torch.no_grad()
     def _finish_looking(self, model: nn.Module) -> None:
-        """The mean over the processes, times the share that Trainer's clipping is about to leave of the other."""
+        """Average the gradient at the previous point over the processes; scale it as Trainer will clip the other."""
         lasts = [last for _, last in self.look.last_gradients()]
         if self.accelerator.num_processes > 1:
             flat = torch.cat([last.flatten() for last in lasts])
@@ -73,6 +76,6 @@ class ExactTrainer(Trainer):  # type: ignore[misc]
 
 
 class ExactFinalTrainer(ExactTrainer, FinalTrainer):
-    """The final run's Trainer for optimizers that look back."""
+    """The final run's Trainer for optimizers that take exact steps."""
 
     num_passes = 2

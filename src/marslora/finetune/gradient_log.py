@@ -1,4 +1,4 @@
-"""What was seen of the objectives' gradients, in a file that the report draws and in Trainer's logs."""
+"""Record the objectives' gradients in a file, which the report draws, and summarise them for Trainer's logs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from marslora.core.runs import BlockGradient
 
 
 class GradientLog:
-    """One JSON object a line, step and block. What a killed run wrote after its checkpoint is written anew."""
+    """Writes one line of JSON for each step and block.
+
+    A continued run replaces the lines that the killed run wrote after its checkpoint. Only the process with ``writes``
+    writes the file; the others only summarise.
+    """
 
     def __init__(self, path: Path, writes: bool):
         self.path, self.writes = path, writes
@@ -20,43 +24,45 @@ class GradientLog:
         self._seen: list[BlockGradient] = []
 
     def add(self, step: int, notes: Sequence[BlockGradient]) -> None:
-        """Write the notes of the step that comes after ``step`` others."""
+        """Record the notes of step ``step`` (from 0)."""
         if self.writes and not self._began:
-            write_text(self.path, "".join(f"{note.model_dump_json()}\n" for note in _before(self.path, step)))
+            write_text(
+                self.path, "".join(f"{note.model_dump_json()}\n" for note in _read_earlier_steps(self.path, step))
+            )
         self._began = True
-        found = [note.model_copy(update={"step": step}) for note in notes]
-        self._seen += found
+        numbered = [note.model_copy(update={"step": step}) for note in notes]
+        self._seen += numbered
         if self.writes:
             with self.path.open("a") as file:
-                file.writelines(f"{note.model_dump_json()}\n" for note in found)
+                file.writelines(f"{note.model_dump_json()}\n" for note in numbered)
 
     def summary(self) -> dict[str, float]:
-        """Mean cosine, mean norms and the share of each case since the last call, by block, for trackers."""
-        found: dict[str, float] = {}
+        """Mean cosine, mean norms and the share of each case in every block since the last call, as tracker metrics."""
+        metrics: dict[str, float] = {}
         for block in dict.fromkeys(note.block for note in self._seen):
             notes = [note for note in self._seen if note.block == block]
             cosines = [note.cosine for note in notes if note.cosine is not None]
             if cosines:
-                found[f"gradients/{block}/cosine"] = sum(cosines) / len(cosines)
+                metrics[f"gradients/{block}/cosine"] = sum(cosines) / len(cosines)
             for name in dict.fromkeys(name for note in notes for name in note.objectives):
                 norms = [dict(zip(note.objectives, note.norms, strict=True)).get(name, 0.0) for note in notes]
-                found[f"gradients/{block}/norm_{name}"] = sum(norms) / len(norms)
+                metrics[f"gradients/{block}/norm_{name}"] = sum(norms) / len(norms)
             for case, times in Counter(note.case for note in notes).items():
-                found[f"gradients/{block}/{case.replace(' ', '_')}"] = times / len(notes)
+                metrics[f"gradients/{block}/{case.replace(' ', '_')}"] = times / len(notes)
         self._seen = []
-        return found
+        return metrics
 
 
-def _before(path: Path, step: int) -> list[BlockGradient]:
-    """The whole lines of ``path`` about earlier steps."""
+def _read_earlier_steps(path: Path, step: int) -> list[BlockGradient]:
+    """The notes in ``path`` about steps before ``step``; a line that was cut off is ignored."""
     if not path.exists():
         return []
-    found = []
+    notes = []
     for line in path.read_text().splitlines():
         try:
             note = BlockGradient.model_validate_json(line)
         except (ValueError, MarsloraError):
             continue
         if note.step < step:
-            found.append(note)
-    return found
+            notes.append(note)
+    return notes

@@ -1,4 +1,4 @@
-"""Rows with the labels that some adapters ask for: the task of a row, the task of a picture, what a user wrote."""
+"""Add to batches the labels that some methods need: the task of each row and picture, and the tokens of questions."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from marslora.data.rows import SPLITS, BatchSource, EncodedSplits, Split
 from marslora.methods import QUESTION, TASK, UNIT_TASK, AbstractMethod
 
 _PICTURES = ("pixel_values", "flattened_patches", "input_features", "input_values")
-"""Keys of a batch whose first axis a tower's does not outnumber."""
+"""Keys of a batch whose first axis counts the inputs of a tower: pictures, patches or sounds."""
 
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """An `EncodedRows` whose batches say more."""
+    """An `EncodedRows` whose batches have labels."""
 
     encoded: EncodedRows
     task_N: NDArray[np.int64] | None
-    """The place of every row's task."""
+    """(N,) index of every row's task; None if the method needs no tasks."""
     wants_questions: bool
+    """Whether batches mark the tokens of questions."""
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -41,7 +42,7 @@ class LabelledSet:
         return self.encoded.rows
 
     def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> dict[str, Any]:
-        """The encoded set's batch, with the labels."""
+        """The batch of the encoded rows, with the labels added."""
         batch: dict[str, Any] = self.encoded.batch(indices)
         if self.wants_questions:
             batch[QUESTION] = (batch["labels"] == IGNORED) & batch["attention_mask"].bool()
@@ -54,7 +55,7 @@ class LabelledSet:
         return batch
 
     def _num_units(self, indices: NDArray[np.int64]) -> NDArray[np.int64] | None:
-        """How many entries of the first axis of the pictures belong to each row; None where there are no pictures."""
+        """How many entries of the pictures' first axis belong to each row; None if there are no pictures."""
         place_B = self.encoded.picture_of[indices]
         for name, pictures in self.encoded.pictures.items():
             if name.startswith(_PICTURES):
@@ -64,23 +65,23 @@ class LabelledSet:
 
 
 def label_rows(rows: EncodedSplits[EncodedRows], data: DataSpec, method: AbstractMethod) -> EncodedSplits[BatchSource]:
-    """Return ``rows`` with the labels that ``method`` wants.
+    """Return ``rows`` with the labels that ``method`` needs.
 
     Raises `DataError` if a row names no task, or if a validation or test row names a task that no training row has.
     """
     tasks: tuple[str, ...] = ()
-    found: dict[Split, list[str]] = {}
+    task_of_row: dict[Split, list[str]] = {}
     if method.column is not None:
         for split in SPLITS:
-            found[split] = _tasks(rows, data, split, method.column)
-        tasks = tuple(sorted(set(found["train"])))
+            task_of_row[split] = _read_tasks(rows, data, split, method.column)
+        tasks = tuple(sorted(set(task_of_row["train"])))
     if tasks or method.wants_questions:
-        sets = {split: _label_split(rows, split, found.get(split), tasks, method) for split in SPLITS}
+        sets = {split: _label_split(rows, split, task_of_row.get(split), tasks, method) for split in SPLITS}
         return EncodedSplits(sets["train"], sets["validation"], sets["test"], rows.report, rows.seed, tasks)
     return rows
 
 
-def _tasks(rows: EncodedSplits[EncodedRows], data: DataSpec, split: Split, name: str) -> list[str]:
+def _read_tasks(rows: EncodedSplits[EncodedRows], data: DataSpec, split: Split, name: str) -> list[str]:
     encoded = rows.split(split)
     all_examples = getattr(splits.load_splits(data), split)
     chosen = [all_examples[index] for index in encoded.rows]
@@ -88,8 +89,9 @@ def _tasks(rows: EncodedSplits[EncodedRows], data: DataSpec, split: Split, name:
     missing = [example.place for example, task in zip(chosen, tasks, strict=True) if task is None]
     if missing:
         raise DataError(
-            f"{len(missing)} rows have no column `{name}`, e.g. {missing[0]}: the adapter has a head for each task. "
-            "Name every row's task there, or choose the column with the adapter's option `column`."
+            f"{len(missing)} rows have no column `{name}`, e.g. {missing[0]}; the adapter needs it because it has a "
+            "head for each task. Write every row's task into this column, or set the adapter's option `column` to "
+            "another one."
         )
     return [str(task) for task in tasks]
 
@@ -97,13 +99,14 @@ def _tasks(rows: EncodedSplits[EncodedRows], data: DataSpec, split: Split, name:
 def _label_split(
     rows: EncodedSplits[EncodedRows],
     split: Split,
-    found: list[str] | None,
+    task_of_row: list[str] | None,
     tasks: tuple[str, ...],
     method: AbstractMethod,
 ) -> LabelledSet:
-    if found is not None and (unknown := sorted(set(found) - set(tasks))):
+    if task_of_row is not None and (unknown := sorted(set(task_of_row) - set(tasks))):
         raise DataError(
-            f"The tasks of the {split} rows must occur in the training rows, which have {list(tasks)}; found {unknown}."
+            f"The tasks of the {split} rows must occur in the training rows, which have {list(tasks)}; found "
+            f"{unknown}. Remove these {split} rows, or add training rows of their tasks."
         )
-    task_N = None if found is None else np.array([tasks.index(task) for task in found], dtype=np.int64)
+    task_N = None if task_of_row is None else np.array([tasks.index(task) for task in task_of_row], dtype=np.int64)
     return LabelledSet(rows.split(split), task_N, method.wants_questions)

@@ -1,4 +1,4 @@
-"""A method's own share of every optimizer step: which parameters it moves, which ranks it allocates."""
+"""Let a method act in every optimizer step, e.g. to move parameters itself or to reallocate ranks."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from marslora.optim import AbstractOptimizer
 class MethodSteps(TrainerCallback):  # type: ignore[misc]
     """Calls `AbstractChange.begin_step`, and `before_step` and `after_step` around the optimizer's.
 
-    ``first_step`` is the number of steps that a calibration run has taken already, ``num_passes`` how often a
-    micro-batch runs through the model.
+    ``first_step`` is the number of steps that the continued calibration run has taken, ``num_passes`` the number of
+    passes of a micro-batch through the model.
     """
 
     def __init__(self, change: AbstractChange, optimizer: AbstractOptimizer, first_step: int, num_passes: int):
@@ -29,16 +29,16 @@ class MethodSteps(TrainerCallback):  # type: ignore[misc]
     def on_pre_optimizer_step(
         self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any
     ) -> None:
-        """Gradients are complete and clipped."""
-        self.change.before_step(self._moment(state))
+        """Call the change's ``before_step``: gradients are complete and clipped."""
+        self.change.before_step(self._make_info(state))
 
     def on_optimizer_step(
         self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any
     ) -> None:
-        """The optimizer has moved the parameters."""
-        self.change.after_step(self._moment(state))
+        """Call the change's ``after_step``: the optimizer has moved the parameters."""
+        self.change.after_step(self._make_info(state))
 
-    def _moment(self, state: TrainerState) -> StepInfo:
+    def _make_info(self, state: TrainerState) -> StepInfo:
         return StepInfo(state.global_step + 1, self._rate, self._forget)
 
     def _rate(self, parameter: Parameter) -> float:

@@ -1,4 +1,4 @@
-"""The model of a final run: PEFT's LoRA, or another method of `marslora.adapters`, and its optimizer."""
+"""Adapt the model of a final run, by PEFT's LoRA or by another adapter or method, and build its optimizer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from marslora.core.patterns import lora_config_dict
 from marslora.core.schedule import num_steps
 from marslora.core.spec import FinalSpec, TrainingSpec
 from marslora.data.rows import BatchSource, EncodedSplits
-from marslora.finetune.evaluate import to_device
+from marslora.finetune.evaluate import move_to_device
 from marslora.methods import (
     AbstractChange,
     AbstractMethod,
@@ -35,13 +35,13 @@ from marslora.models.precision import mixed_precision
 from marslora.optim import AbstractOptimizer, create_optimizer
 
 
-def lora_config(spec: FinalSpec) -> LoraConfig:
-    """PEFT's settings for a final run."""
+def make_lora_config(spec: FinalSpec) -> LoraConfig:
+    """PEFT's settings for a final run. Raises `ConfigError` if the allocation adapts no linear layer."""
     ranks = {name: rank for name, rank in spec.module_ranks.items() if name not in spec.full_modules}
     if not ranks:
         raise ConfigError(
-            f"The allocation {spec.allocation} adapts no linear layer. At least one part that is not in `full` "
-            f"{list(spec.training.full)} must have a rank above 0."
+            f"The allocation {spec.allocation} adapts no linear layer. Give at least one part that is not in `full` "
+            f"{list(spec.training.full)} a rank above 0."
         )
     return LoraConfig(
         **lora_config_dict(
@@ -55,8 +55,8 @@ def lora_config(spec: FinalSpec) -> LoraConfig:
     )
 
 
-def method_of(training: TrainingSpec) -> AbstractMethod | None:
-    """Return the method that trains the spec's adapter; None for an adapter that PEFT itself trains.
+def find_method(training: TrainingSpec) -> AbstractMethod | None:
+    """The method that trains the adapter of ``training``; None for an adapter that PEFT itself trains.
 
     Raises `ConfigError` for an adapter or an option that does not exist.
     """
@@ -72,34 +72,34 @@ def adapt_model(
     rows: EncodedSplits[BatchSource],
     part_of: Mapping[str, str],
 ) -> Iterator[AbstractChange]:
-    """The loaded model with a fresh adapter; afterwards it is what it was, since others may hold it."""
+    """Within it, the loaded model has a fresh adapter; afterwards it is as before, since other runs may share it."""
     base = loaded.model
     use_cache = getattr(base.config, "use_cache", None)
     change: AbstractChange | None = None
     try:
-        change = _lora(base, spec) if method is None else _apply(loaded, spec, method, rows, part_of)
-        _recompute(base, spec.training.gradient_checkpointing)
+        change = _apply_lora(base, spec) if method is None else _apply_method(loaded, spec, method, rows, part_of)
+        _set_recomputation(base, spec.training.gradient_checkpointing)
         yield change
     finally:
         if change is not None:
             change.remove()
-        _recompute(base, False)
+        _set_recomputation(base, False)
         base.config.use_cache = use_cache
         base.requires_grad_(False).eval()
 
 
-def _lora(base: PreTrainedModel, spec: FinalSpec) -> PeftChange:
+def _apply_lora(base: PreTrainedModel, spec: FinalSpec) -> PeftChange:
     whole = {path: base.get_submodule(path) for path in spec.full_modules}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT asks for `is_gradient_checkpointing` by its old name
-        change = PeftChange(base, get_peft_model(base, lora_config(spec)), whole)
+        change = PeftChange(base, get_peft_model(base, make_lora_config(spec)), whole)
     for trainable in change.trainables():
         if trainable.role == "A":
-            _draw(trainable, spec.seed)
+            _draw_factor(trainable, spec.seed)
     return change
 
 
-def _apply(
+def _apply_method(
     loaded: LoadedModel,
     spec: FinalSpec,
     method: AbstractMethod,
@@ -109,14 +109,15 @@ def _apply(
     training = spec.training
     if spec.start_folder is not None and not isinstance(method, PackedMethod):
         raise ConfigError(
-            f"A run with the adapter `{training.adapter.name}` cannot continue `start_folder`: a calibration run holds "
-            "plain LoRA. Leave it out."
+            f"A run with the adapter `{training.adapter.name}` cannot continue the calibration run in `start_folder` "
+            f"({spec.start_folder}), which trained plain LoRA. Leave `start_folder` out."
         )
     if spec.stacked:
         raise ConfigError(
-            f"The adapter `{training.adapter.name}` cannot adapt stacked experts. Use `lora`, or leave `experts` out."
+            f"The adapter `{training.adapter.name}` cannot adapt stacked experts, found {len(spec.stacked)} parameters "
+            "of them. Use the adapter `lora`, or leave `experts` out."
         )
-    lora_config(spec)  # refuses an allocation without ranks
+    make_lora_config(spec)  # refuses an allocation without ranks
     ranks = {path: rank for path, rank in spec.module_ranks.items() if path not in spec.full_modules}
     plan = AdapterPlan(
         ranks=ranks,
@@ -130,19 +131,19 @@ def _apply(
     )
     batches = rows.first_batches(method.num_batches, training.batch_size // training.accumulation)
     with mixed_precision(loaded.device, loaded.dtype):
-        return method.apply(loaded.model, plan, [to_device(batch, loaded.device) for batch in batches])
+        return method.apply(loaded.model, plan, [move_to_device(batch, loaded.device) for batch in batches])
 
 
 @torch.no_grad()
-def _draw(trainable: Trainable, seed: int) -> None:
-    """Draw A as PEFT does, but from the stream that a calibration run of this seed has for this module."""
+def _draw_factor(trainable: Trainable, seed: int) -> None:
+    """Draw A as PEFT does, but with the random stream that a calibration run of this seed uses for this module."""
     drawn_RI = torch.empty(trainable.parameter.shape)
     init.kaiming_uniform_(drawn_RI, a=math.sqrt(5), generator=member_generator(seed, trainable.module, "lora_A"))
     trainable.parameter.copy_(drawn_RI)
 
 
-def _recompute(base: PreTrainedModel, wanted: bool) -> None:
-    """Switch recomputation of activations, under the name it had in `transformers` before 5.23, which still works."""
+def _set_recomputation(base: PreTrainedModel, wanted: bool) -> None:
+    """Switch recomputation of activations on or off, by a name that `transformers` 5.23 deprecates but accepts."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         if wanted:
@@ -152,7 +153,7 @@ def _recompute(base: PreTrainedModel, wanted: bool) -> None:
 
 
 def build_optimizer(change: AbstractChange, part_of: dict[str, str], spec: FinalSpec) -> AbstractOptimizer:
-    """The optimizer that the spec names, with one group per part and role, each with its part's learning rate."""
+    """The optimizer that the spec names, with a parameter group for each part and role at its part's learning rate."""
     training = spec.training
     groups: dict[tuple[str, str, tuple[int, ...] | None], list[Parameter]] = defaultdict(list)
     for trainable in change.trainables():
@@ -173,8 +174,8 @@ def build_optimizer(change: AbstractChange, part_of: dict[str, str], spec: Final
     )
 
 
-def part_of_linears(loaded: LoadedModel, spec: FinalSpec) -> dict[str, str]:
-    """Return the part of every linear of a model that is not adapted yet, by module path.
+def map_linears_to_parts(loaded: LoadedModel, spec: FinalSpec) -> dict[str, str]:
+    """The part of every linear by module path; the model must not be adapted yet.
 
     Raises `ConfigError` if `part_learning_rates` names a part that the model does not have.
     """
@@ -183,6 +184,7 @@ def part_of_linears(loaded: LoadedModel, spec: FinalSpec) -> dict[str, str]:
     unknown = sorted(set(spec.training.part_learning_rates) - set(known))
     if unknown:
         raise ConfigError(
-            f"`part_learning_rates` must name parts of {info.architecture}, which are {known}; found {unknown}."
+            f"`part_learning_rates` must name parts of {info.architecture}, which are {known}; found {unknown}. Rename "
+            "or remove these."
         )
     return dict(info.part_of())

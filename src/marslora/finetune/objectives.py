@@ -1,4 +1,4 @@
-"""The losses of a run with several objectives: answers of some rows, outputs of the model, functions of a user's."""
+"""The losses of a run with several objectives: of selected rows, from the model's outputs, or by a user's function."""
 
 from __future__ import annotations
 
@@ -15,47 +15,50 @@ from marslora.data import splits
 from marslora.data.columns import read_column
 from marslora.data.rows import BatchSource
 from marslora.finetune.evaluate import Collate
-from marslora.finetune.loss import mean_of_step
+from marslora.finetune.loss import average_over_step
 from marslora.models.answers import AnswerOutputs, Batch, token_nats
 
 GROUPS = "objective_of_row"
-"""Key of a batch: for every row, the place of its objective among those of rows; -1: of none."""
+"""Key of a batch: for every row, the index of its objective among those that select rows; -1: none."""
 
 
 class Objectives:
-    """Named losses of a batch. Those of rows add up to the ordinary loss of the step; the others are means."""
+    """Named losses of a batch. Those that select rows add up to the ordinary loss of the step; the others are means."""
 
     def __init__(self, specs: Sequence[ObjectiveSpec]):
         self.specs = tuple(specs)
         self.of_rows = tuple(spec for spec in specs if spec.rows is not None)
         self.are_of_rows = len(self.of_rows) == len(self.specs)
-        """Whether the answers are all that is looked at."""
+        """Whether every objective selects rows, so that logits are needed at the answers only."""
         self.need_labels = any(spec.output is not None for spec in specs)
-        """Whether the model itself must see the labels, to compute losses of its own."""
-        self._functions = {spec.name: _function(spec) for spec in specs if spec.function is not None}
+        """Whether the model itself needs the labels, because an objective is a loss that it computes."""
+        self._functions = {spec.name: _import_function(spec) for spec in specs if spec.function is not None}
 
     @property
     def names(self) -> tuple[str, ...]:
-        """In the order in which they were given."""
+        """The names of the objectives, in the order of their specs."""
         return tuple(spec.name for spec in self.specs)
 
     def losses(
-        self, seen: AnswerOutputs, batch: Batch, group_B: Tensor, num_items: Tensor | float | None, pieces: int
+        self, answers: AnswerOutputs, batch: Batch, group_B: Tensor, num_items: Tensor | float | None, pieces: int
     ) -> dict[str, Tensor]:
-        """Every objective's share of its loss over the whole optimizer step; those absent from the batch are left out.
+        """The micro-batch's share of every objective's loss in the optimizer step; absent objectives are left out.
 
         Args:
-            seen: What the model gave for the batch; with all logits where a loss is not of rows.
+            answers: The model's outputs for the batch; with logits at all positions unless `are_of_rows`.
             batch: On the model's device.
             group_B: See `GROUPS`.
-            num_items: Answer tokens of the step, over which the losses of rows are taken.
-            pieces: Micro-batches of the step, over which the others' means are taken.
+            num_items: Answer tokens of the step, by which the losses of rows are divided; None: those of the batch.
+            pieces: Micro-batches of the step, by which the other losses are divided.
+
+        Raises `TrainingError` for a loss that is not a scalar tensor or None.
         """
-        rows = self._losses_of_rows(seen.logits_KNV, batch, group_B, num_items) if self.of_rows else {}
-        found = {
-            spec.name: rows.get(spec.name, _mean(self._other(spec, seen.outputs, batch), pieces)) for spec in self.specs
+        rows = self._losses_of_rows(answers.logits_KNV, batch, group_B, num_items) if self.of_rows else {}
+        loss_of = {
+            spec.name: rows.get(spec.name, _divide(self._other(spec, answers.outputs, batch), pieces))
+            for spec in self.specs
         }
-        return {spec.name: spec.weight * loss for spec in self.specs if (loss := found[spec.name]) is not None}
+        return {spec.name: spec.weight * loss for spec in self.specs if (loss := loss_of[spec.name]) is not None}
 
     def _losses_of_rows(
         self, logits_KNV: Tensor, batch: Batch, group_B: Tensor, num_items: Tensor | float | None
@@ -66,7 +69,7 @@ class Objectives:
         total = len(nats_N) if num_items is None else num_items
         present = set(torch.unique(group_N).tolist())
         return {
-            spec.name: mean_of_step(nats_N[group_N == place], total)
+            spec.name: average_over_step(nats_N[group_N == place], total)
             for place, spec in enumerate(self.of_rows)
             if place in present
         }
@@ -75,19 +78,19 @@ class Objectives:
         if spec.rows is not None:
             return None
         if spec.function is not None:
-            return _scalar(self._functions[spec.name](outputs, {**batch.inputs, "labels": batch.labels_BT}), spec)
-        return _scalar(_output(spec, outputs), spec)
+            return _check_scalar(self._functions[spec.name](outputs, {**batch.inputs, "labels": batch.labels_BT}), spec)
+        return _check_scalar(_read_output(spec, outputs), spec)
 
 
 class GroupingCollate:
-    """A collate function that also says which objective every row belongs to."""
+    """A collate function that adds the objective of every row to the batch."""
 
     def __init__(self, collate: Collate, group_of_row: Sequence[int]):
         self.collate = collate
         self.group_N = torch.tensor(group_of_row)
 
     def __call__(self, rows: Sequence[int]) -> dict[str, Any]:
-        """The batch of ``rows``; a blank row (``-1 - row``) has the objective of the row behind it."""
+        """Collate ``rows``; a blank row (``-1 - row``) has the objective of the row that it stands for."""
         places = [-1 - row if row < 0 else row for row in rows]
         return {**self.collate(rows), GROUPS: self.group_N[places]}
 
@@ -100,27 +103,29 @@ def group_rows(objectives: Objectives, encoded: BatchSource, data: DataSpec) -> 
     """
     if not objectives.of_rows:
         return [-1] * len(encoded)
-    members = [_members(spec, encoded, data) for spec in objectives.of_rows]
+    members = [_select_rows(spec, encoded, data) for spec in objectives.of_rows]
     for spec, chosen in zip(objectives.of_rows, members, strict=True):
         if not any(chosen):
             raise ConfigError(
-                f"Objective `{spec.name}` must have training rows, but none is `{spec.rows}`. {_SELECTORS}"
+                f"Objective `{spec.name}` must have training rows, but `rows: {spec.rows}` selects none of "
+                f"{len(encoded)}. {_SELECTORS}"
             )
     groups = []
     for row, each in enumerate(zip(*members, strict=True)):
         if sum(each) != 1:
             names = [spec.name for spec, chosen in zip(objectives.of_rows, each, strict=True) if chosen]
             raise ConfigError(
-                f"Every training row must belong to one objective; row {row} belongs to {names or 'none'}. {_SELECTORS}"
+                f"Every training row must belong to exactly one objective; row {row} belongs to {names or 'none'}. "
+                f"{_SELECTORS}"
             )
         groups.append(each.index(True))
     return groups
 
 
-_SELECTORS = "Choose all, text (rows without pictures and sounds), pictures, sounds, or COLUMN=VALUE."
+_SELECTORS = "Set `rows` to all, text (rows without pictures and sounds), pictures, sounds, or COLUMN=VALUE."
 
 
-def _members(spec: ObjectiveSpec, encoded: BatchSource, data: DataSpec) -> list[bool]:
+def _select_rows(spec: ObjectiveSpec, encoded: BatchSource, data: DataSpec) -> list[bool]:
     """Return, for every encoded row, whether the objective selects it."""
     if spec.rows == "all":
         return [True] * len(encoded)
@@ -133,41 +138,45 @@ def _members(spec: ObjectiveSpec, encoded: BatchSource, data: DataSpec) -> list[
     name, equals, wanted = str(spec.rows).partition("=")
     if not equals:
         raise ConfigError(
-            f"Objective `{spec.name}`: `rows` must be one of the following, found {spec.rows!r}. {_SELECTORS}"
+            f"Objective `{spec.name}`: `rows` must be a selector of rows, found {spec.rows!r}. {_SELECTORS}"
         )
     return [value == wanted for value in read_column(data, chosen, name)]
 
 
-def _function(spec: ObjectiveSpec) -> Callable[[Any, Mapping[str, Any]], Any]:
+def _import_function(spec: ObjectiveSpec) -> Callable[[Any, Mapping[str, Any]], Any]:
     module, _, name = str(spec.function).partition(":")
     try:
-        found: Callable[[Any, Mapping[str, Any]], Any] = getattr(importlib.import_module(module), name)
+        function: Callable[[Any, Mapping[str, Any]], Any] = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
-            f"Objective `{spec.name}`: `{spec.function}` cannot be imported ({error}). Write `package.module:name`."
+            f"Objective `{spec.name}`: `function` {spec.function!r} cannot be imported ({error}). Write "
+            "`package.module:name`, and check that Python finds the module."
         ) from None
-    return found
+    return function
 
 
-def _output(spec: ObjectiveSpec, outputs: Any) -> Any:
-    """The named output. A `ModelOutput` lists no field that is None, but has it."""
+def _read_output(spec: ObjectiveSpec, outputs: Any) -> Any:
+    """The named output; None if the model has it, but not for this batch (a `ModelOutput` does not list None)."""
     name = str(spec.output)
     if name in outputs:
         return outputs[name]
     if name not in getattr(outputs, "__dataclass_fields__", {}):
         raise TrainingError(
-            f"Objective `{spec.name}` reads the model's output `{name}`; it has {sorted(outputs)}. "
-            "A loss that is absent from a batch must be None."
+            f"Objective `{spec.name}` reads the model's output `{name}`, but the model returned {sorted(outputs)}. "
+            "Name one of these; a loss that a batch does not have must be returned as None."
         )
     return None
 
 
-def _scalar(loss: Any, spec: ObjectiveSpec) -> Tensor | None:
+def _check_scalar(loss: Any, spec: ObjectiveSpec) -> Tensor | None:
     if loss is None or (isinstance(loss, Tensor) and loss.ndim == 0):
         return loss
-    found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-    raise TrainingError(f"The loss of objective `{spec.name}` must be a scalar tensor or None, found {found}.")
+    described = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+    raise TrainingError(
+        f"The loss of objective `{spec.name}` must be a scalar tensor or None, found {described}. Reduce it, e.g. with "
+        "`.mean()`."
+    )
 
 
-def _mean(loss: Tensor | None, pieces: int) -> Tensor | None:
+def _divide(loss: Tensor | None, pieces: int) -> Tensor | None:
     return None if loss is None else loss / pieces

@@ -1,4 +1,4 @@
-"""Scores of a model on the run's splits."""
+"""Score the model of a run on its splits, with and without the adapter."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 from marslora.core.spec import TrainingSpec
 from marslora.data.rows import BatchSource, EncodedSplits
 from marslora.finetune.cost import FlopsPerRow, count_flops
-from marslora.finetune.evaluate import SplitScore, evaluate, to_device
+from marslora.finetune.evaluate import SplitScore, evaluate, move_to_device
 from marslora.finetune.loss import AnswerLoss
 from marslora.methods import AbstractChange
 from marslora.models.precision import mixed_precision
 
 
 class Scorer:
-    """Measures one model on one run's rows."""
+    """Scores one model on the rows of one run, and counts what a row costs."""
 
     def __init__(
         self,
@@ -35,30 +35,34 @@ class Scorer:
         self.batch_size = max(1, training.batch_size // training.accumulation)
         self.dtype = dtype
         self.num_scored = 0
-        """Rows scored by this start of the run."""
+        """Rows scored since the run was last started."""
 
     def score(self, split: Literal["validation", "test"]) -> SplitScore:
-        """The adapted model's score."""
+        """Score the adapted model on a split."""
         rows = self.rows.split(split)
         self.num_scored += len(rows)
         return evaluate(self.model, self.answers, rows.batch, len(rows), self.batch_size, self.dtype)
 
     def base_score(self, split: Literal["validation", "test"]) -> SplitScore:
-        """The score of the model without its adapter."""
+        """Score the model without its adapter on a split."""
         with self.change.disabled():
             return self.score(split)
 
     def flops_per_row(
         self, loss: Callable[[dict[str, Any]], Tensor], num_backwards: int, num_passes: int
     ) -> FlopsPerRow:
-        """What a row costs in training and in scoring, counted on the first training rows; ``loss`` is training's."""
+        """Count the operations of a row in training and in scoring, on the first training rows.
+
+        ``loss`` computes the training loss of a batch; it runs backward ``num_backwards`` times, and all of it
+        ``num_passes`` times per step.
+        """
         device = next(self.model.parameters()).device
         num_rows = min(self.batch_size, len(self.rows.train))
         batch = self.rows.train.batch(range(num_rows))
 
         def train() -> None:
             with mixed_precision(device, self.dtype):
-                total = loss(to_device(batch, device))
+                total = loss(move_to_device(batch, device))
             for more in reversed(range(num_backwards)):
                 total.backward(retain_graph=more > 0)  # type: ignore[no-untyped-call]
 

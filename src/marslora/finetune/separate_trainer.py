@@ -1,4 +1,4 @@
-"""The final run's Trainer for several objectives: a gradient for each, combined once per optimizer step."""
+"""The final run's Trainer for several objectives, whose gradients are combined once per optimizer step."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from marslora.finetune.trainer import FinalTrainer
 from marslora.gradients import SeparateGradients, refuse_reentrant
 
 STATE = "gradients.json"
-"""In a Trainer checkpoint: the combiner's state."""
+"""The file of a Trainer checkpoint that holds the combiner's state."""
 
 
 class SeparateTrainer(FinalTrainer):
-    """Trains on the combined gradient. Trainer clips it and steps, as it would with the gradient of one loss."""
+    """Trains on the combined gradient, which Trainer clips and uses like the gradient of a single loss."""
 
     def __init__(self, *args: Any, objectives: Objectives, gradients: PluginSpec, log_file: Path, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -36,13 +36,13 @@ class SeparateTrainer(FinalTrainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """Forward once, backward once for every objective; after the last micro-batch of a step, combine.
+        """Run forward once and backward once per objective; combine the gradients after the step's last micro-batch.
 
-        The combination is no linear function of the processes' gradients, so DistributedDataParallel must not
-        average them: every objective's gradient is averaged before it is combined.
+        The combination is not a linear function of the processes' gradients, so DistributedDataParallel must not
+        average them: every objective's gradient is averaged before the combination.
         """
-        apart = model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()
-        with apart:
+        no_sync = model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()
+        with no_sync:
             with self.compute_loss_context_manager():
                 losses = self._losses(model, self._prepare_inputs(inputs), num_items_in_batch)
             self.separate.backward(losses, self.accelerator.backward)
@@ -57,25 +57,25 @@ class SeparateTrainer(FinalTrainer):
         return total
 
     def _losses(self, model: nn.Module, inputs: dict[str, Any], num_items: Tensor | int | None) -> dict[str, Tensor]:
-        """The objectives' losses of a micro-batch, such that their mean over the processes is that of the step."""
+        """The losses of a micro-batch by objective, scaled so that their mean over the processes is the step's loss."""
         group_B = inputs[GROUPS]
         batch = self.answers.batch({k: v for k, v in inputs.items() if k != GROUPS}, self.args.device)
         self.set_modes(model)
         if self.objectives.are_of_rows:
-            seen = self.answers.at_answers(model, batch)
+            answers = self.answers.at_answers(model, batch)
         else:
-            seen = self.answers.everywhere(model, batch, with_labels=self.objectives.need_labels)
+            answers = self.answers.everywhere(model, batch, with_labels=self.objectives.need_labels)
         losses = self.objectives.losses(
-            seen, batch, group_B, self.items_of_process(num_items), self.current_gradient_accumulation_steps
+            answers, batch, group_B, self.items_of_process(num_items), self.current_gradient_accumulation_steps
         )
         extra = self.change.extra_loss()
-        if extra is not None:  # every objective has its share, so that their sum has it once
+        if extra is not None:  # divided among the objectives, so that it counts once in their sum
             share = extra / (self.args.gradient_accumulation_steps * max(1, len(losses)))
             losses = {name: loss + share for name, loss in losses.items()}
         return losses
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Trainer's, with what was seen of the gradients since it logged a loss last."""
+        """Log as Trainer does; with a loss, also the summary of the gradients since the last one."""
         super().log({**logs, **self.gradient_log.summary()} if "loss" in logs else logs, *args, **kwargs)
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:

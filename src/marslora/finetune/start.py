@@ -1,4 +1,4 @@
-"""Continuing a calibration run: its adapter, its optimizer's moments, and how many examples it has seen."""
+"""Continue a calibration run: load its adapter, its optimizer's moments, and how many examples it has seen."""
 
 from __future__ import annotations
 
@@ -21,31 +21,33 @@ from marslora.optim import AbstractOptimizer
 WEIGHTS, OPTIMIZER, STATE = "adapter_model.safetensors", "optimizer.safetensors", "state.json"
 
 
-_WAY_OUT = "Remove the folder to train that calibration run again."
-"""What to do about a checkpoint that cannot be continued."""
+_WAY_OUT = "Remove the folder and run the command again, which trains that calibration run anew."
+"""How to recover from a checkpoint that cannot be continued."""
 
 
 class StartingPoint(NamedTuple):
-    """Where a run begins."""
+    """How many examples and optimizer steps a run continues after; 0 for a run that starts from scratch."""
 
     examples: int = 0
     step: int = 0
 
 
 def read_starting_point(folder: Path | None) -> StartingPoint:
-    """Return how far the run in ``folder`` had got. Raises `StudyError` if the folder holds no checkpoint."""
+    """The progress of the run in ``folder``; without a folder, zero. Raises `StudyError` if it holds no checkpoint."""
     if folder is None:
         return StartingPoint()
     try:
         state = json.loads((folder / STATE).read_text())
         return StartingPoint(int(state["examples"]), int(state["step"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StudyError(f"`start_folder` {folder} must hold a checkpoint: {STATE} {_why(error)}. {_WAY_OUT}") from None
+        raise StudyError(
+            f"`start_folder` {folder} must hold a checkpoint, but {STATE} {_explain_read_error(error)}. {_WAY_OUT}"
+        ) from None
 
 
 def load_weights(change: AbstractChange, folder: Path) -> None:
-    """Give ``change`` the adapter in ``folder``. Raises `StudyError` if its ranks or modules are others."""
-    weights = _load(folder / WEIGHTS)
+    """Load the adapter in ``folder`` into ``change``. Raises `StudyError` if its ranks or modules differ."""
+    weights = _load_tensors(folder / WEIGHTS)
     if isinstance(change, PackedModel):
         change.load_member({key.removeprefix(PREFIX): tensor for key, tensor in weights.items()})
         return
@@ -53,12 +55,13 @@ def load_weights(change: AbstractChange, folder: Path) -> None:
         result = set_peft_model_state_dict(change.model, weights)
     except RuntimeError as error:
         raise StudyError(
-            f"The adapter in {folder} must have this run's ranks: {str(error).splitlines()[-1].strip()}. {_WAY_OUT}"
+            f"The adapter in {folder} must have the ranks of this run, but {str(error).splitlines()[-1].strip()}. "
+            f"{_WAY_OUT}"
         ) from None
     if result.unexpected_keys:
         raise StudyError(
-            f"The adapter in {folder} must hold no more than this run trains, found "
-            f"{result.unexpected_keys[0]}. {_WAY_OUT}"
+            f"The adapter in {folder} must hold only weights that this run trains, found "
+            f"{len(result.unexpected_keys)} others, e.g. {result.unexpected_keys[0]}. {_WAY_OUT}"
         )
     known = {
         name.replace(f"{MAGNITUDE}.default.weight", MAGNITUDE).replace(".default", "")
@@ -68,39 +71,41 @@ def load_weights(change: AbstractChange, folder: Path) -> None:
     absent = {name.replace(".modules_to_save", "") for name in known} - set(weights)
     if absent:
         raise StudyError(
-            f"The adapter in {folder} must hold {len(known)} weights, but lacks {len(absent)}, e.g. {min(absent)}. "
-            f"{_WAY_OUT}"
+            f"The adapter in {folder} must hold the {len(known)} weights that this run trains, but {len(absent)} are "
+            f"missing, e.g. {min(absent)}. {_WAY_OUT}"
         )
 
 
 def load_moments(optimizer: AbstractOptimizer, change: AbstractChange, folder: Path, step: int) -> None:
-    """Give ``optimizer`` the state in ``folder``, which was written after ``step`` updates."""
-    found = _load(folder / OPTIMIZER)
+    """Load the optimizer state in ``folder``, written after ``step`` updates. Raises `StudyError` if it differs."""
+    tensors = _load_tensors(folder / OPTIMIZER)
     for trainable in change.trainables():
         state = {
-            name: change.moment_from_checkpoint(trainable, _moment(found, f"{trainable.name}.{name}", folder))
+            name: change.moment_from_checkpoint(trainable, _find_moment(tensors, f"{trainable.name}.{name}", folder))
             for name in optimizer.buffers(trainable.parameter)
         }
-        own_step = found.get(f"{trainable.name}.step", torch.tensor(float(step)))
+        own_step = tensors.get(f"{trainable.name}.step", torch.tensor(float(step)))
         optimizer.load_member_state(trainable.parameter, 0, {**state, "step": own_step})
 
 
-def _moment(found: dict[str, Tensor], key: str, folder: Path) -> Tensor:
-    if key not in found:
+def _find_moment(tensors: dict[str, Tensor], key: str, folder: Path) -> Tensor:
+    if key not in tensors:
         raise StudyError(
-            f"{folder / OPTIMIZER} must hold `{key}`, but comes from another optimizer or other ranks. {_WAY_OUT}"
+            f"{folder / OPTIMIZER} must hold `{key}`, but does not: it comes from another optimizer or other ranks. "
+            f"{_WAY_OUT}"
         )
-    return found[key]
+    return tensors[key]
 
 
-def _load(path: Path) -> dict[str, Tensor]:
+def _load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise StudyError(
-            f"`start_folder` {path.parent} must hold a whole checkpoint: {path.name} {_why(error)}. {_WAY_OUT}"
+            f"`start_folder` {path.parent} must hold a complete checkpoint, but {path.name} "
+            f"{_explain_read_error(error)}. {_WAY_OUT}"
         ) from None
 
 
-def _why(error: Exception) -> str:
+def _explain_read_error(error: Exception) -> str:
     return "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"

@@ -1,4 +1,4 @@
-"""`transformers.Trainer` with the project's data order, loss and checks; everything else is Trainer's."""
+"""`transformers.Trainer` with marslora's order of rows, loss and checks; everything else is Trainer's."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from marslora.core.errors import TrainingError
 from marslora.core.files import explain_write_errors
 from marslora.core.spec import FinalSpec, ModelSpec
-from marslora.finetune.loss import AnswerLoss, mean_of_step
+from marslora.finetune.loss import AnswerLoss, average_over_step
 from marslora.methods import AbstractChange, PackedLayer
 from marslora.models.loading import LoadedModel, resolve_device
 
 NUM_LOGS, NUM_CHECKPOINTS = 50, 20
 STATE = "adapter_state.safetensors"
-"""In a Trainer checkpoint: everything that is trained."""
+"""The file of a Trainer checkpoint that holds all trained tensors."""
 
 
 class FinalTrainer(Trainer):  # type: ignore[misc]
-    """Trains on given micro-batches, in order, and stops at the first loss that is no number."""
+    """Trains on the given micro-batches in order, and stops at the first loss that is not finite."""
 
     num_passes = 1
-    """How often a micro-batch runs through the model, forward and backward."""
+    """Passes of a micro-batch through the model, each forward and backward."""
 
     def __init__(
         self,
@@ -42,8 +42,8 @@ class FinalTrainer(Trainer):  # type: ignore[misc]
         collate: Callable[..., Any],
         **kwargs: Any,
     ):
-        # With a loss function of ours Trainer counts a step's answers, and leaves it to us to divide by them.
-        super().__init__(change.model, compute_loss_func=mean_of_step, **kwargs)
+        # Given a loss function, Trainer counts the step's answer tokens and leaves the division to that function.
+        super().__init__(change.model, compute_loss_func=average_over_step, **kwargs)
         self.change, self.answers = change, answers
         self.micro_batches = micro_batches
         self.num_backwards = 1
@@ -54,7 +54,7 @@ class FinalTrainer(Trainer):  # type: ignore[misc]
         ]
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """This process's micro-batches of the whole run: one epoch, so that Trainer skips exactly what was seen."""
+        """This process's micro-batches of the whole run as one epoch, so that Trainer skips those already seen."""
         rows: Any = RowNumbers()
         sampler: Any = self.micro_batches
         return DataLoader(rows, batch_sampler=sampler, collate_fn=self.collate)
@@ -62,16 +62,15 @@ class FinalTrainer(Trainer):  # type: ignore[misc]
     def compute_loss(
         self, model: nn.Module, inputs: Any, *_: Any, num_items_in_batch: Tensor | int | None = None, **__: Any
     ) -> Any:
-        """The mean over the step's answers, with the frozen base in evaluation mode, as it was while the ranks were
-        compared."""
+        """The micro-batch's share of the step's mean loss; the frozen base is in evaluation mode, as in calibration."""
         self.set_modes(model)
         nats_N = self.answers.nats(model, self.answers.batch(inputs, self.args.device))
-        loss = mean_of_step(nats_N, self.items_of_process(num_items_in_batch))
+        loss = average_over_step(nats_N, self.items_of_process(num_items_in_batch))
         extra = self.change.extra_loss()
         return loss if extra is None else loss + extra / self.args.gradient_accumulation_steps
 
     def items_of_process(self, num_items: Tensor | int | None) -> Tensor | float | None:
-        """Answer tokens of the step a process, such that the mean of the processes' losses is that of the step."""
+        """The step's answer tokens per process; dividing by them makes the mean over processes the step's loss."""
         return None if num_items is None else num_items / self.accelerator.num_processes
 
     def set_modes(self, model: nn.Module) -> None:
@@ -81,12 +80,12 @@ class FinalTrainer(Trainer):  # type: ignore[misc]
             module.training = True
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Take Trainer's own step and check that its loss is finite."""
+        """Take Trainer's step. Raises `TrainingError` if its loss is not finite."""
         loss: Tensor = super().training_step(*args, **kwargs)
         return self.check_loss(loss)
 
     def check_loss(self, loss: Tensor) -> Tensor:
-        """The loss; `TrainingError` where it is no number."""
+        """Return the loss. Raises `TrainingError` if it is not finite."""
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"The training loss became {loss.item()} at step {self.state.global_step + 1} of the final run. "
@@ -95,7 +94,7 @@ class FinalTrainer(Trainer):  # type: ignore[misc]
         return loss
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:  # noqa: ARG002
-        """What is trained, and nothing of the base."""
+        """Save the trained tensors, without the base model."""
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         if self.args.should_save:
@@ -110,23 +109,25 @@ class FinalTrainer(Trainer):  # type: ignore[misc]
 
 
 class RowNumbers:
-    """A data set whose rows are their own numbers: the collate function looks them up."""
+    """A data set of row numbers, which the collate function turns into batches."""
 
     def __getitem__(self, row: int) -> int:
         return row
 
 
 def _stays_in_training_mode(name: str, module: nn.Module) -> bool:
-    """Return whether the module trains in training mode, unlike the frozen base.
+    """Whether the module is in training mode during training, unlike the frozen base.
 
-    True for dropout, for layers that ask their own mode whether to drop (PEFT's with DoRA, packed ones), but not for
-    the linears in them; and for layers that recompute their activations, which they do in training mode only.
+    True for dropout, for layers that apply dropout depending on their own mode (PEFT's with DoRA, packed ones) but not
+    for the linears in them, and for layers that recompute activations, which they do in training mode only.
     """
     recomputes = isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
     return recomputes or isinstance(module, LoraLayer | PackedLayer) or "lora_dropout" in name
 
 
-def training_arguments(spec: FinalSpec, loaded: LoadedModel, num_steps: int, num_processes: int) -> TrainingArguments:
+def make_training_arguments(
+    spec: FinalSpec, loaded: LoadedModel, num_steps: int, num_processes: int
+) -> TrainingArguments:
     """Trainer's settings for ``num_steps`` optimizer steps of ``loaded``, in the precision it was loaded in."""
     training, on_cpu = spec.training, loaded.device.type == "cpu"
     arguments = TrainingArguments(
@@ -152,18 +153,18 @@ def training_arguments(spec: FinalSpec, loaded: LoadedModel, num_steps: int, num
         log_level="error",
         dataloader_pin_memory=not on_cpu,
     )
-    arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs are for torchrun, never for DataParallel
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs are used by torchrun only, never by DataParallel
     return arguments
 
 
-def launched_processes() -> tuple[int, int]:
-    """(local rank, number of processes) as torchrun says it; (0, 1) without it."""
+def read_launched_processes() -> tuple[int, int]:
+    """(local rank, number of processes) from the environment that torchrun sets; (0, 1) without torchrun."""
     return int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def local_model(model: ModelSpec) -> ModelSpec:
-    """The model spec for this process: under torchrun, with CUDA, on the process's own device."""
-    local_rank, num_processes = launched_processes()
+def place_model(model: ModelSpec) -> ModelSpec:
+    """The model spec on this process's device: under torchrun with CUDA, the one of its local rank."""
+    local_rank, num_processes = read_launched_processes()
     device = resolve_device(model.device)
     if num_processes == 1 or device.type != "cuda":
         return model

@@ -1,4 +1,4 @@
-"""The final run from spec to adapter: load, adapt, train with Trainer, measure, save. Started again, it goes on."""
+"""The final run from spec to adapter: load, adapt, train with Trainer, measure, save. Run again, it continues."""
 
 from __future__ import annotations
 
@@ -17,35 +17,34 @@ from marslora.finetune import checkpoints, output
 from marslora.finetune.best_point import BestPoint
 from marslora.finetune.callbacks import StopWhenAsked, ValidationCallback, listen_for_signals
 from marslora.finetune.checkpoints import FinalRunState
-from marslora.finetune.cost import SetupCost, count_setup_cost, forget_peak, peak_bytes
+from marslora.finetune.cost import SetupCost, count_setup_cost, read_peak_bytes, reset_peak_bytes
 from marslora.finetune.exact_trainer import ExactFinalTrainer
 from marslora.finetune.labels import label_rows
 from marslora.finetune.loss import AnswerLoss
 from marslora.finetune.method_steps import MethodSteps
-from marslora.finetune.model import adapt_model, build_optimizer, method_of, part_of_linears
+from marslora.finetune.model import adapt_model, build_optimizer, find_method, map_linears_to_parts
 from marslora.finetune.objectives import GroupingCollate, Objectives, group_rows
-from marslora.finetune.sampler import BlankingCollate, check_divisible, micro_batches
-from marslora.finetune.schedule import wsd_scheduler
+from marslora.finetune.sampler import BlankingCollate, check_divisible, plan_micro_batches
+from marslora.finetune.schedule import make_wsd_scheduler
 from marslora.finetune.scorer import Scorer
 from marslora.finetune.separate_trainer import SeparateTrainer
 from marslora.finetune.start import StartingPoint, load_moments, load_weights, read_starting_point
 from marslora.finetune.trackers import check_trackers
-from marslora.finetune.trainer import FinalTrainer, launched_processes, local_model, training_arguments
+from marslora.finetune.trainer import FinalTrainer, make_training_arguments, place_model, read_launched_processes
 from marslora.methods import AbstractChange
 from marslora.models.loading import LoadedModel, load
 from marslora.optim import AbstractOptimizer, as_two_point
 
 
 def run_final(spec: FinalSpec, emit: Emit) -> None:
-    """Train the adapter of ``spec`` and emit its observations (member ``final``) and at last its `FinalResult`.
+    """Train the adapter of ``spec``; emit its progress and, at the end, its `FinalResult`.
 
-    Leaves ``adapter/`` (a plain PEFT folder, or what the adapter's kind says) and ``final.json`` in ``output_folder``;
-    where a final.json of the same spec is there already, that is emitted at once. Interrupted runs go on from their
-    last whole checkpoint; what was measured after it is then emitted a second time. Under torchrun only the first
-    process writes and emits.
+    Writes ``adapter/`` (a PEFT folder, or the adapter's own form) and ``final.json`` into ``output_folder``. If there
+    is already a final.json of the same spec, its result is emitted at once. An interrupted run continues from its last
+    complete checkpoint. Under torchrun only the first process writes and emits.
 
-    Raises `KeyboardInterrupt` after a checkpoint when asked to stop, `TrainingError` where the loss becomes no number,
-    and what loading models and data raises.
+    Raises `KeyboardInterrupt` after a signal, once a checkpoint is written, `TrainingError` if the loss is not finite,
+    and what loading the model and the data raises.
     """
     if (known := output.read_result(spec)) is not None:
         emit(known)
@@ -55,7 +54,7 @@ def run_final(spec: FinalSpec, emit: Emit) -> None:
 
 
 def count_final_flops(spec: FinalSpec, emit: Emit) -> None:
-    """Emit what ``spec`` would train and what a row of it costs, as a `CountResult`; nothing is trained."""
+    """Emit as a `CountResult` what ``spec`` would train and what a row of it would cost; nothing is trained."""
     with _start_run(spec, emit) as run:
         trainable = (run.change.num_trainable(),)
         emit(CountResult(num_trainable=trainable, flops_per_row=run.flops.trained, flops_before=run.setup.flops))
@@ -63,16 +62,16 @@ def count_final_flops(spec: FinalSpec, emit: Emit) -> None:
 
 @contextlib.contextmanager
 def _start_run(spec: FinalSpec, emit: Emit) -> Iterator[_FinalRun]:
-    """The run of ``spec`` before its first step; afterwards the model is what it was."""
-    forget_peak()
-    method = method_of(spec.training)
+    """Within it, the run of ``spec`` is ready for its first step; afterwards the model is as before."""
+    reset_peak_bytes()
+    method = find_method(spec.training)
     start = read_starting_point(Path(spec.start_folder) if spec.start_folder else None)
     check_trackers(spec.report_to)
-    num_processes = launched_processes()[1]
+    num_processes = read_launched_processes()[1]
     check_divisible(spec.training.batch_size, spec.training.accumulation, num_processes)
-    loaded = load(local_model(spec.model))
-    part_of = part_of_linears(loaded, spec)
-    arguments = training_arguments(spec, loaded, _total_steps(spec) - start.step, num_processes)
+    loaded = load(place_model(spec.model))
+    part_of = map_linears_to_parts(loaded, spec)
+    arguments = make_training_arguments(spec, loaded, _count_steps(spec) - start.step, num_processes)
     if arguments.process_index == 0:
         output.claim_folder(spec)
     with arguments.main_process_first(desc="preparing rows"):
@@ -86,7 +85,7 @@ def _start_run(spec: FinalSpec, emit: Emit) -> Iterator[_FinalRun]:
 
 
 class _FinalRun:
-    """One start of a final run: what it works on, and its steps in order."""
+    """A final run from one start to its end or interruption."""
 
     def __init__(
         self,
@@ -103,7 +102,7 @@ class _FinalRun:
         self.setup = setup
         self.spec, self.start, self.rows, self.change, self.optimizer = spec, start, rows, change, optimizer
         self.is_first = arguments.process_index == 0
-        self.emit: Emit = emit if self.is_first else _ignore
+        self.emit: Emit = emit if self.is_first else _emit_nothing
         self.answers = AnswerLoss(loaded.model)
         self.scorer = Scorer(change, self.answers, rows, spec.training, loaded.dtype)
         _check_exact_steps(spec, change, optimizer)
@@ -117,21 +116,21 @@ class _FinalRun:
         self.best = BestPoint(change) if spec.training.keep == "best" else None
 
     def run(self) -> None:
-        """Train (or go on), measure, save, emit the result."""
+        """Train, or continue training; then measure, save, and emit the result."""
         if self.spec.start_folder is not None:
             folder = Path(self.spec.start_folder)
             load_weights(self.change, folder)
             load_moments(self.optimizer, self.change, folder, self.start.step)
-        found = checkpoints.newest(self.checkpoints, self.spec.inputs_digest())
-        watch = self._watch(found[1] if found else self._measure_base())
-        if not found:
+        resumed = checkpoints.find_newest(self.checkpoints, self.spec.inputs_digest())
+        watch = self._watch(resumed[1] if resumed else self._measure_base())
+        if not resumed:
             watch.first_point(self.start.examples)
         elif self.best is not None:
-            self.best.load(found[0])
-        self._train(watch, found[0] if found else None)
+            self.best.load(resumed[0])
+        self._train(watch, resumed[0] if resumed else None)
         result = self._result(watch, self._keep(watch.progress))
         if self.is_first:
-            output.save(self.spec, self.change, result)
+            output.save_result(self.spec, self.change, result)
         self.emit(result)
 
     def _trainer(self, arguments: TrainingArguments) -> FinalTrainer:
@@ -144,9 +143,11 @@ class _FinalRun:
             "answers": self.answers,
             "optimizers": (
                 self.optimizer,
-                wsd_scheduler(self.optimizer, training, _total_steps(spec), self.start.step),
+                make_wsd_scheduler(self.optimizer, training, _count_steps(spec), self.start.step),
             ),
-            "micro_batches": micro_batches(steps, training.accumulation, arguments.process_index, arguments.world_size),
+            "micro_batches": plan_micro_batches(
+                steps, training.accumulation, arguments.process_index, arguments.world_size
+            ),
         }
         if training.objectives:
             objectives = Objectives(training.objectives)
@@ -176,7 +177,7 @@ class _FinalRun:
 
     def _watch(self, progress: FinalRunState) -> ValidationCallback:
         spec, start = self.spec, self.start
-        steps = final_evaluation_steps(_total_steps(spec), spec.training.evaluations)
+        steps = final_evaluation_steps(_count_steps(spec), spec.training.evaluations)
         return ValidationCallback(
             progress,
             emit=self.emit,
@@ -196,10 +197,12 @@ class _FinalRun:
         with listen_for_signals(stop):
             self.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if stop.asked:
-            raise KeyboardInterrupt(f"stopped; its checkpoint is in {self.checkpoints}: run again to go on")
+            raise KeyboardInterrupt(
+                f"stopped with a checkpoint in {self.checkpoints}; run the command again to continue"
+            )
 
     def _keep(self, progress: FinalRunState) -> int | None:
-        """Go back to the best point, if that is not the end; its examples."""
+        """Restore the best point unless it is the last one; return its examples, or None for the end of the run."""
         if self.best is None or not self.best.state or progress.best in (None, len(progress.examples) - 1):
             return None
         self.best.restore()
@@ -213,7 +216,7 @@ class _FinalRun:
         return FinalResult(
             id=self.spec.id,
             allocation=self.spec.allocation,
-            adapter_folder=str(output.adapter_folder(self.spec)),
+            adapter_folder=str(output.get_adapter_folder(self.spec)),
             num_trainable=self.change.num_trainable(),
             base_validation_loss=progress.base_validation_loss,
             base_validation_accuracy=progress.base_validation_accuracy,
@@ -238,27 +241,28 @@ class _FinalRun:
             seconds=self.setup.seconds + seconds,
             examples=examples,
             flops=self.setup.flops + examples * self.flops.trained + self.scorer.num_scored * self.flops.scored,
-            peak_bytes=peak_bytes(),
+            peak_bytes=read_peak_bytes(),
         )
 
 
 def _check_exact_steps(spec: FinalSpec, change: AbstractChange, optimizer: AbstractOptimizer) -> None:
-    """`ConfigError` where exact steps meet a run whose gradient is no gradient of one function of the parameters."""
+    """Raise `ConfigError` for exact steps in a run whose gradient is not that of one function of the parameters."""
     if as_two_point(optimizer) is None:
         return
-    found = f"{len(spec.training.objectives)} objectives" if spec.training.objectives else ""
+    conflict = f"{len(spec.training.objectives)} objectives" if spec.training.objectives else ""
     if type(change).before_step is not AbstractChange.before_step:
-        found = f"the adapter `{spec.training.adapter.name}`, which moves parameters beside the optimizer"
-    if found:
+        conflict = f"the adapter `{spec.training.adapter.name}`, which itself moves parameters"
+    if conflict:
+        name = spec.training.optimizer.name
         raise ConfigError(
-            f"The optimizer `{spec.training.optimizer.name}` takes exact steps, which cannot be combined with {found}. "
-            "Set its option `exact` to false."
+            f"The optimizer `{name}` takes exact steps, which cannot be combined with {conflict}. Set its option `exact` "
+            "to false."
         )
 
 
-def _total_steps(spec: FinalSpec) -> int:
+def _count_steps(spec: FinalSpec) -> int:
     return num_steps(spec.full_examples, spec.training.batch_size)
 
 
-def _ignore(_: Event) -> None:
-    """Nothing leaves a process that is not the first."""
+def _emit_nothing(_: Event) -> None:
+    """Emit nothing: only the first process reports."""

@@ -5,7 +5,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.nn.functional import cross_entropy
 
-from marslora.finetune.loss import AnswerLoss, mean_of_step
+from marslora.finetune.loss import AnswerLoss, average_over_step
 from tests.helpers import tiny_models
 
 CPU = torch.device("cpu")
@@ -29,7 +29,7 @@ def gradients(model, loss):
 def test_loss_and_gradients_are_those_of_the_plain_model(name):
     model, batch = small(name)
     answers = AnswerLoss(model)
-    ours = mean_of_step(answers.nats(model, answers.batch(batch, CPU)), None)
+    ours = average_over_step(answers.nats(model, answers.batch(batch, CPU)), None)
     found = gradients(model, ours)
     outputs = model(**batch, use_cache=False)
     plain = outputs.loss
@@ -65,7 +65,7 @@ def test_the_head_sees_the_answers_alone_also_inside_peft(head):
     answers = AnswerLoss(model)
     seen = []
     handle = model.get_output_embeddings().register_forward_hook(lambda _, __, out: seen.append(out.shape[:2]))
-    ours = mean_of_step(answers.nats(adapt_model, answers.batch(batch, CPU)), None)
+    ours = average_over_step(answers.nats(adapt_model, answers.batch(batch, CPU)), None)
     handle.remove()
     found = gradients(adapt_model, ours)
     assert seen == [(1, int((batch["labels"][:, 1:] != -100).sum()))]
@@ -79,8 +79,8 @@ def test_the_head_sees_the_answers_alone_also_inside_peft(head):
 
 def test_the_loss_of_micro_batches_adds_up_to_that_of_the_step():
     nats_N = torch.rand(9, generator=torch.Generator().manual_seed(0))
-    halves = [mean_of_step(nats_N[part], 9) for part in (slice(2), slice(2, 9))]
-    torch.testing.assert_close(sum(halves), mean_of_step(nats_N, None))
+    halves = [average_over_step(nats_N[part], 9) for part in (slice(2), slice(2, 9))]
+    torch.testing.assert_close(sum(halves), average_over_step(nats_N, None))
 
 
 def test_a_batch_of_blank_rows_has_no_loss_and_no_gradient():
@@ -88,7 +88,7 @@ def test_a_batch_of_blank_rows_has_no_loss_and_no_gradient():
     blank = {**batch, "labels": torch.full_like(batch["labels"], -100)}
     answers = AnswerLoss(model)
     for num_items in (10, None):
-        loss = mean_of_step(answers.nats(model, answers.batch(blank, CPU)), num_items)
+        loss = average_over_step(answers.nats(model, answers.batch(blank, CPU)), num_items)
         assert loss == 0
         assert all(not grad.any() for grad in gradients(model, loss).values())
 

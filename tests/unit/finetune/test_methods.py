@@ -16,7 +16,7 @@ from marslora.core.errors import ConfigError, DataError
 from marslora.core.spec import DataSpec
 from marslora.finetune.labels import label_rows
 from marslora.finetune.method_steps import MethodSteps
-from marslora.finetune.model import method_of
+from marslora.finetune.model import find_method
 from marslora.models.loading import load
 from tests.helpers.exactness import EXACT
 from tests.unit.finetune.test_processes import ENVIRONMENT, TWO_PROCESSES, run_on_two, written
@@ -82,13 +82,13 @@ def test_tasks_lie_beside_their_rows(spec_with, data):
 
     spec = spec_with("labels", "asymlora")
     rows = load_encoded_splits(spec.data, load(spec.model).processor, spec.cache_folder)
-    found = label_rows(rows, spec.data, method_of(spec.training))
+    found = label_rows(rows, spec.data, find_method(spec.training))
     assert found.tasks == ("long", "short")
     batch = found.train.batch([0, 1, 2, 3])
     answers = [json.loads(line)["task"] for line in Path(data.train[0]).read_text().splitlines()[:4]]
     assert [found.tasks[place] for place in batch["task_of_row"]] == answers
     assert batch["task_of_unit"].tolist() == batch["task_of_row"].tolist()
-    moka = label_rows(rows, spec.data, method_of(spec_with("q", "moka").training)).train.batch([0, 1])
+    moka = label_rows(rows, spec.data, find_method(spec_with("q", "moka").training)).train.batch([0, 1])
     asked = moka["question_tokens"]
     assert bool(((moka["labels"] != -100) & asked).any()) is False
     assert asked.any() and bool((asked <= moka["attention_mask"].bool()).all())
@@ -181,7 +181,7 @@ def test_the_model_is_left_as_it_was(spec_with):
 
 def test_calibration_runs_and_stacked_experts_are_refused(spec_with, tmp_path):
     (tmp_path / "state.json").write_text('{"examples": 8, "step": 1}')
-    with pytest.raises(ConfigError, match="cannot continue `start_folder`"):
+    with pytest.raises(ConfigError, match="cannot continue the calibration run in `start_folder`"):
         run(spec_with("start", "pissa").model_copy(update={"start_folder": str(tmp_path)}))
     with pytest.raises(ConfigError, match="cannot adapt stacked experts"):
         run(spec_with("stacked", "pissa").model_copy(update={"stacked": ("x",)}))

@@ -4,14 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marslora.core.errors import ConfigError
-from marslora.finetune.sampler import BlankingCollate, check_divisible, micro_batches
+from marslora.finetune.sampler import BlankingCollate, check_divisible, plan_micro_batches
 
 
 @given(
     st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=17), max_size=6), st.integers(1, 4), st.integers(1, 3)
 )
 def test_every_row_is_seen_once_and_every_process_takes_part(steps, accumulation, num_processes):
-    shares = [micro_batches(steps, accumulation, rank, num_processes) for rank in range(num_processes)]
+    shares = [plan_micro_batches(steps, accumulation, rank, num_processes) for rank in range(num_processes)]
     assert all(len(share) == accumulation * len(steps) for share in shares)
     assert all(batch for share in shares for batch in share)
     for index, step in enumerate(steps):
@@ -20,7 +20,7 @@ def test_every_row_is_seen_once_and_every_process_takes_part(steps, accumulation
 
 
 def test_full_steps_are_shared_out_evenly():
-    assert micro_batches([range(8)], accumulation=2, rank=1, num_processes=2) == [[2, 3], [6, 7]]
+    assert plan_micro_batches([range(8)], accumulation=2, rank=1, num_processes=2) == [[2, 3], [6, 7]]
 
 
 def test_blank_rows_count_nothing():
