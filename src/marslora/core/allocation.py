@@ -11,9 +11,9 @@ from marslora.core.errors import ConfigError
 from marslora.core.record import Record
 
 MAX_RANK = 4096
-"""Largest rank that is accepted. A convention against typing errors: so large a rank is hardly low-rank any more."""
+"""The largest rank that is accepted. A guard against typing errors: a matrix of a larger rank is hardly low-rank."""
 RANK_OF_ZERO = 0.5
-"""What rank 0 counts as where logarithms or powers of ranks are taken: half of the least rank that learns anything."""
+"""The value that replaces rank 0 in logarithms and powers of ranks: half of the smallest rank that can learn."""
 
 
 class Allocation(Record):
@@ -35,7 +35,7 @@ class Allocation(Record):
     def _check(self) -> Allocation:
         for part, rank in self.ranks:
             if not 0 <= rank <= MAX_RANK:
-                raise ValueError(f"rank of `{part}` must be between 0 and {MAX_RANK}, found {rank}")
+                raise ValueError(f"the rank of `{part}` must be between 0 and {MAX_RANK}, found {rank}: correct it")
         return self
 
     @model_serializer
@@ -82,7 +82,9 @@ class Allocation(Record):
 
 def _read_ladder(part: object, ladder: object) -> tuple[object, ...]:
     if not isinstance(ladder, Sequence) or not all(isinstance(rank, int) for rank in ladder):
-        raise ValueError(f"the ladder of `{part}` must be whole numbers such as [4, 16, 64], found {ladder!r}")
+        raise ValueError(
+            f"the ladder of `{part}` must be a list of whole numbers such as [4, 16, 64], found {ladder!r}"
+        )
     return tuple(ladder)
 
 
@@ -104,14 +106,14 @@ class Space(Record):
     @model_validator(mode="after")
     def _check(self) -> Space:
         if not self.ladders:
-            raise ValueError(f"at least one part must have a ladder of ranks, found {self.ladders!r}")
+            raise ValueError(f"at least one part must have a ladder such as [4, 16, 64], found {self.ladders!r}")
         for part, ladder in self.ladders:
             if not ladder or list(ladder) != sorted(set(ladder)):
                 raise ValueError(
-                    f"the ladder of `{part}` must be increasing ranks without repeats, found {list(ladder)}"
+                    f"the ladder of `{part}` must hold increasing ranks without repeats, found {list(ladder)}"
                 )
             if ladder[0] < 0 or ladder[-1] > MAX_RANK:
-                raise ValueError(f"ranks of `{part}` must lie between 0 and {MAX_RANK}, found {list(ladder)}")
+                raise ValueError(f"the ranks of `{part}` must be between 0 and {MAX_RANK}, found {list(ladder)}")
         return self
 
     @model_serializer
@@ -120,7 +122,7 @@ class Space(Record):
 
     @classmethod
     def of(cls, ladders: Mapping[str, tuple[int, ...]]) -> Space:
-        """The space of a mapping from part to ladder."""
+        """The space with these ladders, by part."""
         return cls(ladders=tuple((part, tuple(ladder)) for part, ladder in ladders.items()))
 
     @property
@@ -134,10 +136,10 @@ class Space(Record):
         return tuple(part for part, ladder in self.ladders if len(ladder) > 1)
 
     def ladder(self, part: str) -> tuple[int, ...]:
-        """The ranks that ``part`` may get."""
+        """The ranks that ``part`` may get, in increasing order. Raises `ConfigError` for an unknown part."""
         ladders = dict(self.ladders)
         if part not in ladders:
-            raise ConfigError(f"`{part}` is not a part of this space. It must be one of {list(ladders)}.")
+            raise ConfigError(f"`{part}` is not a part of this search space. Name one of {list(ladders)}.")
         return ladders[part]
 
     def __len__(self) -> int:

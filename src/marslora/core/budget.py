@@ -1,8 +1,8 @@
 """How much a search may spend: planned in full runs, limited in seconds or floating-point operations.
 
-Only full runs can be planned with: what a second buys depends on how long the runs are (short ones are mostly
-validation), and that depends on the plan. So time and operations are limits: a round that would exceed them, at the
-price of what was measured so far, does not begin, and the decision is made on the runs that there are.
+A search is planned in full runs only. What a second buys depends on the length of the runs (short ones spend most of it
+on validation), and that depends on the plan. Time and operations are therefore limits: a round that would exceed one,
+estimated from the cost of the runs so far, does not begin, and the decision is made from the finished runs.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from marslora.core.runs import Cost
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 """Seconds in each unit of time that a budget may have."""
 EXAMPLES = "0.5 (full runs), 90s, 30m, 2h, 1e15flops, or several with commas: 0.5,30m"
-"""What a budget may look like, for errors."""
+"""Examples of budgets, for error messages."""
 
 
 @dataclass(frozen=True)
 class Limit:
-    """What calibration may cost at most; None: no limit."""
+    """The most that calibration may cost; None: no limit."""
 
     seconds: float | None = None
     """Wall time of all packs, one after the other."""
@@ -30,10 +30,10 @@ class Limit:
     """Floating-point operations of all packs."""
 
     def describe_excess(self, spent: Cost, new_examples: int) -> str | None:
-        """Say why a round of ``new_examples`` may not begin; None if it may.
+        """Say why a round of ``new_examples`` must not begin; None if it may.
 
-        It is priced like the examples so far, whose runs started from scratch: a round that continues them costs
-        less. Before anything was measured there is no price, so the first round always begins.
+        Its cost is estimated from that of the examples so far. These include runs that started from scratch, so a round
+        that continues runs costs less. The first round always begins, since there is nothing to estimate from.
         """
         share = new_examples / spent.examples if spent.examples else 0.0
         for unit, most, used in (("seconds", self.seconds, spent.seconds), ("operations", self.flops, spent.flops)):
@@ -47,10 +47,10 @@ class Limit:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a user lets a search spend."""
+    """How much a user allows a search to spend."""
 
     runs: float | None = None
-    """Full runs to plan with; None: what the strategy needs."""
+    """Full runs that calibration is planned with; None: as many as the strategy needs."""
     limit: Limit = Limit()
     """Time and operations that calibration may not exceed."""
 
@@ -75,7 +75,7 @@ def _read_amount(word: str) -> tuple[str, float]:
     except ValueError:
         amount = math.nan
     if not 0 < amount < math.inf:
-        raise ConfigError(f"`budget` must be numbers above 0 such as {EXAMPLES}; found {word!r}.")
+        raise ConfigError(f"`budget` must be a number above 0 such as {EXAMPLES}; found {word!r}.")
     if unit.lower() == "flops":
         return "flops", amount
     return ("seconds", amount * UNITS[unit.lower()]) if unit else ("runs", amount)

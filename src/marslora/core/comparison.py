@@ -1,4 +1,4 @@
-"""Methods that are compared, how they are made equal, and what came out."""
+"""The specs of a comparison: its methods and how they are made equal; and its result."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read_ranks(value: Any) -> Any:
             return int(words[0])
         return {part: int(rank) for part, rank in read_pairs(words, "vision=8").items()}
     except ValueError:
-        raise ValueError(f"must be one rank such as 16, or ranks such as vision=8, found {value!r}") from None
+        raise ValueError(f"must be one rank such as 16, or ranks by part such as vision=8, found {value!r}") from None
 
 
 FixedRanks = Annotated[int | dict[str, int], BeforeValidator(read_ranks)]
@@ -53,10 +53,10 @@ class Recipe(Record):
 
 
 class MethodSpec(Record):
-    """One entry of a comparison: a recipe, and what is changed in it. In words: ``RECIPE`` or ``RECIPE:key=value,...``.
+    """One entry of a comparison: a recipe and changes to it. Written ``RECIPE`` or ``RECIPE:key=value,...``.
 
-    The keys of words are ``name``, ``rank``, ``rank.PART``, ``rate.PART`` (over the learning rate of all others),
-    ``adapter``, ``optimizer``, ``gradients``, ``training.FIELD``; any other is an option of the recipe.
+    The keys are ``name``, ``rank``, ``rank.PART``, ``rate.PART`` (the part's learning rate relative to that of all
+    others), ``adapter``, ``optimizer``, ``gradients`` and ``training.FIELD``; any other is an option of the recipe.
     """
 
     recipe: str = "uniform"
@@ -64,7 +64,7 @@ class MethodSpec(Record):
     options: dict[str, Any] = {}
     """Arguments of the recipe's function."""
     name: str = ""
-    """As tables call it; empty: the recipe's name."""
+    """The method's name in tables; empty: the recipe's name."""
     ranks: FixedRanks | None = None
     """Ranks that replace those of the recipe."""
     rate_factors: dict[str, float] | None = None
@@ -79,7 +79,7 @@ class MethodSpec(Record):
 
     @property
     def title(self) -> str:
-        """What the method is called."""
+        """The method's name: ``name``, or the recipe's if it is empty."""
         return self.name or self.recipe
 
 
@@ -112,12 +112,12 @@ def read_method(text: str) -> dict[str, Any]:
 
 def _read_rank_mapping(ranks: Any, text: str) -> dict[str, Any]:
     if not isinstance(ranks, dict | None):
-        raise ValueError(f"must have either `rank` or `rank.PART`, found both in {text!r}")
+        raise ValueError(f"must set either `rank` or `rank.PART`, found both in {text!r}")
     return ranks or {}
 
 
 def _split_method(text: str) -> tuple[str, str]:
-    """The recipe and its ``key=value,...``: what stands between two colons and has no ``=`` belongs to the recipe."""
+    """The recipe and its ``key=value,...``; text without ``=`` between two colons belongs to the recipe."""
     head, _, rest = text.partition(":")
     function, _, options = rest.partition(":")
     if function and "=" not in function:
@@ -136,7 +136,7 @@ def _read_seeds(value: Any) -> Any:
 
 
 class ComparisonSpec(OptionRecord):
-    """Which methods are compared, and how fairly. The first one is the reference."""
+    """Which methods are compared, and what is equal for all of them. The first method is the reference."""
 
     methods: Annotated[
         tuple[MethodSpec, ...],
@@ -158,31 +158,31 @@ class ComparisonSpec(OptionRecord):
         Field(min_length=1),
         Option(SEARCHING, metavar="0,1,2", is_repeatable=False, type=Sequence[int] | str),
     ] = (0, 1, 2)
-    """Seeds of initialisation, dropout and order of the rows: each is a run of every method."""
+    """Seeds of initialisation, dropout and the order of rows; every method is trained once with each."""
     equal: Annotated[Equal, Option(SEARCHING)] = "parameters"
-    """What methods have in common besides data and seeds. ``parameters``: ranks are scaled until a method trains as
-    many parameters as the reference. ``compute``: ranks stay, and examples are scaled until training costs as many
+    """What is equal for all methods besides data and seeds. ``parameters``: ranks are scaled until a method trains as
+    many parameters as the reference. ``compute``: ranks stay, and examples are scaled until training takes as many
     floating-point operations. ``examples``: ranks and examples stay as they are."""
     ranks: Annotated[
         FixedRanks | None,
         Option(SEARCHING, flag="--rank", metavar="RANK", is_repeatable=True, type=int | Mapping[str, int]),
     ] = None
-    """Rank of methods that do not set one: 16, or vision=8 and language=16. Default: those of the recipes."""
+    """Rank for methods that do not set one: 16, or vision=8 and language=16. Default: the ranks of the recipes."""
 
     @model_validator(mode="after")
     def _check_distinct(self) -> ComparisonSpec:
         titles = [method.title for method in self.methods]
         if repeated := sorted({title for title in titles if titles.count(title) > 1}):
-            raise ValueError(f"every method needs a name of its own, found {repeated} more than once: set `name`")
+            raise ValueError(f"every method must have its own name, found {repeated} more than once: set `name`")
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"`seeds` must differ, found {list(self.seeds)}")
+            raise ValueError(f"`seeds` must all be different, found {list(self.seeds)}")
         return self
 
 
 def merge_training(recipe: Recipe, entry: MethodSpec, common: dict[str, Any]) -> TrainingSpec:
-    """Merge a method's settings, without the rates of parts that its recipe asks for.
+    """Merge a method's settings, without the learning rates by part that its recipe sets.
 
-    Later ones win: the recipe's defaults, the common settings, what makes the recipe, the entry's own.
+    From weakest to strongest: the recipe's ``defaults``, the common settings, the recipe's ``training``, the entry's.
     Raises `ConfigError` for a wrong field.
     """
     values = {**recipe.defaults, **common, **recipe.training, **entry.training}
@@ -190,14 +190,15 @@ def merge_training(recipe: Recipe, entry: MethodSpec, common: dict[str, Any]) ->
 
 
 def build_training(recipe: Recipe, entry: MethodSpec, common: dict[str, Any], parts: tuple[str, ...]) -> TrainingSpec:
-    """Return what a method trains with. Later ones win: the recipe's defaults, the common settings, what makes the
-    recipe, the entry's own. Raises `ConfigError` if the entry names a part that the model does not have (``parts``),
-    or if a field is wrong."""
+    """The training settings of a method: those of `merge_training` with learning rates by part.
+
+    Raises `ConfigError` if the entry names a part that the model does not have (``parts``), or if a field is wrong.
+    """
     training = merge_training(recipe, entry, common)
     if unknown := sorted(set(entry.rate_factors or {}) - set(parts)):
         raise ConfigError(
             f"method `{entry.title}`: `rate_factors` must name parts of the model, which are {list(parts)}; "
-            f"found {unknown}."
+            f"found {unknown}. Rename or remove these."
         )
     factors = recipe.rate_factors if entry.rate_factors is None else entry.rate_factors
     rates = {part: factor * training.learning_rate for part, factor in factors.items() if part in parts}
@@ -210,7 +211,7 @@ class MethodRun(Record):
     seed: int
     result: FinalResult | None = None
     error: str = ""
-    """Why there is no result."""
+    """Why the run has no result; empty if it has one."""
 
 
 class MethodSummary(Record):
@@ -222,7 +223,7 @@ class MethodSummary(Record):
     """The method in one line."""
     source: str = ""
     error: str = ""
-    """Why it could not be planned; then there are no runs."""
+    """Why the method could not be planned, so that it has no runs; empty if it could."""
     training: TrainingSpec | None = None
     allocation: Allocation | None = None
     examples: int = 0
@@ -230,7 +231,7 @@ class MethodSummary(Record):
     num_planned: int = 0
     """Trainable parameters, counted before training."""
     flops_per_row: float | None = None
-    """Of training, known if compute is made equal."""
+    """Floating-point operations of training on one row; None unless compute is made equal."""
     runs: tuple[MethodRun, ...] = ()
     validation_loss: Interval | None = None
     validation_accuracy: Interval | None = None
@@ -239,7 +240,7 @@ class MethodSummary(Record):
     difference: Interval | None = None
     """Its loss minus the reference's, paired by seed; None for the reference itself."""
     cost: Cost | None = None
-    """Mean of its runs; the peak is the largest."""
+    """The mean cost of its runs; the peak of memory is the largest of all runs."""
 
     @property
     def results(self) -> dict[int, FinalResult]:
@@ -248,7 +249,7 @@ class MethodSummary(Record):
 
     @property
     def num_trainable(self) -> int:
-        """Trainable parameters as the runs counted them; as planned if none has ended."""
+        """Trainable parameters as counted by the runs; as planned if no run has ended."""
         return max((result.num_trainable for result in self.results.values()), default=self.num_planned)
 
 
@@ -263,7 +264,7 @@ class Comparison(Record):
     equal: Equal
     seeds: tuple[int, ...]
     metric: Literal["test_loss", "validation_loss"]
-    """What methods are ordered by and what differences are of."""
+    """The loss by which methods are ordered and compared."""
     full_examples: int
     """Examples of one run of the reference."""
     base_validation_loss: float | None = None
@@ -277,9 +278,9 @@ class Comparison(Record):
         return self.methods[0]
 
     def loss(self, method: MethodSummary) -> Interval | None:
-        """A method's loss on the rows that it is judged by."""
+        """A method's loss by the comparison's ``metric``; None if it has no results."""
         return method.test_loss if self.metric == "test_loss" else method.validation_loss
 
     def ordered(self) -> list[MethodSummary]:
-        """The methods by loss, lowest first; those without one come last, in the order of the spec."""
+        """The methods in order of their loss, lowest first; those without a loss come last, in the spec's order."""
         return sorted(self.methods, key=lambda each: one.value if (one := self.loss(each)) else float("inf"))

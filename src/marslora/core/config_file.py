@@ -1,4 +1,4 @@
-"""Configuration files, and how later settings override earlier ones."""
+"""Read configuration files, and let some settings override others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from marslora.core.words import read_pairs, read_plugin
 
 
 def read_config(path: Path | None) -> dict[str, Any]:
-    """Return the settings of a YAML or JSON file; an empty mapping if there is none. Raises `ConfigError`."""
+    """The settings in a YAML or JSON file; an empty mapping without a path. Raises `ConfigError` if it is not valid."""
     if path is None:
         return {}
     import yaml
@@ -28,10 +28,10 @@ def read_config(path: Path | None) -> dict[str, Any]:
 
 
 def merge_settings(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with the values of ``over``; None leaves ``base`` as it is.
+    """Return ``base`` with the values of ``over``, of which those that are None are ignored.
 
-    A text in the place of settings is the name of a plugin, and another plugin replaces the options too. Texts such as
-    ``vision=1e-4`` override single entries of a mapping. Raises `ConfigError` for a value that is neither.
+    Where ``base`` has the settings of a plugin, a text names a plugin; naming another one replaces the options too.
+    Texts such as ``vision=1e-4`` override single entries of a mapping. Raises `ConfigError` for other values there.
     """
     merged = dict(base)
     for key, text in over.items():
@@ -50,7 +50,7 @@ def merge_settings(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str
 
 
 def _read_words(key: str, base: Any, value: Any) -> Any:
-    """A text or texts that override a mapping, as a mapping; anything else as it is."""
+    """Convert a text or a list of texts that override a mapping to a mapping; return anything else unchanged."""
     if not isinstance(base, Mapping) or key == "ranks":
         return value
     if isinstance(value, str) and set(base) <= {"name", "options"}:

@@ -1,8 +1,8 @@
-"""The files behind the sources of a `DataSpec`: what a source names, and a fingerprint that shows when they change.
+"""The files that the sources of a `DataSpec` name, and a fingerprint that changes when they do.
 
 A source is a path, ``FOLDER#NAME`` or ``dataset_info.json:NAME`` (an entry of a LLaMA-Factory registry), or
-``memory:NAME`` (rows that this process holds). The fingerprint is made of the size and the time of every file, so it is
-cheap and can be taken before anything is read. It cannot see rows in memory: ask `has_rows_in_memory`.
+``memory:NAME`` (rows held by this process). The fingerprint is made of the size and the time of every file, so it is
+cheap and can be taken before anything is read. It does not cover rows in memory: see `has_rows_in_memory`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 from marslora.core.spec import DataSpec
 
 MEMORY = "memory:"
-"""How the source of rows in memory begins."""
+"""The beginning of a source that names rows in memory."""
 REGISTRY_FILE = "dataset_info.json"
-"""What LLaMA-Factory calls the file that lists the data sets of a folder."""
+"""LLaMA-Factory's name for the file that lists the data sets of a folder."""
 _ENTRY_OF_REGISTRY = re.compile(r"(.*dataset_info\.json):([^/\\]+)|(.*)#([^/\\#]+)")
 
 
@@ -35,14 +35,14 @@ def list_sources(data: DataSpec) -> tuple[str, ...]:
 
 
 def has_rows_in_memory(data: DataSpec) -> bool:
-    """Whether any source names rows in memory, which only reading them can compare."""
+    """Whether any source names rows in memory, whose changes only reading them shows."""
     return any(source.startswith(MEMORY) for source in list_sources(data))
 
 
 def data_fingerprint(data: DataSpec, media: Iterable[Path] = ()) -> str:
-    """Changes when a file of ``data`` or of ``media`` (pictures and sounds that rows name) is edited, added or removed.
+    """20 hex digits that change when a file of ``data`` or ``media`` (pictures, sounds) is edited, added or removed.
 
-    A folder counts with all its files; so does the folder of a LLaMA-Factory registry, whose entries lie beside it.
+    A folder counts with all its files; so does the folder of a LLaMA-Factory registry, which holds the data files.
     """
     hashed = hashlib.sha256()
     for source in list_sources(data):

@@ -1,4 +1,4 @@
-"""Fitted laws and the decision that rests on them, with every reason: what `laws.json` and `decision.json` hold."""
+"""Fitted laws and the decision based on them, with all reasons: the contents of `laws.json` and `decision.json`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from marslora.core.record import Record
 from marslora.core.runs import Cost
 
 LEVEL = 0.9
-"""Level of every interval, and the probability that the plausible set holds. A convention: texts and pages say 90 %."""
+"""The level of all intervals, and the probability held by the plausible set. A convention: texts and pages say 90 %."""
 
 
 class Interval(Record):
@@ -26,7 +26,7 @@ class LawPoint(Record):
 
     run: str
     inputs: dict[str, float]
-    """What the law depends on, by name: ``rank``, ``data``, or a rank per part."""
+    """The values of the law's variables, by name: ``rank``, ``data``, or a rank per part."""
     measured: float
     predicted: float
     censored: bool = False
@@ -39,7 +39,7 @@ class LawFit(Record):
     law: str
     """The name of the law, e.g. ``convergence``."""
     subject: str
-    """What it describes: a part's name, or ``allocation``."""
+    """What the law describes: a part's name, or ``allocation``."""
     variant: str = ""
     """The form's short name, e.g. ``rectified``."""
     form: str
@@ -81,7 +81,7 @@ class ClosedForm(Record):
 
 
 class Candidate(Record):
-    """One allocation: what is known about it, and whether it was chosen, kept or dropped."""
+    """One allocation: its measurements and predictions, and whether it was chosen, kept or dropped."""
 
     allocation: Allocation
     status: Literal["chosen", "kept", "dropped"]
@@ -92,11 +92,12 @@ class Candidate(Record):
     imbalance: Interval | None = None
     """Largest log ratio between the parts' convergence times; 0 is balanced."""
     predicted_loss: Interval | None = None
-    """Predicted validation loss of a full run, whose best point is kept."""
+    """Predicted validation loss at the best point of a full run."""
     observed_loss: float | None = None
-    """Best validation loss seen, at ``observed_examples``."""
+    """Lowest validation loss observed, after ``observed_examples`` examples."""
     observed_examples: int | None = None
     p_best: float | None = None
+    """Probability that it has the lowest loss of all candidates; None if the strategy does not estimate it."""
     expected_regret: float | None = None
     """Expected loss above the best allocation, in nats per answer token."""
 
@@ -108,10 +109,10 @@ class DecisionRecord(Record):
     chosen: Allocation
     verdict: Literal["clear", "indistinguishable", "fallback"]
     summary: str
-    """The verdict in one or two sentences for a person."""
+    """The verdict in one or two sentences."""
     candidates: tuple[Candidate, ...]
     plausible: tuple[Allocation, ...] = ()
-    """The allocations that hold 90 % of the probability of being best."""
+    """The plausible set: the fewest allocations that hold 90 % of the probability of being best."""
     fallback: str | None = None
     """What was done instead, and why, if the laws could not decide."""
     laws: tuple[LawFit, ...] = ()
@@ -119,12 +120,12 @@ class DecisionRecord(Record):
     continue_run: str | None = None
     """Id of the member whose checkpoint the final run may start from."""
     calibration: Cost = Cost()
-    """What all runs before the final one cost together."""
+    """The total cost of all runs before the final one."""
     calibration_full_runs: float = 0.0
     """The same in full runs, by examples seen."""
     assumptions: tuple[str, ...] = ()
     next_steps: tuple[str, ...] = ()
 
     def candidate(self, allocation: Allocation) -> Candidate:
-        """The entry of ``allocation``."""
+        """The candidate with this allocation."""
         return next(candidate for candidate in self.candidates if candidate.allocation == allocation)

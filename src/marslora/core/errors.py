@@ -41,9 +41,9 @@ class MissingDependencyError(MarsloraError, ImportError):
 
 
 def rebuild_error(name: str, message: str) -> MarsloraError:
-    """The error of the class called ``name`` that was raised in another process or earlier.
+    """Rebuild an error that was raised in another process or earlier: of the class called ``name``, with ``message``.
 
-    If this module has no such class, a `StudyError` whose message begins with the name.
+    If this module has no such class, the result is a `StudyError` whose message begins with the name.
     """
     kind = globals().get(name)
     if isinstance(kind, type) and issubclass(kind, MarsloraError):

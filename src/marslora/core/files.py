@@ -1,8 +1,8 @@
-"""Files and folders that are there whole or not at all. Everything a study must not lose is written through here.
+"""Write files and folders completely or not at all. Everything that a study must not lose is written by this module.
 
-A file is written under a temporary name of its own in the same folder, forced to the disk, and only then renamed to its
-final name. A reader therefore finds the old file or the new one, also after a crash, and two processes that write
-the same path never touch each other's data: the last rename wins. What cannot be written raises `WriteError`.
+A file is written under a unique temporary name in the same folder, forced to the disk, and only then renamed to its
+final name. A reader therefore finds the old file or the new one, even after a crash, and two processes that write
+the same path never mix their data: the last rename wins. If something cannot be written, `WriteError` is raised.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from marslora.core.errors import WriteError
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers of a full disk and of an exceeded quota: space has to be freed."""
 FULL_TEXTS = ("No space left on device", "PytorchStreamWriter failed writing")
-"""How safetensors and torch, which write files themselves, report a full disk; their errors are not `OSError`."""
+"""How safetensors and torch, which write files themselves, report a full disk: not by an `OSError`."""
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}")
 """The names that `temporary_path` gives."""
@@ -41,7 +41,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def open_atomically(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to that takes the place of ``path`` when the block ends, and vanishes if the block fails.
+    """Open a file for writing that replaces ``path`` at the end of the block, or is deleted if the block fails.
 
     Missing parent folders are made. Raises `WriteError`.
     """
@@ -61,10 +61,10 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
 
 
 def replace_folder(new: Path, path: Path) -> None:
-    """Put the finished folder ``new`` where ``path`` is, which may exist and must be on the same disk.
+    """Replace the folder ``path``, if it exists, by the finished folder ``new`` on the same disk.
 
-    The old folder is renamed before it is deleted, so ``path`` is never half of a folder; for an instant it is absent.
-    Raises `WriteError`, and then ``path`` is what it was.
+    The old folder is renamed before it is deleted, so ``path`` is never incomplete; for an instant it is absent.
+    If this raises `WriteError`, ``path`` is unchanged.
     """
     old = temporary_path(path)
     with explain_write_errors(path):
@@ -83,9 +83,9 @@ def replace_folder(new: Path, path: Path) -> None:
 
 
 def publish_folder(new: Path, path: Path) -> None:
-    """Rename the finished folder ``new`` to ``path``. If another process was first, its folder stays, ``new`` goes.
+    """Rename the finished folder ``new`` to ``path``. If another process did so first, ``new`` is deleted instead.
 
-    Raises `WriteError` if ``path`` is not there afterwards.
+    Raises `WriteError` if ``path`` does not exist afterwards.
     """
     with explain_write_errors(path):
         try:
@@ -99,7 +99,7 @@ def publish_folder(new: Path, path: Path) -> None:
 
 
 def temporary_path(path: Path) -> Path:
-    """A hidden path beside ``path`` that nobody else uses, in this process or another."""
+    """A hidden path in the folder of ``path`` that no other call, in any process, returns."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
 
 
@@ -128,9 +128,9 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def explain_write_errors(path: Path) -> Iterator[None]:
-    """Turn an error of the block, which writes ``path``, into a `WriteError` that says what to do.
+    """Turn an error in the block, which writes ``path``, into a `WriteError` that says how to fix it.
 
-    That is any `OSError`, and what safetensors and torch raise when the disk is full. Other errors pass.
+    This applies to any `OSError` and to the errors of safetensors and torch on a full disk. Others pass unchanged.
     """
     try:
         yield
@@ -145,7 +145,7 @@ def explain_write_errors(path: Path) -> Iterator[None]:
 
 
 def write_error(path: Path, reason: str, *, full: bool) -> WriteError:
-    """The error for a file or folder that cannot be written; ``full`` says whether space is what is missing."""
+    """The error for a file or folder that cannot be written; ``full`` says whether the disk is full."""
     way_out = "Free some space" if full else "Make it writable or choose another folder"
     return WriteError(
         f"Cannot write {path}: {reason}. {way_out} and run the command again; nothing written before is lost."

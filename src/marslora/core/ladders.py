@@ -1,4 +1,4 @@
-"""Which ranks every part may get: what a user writes becomes a space."""
+"""Read the ranks that each part may get, and build the search space of a model from them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from marslora.core.parts import ModelInfo
 from marslora.core.words import read_numbers, read_pairs
 
 DEFAULT_RANKS = (1, 4, 16, 64)
-"""The ladder of every searched part: a factor of four a rung, the habitual 16 among them."""
+"""The default ladder of a searched part: each rank is four times the one before, and the usual 16 is among them."""
 
 RankLadders = int | Sequence[int] | Mapping[str, int | Sequence[int]]
 """One rank or ladder for every part, or ``{part: rank or ladder}``. One rank fixes a part."""
@@ -18,9 +18,9 @@ EXAMPLE = "ranks such as 4,16,64 or vision=4,16,64"
 
 
 def read_ladders(value: object) -> RankLadders:
-    """Read ranks from numbers, a mapping, or words such as ``"4,16,64"`` and ``["vision=4,16", "language=64"]``.
+    """Read ranks from numbers, a mapping, or texts such as ``"4,16,64"`` and ``["vision=4,16", "language=64"]``.
 
-    Raises `ValueError` with an example for anything else.
+    Raises `ValueError`, which gives an example, for anything else.
     """
     if isinstance(value, str):
         return read_ladders([value])
@@ -43,14 +43,16 @@ def _read_ladder(value: object, where: str = "") -> tuple[int, ...]:
 
 
 def build_space(info: ModelInfo, ranks: RankLadders, full: Sequence[str] = (), max_rank: int | None = None) -> Space:
-    """Return the search space of ``ranks`` up to ``max_rank`` for the parts of a model that are not trained whole.
+    """Build the search space of ``ranks`` up to ``max_rank`` for the parts of a model that are not trained whole.
 
-    A projector that is not named gets the middle rank of the ladder, and is not searched. Raises `ConfigError`.
+    A projector that ``ranks`` does not name gets the middle rank of the ladder and is not searched. Raises
+    `ConfigError` for an unknown part, for wrong ranks, and if nothing is left to search.
     """
     parts = [part.name for part in info.parts if part.linears and part.name not in full]
     if not parts:
         raise ConfigError(
-            f"`full` names every part of {info.architecture} ({', '.join(full)}): no part is left to rank. Omit one."
+            f"`full` names every part of {info.architecture} ({', '.join(full)}), so no part is left that could get a "
+            "rank. Omit at least one of them."
         )
     try:
         ladders = read_ladders(ranks)
@@ -70,5 +72,8 @@ def build_space(info: ModelInfo, ranks: RankLadders, full: Sequence[str] = (), m
 def _cut_ladder(ladder: tuple[int, ...], max_rank: int | None, part: str) -> tuple[int, ...]:
     kept = tuple(rank for rank in ladder if max_rank is None or rank <= max_rank)
     if not kept:
-        raise ConfigError(f"`max_rank` = {max_rank} leaves no rank of {list(ladder)} for {part}. Name smaller ranks.")
+        raise ConfigError(
+            f"`max_rank` {max_rank} excludes all ranks of {part}, which are {list(ladder)}. Raise it, or give smaller "
+            "ranks."
+        )
     return kept

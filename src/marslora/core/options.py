@@ -6,8 +6,8 @@ A field of a record that carries an `Option` is an option of the commands and a 
     \"\"\"Learning rate of the adapters.\"\"\"
 
 The field's name, type, limits, default and docstring are all that ``--learning-rate`` and
-``marslora.search(learning_rate=...)`` need: a new option is one field. Words of the command line reach the field's
-validators as they were typed, so a field that takes more than a number or a text reads its words there.
+``marslora.search(learning_rate=...)`` need: a new option is one field. Values reach the field's validators as they were
+typed on the command line, so a field that takes more than a number or a text parses them there.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from marslora.core.words import read_plugin, read_value, write_words
 INPUT, SEARCHING, TRAINING, RUNNING = "What to tune", "How to search", "How to train", "Machine and output"
 """The groups of options in the help of a command, in this order."""
 LIMITS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
-"""How the help calls the limits that pydantic's `Field` knows."""
+"""The words that the help uses for the limits of pydantic's `Field`."""
 METAVARS: dict[Any, str] = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
-"""How the help of the command line calls a value of each type; anything else is ``TEXT``."""
+"""The placeholder that the help shows for a value of each type; ``TEXT`` for any other."""
 Style = Literal["keyword", "flag"]
-"""How errors call an option: as a Python keyword or as a flag of the command line."""
+"""How error messages name an option: as a Python keyword or as a flag of the command line."""
 R = TypeVar("R", bound=Record)
 
 
@@ -48,7 +48,7 @@ class OptionRecord(Record):
 
 @dataclass(frozen=True)
 class Option:
-    """What the command line and Python need to know of a field beyond its name, type, limits, default and docstring."""
+    """What the command line and Python need besides a field's name, type, limits, default and docstring."""
 
     panel: str
     """The group of the option in the help."""
@@ -59,15 +59,16 @@ class Option:
     short: str = ""
     """A second flag, e.g. ``-m``."""
     metavar: str = ""
-    """How the help calls the value; by default its type."""
+    """The placeholder for the value in the help; by default its type."""
     hint: str = ""
     """What to do if a required option is missing."""
     is_repeatable: bool | None = None
-    """Whether the flag may be given several times; by default if the field is a tuple or a mapping."""
+    """Whether the flag may be given several times; by default true if the field is a tuple or a mapping."""
     key: str = ""
-    """For a plugin: the option of the plugin that is meant, instead of its name. Needs ``name``, ``type``, ``help``."""
+    """For a field that holds a plugin: which option of the plugin to set, instead of its name. Needs ``name``, ``type``
+    and ``help``."""
     type: Any = None
-    """What Python callers may give; by default the type of the field."""
+    """The type that Python callers may pass; by default the type of the field."""
     help: str = ""
     """The description; by default the docstring of the field."""
 
@@ -78,11 +79,11 @@ class OptionRow:
 
     option: Option
     record: type[Record]
-    """The record whose field, or whose section's field, is set."""
+    """The record in which the value is set, perhaps in one of its sections."""
     path: tuple[str, ...]
-    """Where the value belongs in the record, e.g. ``("training", "learning_rate")``."""
+    """The path of the value in the record, e.g. ``("training", "learning_rate")``."""
     type: Any
-    """Without None."""
+    """The type of the value; None is left out of unions."""
     default: Any
     is_required: bool
     description: str
@@ -112,14 +113,14 @@ class OptionRow:
 
     @property
     def metavar(self) -> str:
-        """How the help of the command line calls the value."""
+        """The placeholder for the value in the help of the command line."""
         if typing.get_origin(self.type) is Literal:
             return "|".join(map(str, typing.get_args(self.type)))
         return self.option.metavar or METAVARS.get(self.type, "TEXT")
 
     @property
     def default_text(self) -> str:
-        """The default as a person would type it; empty if the description says what happens without the option."""
+        """The default as it would be typed; empty if the description says what happens without the option."""
         if self.is_required or self.default in (None, (), {}):
             return ""
         if self.is_switch:
@@ -128,14 +129,14 @@ class OptionRow:
 
     @property
     def help(self) -> str:
-        """What the option is, its limits and its default, for people."""
+        """The help text: the description, the limits and the default."""
         what, _, without = self.description.partition(" Default: ")
         limits = f"{what} Must be {self.limits}." if self.limits else what
         default = without or (f"{self.default_text}." if self.default_text else "")
         return f"{limits} Default: {default}" if default else limits
 
     def show(self, style: Style) -> str:
-        """The option as an error calls it."""
+        """The option's name in an error message, in backquotes."""
         return f"`{self.flag}`" if style == "flag" else f"`{self.name}`"
 
 
@@ -145,7 +146,7 @@ class OptionTable:
 
     rows: tuple[OptionRow, ...]
     sections: tuple[str, ...] = ()
-    """Names of those fields that are records themselves, such as ``training``: a mapping of that name is nested."""
+    """The names of the fields that are records themselves, such as ``training``, and may be given as mappings."""
 
     @classmethod
     def of(cls, *records: type[Record], without: Sequence[str] = ()) -> OptionTable:
@@ -165,10 +166,10 @@ class OptionTable:
         return {row.name: row for row in self.rows}
 
     def nest(self, values: Mapping[str, Any], function: str) -> dict[str, Any]:
-        """Values by keyword as nested settings; a keyword overrides a section such as ``training={...}``.
+        """Turn values by keyword into nested settings; a keyword overrides a section such as ``training={...}``.
 
-        The order of the keywords does not matter, and None stands for "not given". Raises `ConfigError` for a keyword
-        that ``function`` does not have, and for a section that is not a mapping.
+        The order of the keywords does not matter, and None means "not given". Raises `ConfigError`, which names
+        ``function``, for an unknown keyword and for a section that is not a mapping.
         """
         given = {name: value for name, value in values.items() if value is not None}
         self._check_keywords(values, function)
@@ -208,9 +209,9 @@ class OptionTable:
     def parse(
         self, record: type[R], settings: Mapping[str, Any], source: str, style: Style, given: Sequence[str] = ()
     ) -> R:
-        """A record from nested settings. Errors call the options named in ``given`` as the caller typed them.
+        """Make a record from nested settings. Error messages name the options in ``given`` as the caller typed them.
 
-        Raises `ConfigError` for whatever is missing or wrong; ``source`` says where the other settings came from.
+        Raises `ConfigError` for a field that is missing or wrong; ``source`` says where the other settings are from.
         """
         rows = [row for row in self.rows if row.record is record]
         own = {name: value for name, value in settings.items() if not self._is_of_another(name, record)}
@@ -232,7 +233,7 @@ def _read_section(value: Mapping[str, Any] | Record) -> dict[str, Any]:
 
 
 def find_rows(owner: type[Record], record: type[Record], path: tuple[str, ...] = ()) -> Iterator[OptionRow]:
-    """The options among the fields of ``record``, and of the records in its fields, in order."""
+    """Yield the options among the fields of ``record``, and of the records in its fields, in order."""
     for name, field in record.model_fields.items():
         options = [item for item in field.metadata if isinstance(item, Option)]
         for option in options:
@@ -271,7 +272,7 @@ def _without_none(annotation: Any) -> Any:
 
 
 def put(settings: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
-    """A copy of ``settings`` with one value set; a text on the way is the name of a plugin."""
+    """Return a copy of ``settings`` with the value at ``path`` set; a text along the path is the name of a plugin."""
     head, *rest = path
     if not rest:
         return {**settings, head: value}
@@ -282,7 +283,7 @@ def put(settings: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[st
 
 
 def look_up(settings: Any, path: Sequence[str]) -> Any:
-    """The value at a path of nested settings; None if there is none."""
+    """The value at ``path`` in nested settings; None if there is none."""
     for step in path:
         settings = settings.get(step) if isinstance(settings, Mapping) else None
     return settings
@@ -292,10 +293,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def takes_options(table: OptionTable) -> Callable[[F], F]:
-    """A decorator for a function with ``**options``: `help` and completion show each option of the table.
+    """Decorate a function that takes ``**options``, so that `help` and completion show each option of the table.
 
-    It gives the function a signature with every keyword, its type and default, and lists them in its docstring in the
-    place of the line ``OPTIONS``. The function is called as before.
+    The function gets a signature with every keyword, its type and default; its docstring lists them in place of the
+    line ``OPTIONS``. It is called as before.
     """
     rows = sorted(table.rows, key=lambda row: not row.is_required)
 
@@ -328,7 +329,7 @@ def _python_default(row: OptionRow) -> Any:
 
 
 def _python_type(annotation: Any, may_be_none: bool = False) -> Any:
-    """What Python callers may give for a field: one text for several, words for a plugin."""
+    """The type that Python callers may pass for a field: also a single text for several, or a text for a plugin."""
     if may_be_none:
         return _python_type(annotation) | None
     if isinstance(annotation, type) and issubclass(annotation, Record):

@@ -19,10 +19,10 @@ class LinearInfo(Record):
     experts: int = 1
     """Number of matrices that are stacked; each of them gets its own adapter."""
     dead: bool = False
-    """Whether no gradient reached it in a probe: adapting it would waste parameters."""
+    """Whether no gradient reached it in a probe, so that adapting it would waste parameters."""
 
     def num_trainable(self, rank: int, *, use_dora: bool = False) -> int:
-        """Parameters of LoRA at this rank: A is rank x inputs, B outputs x rank. DoRA adds one length per output."""
+        """Parameters of LoRA at this rank: A is rank x inputs, B is outputs x rank. DoRA adds one length per output."""
         return self.experts * rank * (self.inputs + self.outputs) + (self.outputs if use_dora and rank else 0)
 
     @property
@@ -36,7 +36,7 @@ class PartInfo(Record):
 
     name: str
     paths: tuple[str, ...]
-    """The module paths below which its modules are."""
+    """The paths of the modules that make up the part."""
     num_parameters: int
     linears: tuple[LinearInfo, ...]
     gradient_norm: float | None = None
@@ -49,7 +49,7 @@ class PartInfo(Record):
 
     @property
     def alive(self) -> tuple[LinearInfo, ...]:
-        """The linears that a gradient reaches, which are the ones that are adapted."""
+        """The linears that a gradient reaches; only these are adapted."""
         return tuple(linear for linear in self.linears if not linear.dead)
 
     def num_trainable(self, rank: int, *, use_dora: bool = False) -> int:
@@ -58,13 +58,13 @@ class PartInfo(Record):
 
     @property
     def whole(self) -> tuple[str, ...]:
-        """The module paths that are trained if the part is trained whole: its linears, or everything in it if it has no
-        linear, like Gemma 3's projector, which is a bare parameter."""
+        """The paths of the modules that are trained if the part is trained whole: its linears, or all its modules if it
+        has no linear (like Gemma 3's projector, which is a bare parameter)."""
         return tuple(linear.name for linear in self.alive) if self.linears else self.paths
 
 
 class ModelInfo(Record):
-    """The parts of one model, and what a probe found."""
+    """The parts of one model, with the results of a probe if there was one."""
 
     architecture: str
     modalities: tuple[str, ...]
@@ -75,7 +75,7 @@ class ModelInfo(Record):
     member_bytes: int | None = None
     """Memory in bytes of a run that adapts every part, without the base model, measured in a probe."""
     warnings: tuple[str, ...] = ()
-    """What a user should know, each with a way out."""
+    """What a user should know; each warning says how to fix it."""
 
     def part(self, name: str) -> PartInfo:
         """The part called ``name``. Raises `ConfigError`, which lists the known names, if there is none."""
@@ -83,7 +83,8 @@ class ModelInfo(Record):
             if part.name == name:
                 return part
         raise ConfigError(
-            f"`{name}` is not a part of {self.architecture}. Name one of {[part.name for part in self.parts]}."
+            f"`{name}` is not a part of {self.architecture}. Name one of its parts, "
+            f"{[part.name for part in self.parts]}."
         )
 
     def module_ranks(self, allocation: Allocation) -> dict[str, int]:
@@ -95,7 +96,7 @@ class ModelInfo(Record):
         return tuple(each.name for part in allocation.active for each in self.part(part).alive if each.experts > 1)
 
     def full_modules(self, full: Iterable[str]) -> tuple[str, ...]:
-        """The paths of the modules that are trained whole if the parts in ``full`` are."""
+        """The paths of the modules that are trained if the parts in ``full`` are trained whole."""
         return tuple(path for part in full for path in self.part(part).whole)
 
     def num_trainable(self, allocation: Allocation, full: tuple[str, ...] = (), *, use_dora: bool = False) -> int:
@@ -107,7 +108,7 @@ class ModelInfo(Record):
         return count
 
     def part_of(self) -> Mapping[str, str]:
-        """The part of every linear and of the modules of stacked experts, by path. Parts without a linear
-        have the paths of their modules."""
+        """The part of every linear and every module of stacked experts, by path; for a part without a linear, that of
+        its modules."""
         linears = {name: part.name for part in self.parts for each in part.linears for name in (each.name, each.module)}
         return linears | {path: part.name for part in self.parts if not part.linears for path in part.paths}

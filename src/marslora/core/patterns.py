@@ -25,7 +25,7 @@ RSLORA_RANK = 16
 
 
 def scale(rank: int, alpha_over_rank: float, *, use_rslora: bool = False) -> float:
-    """What an adapter of this rank is multiplied by: ``alpha_over_rank``, or with rsLoRA ``alpha / sqrt(rank)``."""
+    """The factor on an adapter of this rank: ``alpha_over_rank``, or ``alpha / sqrt(rank)`` with rsLoRA."""
     return alpha_over_rank * math.sqrt(RSLORA_RANK / rank) if use_rslora and rank else alpha_over_rank
 
 
@@ -66,9 +66,9 @@ def lora_config_dict(
 
 
 def exclusive_keys(ranks: Mapping[str, int], default: int) -> dict[str, int]:
-    """``{key: rank}`` in which every module of another rank than ``default`` matches one key, and others match none.
+    """``{key: rank}`` such that every module whose rank is not ``default`` matches exactly one key, all others none.
 
-    A key stands for the largest subtree of modules that share a rank, written as short as it stays exclusive.
+    A key stands for the largest subtree of modules with one rank, and is as short as possible while it stays exclusive.
     """
     names = tuple(ranks)
     keys: dict[str, int] = {}
@@ -79,7 +79,7 @@ def exclusive_keys(ranks: Mapping[str, int], default: int) -> dict[str, int]:
 
 
 def matches(key: str, name: str) -> bool:
-    """Whether PEFT applies a pattern's ``key`` to the module called ``name``."""
+    """Whether PEFT applies the ``key`` of a pattern to the module called ``name``."""
     return re.match(rf"(.*\.)?({key})$", name) is not None
 
 

@@ -112,7 +112,7 @@ def describe_options(kind: type[AbstractPlugin]) -> list[OptionHelp]:
 
 
 def is_of_type(value: object, hint: Any) -> bool:
-    """Whether a value may be given for an option of this type. Whole numbers are numbers, truth values are not."""
+    """Whether a value is valid for an option of this type. A whole number is a valid number; true and false are not."""
     origin, args = get_origin(hint), get_args(hint)
     if hint is Any:
         return True

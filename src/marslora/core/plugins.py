@@ -28,9 +28,9 @@ def names(package: ModuleType) -> tuple[str, ...]:
 
 
 def load(package: ModuleType, name: str, base: type[T]) -> type[T]:
-    """Import the class of a plugin, which is a ``base``; ``package.module:Class`` names one from elsewhere.
+    """Import the class of a plugin: a file of ``package``, or ``package.module:Class`` for one from elsewhere.
 
-    Raises `ConfigError` for a name that does not exist or a class that is not a ``base``.
+    Raises `ConfigError` if there is no such plugin or if the class is not a subclass of ``base``.
     """
     if ":" in name:
         return _load_outside(name, base)
@@ -43,12 +43,12 @@ def load(package: ModuleType, name: str, base: type[T]) -> type[T]:
 
 
 def check(name: str, *packages: ModuleType) -> None:
-    """Raise `ConfigError` unless a package has the plugin, or the name looks like ``package.module:Class``."""
+    """Raise `ConfigError` unless one of the packages has the plugin or the name contains a colon."""
     known = sorted(each for package in packages for each in names(package))
     if ":" not in name and name not in known:
         where = " or ".join(package.__name__.rpartition(".")[2] for package in packages)
         raise ConfigError(
-            f"`{name}` is not in marslora's {where}. It must be one of {known} or `package.module:Class`."
+            f"`{name}` is not one of marslora's {where}. Name one of {known}, or your own as `package.module:Class`."
         )
 
 
@@ -59,7 +59,7 @@ def summary(package: ModuleType, name: str) -> str:
 
 
 def find_package(name: str) -> ModuleType:
-    """A package of marslora whose plugins can be listed, without running any of its imports."""
+    """The package ``marslora.NAME``, whose plugins can then be listed, without running any of its imports."""
     spec = importlib.util.find_spec(f"marslora.{name}")
     if spec is None:
         raise ModuleNotFoundError(f"marslora has no package `{name}`.")
@@ -71,9 +71,12 @@ def _load_outside(name: str, base: type[T]) -> type[T]:
     try:
         kind = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"`{name}` cannot be imported ({error}). Write `package.module:Class`.") from None
+        raise ConfigError(
+            f"`{name}` cannot be imported ({error}). Write `package.module:Class`, and check that Python finds the "
+            "module."
+        ) from None
     if not (isinstance(kind, type) and issubclass(kind, base)):
-        raise ConfigError(f"`{name}` must be a subclass of {base.__name__}, found {kind!r}.")
+        raise ConfigError(f"`{name}` must be a subclass of {base.__name__}, found {kind!r}. Name a class that is.")
     return kind
 
 

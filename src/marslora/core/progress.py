@@ -1,4 +1,4 @@
-"""Report how far a study is: what listens, and one progress bar for several packs."""
+"""Report the progress of a study: the interface of listeners, and one progress bar for several packs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from marslora.core.spec import PackSpec
 
 
 class Listener(Protocol):
-    """What is told how far a study is, e.g. the console."""
+    """Receives the progress of a study, e.g. to show it on the console."""
 
     def stage(self, title: str) -> None:
         """A stage with this title begins."""
@@ -46,11 +46,11 @@ class ProgressBar:
 
     @classmethod
     def of(cls, packs: Sequence[PackSpec]) -> ProgressBar:
-        """The bar of these packs, at zero."""
+        """A bar for these packs, at zero."""
         return cls({pack.id: sum(member.until_examples for member in pack.members) for pack in packs})
 
     def advance(self, step: ProgressEvent) -> ProgressEvent:
-        """The bar after progress of one pack, whose id is ``step.task``."""
+        """Return the state of the bar after the progress of one pack, whose id is ``step.task``."""
         if step.task not in self.totals:
             return step
         self.done[step.task] = step.done
@@ -58,5 +58,5 @@ class ProgressBar:
         return ProgressEvent(task=self.task, done=done, total=total, detail=step.detail)
 
     def finish(self, pack: str) -> ProgressEvent:
-        """The bar after a pack has ended, even if some of its members ended early."""
+        """Return the state of the bar after the end of a pack, even if some of its members ended early."""
         return self.advance(ProgressEvent(task=pack, done=self.totals[pack], total=self.totals[pack]))

@@ -1,4 +1,4 @@
-"""Frozen, strict, JSON-ready records: what packages and processes exchange, and what a study folder holds."""
+"""Frozen, strict records that convert to JSON. Packages and processes exchange them, and a study folder holds them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Record(BaseModel):
 
     @classmethod
     def parse(cls, values: Any, source: str = "", labels: Mapping[tuple[str, ...], str] = MappingProxyType({})) -> Self:
-        """The record that ``values`` describe.
+        """Make a record from ``values``, e.g. a mapping.
 
-        Raises `ConfigError` with one sentence for each wrong field. Fields whose path is in ``labels`` are called as
-        they say, all others by their path in ``source``.
+        Raises `ConfigError` with one sentence for each wrong field. Messages name a field by its entry in ``labels``,
+        if there is one for its path, and otherwise by its path in ``source``.
         """
         try:
             return cls.model_validate(values)
@@ -34,11 +34,11 @@ class Record(BaseModel):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """The record stored as JSON in ``path``."""
+        """Read the record from the JSON file ``path``. Raises `OSError`, `ValueError` or `ConfigError`."""
         return cls.parse(json.loads(path.read_text()), str(path))
 
     def to_json(self) -> str:
-        """Indented JSON that `load` reads back to an equal record."""
+        """The record as indented JSON, from which `load` makes an equal record."""
         return self.model_dump_json(indent=2)
 
     def digest(self) -> str:
@@ -48,7 +48,7 @@ class Record(BaseModel):
 
 
 def digest_texts(*texts: str) -> str:
-    """16 hex digits that change when any of the texts does: enough for names and for what artifacts were made from."""
+    """16 hex digits that change when any of the texts changes; enough to name and to compare artifacts."""
     return hashlib.sha256("/".join(texts).encode()).hexdigest()[:16]
 
 
@@ -58,7 +58,7 @@ def explain(
     record: type[BaseModel],
     labels: Mapping[tuple[str, ...], str] = MappingProxyType({}),
 ) -> str:
-    """One sentence for each error of pydantic: the field, what it must be, what was found."""
+    """Explain pydantic's errors, in one sentence each: the field, what it must be, what was found."""
     sentences: dict[str, list[str]] = {}
     for item in error.errors():
         path = tuple(str(step) for step in item["loc"])
@@ -72,7 +72,7 @@ def explain(
 
 
 def _explain_item(item: Mapping[str, Any], field: str, path: Sequence[str], record: type[BaseModel]) -> str:
-    if item["type"] == "value_error":  # validators of this package say themselves what they found
+    if item["type"] == "value_error":  # the messages of this package's validators are complete
         message = item["msg"].removeprefix("Value error, ")
         separator = " " if message.startswith("must ") else ": "
         return f"{field}{separator}{message}" if field else message

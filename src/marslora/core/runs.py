@@ -1,4 +1,4 @@
-"""What training reports: events while it runs, results, the runs assembled from them, and what they cost."""
+"""What training reports: events, results, their costs, and the runs that are assembled from them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Status = Literal["running", "complete", "diverged", "stopped", "failed"]
 
 
 class Cost(Record):
-    """What a piece of work cost. Costs are added with ``+``; the peak of a sum is the larger one."""
+    """The cost of a piece of work. Costs are added with ``+``; the peak of a sum is the larger of the two."""
 
     seconds: float = 0.0
     """Wall time of the work."""
@@ -72,31 +72,31 @@ class PackResult(Record):
 
 
 class Failure(Record):
-    """A spec that could not be run; the others go on without it."""
+    """A spec that could not be run; other specs are not affected."""
 
     id: str
-    """Of the spec, as `spec_id` returns it."""
+    """The id of the spec, see `spec_id`."""
     error: str
     """The name of the error's class."""
     message: str
 
     @classmethod
     def of(cls, spec: Record, error: BaseException) -> Failure:
-        """The failure of ``spec`` by an error that was raised while it ran."""
+        """The failure of ``spec`` because of an error that was raised while it ran."""
         return cls(id=spec_id(spec), error=type(error).__name__, message=str(error))
 
     def to_error(self) -> MarsloraError:
-        """The error, to be raised in another process or later."""
+        """Rebuild the error, so that it can be raised later or in another process."""
         return rebuild_error(self.error, self.message)
 
 
 def spec_id(spec: Record) -> str:
-    """The id of a spec; its digest if it has none."""
+    """The id of a spec, or its digest if it has no id."""
     return str(getattr(spec, "id", "") or spec.digest())
 
 
 class Run(Record):
-    """One member with everything measured of it: the input of laws and strategies."""
+    """One member with all its measurements: the input of laws and strategies."""
 
     member: MemberSpec
     status: Status
@@ -113,13 +113,13 @@ class Run(Record):
 
     @property
     def best_loss(self) -> float:
-        """The lowest validation loss after the first step, the one a final run keeps; infinity like `last_loss`."""
+        """The lowest validation loss after the first step, at which a final run is kept; infinity as in `last_loss`."""
         trained = [loss for t, loss in zip(self.examples, self.validation_loss, strict=True) if t]
         return min(trained, default=self.last_loss) if self.status != "diverged" else float("inf")
 
     @property
     def last_examples(self) -> int:
-        """Examples seen at the last validation point; 0 without any."""
+        """Examples seen at the last validation point; 0 if there is none."""
         return self.examples[-1] if self.examples else 0
 
 
@@ -127,10 +127,10 @@ class FinalResult(Record):
     """The result of a final run. Losses are mean nats per answer token, accuracies shares of answer tokens."""
 
     id: str
-    """Of the run's `FinalSpec`."""
+    """The id of the run's `FinalSpec`."""
     adapter_folder: str
     allocation: Allocation
-    """The ranks it was planned with; methods that distribute rank themselves may have moved it since."""
+    """The ranks that the run was planned with; a method may have redistributed them during the run."""
     num_trainable: int
     base_validation_loss: float
     base_validation_accuracy: float
@@ -147,9 +147,9 @@ class FinalResult(Record):
     train_curve: tuple[float, ...] = ()
     """Mean training loss since the point before, at ``train_examples``."""
     kept_examples: int | None = None
-    """Examples at the point of the curve that the adapter is from; None if that is its end."""
+    """Examples at the point of the curve at which the adapter was saved; None if that is the end."""
     started_at_examples: int = 0
-    """Examples seen by the calibration run that it continues; 0 if it began anew."""
+    """Examples seen by the calibration run that it continued; 0 if it started from scratch."""
     cost: Cost = Cost()
 
 
@@ -172,25 +172,25 @@ class BlockGradient(Record):
     norm: float
     """The norm of the combined gradient."""
     alignment: tuple[float, ...]
-    """Cosine between the combined gradient and every objective's; below 0 the step makes the objective worse."""
+    """Cosine between the combined gradient and every objective's; if it is below 0, the step worsens the objective."""
     case: str
     """The rule of the combiner that applied."""
     step: int = 0
 
     def scaled(self, factor: float) -> BlockGradient:
-        """A copy with all norms multiplied by ``factor``."""
+        """Return a copy with all norms multiplied by ``factor``."""
         norms = tuple(factor * norm for norm in self.norms)
         return self.model_copy(update={"norms": norms, "norm": factor * self.norm})
 
 
 class ProgressEvent(Record):
-    """Progress of a long piece of work, for progress bars; it is not stored."""
+    """The progress of a long piece of work, for progress bars; not stored."""
 
     task: str
     done: float
     total: float
     detail: str = ""
-    """The latest losses, for people to read."""
+    """The latest losses in words."""
 
 
 class DataSummary(Record):
@@ -205,7 +205,7 @@ class DataSummary(Record):
     answer_tokens: float = 0.0
     """Mean answer tokens of a training row, the ones that the loss counts."""
     tokens: float = 0.0
-    """Mean tokens of a training row, with those of its images."""
+    """Mean tokens of a training row, including those of its images."""
     fingerprint: str = ""
     """A digest that changes when any row changes."""
 
@@ -229,14 +229,14 @@ class CountResult(Record):
     flops_per_row: float | None = None
     """Floating-point operations of training on one row, forward and backward."""
     flops_before: float = 0.0
-    """Operations of what is done before the first step."""
+    """Floating-point operations before the first step."""
 
 
 Event = Observation | MemberResult | PackResult | Failure | ProgressEvent | Prepared | FinalResult | CountResult
-"""What the training packages report, in the order in which it happens."""
+"""Everything that the training packages report."""
 
 Emit = Callable[[Event], None]
-"""What the training packages call with an event as soon as it happens."""
+"""A function that the training packages call with each event as soon as it happens."""
 Answer = TypeVar("Answer", bound=Event)
 
 
@@ -248,7 +248,7 @@ def collect_answer(
 ) -> Answer:
     """Call ``run`` and return the event of type ``kind`` that it ends with; ``advance`` gets its progress.
 
-    Raises the error of a `Failure`, and `StudyError`, which names ``work``, if no such event came.
+    Raises the error of a `Failure`; raises `StudyError`, which names ``work``, if there was no such event.
     """
     answers: list[Answer] = []
 
@@ -263,5 +263,8 @@ def collect_answer(
 
     run(receive)
     if not answers:
-        raise StudyError(f"{work} ended without a {kind.__name__}. Run the command again; this is a bug of marslora.")
+        raise StudyError(
+            f"{work} ended without a {kind.__name__}. This is a bug in marslora or in the executor; run the command "
+            "again."
+        )
     return answers[-1]

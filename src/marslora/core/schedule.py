@@ -11,17 +11,17 @@ from marslora.core.errors import ConfigError
 from marslora.core.spec import TrainingSpec
 
 FIRST_SHARE = 1 / 256
-"""The first validation point, as a share of a full run. Chosen by convention: earlier losses hardly differ between
+"""The first validation point, as a share of a full run. A convention: earlier losses hardly differ between
 allocations."""
 
 
 def num_steps(examples: int, batch_size: int) -> int:
-    """The optimizer steps that see ``examples`` examples; the last batch may be shorter."""
+    """The number of optimizer steps for ``examples`` examples; the last batch may be smaller."""
     return math.ceil(examples / batch_size)
 
 
 def rate_factor(step: int, total_steps: int, training: TrainingSpec, *, decays: bool) -> float:
-    """The factor of the learning rate at optimizer step ``step`` (from 0) of a full run of ``total_steps`` steps.
+    """The factor on the learning rate at optimizer step ``step`` (from 0) of a full run of ``total_steps`` steps.
 
     It rises linearly over the share ``training.warmup`` of the run and is then 1. If ``decays``, it falls linearly
     over the last share ``training.decay`` and would reach 0 one step after the end. Calibration runs do not decay:
@@ -35,10 +35,10 @@ def rate_factor(step: int, total_steps: int, training: TrainingSpec, *, decays: 
 
 
 def evaluation_steps(total_steps: int, evaluations: int) -> tuple[int, ...]:
-    """The steps of a full run after which validation is measured, evenly spaced in the logarithm up to the last.
+    """The steps of a full run after which to validate, ``evaluations`` of them, evenly spaced in the logarithm.
 
-    The first is at `FIRST_SHARE` of the run, but not before the second step: earlier losses distinguish allocations
-    least and would cost a whole validation every few steps. Short runs have fewer points, one per step at most.
+    The first is at `FIRST_SHARE` of the run, but not before the second step: the first losses hardly differ between
+    allocations, and each would cost a whole validation. Short runs have fewer points, at most one per step.
     """
     if total_steps < 1:
         return ()
@@ -48,22 +48,21 @@ def evaluation_steps(total_steps: int, evaluations: int) -> tuple[int, ...]:
 
 
 def final_evaluation_steps(total_steps: int, evaluations: int) -> tuple[int, ...]:
-    """Like `evaluation_steps`, but evenly spaced after the beginning: the final run keeps its best point, which may be
-    late."""
+    """Like `evaluation_steps`, but evenly spaced after the beginning, since the final run's best point may be late."""
     even = [math.ceil(index * total_steps / evaluations) for index in range(1, evaluations + 1)]
     early = [step for step in evaluation_steps(total_steps, evaluations) if step < even[0]]
     return tuple(dict.fromkeys([*early, *even])) if total_steps else ()
 
 
 def full_examples(training: TrainingSpec, num_train: int) -> int:
-    """The examples that a full run over ``num_train`` training rows sees, in whole batches.
+    """The number of examples that a full run sees, rounded to whole batches.
 
-    Raises `ConfigError` for a batch that is larger than the training set and than the examples that were requested.
+    Raises `ConfigError` if a batch is larger than both the training set and the requested number of examples.
     """
     requested = training.examples or round(training.epochs * num_train)
     if training.batch_size > max(requested, num_train):
         raise ConfigError(
-            f"`batch_size` is {training.batch_size}, more than the {num_train} training rows and the {requested} "
-            f"examples of a full run. Set it to {max(requested, num_train)} or less."
+            f"`batch_size` must be at most {max(requested, num_train)}, since there are {num_train} training rows and "
+            f"a full run has {requested} examples; found {training.batch_size}. Lower it, or give more rows."
         )
     return max(1, round(requested / training.batch_size)) * training.batch_size

@@ -1,4 +1,4 @@
-"""Words of the command line, of configuration files and of Python strings become values, and values become words."""
+"""Convert texts from the command line, configuration files and Python to values, and values to texts."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ _COMMAS_OUTSIDE_BRACKETS = re.compile(r",(?![^\[{]*[\]}])")
 
 
 def read_value(text: str) -> Any:
-    """A value as YAML reads it, e.g. a number, ``true`` or ``[0.9, 0.99]``. Raises `ValueError`."""
+    """Read a text as a YAML value, e.g. a number, ``true`` or ``[0.9, 0.99]``. Raises `ValueError` if it is none."""
     import yaml
 
-    if "e" in text.lower():  # YAML 1.1 takes 1e-3 for a text
+    if "e" in text.lower():  # in YAML 1.1, 1e-3 is a text
         with contextlib.suppress(ValueError):
             return float(text)
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
-        raise ValueError(f"cannot read the value {text!r}; quote it, or write it as YAML") from None
+        raise ValueError(f"must be a YAML value, found {text!r}: quote it, or correct its syntax") from None
 
 
 def read_options(text: str) -> dict[str, Any]:
-    """``"eta=4,betas=[0.9,0.99]"`` as a mapping of values. Raises `ValueError` for anything else."""
+    """Read ``"eta=4,betas=[0.9,0.99]"`` as a mapping of values. Raises `ValueError` for anything else."""
     pairs = read_pairs([word for word in _COMMAS_OUTSIDE_BRACKETS.split(text) if word], "key=value,key=value")
     return {key: read_value(value) for key, value in pairs.items()}
 
 
 def read_plugin(text: str) -> dict[str, Any]:
-    """``"mars"``, ``"package.module:Class"`` or ``"mars:sweep=0.25"`` as the fields of a `PluginSpec`."""
+    """Read ``"mars"``, ``"package.module:Class"`` or ``"mars:sweep=0.25"`` as the fields of a `PluginSpec`."""
     name, _, options = text.rpartition(":")
     if not name or "=" not in options:
         return {"name": text}
@@ -38,7 +38,7 @@ def read_plugin(text: str) -> dict[str, Any]:
 
 
 def read_pairs(words: Sequence[str], example: str) -> dict[str, str]:
-    """``["a=b", "c=d"]`` as a mapping of texts. Raises `ValueError` for a word without ``=``."""
+    """Read ``["a=b", "c=d"]`` as a mapping of texts. Raises `ValueError`, which gives the example, for other texts."""
     for word in words:
         name, equals, value = word.partition("=")
         if not (name.strip() and equals and value.strip()):
@@ -47,7 +47,7 @@ def read_pairs(words: Sequence[str], example: str) -> dict[str, str]:
 
 
 def read_numbers(text: str, example: str) -> tuple[int, ...]:
-    """``"4,16,64"`` as whole numbers. Raises `ValueError`, which gives the example, for anything else."""
+    """Read ``"4,16,64"`` as whole numbers. Raises `ValueError`, which gives the example, for anything else."""
     try:
         return tuple(int(number) for number in text.split(","))
     except ValueError:
@@ -55,14 +55,14 @@ def read_numbers(text: str, example: str) -> tuple[int, ...]:
 
 
 def write_value(value: Any) -> str:
-    """A value as `read_value` reads it: ``0.25``, ``true``, ``[0.9,0.99]``."""
+    """Write a value such that `read_value` reads it again: ``0.25``, ``true``, ``[0.9,0.99]``."""
     import json
 
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def write_words(value: Any) -> str:
-    """A value as it is typed on the command line: ``1,4,16,64``, ``0.0002``, ``mars``."""
+    """Write a value as it is typed on the command line: ``1,4,16,64``, ``0.0002``, ``mars``."""
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, Mapping):

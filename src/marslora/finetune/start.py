@@ -71,8 +71,8 @@ def load_weights(change: AbstractChange, folder: Path) -> None:
     absent = {name.replace(".modules_to_save", "") for name in known} - set(weights)
     if absent:
         raise StudyError(
-            f"The adapter in {folder} must hold the {len(known)} weights that this run trains, but {len(absent)} are "
-            f"missing, e.g. {min(absent)}. {_WAY_OUT}"
+            f"The adapter in {folder} must hold the {len(known)} weights that this run trains, but lacks "
+            f"{len(absent)}, e.g. {min(absent)}. {_WAY_OUT}"
         )
 
 

@@ -255,8 +255,8 @@ def _check_exact_steps(spec: FinalSpec, change: AbstractChange, optimizer: Abstr
     if conflict:
         name = spec.training.optimizer.name
         raise ConfigError(
-            f"The optimizer `{name}` takes exact steps, which cannot be combined with {conflict}. Set its option `exact` "
-            "to false."
+            f"The optimizer `{name}` takes exact steps, which cannot be combined with {conflict}. Set its option "
+            "`exact` to false."
         )
 
 

@@ -195,11 +195,23 @@ def test_two_losses_that_the_model_returns(spec_with, monkeypatch):
 @pytest.mark.parametrize(
     ("objectives", "message"),
     [
-        ([BY_TASK[0], {"name": "none", "rows": "task=other"}], r"must have training rows, but none is `task=other`"),
+        (
+            [BY_TASK[0], {"name": "none", "rows": "task=other"}],
+            r"must have training rows, but `rows: task=other` selects none of",
+        ),
         ([*BY_TASK, {"name": "all", "rows": "all"}], r"row 0 belongs to \['\w+', 'all'\]"),
-        ([BY_TASK[0], {"name": "image", "rows": "pictures"}], r"must belong to one objective; row \d+ belongs to"),
-        ([BY_TASK[0], {"name": "odd", "rows": "odd"}], r"`odd`: `rows` must be .* found 'odd'\. Choose all, text"),
-        ([BY_TASK[0], {"name": "x", "function": "nowhere:f"}], r"Objective `x`: `nowhere:f` cannot be imported"),
+        (
+            [BY_TASK[0], {"name": "image", "rows": "pictures"}],
+            r"must belong to exactly one objective; row \d+ belongs to",
+        ),
+        (
+            [BY_TASK[0], {"name": "odd", "rows": "odd"}],
+            r"`odd`: `rows` must be .* found 'odd'\. Set `rows` to all, text",
+        ),
+        (
+            [BY_TASK[0], {"name": "x", "function": "nowhere:f"}],
+            r"Objective `x`: `function` 'nowhere:f' cannot be imported",
+        ),
     ],
 )
 def test_objectives_that_mean_nothing_are_refused(spec_with, objectives, message):
@@ -208,7 +220,7 @@ def test_objectives_that_mean_nothing_are_refused(spec_with, objectives, message
 
 
 def test_a_loss_that_the_model_does_not_return(spec_with):
-    with pytest.raises(TrainingError, match=r"`b` reads the model's output `nope`; it has \["):
+    with pytest.raises(TrainingError, match=r"`b` reads the model's output `nope`, but the model returned \["):
         run(spec_with("bad", [{"name": "a", "rows": "all"}, {"name": "b", "output": "nope"}]))
 
 

@@ -32,5 +32,5 @@ def test_blank_rows_count_nothing():
 
 
 def test_more_micro_batches_than_examples_are_refused():
-    with pytest.raises(ConfigError, match=r"at least accumulation x processes = 4 x 2, found 6"):
+    with pytest.raises(ConfigError, match=r"at least `accumulation` x processes = 4 x 2, found 6"):
         check_divisible(6, 4, 2)

@@ -21,7 +21,7 @@ def start(world, final_spec):
 def test_a_folder_without_state(start):
     spec, folder = start
     (folder / "state.json").unlink()
-    with pytest.raises(StudyError, match=r"must hold a checkpoint: state.json is missing"):
+    with pytest.raises(StudyError, match=r"must hold a checkpoint, but state.json is missing"):
         run(spec)
 
 
@@ -37,7 +37,7 @@ def test_other_ranks(start, final_spec):
 
     _, folder = start
     spec = final_spec(allocation=Allocation.of(vision=4, projector=4, language=8), start_folder=str(folder))
-    with pytest.raises(StudyError, match=r"must have this run's ranks"):
+    with pytest.raises(StudyError, match=r"must have the ranks of this run"):
         run(spec)
 
 
@@ -54,7 +54,7 @@ def test_weights_of_more_modules(start, final_spec):
 
     _, folder = start
     spec = final_spec(allocation=Allocation.of(vision=0, projector=4, language=8), start_folder=str(folder))
-    with pytest.raises(StudyError, match=r"must hold no more than this run trains"):
+    with pytest.raises(StudyError, match=r"must hold only weights that this run trains"):
         run(spec)
 
 
@@ -64,7 +64,7 @@ def test_moments_of_another_optimizer(start):
     save_file(
         {name: value for name, value in moments.items() if "exp_avg_sq" not in name}, folder / "optimizer.safetensors"
     )
-    with pytest.raises(StudyError, match=r"must hold `.*exp_avg_sq`, but comes from another optimizer"):
+    with pytest.raises(StudyError, match=r"must hold `.*exp_avg_sq`, but does not: it comes from another optimizer"):
         run(spec)
 
 
