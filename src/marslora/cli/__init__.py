@@ -1,4 +1,4 @@
-"""The command line. Each command is a file; none of them imports torch before it has to."""
+"""The command line. Each command is a file, and none imports torch before it needs to."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Commands(LazyGroup):
 app = typer.Typer(
     name="marslora",
     cls=Commands,
-    epilog="Start with `marslora demo`: a whole search on a small built-in model, in minutes, without a download.",
+    epilog="Start with `marslora demo`: a complete search on a small built-in model, in minutes, without a download.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings=HELP_NAMES,
@@ -45,8 +45,8 @@ def _describe(version: Annotated[bool, VERSION] = False) -> None:
 
 
 def main() -> None:
-    """Run the command line; whatever a user typed wrong is one line on the error stream and exit code 2."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin make every other process slow
+    """Run the command line. A wrong input ends it with one line on the error stream and exit code 2."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while idle slow down other processes
     try:
         sys.exit(app(standalone_mode=False) or 0)
     except MarsloraError as error:
@@ -61,6 +61,6 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    if message:  # without a command the help was shown, and there is nothing to add
+    if message:  # empty if there was no command and the help has been shown
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(EXIT_CODE)

@@ -1,4 +1,4 @@
-"""What a person sees while a study works: stages, a bar with the time left, notes."""
+"""Show the progress of a study on the console: stages, a bar with the remaining time, notes."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from rich.text import Text
 from marslora.core.runs import ProgressEvent
 
 LINE_EVERY_SECONDS = 10.0
-"""How often progress is printed where there is no terminal: often enough to see life, rarely enough for a log."""
+"""Seconds between lines of progress if there is no terminal: few enough to show activity, enough to keep logs short."""
 _FRAME = 4
-"""Columns that the border and padding of a panel take."""
+"""The number of columns taken by the border and padding of a panel."""
 
 
 def print_line(console: Console, *pieces: str | tuple[str, str]) -> None:
-    """Print pieces, each a text or (text, style), exactly as they are, so that a path or command can be copied.
+    """Print pieces, each a text or (text, style), unchanged, so that a path or command can be copied.
 
-    However narrow the console is, no line break is added, and square brackets are not read as markup.
+    No line break is added, however narrow the console is, and square brackets are not interpreted as markup.
     """
     console.print(Text.assemble(*pieces), highlight=False, soft_wrap=True)
 
 
 def print_panel(console: Console, title: str, lines: Sequence[str]) -> None:
-    """Print sentences in a panel; a line with a path that does not fit into it stands whole below."""
+    """Print lines in a panel; those with a path that does not fit into it are printed unbroken below."""
     whole = [line for line in lines if os.sep in line and Text(line).cell_len > console.width - _FRAME]
     framed = [line for line in lines if line not in whole]
     console.print(Panel(Text("\n".join(framed)), title=title, expand=False))
@@ -69,7 +69,7 @@ class ConsoleListener:
         self._progress.stop()
 
     def stage(self, title: str) -> None:
-        """Print the stage's title with the time since the start."""
+        """Print a stage's title with the time since the start, and remove the bars of the last stage."""
         for bar in self._bars.values():
             self._progress.remove_task(bar)  # type: ignore[arg-type]
         self._bars.clear()
@@ -77,7 +77,7 @@ class ConsoleListener:
         print_line(self.console, (f"{self._clock()} ", "dim"), (title, "bold"))
 
     def advance(self, step: ProgressEvent) -> None:
-        """Move a bar; off a terminal, print a line every few seconds."""
+        """Update a bar; without a terminal, print a line every few seconds instead."""
         if step.task not in self._bars:
             self._bars[step.task] = self._progress.add_task(step.task, total=step.total, detail="")
         bar: Any = self._bars[step.task]

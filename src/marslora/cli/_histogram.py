@@ -1,4 +1,4 @@
-"""A histogram in text."""
+"""Draw a histogram as text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _FULL = "\u2588"
 
 
 def draw_bars(edges: Sequence[int], counts: Sequence[int], width: int = WIDTH) -> Iterator[str]:
-    """Draw a line for each bin: where it starts, a bar, its count. A bin that is not empty has a visible bar."""
+    """Yield a line for each bin: its lower edge, a bar, its count. Every bin that is not empty has a visible bar."""
     most = max(counts)
     labels = [f"{edge:,}" for edge in edges[:-1]]
     margin = max(map(len, labels))

@@ -1,4 +1,4 @@
-"""Commands whose files are imported when they are run: the list of all commands reads their docstrings alone."""
+"""Commands whose files are imported only when they are run; the list of all commands reads just their docstrings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from marslora.core.record import suggest
 
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
-"""Flags that show the help of every command."""
+"""The flags that show a command's help."""
 
 
 class LazyGroup(TyperGroup):
@@ -34,7 +34,7 @@ class LazyGroup(TyperGroup):
         """Return the command that the first word names, ready to be run, and the words that follow."""
         if args and not args[0].startswith("-") and args[0] not in self.names:
             ctx.fail(
-                f"There is no command `{args[0]}`.{suggest(args[0], self.names)} `marslora --help` lists them all."
+                f"There is no command `{args[0]}`.{suggest(args[0], self.names)} `marslora --help` lists all commands."
             )
         name, command, rest = super().resolve_command(ctx, args)
         return name, load_command(name) if name and command else command, rest

@@ -1,4 +1,4 @@
-"""The options of a command, made from a table of options."""
+"""Make the options of a command from a table of options."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ INTERRUPTED = 130
 
 
 def with_options(table: OptionTable) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A decorator for a command with ``**options``: gives it the options of the table, grouped in the help.
+    """Decorate a command that takes ``**options``, so that it has the options of the table, grouped in the help.
 
-    The command gets those that were typed, as texts, switches and lists of texts: the specs read and check them.
+    The command receives the options that were typed, as texts, booleans and lists of texts; specs parse and check them.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -29,8 +29,8 @@ def with_options(table: OptionTable) -> Callable[[Callable[..., None]], Callable
         ]
         parameters = [*own, *map(make_parameter, table.rows)]
 
-        def command(**given: Any) -> None:
-            function(**{name: value for name, value in given.items() if value is not None and value != []})
+        def command(**typed: Any) -> None:
+            function(**{name: value for name, value in typed.items() if value is not None and value != []})
 
         command.__doc__ = function.__doc__
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -41,7 +41,7 @@ def with_options(table: OptionTable) -> Callable[[Callable[..., None]], Callable
 
 
 def make_parameter(row: OptionRow) -> inspect.Parameter:
-    """Return a row of the table as a parameter that typer turns into an option. None stands for "not given"."""
+    """Make of a row of the table a parameter that typer turns into an option. Its default None means "not given"."""
     flag = f"{row.flag}/--no-{row.flag.removeprefix('--')}" if row.is_switch else row.flag
     option = typer.Option(
         *filter(None, (flag, row.option.short)),
@@ -58,6 +58,6 @@ def make_parameter(row: OptionRow) -> inspect.Parameter:
 
 
 def describe(row: OptionRow) -> str:
-    """Return the help of an option, and whether it may be repeated, safe from being read as markup."""
+    """The help text of an option, which says if it may be repeated; escaped, so that none of it is read as markup."""
     repeatable = " Repeatable." if row.is_repeatable else ""
     return f"{row.help}{repeatable}".replace("`", "").replace("[", r"\[")

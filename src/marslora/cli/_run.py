@@ -1,4 +1,4 @@
-"""Run a study with a person watching, and say at the end what came out."""
+"""Run a study with its progress on the console, and print the verdict at the end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from marslora.settings import default_folder
 
 
 def watch_study(spec: StudySpec, options: RunOptions) -> None:
-    """Run every stage that is missing and print the verdict; Ctrl-C leaves a study that the same command continues."""
+    """Run every missing stage and print the verdict; after Ctrl-C, the same command continues the study."""
     from marslora import api
     from marslora.report import page
 
@@ -32,13 +32,13 @@ def watch_study(spec: StudySpec, options: RunOptions) -> None:
 
 
 def tell_how_to_continue(console: Console, kept: str) -> NoReturn:
-    """Print the command that continues after Ctrl-C, and exit."""
+    """Print what is ``kept`` and the command that continues after Ctrl-C, then exit with `INTERRUPTED`."""
     print_line(console, f"\nInterrupted; {kept}. To continue:\n  {shlex.join(command_line())}")
     raise typer.Exit(INTERRUPTED)
 
 
 def show_settings(console: Console, spec: StudySpec, options: RunOptions) -> None:
-    """Print the main settings, defaults included, so that nobody has to guess them."""
+    """Print the main settings, defaults included."""
     training = spec.training
     length = f"{training.examples} examples" if training.examples else f"{training.epochs:g} epochs"
     rates = "".join(f", {part} {rate:g}" for part, rate in training.part_learning_rates.items())

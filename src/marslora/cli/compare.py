@@ -1,4 +1,4 @@
-"""``marslora compare``: several methods on the same rows, seeds and budget."""
+"""``marslora compare``: train several methods on the same rows, with the same seeds and budget."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from marslora.core.options import INPUT
 
 Config = Annotated[
     Path | None,
-    typer.Argument(help="YAML file with model, data, training, methods, seeds, equal, ranks; options override it."),
+    typer.Argument(help="YAML file with model, data, training, methods, seeds, equal and ranks. Options override it."),
 ]
 Demo = Annotated[
     str | None,
     typer.Option(
-        help="Built-in task instead of a model and rows of your own: vision, language, both, small or null.",
+        help="Built-in task, instead of your own model and rows: vision, language, both, small or null.",
         metavar="TASK",
         rich_help_panel=INPUT,
     ),
@@ -35,9 +35,9 @@ Demo = Annotated[
 
 @with_options(COMPARE_OPTIONS)
 def command(config: Config = None, demo: Demo = None, **options: Any) -> None:
-    """Train several methods on the same rows, seeds and budget; print a table with intervals, and write a page.
+    """Train several methods on the same rows, seeds and budget; print a table with intervals and write a page.
 
-    The same command run again continues; methods and seeds can be added.
+    Run the same command again to continue an interrupted comparison; methods and seeds can be added.
 
     Example: marslora compare --demo both --method uniform --method adalora --method "moka:rank=8" --seeds 0,1,2
     """
@@ -56,7 +56,7 @@ def command(config: Config = None, demo: Demo = None, **options: Any) -> None:
 
 
 def show_comparison(console: Console, comparison: Comparison) -> None:
-    """Print the table of methods and what it says in words."""
+    """Print the result in one sentence, the table of methods, and what the table means."""
     from marslora.report.comparison import write_headline, write_summary_lines
     from marslora.report.figures.methods import METRICS
     from marslora.report.numbers import abbreviate_count, format_number

@@ -1,4 +1,4 @@
-"""``marslora data``: check rows before a model is trained on them."""
+"""``marslora data``: check rows before training on them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from marslora.data.check import CheckReport
 
 BAD_ROWS, INTERRUPTED = 1, 130
-"""Exit codes: 1 as linters use it, 130 as shells report Ctrl-C."""
+"""Exit codes: 1 if there are bad rows (as in linters), 130 after Ctrl-C (as in shells)."""
 _SHOWN_BAD_ROWS = 100
-"""Bad rows that are printed: a few screens; ``--json`` and ``--fix`` name all of them."""
+"""The most bad rows that are printed: a few screens; ``--json`` and ``--fix`` list all of them."""
 _MAX_WORKERS = 8
-"""Processes by default at most: reading rarely gets faster beyond, and each may load a processor."""
+"""The most processes by default: more rarely speed up reading, and each may load a processor."""
 app = typer.Typer(
     name="data",
     add_completion=False,
-    help="Check rows before a model is trained on them.",
+    help="Check rows before training on them.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -36,12 +36,12 @@ app = typer.Typer(
 
 @app.callback()
 def _group() -> None:
-    """Check rows before a model is trained on them."""
+    """Check rows before training on them."""
 
 
 PATHS = typer.Argument(
-    help="Files (.jsonl, .json, .csv, .parquet) or folders: saved by `datasets`, with pictures or sounds and a "
-    "metadata file, or with such files. FOLDER#NAME names a data set of a LLaMA-Factory dataset_info.json.",
+    help="Files (.jsonl, .json, .csv, .parquet), or folders: with such files, with pictures or sounds and a metadata "
+    "file, or saved by `datasets`. FOLDER#NAME names a data set of a LLaMA-Factory dataset_info.json.",
     metavar="PATH...",
     show_default=False,
 )
@@ -53,7 +53,7 @@ FIX = typer.Option(
     metavar="OUT",
 )
 FOLDER = typer.Option(
-    help="The folder that relative paths of images and sounds start from. Default: the data file's folder."
+    help="Folder in which relative paths of images and sounds start. Default: the data file's folder."
 )
 WORKERS = typer.Option(
     help="Number of processes; they start only if checking takes more than a few seconds. Default: the number of "
@@ -72,7 +72,7 @@ def check(
     workers: Annotated[int | None, WORKERS] = None,
     as_json: Annotated[bool, AS_JSON] = False,
 ) -> None:
-    """Read every row, decode every picture and sound, and report counts, lengths and what is wrong.
+    """Read every row, decode every picture and sound, and report counts, lengths and problems.
 
     Every bad row is listed with its reason: a missing, damaged or truncated picture, turns in the wrong order, no
     answer, more placeholders than pictures, invalid JSON, ...
@@ -148,7 +148,7 @@ def print_report(console: Console, report: CheckReport) -> None:
 
 
 def suggest_options(files: list[Any], out: Path | None, image_folder: str | None) -> str:
-    """The options with which `marslora search` reads the files that were written."""
+    """A line with the options by which `marslora search` reads the files that were written."""
     assert out is not None
     whole_folder = files[0].registry is not None or files[0].copy_name != "good.jsonl"
     names = [out] if whole_folder else sorted(out.glob("good.*"))

@@ -14,7 +14,7 @@ from marslora.demo.tasks import TASKS
 from marslora.run_options import RunOptions
 
 DEMO_OPTIONS = OptionTable.of(RunOptions, without=("study", "uniform"))
-"""Those options of `marslora search` that say how the demo is run; its model, data and training are given."""
+"""The options of `marslora search` that the demo has too; its model, data and training are fixed."""
 STUDY = typer.Option("--study", "-o", help="Study folder.", file_okay=False, metavar="FOLDER")
 TASK = typer.Option(
     help="What the model has to learn. " + " ".join(f"{name}: {task.description}" for name, task in TASKS.items()),
@@ -29,9 +29,9 @@ def command(
     uniform: Annotated[bool, typer.Option("--uniform/--no-uniform", help="Compare with one uniform rank.")] = True,
     **options: Any,
 ) -> None:
-    """Search the ranks of a small real multimodal model on built-in data, in minutes on two CPU cores.
+    """Search the ranks of a small but real multimodal model on built-in data, in minutes on two CPU cores.
 
-    It writes the data as ordinary parquet files and then does what `marslora search` does.
+    Writes the data as ordinary Parquet files, then does the same as `marslora search`.
 
     Example: marslora demo --task vision
     """

@@ -1,4 +1,4 @@
-"""``marslora export``: the decision as settings of other tools."""
+"""``marslora export``: write the decision as settings of other tools."""
 
 from __future__ import annotations
 

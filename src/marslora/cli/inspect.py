@@ -1,4 +1,4 @@
-"""``marslora inspect``: the parts of a model, what LoRA can adapt in them, and what it would learn from data."""
+"""``marslora inspect``: show the parts of a model, what LoRA can adapt in them, and what it would learn from data."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from marslora.cli._options import with_options
 from marslora.core.parts import ModelInfo, PartInfo
 from marslora.settings import INSPECT_OPTIONS
 
-MODEL = typer.Argument(help="Model folder or hub name.")
+MODEL = typer.Argument(help="Model folder or Hub name.")
 TRAIN = typer.Option(
-    "--train", "-d", help="Rows to probe with, instead of those of a built-in task. Repeatable.", metavar="ROWS"
+    "--train", "-d", help="Rows to probe with, instead of a built-in task's. Repeatable.", metavar="ROWS"
 )
 PROBE = typer.Option(
-    "--probe", help="Run one forward and backward pass: find what no gradient reaches, and measure the memory."
+    "--probe", help="Run one forward and backward pass, to find layers that no gradient reaches and to measure memory."
 )
-RANK = typer.Option(min=1, help="Rank at which trainable parameters and memory are counted.")
+RANK = typer.Option(min=1, help="Rank for which trainable parameters and memory are shown.")
 AS_JSON = typer.Option("--json", help="Print everything as JSON.")
 
 
@@ -35,8 +35,8 @@ def command(
 ) -> None:
     """Show a model's parts, their adaptable linear layers and parameters.
 
-    Without --probe or --train only the configuration is read (no weights). With them, one forward and backward pass on
-    real rows shows what would be trained, and what is wrong and how to mend it.
+    Without --probe or --train, only the configuration is read, no weights. With either, one forward and backward pass
+    on real rows shows what would be trained, what is wrong, and how to fix it.
 
     Example: marslora inspect ./llava --train train.jsonl --rank 8
     """
@@ -63,7 +63,7 @@ def command(
 
 
 def build_table(info: ModelInfo, rank: int) -> Table:
-    """A row for each part with what the configuration contains."""
+    """A table with a row for each part, from the configuration alone."""
     shown = Table("part", "where", "parameters", "linears", f"LoRA parameters at r={rank}", box=None)
     for part in info.parts:
         counts = (f"{part.num_parameters:,}", str(len(part.linears)), f"{part.num_trainable(rank):,}")
@@ -72,7 +72,7 @@ def build_table(info: ModelInfo, rank: int) -> Table:
 
 
 def build_probe_table(info: ModelInfo, rank: int) -> Table:
-    """A row for each part with what a probe measured."""
+    """A table with a row for each part and what a probe measured."""
     shown = Table(
         "part", "adapted", "dead", "gradient", "base", "parameters", f"trained at r={rank}", "memory", box=None
     )
@@ -96,10 +96,10 @@ def list_paths(part: PartInfo) -> str:
 
 
 def format_bytes(num_bytes: int) -> str:
-    """A number of bytes as people write it, e.g. ``12.3 MB``."""
+    """A number of bytes in MB or GB, e.g. ``12.3 MB``."""
     return f"{num_bytes / 1e6:,.1f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:,.1f} GB"
 
 
 def format_parameters(count: int) -> str:
-    """A number of parameters as people write it, e.g. ``134.5 M parameters``."""
+    """A number of parameters in millions, e.g. ``134.5 M parameters``."""
     return f"{count / 1e6:,.1f} M parameters"

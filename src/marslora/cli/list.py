@@ -36,8 +36,8 @@ NAME = typer.Argument(metavar="[NAME]", help="A plugin whose options to list, of
 def command(name: Annotated[str | None, NAME] = None) -> None:
     """List every plugin that can be named, or the options of one plugin.
 
-    A plugin of your own, outside of marslora, is named by package.module:Class. Options follow the name of a plugin,
-    as in mars:sweep=0.25.
+    Your own plugins, outside marslora, are named package.module:Class. A plugin's options follow its name, as in
+    mars:sweep=0.25.
 
     Example: marslora list mars
     """

@@ -1,4 +1,4 @@
-"""``marslora report``: the page of a study, written again."""
+"""``marslora report``: write the page of a study again."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ STUDY = typer.Argument(help="Study folder.")
 
 def command(
     study: Annotated[Path, STUDY],
-    storage: Annotated[str | None, typer.Option(help="Optuna URL, if the study was made with one.")] = None,
+    storage: Annotated[str | None, typer.Option(help="Optuna URL of the study, if it was started with one.")] = None,
 ) -> None:
-    """Write report.html of a study, finished or not, and print the verdict.
+    """Write report.html of a study that has a decision, and print the verdict.
 
     Example: marslora report studies/llava-1a2b3c4d
     """

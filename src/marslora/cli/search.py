@@ -1,4 +1,4 @@
-"""``marslora search``: the whole way, from a model and data to a trained adapter."""
+"""``marslora search``: all steps from a model and data to a trained adapter."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Config = Annotated[
     typer.Option(
         "--config",
         "-c",
-        help="YAML file with model, data, ranks, search and training; options override it.",
+        help="YAML file with model, data, ranks, search and training. Options override it.",
         rich_help_panel=INPUT,
     ),
 ]
@@ -25,9 +25,9 @@ Config = Annotated[
 
 @with_options(SEARCH_OPTIONS)
 def command(config: Config = None, **options: Any) -> None:
-    """Find the LoRA rank of every part, train the adapter, write the report.
+    """Find the LoRA rank of every part, train the adapter and write the report.
 
-    The same command run again continues where it was interrupted.
+    Run the same command again to continue where it was interrupted.
 
     Example: marslora search --model ./llava --train train.jsonl --validation held.jsonl --ranks 4,16,64 --epochs 2
     """

@@ -1,1 +1,1 @@
-"""Methods trained on the same rows with the same seeds and budget, and compared side by side: ``marslora compare``."""
+"""Train methods on the same rows with the same seeds and budget, and compare them: ``marslora compare``."""

@@ -1,4 +1,4 @@
-"""Make methods equal: scale the ranks of a method in its own proportions, or the examples it trains on."""
+"""Make methods equal: scale a method's ranks in their own proportions, or the number of examples it trains on."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from marslora.core.errors import ConfigError
 from marslora.core.parts import ModelInfo
 
 RUNGS = 256
-"""Largest rank that is tried while parameters are made equal. A convention: larger ranks are hardly low-rank."""
+"""The largest rank that is tried to make parameters equal. A convention: larger ranks are hardly low-rank."""
 
 
 def make_allocation(ranks: FixedRanks, info: ModelInfo, full: Sequence[str] = ()) -> Allocation:
-    """The allocation of a model at ``ranks``: one number means every part with linears that is not trained whole.
+    """The allocation of a model at ``ranks``. A single rank is for every part with linears that is not trained whole.
 
     Raises `ConfigError` for a part that the model does not have, or if no part is adapted.
     """
@@ -34,7 +34,7 @@ def make_allocation(ranks: FixedRanks, info: ModelInfo, full: Sequence[str] = ()
 
 
 def build_proportional_ladder(shape: Allocation, num_rungs: int = RUNGS) -> tuple[Allocation, ...]:
-    """Allocations in the proportions of ``shape``; in the k-th of them the largest rank is k.
+    """Allocations in the proportions of ``shape``; in the k-th of them (from 1) the largest rank is k.
 
     Ranks are rounded; a part that has a rank in ``shape`` keeps at least rank 1.
     """
@@ -54,5 +54,5 @@ def find_nearest(counts: Sequence[int], wanted: int) -> int:
 
 
 def convert_flops_to_examples(flops: float, flops_per_row: float, batch_size: int) -> int:
-    """The examples, in whole batches and at least one, whose training takes about ``flops`` operations."""
+    """The number of examples whose training takes about ``flops`` operations, in whole batches and at least one."""
     return max(1, round(flops / flops_per_row / batch_size)) * batch_size

@@ -14,7 +14,7 @@ from marslora.store.study import Study
 def run_comparison(
     request: ComparisonRequest, options: ComparisonOptions, listener: Listener | None = None
 ) -> Comparison:
-    """Train what is missing in the folder, and write the result and its page.
+    """Train the runs that are missing in the folder, write the result and its page, and return the result.
 
     Raises `StudyError` if the folder belongs to another model, other data or other common settings, and what
     `ComparisonStages.run` raises.

@@ -1,4 +1,4 @@
-"""From the options of a command or a call, and a configuration file, to the specs of a comparison."""
+"""Build the specs of a comparison from the options of a command or a call and a configuration file."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from marslora.settings import StudySettings, make_spec, merge_lengths
 COMMON_FIELDS = ("examples", "epochs", "batch_size")
 """Fields of `TrainingSpec` that are the same for all methods, so that they see the same examples."""
 DEMO = "demo:"
-"""What the ``path`` of a built-in model and task begins with, e.g. ``demo:both``."""
+"""The beginning of the ``path`` of a built-in model and task, e.g. ``demo:both``."""
 SPACE_RANKS = (16,)
-"""Ranks of the study in which a comparison is kept; the methods bring their own."""
+"""Placeholder ranks of the study that holds a comparison; the methods have their own ranks."""
 
 
 class ComparisonSettings(ComparisonSpec):
-    """What a user says of a comparison, before the model is looked at."""
+    """The settings of a comparison as a user gives them, before the model is read."""
 
     model: ModelSpec
     data: DataSpec
@@ -38,12 +38,12 @@ COMPARE_OPTIONS = OptionTable.of(ComparisonSettings, ComparisonOptions)
 
 @dataclass(frozen=True)
 class ComparisonRequest:
-    """A comparison as a user asked for it."""
+    """A comparison as requested by a user."""
 
     study: StudySpec
     """The model, the data and the common settings."""
     common: Mapping[str, Any]
-    """Those fields of `TrainingSpec` that were given for all methods."""
+    """The fields of `TrainingSpec` that were given for all methods."""
     comparison: ComparisonSpec
 
     @property
@@ -55,13 +55,13 @@ class ComparisonRequest:
 def read_comparison(
     options: Mapping[str, Any], config: Path | None, demo: str | None, style: Style
 ) -> tuple[ComparisonRequest, ComparisonOptions]:
-    """Read options by keyword, which override the configuration file, which overrides the built-in task ``demo``.
+    """Read options by keyword. They override the configuration file, and both override the built-in task ``demo``.
 
-    Raises `ConfigError` for whatever is wrong, and `ModelError` for a model that is missing.
+    Raises `ConfigError` for wrong settings, and `ModelError` for a model that is missing.
     """
-    given = COMPARE_OPTIONS.nest(options, "marslora.compare")
+    by_section = COMPARE_OPTIONS.nest(options, "marslora.compare")
     source = str(config) if config else "the settings"
-    values = merge_lengths(read_config(config), given)
+    values = merge_lengths(read_config(config), by_section)
     COMPARE_OPTIONS.check_sections(values, source)
     run = COMPARE_OPTIONS.parse(ComparisonOptions, values, source, style, list(options))
     if demo is None and (path := str((values.get("model") or {}).get("path", ""))).startswith(DEMO):
@@ -76,13 +76,13 @@ def read_comparison(
 
 
 def make_request(settings: ComparisonSettings) -> ComparisonRequest:
-    """Check the methods and return the specs. Raises `ConfigError` or `ModelError`."""
+    """Check the methods and return the specs. Raises `ConfigError` for a wrong method and what `make_spec` raises."""
     for method in settings.methods:
         find_recipe(method.recipe, method.options)
         if fixed := sorted(set(method.training) & set(COMMON_FIELDS)):
             raise ConfigError(
-                f"method `{method.title}` cannot have its own {fixed}: they are the same for all methods. "
-                "Set them for the comparison."
+                f"method `{method.title}` cannot have its own {fixed}, which are the same for all methods. Set them in "
+                "`training` of the comparison instead."
             )
     study = make_spec(
         StudySettings(
@@ -99,7 +99,7 @@ def make_request(settings: ComparisonSettings) -> ComparisonRequest:
 
 
 def read_demo(task: str, folder: Path) -> dict[str, Any]:
-    """Return model, data and training of a built-in task; its rows are written into ``folder/data``."""
+    """The model, data and training settings of a built-in task, whose rows are written into ``folder/data``."""
     from marslora.demo.settings import make_settings
 
     values = make_settings(task, folder / "data")

@@ -1,7 +1,7 @@
-"""The stages of a comparison: prepare, make equal, train, summarise. Each leaves its artifacts in the folder.
+"""The stages of a comparison: prepare, make equal, train, summarise. Each writes its artifacts into the folder.
 
 Finished work is never repeated: running the command again continues, and methods can be added to a folder. Like
-`marslora.pipeline`, this file hands work to an executor by dotted name and never imports torch.
+`marslora.pipeline`, this file passes work to an executor by dotted name and never imports torch.
 """
 
 from __future__ import annotations
@@ -58,17 +58,17 @@ class MethodPlan:
     entry: MethodSpec
     recipe: Recipe
     run: FinalSpec
-    """The spec of its runs, before they are given seeds and folders."""
+    """The spec of its runs, before they get seeds and folders."""
     num_planned: int = 0
     """Trainable parameters, counted before training."""
     flops_per_row: float = 0.0
-    """Operations of training on one row; 0 if they were not counted."""
+    """Floating-point operations of training on one row; 0 if they were not counted."""
     flops_before: float = 0.0
-    """Operations before the first step."""
+    """Floating-point operations before the first step."""
 
     @property
     def flops(self) -> float:
-        """Operations of one run, without validation and test."""
+        """Floating-point operations of one run, without validation and test."""
         return self.flops_before + self.run.full_examples * self.flops_per_row
 
 
@@ -85,10 +85,10 @@ class ComparisonStages:
     """Why a method could not be planned, by its title; why a run failed, by its id."""
 
     def run(self) -> Comparison:
-        """Run all stages that are not finished; the comparison, stored as ``compare.json``.
+        """Run all stages that are not finished; return the comparison, which is stored as ``compare.json``.
 
-        Raises `ConfigError` for a method that does not exist or has wrong settings, and the errors of reading the model
-        and the data and of the reference method. If another method fails, the result says so.
+        Raises `ConfigError` for a method that does not exist or has wrong settings, and any error of reading the model
+        and the data or of planning the reference method. The failure of another method is recorded in the result.
         """
         for entry in self.spec.methods:
             self._check_method(entry)
@@ -100,7 +100,7 @@ class ComparisonStages:
         return comparison
 
     def plan(self, prepared: Prepared) -> dict[str, MethodPlan]:
-        """Plan every method and make them equal to the first; by title, without those that cannot be trained."""
+        """Plan every method and make it equal to the first; return the plans by title, without those that failed."""
         plans = [self._plan_method(entry, prepared) for entry in self.spec.methods]
         self.listener.stage(f"Making methods equal: {self.spec.equal}")
         planned: dict[str, MethodPlan] = {}
@@ -116,7 +116,7 @@ class ComparisonStages:
         return planned
 
     def train(self, planned: Mapping[str, MethodPlan]) -> dict[str, FinalResult]:
-        """Train the runs that have no result yet; the results of all runs, by id."""
+        """Train the runs that have no result yet; return the results of all runs by id."""
         specs = [self._make_run(method, seed) for seed in self.spec.seeds for method in planned.values()]
         results = {spec.id: known for spec in specs if (known := self._read_result(spec)) is not None}
         waiting = [spec for spec in specs if spec.id not in results]
@@ -172,11 +172,11 @@ class ComparisonStages:
         return MethodPlan(entry, recipe, run)
 
     def _make_equal(self, method: MethodPlan, reference: MethodPlan | None, info: ModelInfo) -> MethodPlan:
-        own = method.run.allocation
+        planned = method.run.allocation
         if reference is None or self.spec.equal != "parameters":
-            method = replace(method, num_planned=self._count_parameters(method, info, (own,))[0])
+            method = replace(method, num_planned=self._count_parameters(method, info, (planned,))[0])
         else:
-            rungs = build_proportional_ladder(own)
+            rungs = build_proportional_ladder(planned)
             counts = self._count_parameters(method, info, rungs)
             chosen = find_nearest(counts, reference.num_planned)
             method = replace(method, run=change_ranks(method.run, rungs[chosen], info), num_planned=counts[chosen])
@@ -201,7 +201,7 @@ class ComparisonStages:
         count = self._ask_once(COUNT_FLOPS, run, f"plan/{make_slug(title)}-weight.json")
         if not count.flops_per_row:
             raise ConfigError(
-                f"no floating-point operations of `{title}` could be counted (found {count.flops_per_row}). Make "
+                f"the floating-point operations of `{title}` cannot be counted (found {count.flops_per_row}). Make "
                 "parameters or examples equal instead (--equal)."
             )
         return replace(method, flops_per_row=count.flops_per_row, flops_before=count.flops_before)
@@ -247,11 +247,11 @@ class ComparisonStages:
     def _summarise_method(
         self, entry: MethodSpec, method: MethodPlan | None, results: Mapping[str, FinalResult]
     ) -> MethodSummary:
-        shown = MethodSummary(name=entry.title, recipe=entry.recipe, error=self.errors.get(entry.title, ""))
+        summary = MethodSummary(name=entry.title, recipe=entry.recipe, error=self.errors.get(entry.title, ""))
         if method is None:
-            return shown
+            return summary
         specs = {seed: self._make_run(method, seed) for seed in self.spec.seeds}
-        return shown.model_copy(
+        return summary.model_copy(
             update={
                 "summary": describe_recipe(entry.recipe),
                 "source": method.recipe.source,
@@ -271,7 +271,7 @@ class ComparisonStages:
 def choose_ranks(recipe: Recipe, entry: MethodSpec, spec: ComparisonSpec) -> Any:
     """The ranks of a method before it is made equal: those of its entry, else the common ones, else the recipe's.
 
-    Common ranks do not replace those of a recipe that has a rank for each part: such a recipe is about its ranks.
+    Common ranks do not replace those of a recipe with a rank for each part, which is a recipe for choosing ranks.
     """
     if entry.ranks is not None:
         return entry.ranks
@@ -279,7 +279,7 @@ def choose_ranks(recipe: Recipe, entry: MethodSpec, spec: ComparisonSpec) -> Any
 
 
 def change_ranks(run: FinalSpec, allocation: Allocation, info: ModelInfo) -> FinalSpec:
-    """The spec of the same run at other ranks."""
+    """Return the spec of the same run at another allocation."""
     return run.model_copy(
         update={
             "allocation": allocation,
@@ -290,6 +290,6 @@ def change_ranks(run: FinalSpec, allocation: Allocation, info: ModelInfo) -> Fin
 
 
 def make_slug(title: str) -> str:
-    """A title as a file name. Different titles have different names."""
+    """Make a file name of a title. Different titles get different names."""
     plain = re.sub(r"[^\w.=-]+", "_", title)
     return title if plain == title else f"{plain}-{digest_texts(title)[:6]}"

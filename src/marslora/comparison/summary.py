@@ -1,4 +1,4 @@
-"""Summarise the runs of a comparison: means over seeds, Student's intervals, differences paired by seed."""
+"""Summarise the runs of a comparison: means over seeds with Student's intervals, and differences paired by seed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEVEL = 0.9
 
 
 def compute_student_interval(values: Sequence[float]) -> Interval:
-    """The mean of values with its interval by Student's t; the bounds of a single value are NaN."""
+    """The mean of the values with its interval by Student's t; with a single value, the bounds are NaN."""
     mean, number = float(np.mean(values)), len(values)
     half = math.nan
     if number > 1:

@@ -54,14 +54,14 @@ class PluginConfig:
         """The options of plugin ``owner``, lists made tuples; `ConfigError` for an unknown name or a wrong value."""
         given = {name: tuple(value) if isinstance(value, list) else value for name, value in (options or {}).items()}
         known = [field.name for field in fields(cls)]
-        if unknown := sorted(set(given) - set(known)):
+        if unknown := sorted(set(values) - set(known)):
             raise ConfigError(f"{owner} has no option {unknown}. Its options are {known}.")
         hints = get_type_hints(cls, include_extras=True)
         for name, value in given.items():
             if not is_of_type(value, hints[name]):
                 wanted = describe_type(hints[name])
                 raise ConfigError(f"`{name}` of {owner} must be {wanted}, found {value!r}.")
-        return cls(**given)
+        return cls(**values)
 
     def as_dict(self) -> dict[str, Any]:
         """Every option by name, from which `of` makes an equal record."""

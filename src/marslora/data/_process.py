@@ -143,14 +143,14 @@ class RowProcessor:
         return rows[0]
 
     def _call_processor(self, texts: list[str], media: Sequence[DecodedMedia]) -> Any:
-        given: dict[str, Any] = {"text_kwargs": {"padding": True, "add_special_tokens": self._special_tokens}}
+        arguments: dict[str, Any] = {"text_kwargs": {"padding": True, "add_special_tokens": self._special_tokens}}
         if any(one.images for one in media):
-            given["images"] = [list(one.images) for one in media]
+            arguments["images"] = [list(one.images) for one in media]
         if any(one.sounds for one in media):
-            given["audio"] = [sound for one in media for sound in one.sounds]
-            given["audio_kwargs"] = {"sampling_rate": self.sampling_rate}
+            arguments["audio"] = [sound for one in media for sound in one.sounds]
+            arguments["audio_kwargs"] = {"sampling_rate": self.sampling_rate}
         try:
-            return self._processor(text=texts, return_tensors="pt", **given)
+            return self._processor(text=texts, return_tensors="pt", **arguments)
         except (ValueError, TypeError, IndexError, KeyError, RuntimeError) as error:
             raise DataError(
                 f"{type(self._processor).__name__} cannot encode the row ({error}): correct or remove it"

@@ -1,7 +1,7 @@
-"""What every executor is: it gets a dotted name and specs, calls the function on each, and hands events back.
+"""The base class of executors: call a function, given by its dotted name, on each spec, and pass its events back.
 
-An executor never knows what it runs, so one that submits to a cluster is one class. It is named on the command line
-(``--executor package.module:Class``) or handed to `marslora.search`.
+An executor does not depend on what it runs, so one that submits to a cluster is a single class. It is named on the
+command line (``--executor package.module:Class``) or passed to `marslora.search`.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class AbstractExecutor(AbstractPlugin, ABC):
         """The options of an executor."""
 
     num_workers: int = 1
-    """Specs that are run at a time."""
+    """The number of specs that run at the same time."""
 
     @abstractmethod
     def run(self, work: str, specs: Sequence[Record], emit: Emit) -> None:
         """Call the function named ``package.module:function`` as ``function(spec, emit)`` for each spec.
 
-        A spec that cannot be run is reported as a `Failure`; a `MarsloraError` that the function raises is raised here.
+        A spec that cannot be run is emitted as a `Failure`. A `MarsloraError` that the function raises is raised here.
         """
 
     def ask(
@@ -50,10 +50,13 @@ class AbstractExecutor(AbstractPlugin, ABC):
 
 
 def resolve_work(work: str) -> Work:
-    """Import the function that ``package.module:function`` names, where the work is done."""
+    """Import the function that ``package.module:function`` names. Raises `ConfigError` if the module has none."""
     module_name, _, function_name = work.partition(":")
     function = getattr(importlib.import_module(module_name), function_name, None)
     if function is None:
-        raise ConfigError(f"`{work}` does not name a function. Write `package.module:function`.")
+        raise ConfigError(
+            f"`{work}` must name a function, but `{module_name}` has no `{function_name}`. Write "
+            "`package.module:function`."
+        )
     resolved: Work = function
     return resolved

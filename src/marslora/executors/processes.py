@@ -1,4 +1,4 @@
-"""Run specs in processes of their own, several at a time: a crash costs one spec, not the study."""
+"""Run each spec in its own process, several at a time: a crash costs one spec, not the study."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from marslora.executors._base import AbstractExecutor, resolve_work
 
 
 class Processes(AbstractExecutor):
-    """Runs ``num_workers`` processes at a time, which share the machine's threads and take its accelerators in turn."""
+    """Runs ``num_workers`` processes at a time, which share the CPU's threads and take turns on the accelerators."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config(AbstractExecutor.Config):
-        """How many processes run at a time."""
+        """The options of the executor."""
 
         num_workers: Annotated[int, Field(ge=1)] = 2
         """Processes at a time."""
@@ -71,7 +71,7 @@ class _Running:
 
 
 def _start(context: SpawnContext, work: str, spec: Record, place: int, num_workers: int) -> tuple[Connection, _Running]:
-    """Start a process for one spec; the end of the pipe at which its events arrive, and the process."""
+    """Start a process for one spec; return the end of the pipe at which its events arrive, and the process."""
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_run_in_child, args=(work, spec, sender, num_workers, place), daemon=True)
     process.start()
@@ -88,7 +88,7 @@ def _deliver(event: Any, emit: Emit) -> None:
 def _report_death(spec: Record, code: int) -> Failure:
     message = (
         f"the worker process ended with exit code {code} before it had a result. Its output above may say why; if it "
-        "was killed for lack of memory, use fewer workers."
+        "ran out of memory, use fewer workers."
     )
     return Failure(id=spec_id(spec), error="ProcessDied", message=message)
 

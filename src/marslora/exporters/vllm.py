@@ -51,12 +51,12 @@ def _adapters(settings: Settings) -> dict[str, Path | None]:
 
 def _largest_rank(settings: Settings) -> int:
     """The largest trained rank if the adapter exists (some adapters choose their own ranks), else the chosen one."""
-    found = []
+    ranks = []
     for folder in _adapters(settings).values():
         if folder is not None and (folder / CONFIG).exists():
             config = json.loads((folder / CONFIG).read_text())
-            found += [config["r"], *config["rank_pattern"].values()]
-    return max(found, default=settings.largest_rank)
+            ranks += [config["r"], *config["rank_pattern"].values()]
+    return max(ranks, default=settings.largest_rank)
 
 
 def _must_be_merged(settings: Settings) -> bool:

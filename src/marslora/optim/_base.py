@@ -138,9 +138,9 @@ class AbstractOptimizer(torch.optim.Optimizer, AbstractPlugin, ABC):
             as_stack(own[name], group["members"])[member].zero_()
             view = self._member_view(group, own[name], member)
             if state and (name not in state or view.shape != state[name].shape):
-                found = tuple(state[name].shape) if name in state else f"missing among {sorted(state)}"
+                actual = tuple(state[name].shape) if name in state else f"missing among {sorted(state)}"
                 raise ConfigError(
-                    f"State `{name}` of member {member} must have shape {tuple(view.shape)}, found {found}. "
+                    f"State `{name}` of member {member} must have shape {tuple(view.shape)}, found {actual}. "
                     "It belongs to another optimizer or another rank: load it into what it was made for."
                 )
             if state:

@@ -4,18 +4,18 @@ The contract:
 
 - **One writer.** `Study.create` locks the folder until the study is closed or its process ends; a second process that
   wants to write is refused. Worker processes write only below ``members/``, ``final/``, ``uniform/`` and ``cache/``,
-  each run to a folder of its own. `Study.open` takes no lock: anybody may read at any time.
-- **Artifacts are whole.** A reader finds the old file or the new one, also after a crash or on a full disk. An artifact
-  is durable when `Study.write` returns. ``stages.json`` is written after it and holds the digest of what it was made
-  from; a stage that finds its artifact with the digest of its inputs returns it. After a crash between the two writes,
-  the stage is done again.
+  each run to a folder of its own. `Study.open` takes no lock: any process may read at any time.
+- **Artifacts are complete.** A reader finds the old file or the new one, even after a crash or on a full disk. An
+  artifact is durable when `Study.write` returns. ``stages.json`` is written after it and holds the digest of the inputs
+  that it was made from. A stage whose artifact has the digest of its inputs returns that artifact. After a crash
+  between the two writes, the stage runs again.
 - **Validation losses are durable at once**, when `Trials.observe` returns; other series, the cost and the status of a
   run when `Trials.finish` does. A run that was interrupted continues from its checkpoint below ``members/`` and reports
   its last points again, with the same values.
-- **A study has one spec.** A folder that has artifacts of another spec is refused; what may differ between starts
-  (workers, trackers, limits) is not part of the spec.
+- **A study has one spec.** A folder that has artifacts of another spec is refused. Settings that may differ between
+  starts (workers, trackers, limits) are not part of the spec.
 
-Running the same command again therefore resumes: it returns what is there and computes what is missing.
+Running the same command again therefore resumes the study: finished stages are read, missing ones are run.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from marslora.store.trials import Trials
 R = TypeVar("R", bound=Record)
 
 STAGES_FILE = "stages.json"
-"""Holds ``{artifact: digest of what it was made from}``."""
+"""The file that holds ``{artifact: digest of its inputs}``."""
 
 WRITTEN = ("plan", "runs")
 """The folders, beside its own, in which the process that holds the lock writes artifacts."""
@@ -57,17 +57,17 @@ class Study:
     def create(cls, folder: Path, spec: StudySpec, storage: str | None = None) -> Study:
         """Create or continue the study of ``spec`` in ``folder``, and lock the folder.
 
-        Raises `StudyError` if another process is working on it, or if it holds a study of another spec. A spec of which
-        no artifact exists yet is replaced.
+        Raises `StudyError` if another process is working on it, if it holds a study of another spec, or if it cannot be
+        written. A spec without any artifact yet is replaced.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StudyError(
-                f"the study folder {folder} cannot be made: {error.strerror}. Choose another folder."
+                f"the study folder {folder} cannot be created: {error.strerror}. Choose another folder."
             ) from None
         if not os.access(folder, os.W_OK):
-            raise StudyError(f"study folder {folder} is not writable. Choose another folder.")
+            raise StudyError(f"the study folder {folder} is not writable. Make it writable or choose another folder.")
         lock = _take_lock(folder)
         path = folder / "spec.json"
         try:
@@ -89,7 +89,7 @@ class Study:
         path = folder / "spec.json"
         if not path.exists():
             raise StudyError(
-                f"{folder} is not a study folder: it has no spec.json. Give the folder of a search or a comparison."
+                f"{folder} is not a study folder: it has no spec.json. Name the folder of a search or a comparison."
             )
         return cls(folder, _load_spec(path), storage, None)
 
@@ -130,7 +130,7 @@ class Study:
         return self.folder.joinpath(*names)
 
     def read(self, name: str, kind: type[R], inputs: str | None = None) -> R | None:
-        """The artifact ``name``; None if it is absent or was made from other ``inputs``.
+        """Read the artifact ``name``; None if it is absent or was made from other ``inputs`` (a digest).
 
         Raises `StudyError` if it is damaged.
         """
@@ -143,11 +143,11 @@ class Study:
             raise StudyError(f"{path} cannot be read ({error}). Remove it and run the command again.") from None
 
     def write(self, name: str, artifact: Record, inputs: str) -> None:
-        """Store an artifact with the digest of what it was made from. Raises `WriteError`."""
+        """Store an artifact with the digest of its inputs. Raises `WriteError`."""
         self.write_json(name, artifact.model_dump(mode="json"), inputs)
 
     def write_json(self, name: str, values: Any, inputs: str) -> None:
-        """Store plain JSON like an artifact, see `write`."""
+        """Store values as a JSON artifact, as `write` does. Raises `WriteError`."""
         write_text(self.path(name), json.dumps(values, indent=2))
         write_text(self.path(STAGES_FILE), json.dumps({**self._stages(), name: inputs}, indent=2))
 
@@ -187,14 +187,14 @@ def _load_spec(path: Path) -> StudySpec:
         reason = "it has no schema_version" if isinstance(error, TypeError | KeyError) else str(error)
         raise StudyError(f"{path} cannot be read ({reason}). Restore it or choose another folder.") from None
     if version != SCHEMA_VERSION:
-        reason = f"its spec.json has schema version {version}, this one needs {SCHEMA_VERSION}"
+        reason = f"its spec.json has schema version {version}, this version needs {SCHEMA_VERSION}"
     else:
         try:
             return StudySpec.parse(values, path.name)
         except ConfigError as error:
             reason = str(error)
     raise StudyError(
-        f"study folder {path.parent} was made by another version of marslora ({reason}). "
+        f"the study folder {path.parent} was made by another version of marslora ({reason}). "
         "Choose another folder, or continue it with the version that made it."
     )
 
@@ -206,7 +206,10 @@ def _check_same(old: StudySpec, new: StudySpec, folder: Path) -> None:
         f"{field}: {before!r} there, {after!r} now"
         for field, before, after in _find_differences(old.model_dump(mode="json"), new.model_dump(mode="json"))
     ]
-    raise StudyError(f"study folder {folder} belongs to another spec ({'; '.join(changes)}). Choose another folder.")
+    raise StudyError(
+        f"the study folder {folder} holds a study with other settings ({'; '.join(changes)}). Choose another folder, "
+        "or use the same settings."
+    )
 
 
 def _find_differences(old: Any, new: Any, field: str = "") -> list[tuple[str, Any, Any]]:

@@ -1,4 +1,4 @@
-"""Runs as Optuna trials: `optuna-dashboard` shows them, and any Optuna storage holds them.
+"""Store runs as Optuna trials, in any Optuna storage; `optuna-dashboard` shows them.
 
 A member that is continued gets another trial, so a run consists of all trials of one member, one after the other. A
 trial is *void*, and no run has it, if what it holds is another member's: its parameters are not those of its member, or
@@ -27,7 +27,7 @@ from marslora.core.spec import MemberSpec
 from marslora.store.checkpoints import contradicts_checkpoint
 
 VALIDATION_LOSS = "validation_loss"
-"""The metric that is reported to Optuna as the intermediate value of a trial."""
+"""The metric that is reported to Optuna as intermediate values of a trial."""
 STATES = {"complete": TrialState.COMPLETE, "stopped": TrialState.COMPLETE}
 """Optuna's states of our statuses; every other status is a failure."""
 MEMBER, RESULT, SERIES = "member", "result", "series"
@@ -70,7 +70,8 @@ class Trials:
                 self._mend()
         except Exception as error:  # every database driver has its own exceptions
             raise StudyError(
-                f"cannot open the storage {url} ({error}). Give a URL that Optuna can open, e.g. sqlite:///study.db."
+                f"the storage {url} cannot be opened ({error}). Give a URL that Optuna can open, e.g. "
+                "sqlite:///study.db."
             ) from error
 
     def _find_study(self, name: str) -> int:

@@ -275,9 +275,7 @@ def test_a_loss_that_is_no_number_stops_the_run(final_spec):
 
 
 def test_trackers_are_checked_first(final_spec):
-    with pytest.raises(
-        ConfigError, match="`report_to` must name trackers that `transformers` knows, .*; found `wandbb`"
-    ):
+    with pytest.raises(ConfigError, match=r"must name trackers that `transformers` knows, .*; found `wandbb`"):
         run(final_spec(report_to=("wandbb",)))
     with pytest.raises(MissingDependencyError, match="pip install dvclive"):
         run(final_spec(report_to=("dvclive",)))
