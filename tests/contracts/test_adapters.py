@@ -171,5 +171,5 @@ def test_packs_refuse_it(name):
     info = discover(model)
     base = Base(model, info, TrainingSpec(adapter=PluginSpec(name=name)), torch.device("cpu"), torch.float32)
     member = MemberSpec(id="m", allocation={"language": 2}, data_examples=2, until_examples=2)
-    with pytest.raises(ConfigError, match=f"`{name}` is not in marslora's adapters"):
+    with pytest.raises(ConfigError, match=f"`{name}` is not a plugin in marslora.adapters"):
         Pack(base, [Member(member)])

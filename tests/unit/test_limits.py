@@ -39,7 +39,7 @@ def test_limits_on_the_command_line(specs, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
-    assert "`max_rank` = 2 leaves no rank of [4, 16, 64]" in capsys.readouterr().err
+    assert "`max_rank` 2 excludes all ranks of every part, which are [4, 16, 64]" in capsys.readouterr().err
 
 
 def test_budgets_come_from_everywhere(specs, monkeypatch, tmp_path):

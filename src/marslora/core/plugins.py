@@ -46,9 +46,9 @@ def check(name: str, *packages: ModuleType) -> None:
     """Raise `ConfigError` unless one of the packages has the plugin or the name contains a colon."""
     known = sorted(each for package in packages for each in names(package))
     if ":" not in name and name not in known:
-        where = " or ".join(package.__name__.rpartition(".")[2] for package in packages)
+        where = " or ".join(package.__name__ for package in packages)
         raise ConfigError(
-            f"`{name}` is not one of marslora's {where}. Name one of {known}, or your own as `package.module:Class`."
+            f"`{name}` is not a plugin in {where}. Name one of {known}, or your own as `package.module:Class`."
         )
 
 

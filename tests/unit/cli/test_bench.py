@@ -37,7 +37,7 @@ def test_a_bench_prints_standings_and_writes_a_record_and_a_page(run):
     ("words", "said"),
     [
         (("--max-share", "1.5"), "`--max-share` must be above 0 and at most 1, found 1.5"),
-        (("-s", "luck"), "`luck` is not in marslora's strategies"),
+        (("-s", "luck"), "`luck` is not a plugin in marslora.strategies"),
         (("-s", "grid", "--reference", "me"), "`--reference` must be one of ['grid',"),
         (("-s", "grid", "--seeds", "8"), "No table has a run with one of the seeds [8]"),
     ],

@@ -29,7 +29,7 @@ def test_words(words, runs, seconds, flops):
 
 @pytest.mark.parametrize("words", ["", "much", "30d", "0", "-1h", "inf", "nan", "h", "1,,2"])
 def test_what_is_no_budget_is_said(words):
-    with pytest.raises(ConfigError, match="`budget` must be numbers above 0 such as"):
+    with pytest.raises(ConfigError, match="`budget` must be a number above 0 such as"):
         Budget.read(words)
 
 

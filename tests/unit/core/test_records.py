@@ -96,7 +96,7 @@ def test_errors_cross_processes():
 
 
 def test_an_unknown_kind_is_answered_with_the_known_ones():
-    with pytest.raises(ConfigError, match=r"`adamww` is not in marslora's optim\. It must be one of \["):
+    with pytest.raises(ConfigError, match=r"`adamww` is not a plugin in marslora.optim\. Name one of \["):
         plugins.load(optim, "adamww", object)
     with pytest.raises(ConfigError, match="cannot be imported"):
         plugins.load(optim, "nowhere:Thing", object)
@@ -129,7 +129,9 @@ def test_one_data_file_needs_no_list():
 def test_what_was_found_is_said_once():
     with pytest.raises(ConfigError) as wrong:
         Space.parse({"vision": [8, 2]}, "`ranks`")
-    assert str(wrong.value) == "`ranks`: the ladder of `vision` must be increasing ranks without repeats, found [8, 2]"
+    assert (
+        str(wrong.value) == "`ranks`: the ladder of `vision` must hold increasing ranks without repeats, found [8, 2]"
+    )
     for ladder in ("4,16", 16, [4, "a"]):
         with pytest.raises(ConfigError, match=r"^`ranks`: the ladder of `vision` must be whole numbers such as"):
             Space.parse({"vision": ladder}, "`ranks`")

@@ -285,7 +285,7 @@ def test_trackers_are_checked_first(final_spec):
     ("training", "message"),
     [
         ({"part_learning_rates": {"eyes": 1.0}}, r"`part_learning_rates` must name parts of"),
-        ({"optimizer": {"name": "sgdd"}}, "`sgdd` is not in marslora's optim"),
+        ({"optimizer": {"name": "sgdd"}}, "`sgdd` is not a plugin in marslora.optim"),
         ({"accumulation": 9}, "at least `accumulation` x processes"),
     ],
 )

@@ -29,7 +29,7 @@ def test_a_word_is_read_as_a_family():
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("nonsense", "`nonsense` is not in marslora's strategies"),
+        ("nonsense", "`nonsense` is not a plugin in marslora.strategies"),
         ("mars:colour=3", r"MarsStrategy has no option \['colour'\]"),
         ("mars@much", "A budget must be a number of full runs above 0, found 'much'"),
         ("mars@-1", "found '-1'"),
