@@ -240,7 +240,7 @@ def test_ladders_end_at_the_largest_rank():
     assert build_space(info, (4, 16, 64), max_rank=16) == Space.of(
         {"vision": (4, 16), "projector": (16,), "language": (4, 16)}
     )
-    with pytest.raises(ConfigError, match=r"`max_rank` = 2 leaves no rank of \[4, 16\] for every part"):
+    with pytest.raises(ConfigError, match=r"`max_rank` 2 excludes all ranks of every part, which are \[4, 16\]"):
         build_space(info, (4, 16), max_rank=2)
     assert build_space(info, 16) == build_space(info, (16,))
     for wrong in ("4;16", (), (4, "a"), (4.5,)):
@@ -250,7 +250,7 @@ def test_ladders_end_at_the_largest_rank():
             build_space(info, {"vision": wrong}, max_rank=16)
     with pytest.raises(ConfigError, match="`full` names every part of FakeLlava"):
         build_space(info, 16, full=[part.name for part in info.parts])
-    with pytest.raises(ConfigError, match=r"leaves no rank of \[32\] for language"):
+    with pytest.raises(ConfigError, match=r"excludes all ranks of language, which are \[32\]"):
         build_space(info, {"language": 32}, max_rank=16)
     with pytest.raises(ConfigError, match="no rank may be above `max_rank` = 16"):
         spec(search={"max_rank": 16})

@@ -273,7 +273,7 @@ def test_an_executor_by_name(executor, workers, name, num_workers):
 
 
 def test_an_executor_that_does_not_exist_is_named():
-    with pytest.raises(ConfigError, match="`nosuch` is not a plugin in marslora.executors"):
+    with pytest.raises(ConfigError, match=r"`nosuch` is not a plugin in marslora.executors"):
         RunOptions.parse({"executor": "nosuch"}).make_executor()
 
 

@@ -142,7 +142,7 @@ def test_what_cannot_be_built_is_refused():
         SeparateGradients(frozen.named_parameters(), {"name": "sum"})
     with pytest.raises(ConfigError, match=r"MGDA has no option \['tau'\]\. Its options are \['blocks', 'modulate'\]"):
         SeparateGradients(nn.Linear(2, 2).named_parameters(), {"name": "mgda", "options": {"tau": 1}})
-    with pytest.raises(ConfigError, match="is not a plugin in marslora.gradients"):
+    with pytest.raises(ConfigError, match=r"is not a plugin in marslora.gradients"):
         SeparateGradients(nn.Linear(2, 2).named_parameters(), {"name": "nonsense"})
 
 

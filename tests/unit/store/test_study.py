@@ -99,7 +99,7 @@ def test_somebody_elses_spec_is_left_alone(tmp_path):
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl/study"])
 def test_a_folder_that_cannot_be_made_is_named(tmp_path, name):
     (tmp_path / "rows.jsonl").write_text("")
-    with pytest.raises(StudyError, match=r"rows\.jsonl.* cannot be made: "):
+    with pytest.raises(StudyError, match=r"rows\.jsonl.* cannot be created: "):
         Study.create(tmp_path / name, spec())
 
 
@@ -161,7 +161,7 @@ def test_the_spec_file_is_plain_json(tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"schema_version": 1}, "its spec.json has schema version 1, this one needs 2"),
+        ({"schema_version": 1}, "its spec.json has schema version 1, this version needs 2"),
         ({"colour": "red"}, "`colour` is not a field"),
     ],
 )
