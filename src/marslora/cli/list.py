@@ -1,4 +1,4 @@
-"""``marslora list``: the plugins that can be named, the option that names each, and the options of one."""
+"""``marslora list``: list the plugins with the options that name them, or the options of one plugin."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ PACKAGES = {
     "executors": "search --executor",
     "exporters": "export --to",
 }
-"""The option that names a plugin, by the package in which it is a file."""
-NAME = typer.Argument(metavar="[NAME]", help="A plugin whose options to list, of marslora or package.module:Class.")
+"""The command and option that name a plugin, by the package that holds its file."""
+NAME = typer.Argument(metavar="[NAME]", help="Plugin whose options to list: a name, or package.module:Class.")
 
 
 def command(name: Annotated[str | None, NAME] = None) -> None:
@@ -65,8 +65,8 @@ def _list_options(name: str) -> Iterator[Table]:
     if not places:
         known = {each for package in packages.values() for each in plugins.names(package)}
         raise ConfigError(
-            f"`{name}` is not a plugin.{suggest(name, sorted(known))} `marslora list` lists them all; one from "
-            "elsewhere is named package.module:Class."
+            f"`{name}` is not a plugin.{suggest(name, sorted(known))} `marslora list` lists all plugins; your own are "
+            "named package.module:Class."
         )
     for place in places:
         find = _describe_recipe if place == "recipes" else _describe_class
@@ -78,7 +78,7 @@ def _describe_class(package: ModuleType, name: str) -> list[OptionHelp]:
 
 
 def _describe_recipe(package: ModuleType, name: str) -> list[OptionHelp]:
-    """The arguments of a recipe's function. Those behind ``**options`` belong to the plugin that it trains."""
+    """The arguments of a recipe's function. Those in its ``**options`` belong to the plugin that it trains."""
     function = getattr(importlib.import_module(f"{package.__name__}.{name}"), name)
     parameters = inspect.signature(function).parameters.values()
     named = [OptionHelp(each.name, "", each.default, "") for each in parameters if each.kind is not each.VAR_KEYWORD]

@@ -1,6 +1,6 @@
 """The options of a plugin: the fields of its nested ``Config``, given as keyword arguments of its constructor.
 
-Every class that can be named says its options in the same way::
+Every class that can be named declares its options in the same way::
 
     class GridStrategy(AbstractStrategy):
         @dataclass(frozen=True, kw_only=True)
@@ -8,9 +8,9 @@ Every class that can be named says its options in the same way::
             share: Annotated[float, Field(gt=0, le=1)] = 0.25
             \"\"\"Length of every run as a share of a full run.\"\"\"
 
-``GridStrategy(share=0.5)`` checks the options and keeps them as ``config``. A field's type and limits are what is
-checked, its docstring is its help (`describe_options`). What they cannot express, such as a limit on the sum of two
-options, is checked in ``__post_init__``, which raises `ConfigError` as well.
+``GridStrategy(share=0.5)`` checks the options and keeps them as ``config``. Values are checked against the type and the
+limits of a field, and its docstring is its help (`describe_options`). What these cannot express, such as a limit on the
+sum of two options, is checked in ``__post_init__``, which also raises `ConfigError`.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ TYPE_WORDS: dict[Any, str] = {
     dict: "a mapping",
     NoneType: "null",
 }
-"""How errors call the types of options."""
+"""How error messages name the types of options."""
 LIMITS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
     "gt": ("above", operator.gt),
     "ge": ("of at least", operator.ge),
     "lt": ("below", operator.lt),
     "le": ("of at most", operator.le),
 }
-"""How errors call the limits of `pydantic.Field`, and how each is checked."""
+"""How error messages name the limits of `pydantic.Field`, and how each is checked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,17 +51,20 @@ class PluginConfig:
 
     @classmethod
     def of(cls, options: Mapping[str, Any] | None, owner: str) -> Self:
-        """The options of plugin ``owner``, lists made tuples; `ConfigError` for an unknown name or a wrong value."""
+        """Check options by name and return them as a config, with lists as tuples.
+
+        Raises `ConfigError`, which names the plugin ``owner``, for an unknown option or a wrong value.
+        """
         given = {name: tuple(value) if isinstance(value, list) else value for name, value in (options or {}).items()}
         known = [field.name for field in fields(cls)]
-        if unknown := sorted(set(values) - set(known)):
+        if unknown := sorted(set(given) - set(known)):
             raise ConfigError(f"{owner} has no option {unknown}. Its options are {known}.")
         hints = get_type_hints(cls, include_extras=True)
         for name, value in given.items():
             if not is_of_type(value, hints[name]):
                 wanted = describe_type(hints[name])
                 raise ConfigError(f"`{name}` of {owner} must be {wanted}, found {value!r}.")
-        return cls(**values)
+        return cls(**given)
 
     def as_dict(self) -> dict[str, Any]:
         """Every option by name, from which `of` makes an equal record."""
@@ -69,7 +72,7 @@ class PluginConfig:
 
 
 class AbstractPlugin:
-    """Base of every class that a user can name, in one of marslora's folders or as ``package.module:Class``."""
+    """The base of every class that a user can name, whether in a folder of marslora or as ``package.module:Class``."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config(PluginConfig):
@@ -88,7 +91,7 @@ class AbstractPlugin:
 
 
 class OptionHelp(NamedTuple):
-    """What a user needs to know of one option."""
+    """What a user needs to know about one option."""
 
     name: str
     must_be: str

@@ -69,9 +69,9 @@ class Base:
     def adapter_class(self) -> type[AbstractAdapter]:
         """The class of the adapters. Raises `ConfigError` if it does not train packed or does not take the options."""
         adapter = self.training.adapter
-        found = plugins.load(adapters, adapter.name, AbstractAdapter)
-        found.Config.of(adapter.options, found.__name__)
-        return found
+        adapter_class = plugins.load(adapters, adapter.name, AbstractAdapter)
+        adapter_class.Config.of(adapter.options, adapter_class.__name__)
+        return adapter_class
 
     def lora_settings(self, member: MemberSpec) -> dict[str, Any] | None:
         """Keyword arguments of `peft.LoraConfig` for a member; None if PEFT has no form for its adapter."""

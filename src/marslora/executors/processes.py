@@ -28,7 +28,7 @@ class Processes(AbstractExecutor):
         """The options of the executor."""
 
         num_workers: Annotated[int, Field(ge=1)] = 2
-        """Processes at a time."""
+        """The number of processes that run at the same time."""
 
     config: Config
 

@@ -29,9 +29,9 @@ from marslora.store.checkpoints import contradicts_checkpoint
 VALIDATION_LOSS = "validation_loss"
 """The metric that is reported to Optuna as intermediate values of a trial."""
 STATES = {"complete": TrialState.COMPLETE, "stopped": TrialState.COMPLETE}
-"""Optuna's states of our statuses; every other status is a failure."""
+"""Optuna's state for a status; any other status is a failure."""
 MEMBER, RESULT, SERIES = "member", "result", "series"
-"""Attributes of a trial: its `MemberSpec`, its `MemberResult`, and what was measured beside the validation loss."""
+"""Attributes of a trial: its `MemberSpec`, its `MemberResult`, and the metrics other than the validation loss."""
 
 
 @dataclass

@@ -133,5 +133,7 @@ def test_what_was_found_is_said_once():
         str(wrong.value) == "`ranks`: the ladder of `vision` must hold increasing ranks without repeats, found [8, 2]"
     )
     for ladder in ("4,16", 16, [4, "a"]):
-        with pytest.raises(ConfigError, match=r"^`ranks`: the ladder of `vision` must be a list of whole numbers such as"):
+        with pytest.raises(
+            ConfigError, match=r"^`ranks`: the ladder of `vision` must be a list of whole numbers such as"
+        ):
             Space.parse({"vision": ladder}, "`ranks`")
