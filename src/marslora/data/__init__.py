@@ -1,6 +1,6 @@
 """Read conversations with pictures and sounds, check them, split them, encode them, and put them into batches.
 
-The way of a row, and what it is called at each step:
+The steps of a row, and its name after each:
 
 1. A **source** (a file, a folder, ``FOLDER#NAME``, ``memory:NAME``) is opened by a *reader* (`_readers`), which yields
    numbered rows: plain dicts of columns.
@@ -8,12 +8,12 @@ The way of a row, and what it is called at each step:
 3. `_example.to_example` makes an **Example**: turns in one form, every placeholder with its `Picture` or `Sound`. A row
    that cannot be used becomes a **BadRow** with its reason instead.
 4. `splits.load_splits` returns **ExampleSplits**: the examples of training, validation and test. `check.check_data`
-   reads the same rows, decodes every picture and returns a **CheckReport**; `repair` writes the good rows apart.
+   reads the same rows, decodes every picture and returns a **CheckReport**; `repair` copies the good rows to a file.
 5. `encode.encode` runs the model's processor over examples and returns **EncodedRows**: tokens, labels and pixels of
-   one split, in memory maps on disk, named by their content. Labels are on answers alone.
+   one split, in memory maps on disk, named by their content. Only answers have labels.
 6. `rows.load_encoded_splits` does steps 4 and 5 for a whole study and returns **EncodedSplits**, which also knows the
-   order of rows (`order`): each step's rows, and the micro-batches of tensors that a model takes. Training code asks a
-   split for no more than a **BatchSource** has.
+   order of rows (`order`): each step's rows, and the micro-batches of tensors that a model takes. Training code uses
+   only what **BatchSource** defines.
 
 Eight rows in memory, from dicts to a batch:
 
@@ -33,8 +33,8 @@ Eight rows in memory, from dicts to a batch:
 >>> sorted(batch), tuple(batch["pixel_values"].shape)
 (['attention_mask', 'input_ids', 'labels', 'pixel_values'], (2, 3, 48, 48))
 
-A row format is added by one file in ``_formats``, a file type by one file in ``_readers``: the docstrings of the two
-folders say what such a file defines. Nothing else has to be edited.
+A row format is added by one file in ``_formats``, a file type by one file in ``_readers``. The docstrings of the two
+packages say what such a file defines. Nothing else has to be edited.
 
-Every `DataError` names the file, the row, what was expected, what was found and how to go on.
+Every `DataError` names the file, the row, what was expected, what was found and how to fix it.
 """

@@ -1,9 +1,9 @@
-"""Which tokens are answers: from the chat template's text to positions in what the model reads.
+"""Find the tokens that are answers: from the text of the chat template to positions in the model's input.
 
-Answers are found as characters first. A template that marks them with ``{% generation %}`` is taken at its word. For
-any other, an answer begins where the text that asks for it ends, and it ends with what the template writes behind any
-answer (its end tokens), never with what opens the next turn. Characters become tokens by the tokenizer's offsets, and
-these become positions among the model's tokens, where a picture's placeholder is expanded to many.
+Answers are first located as characters. If the template marks them with ``{% generation %}``, these marks are used.
+Otherwise an answer begins where the text that asks for it ends, and ends with what the template writes after every
+answer (its end tokens), never with what opens the next turn. The tokenizer's offsets convert characters to tokens, and
+these are mapped to positions in the model's input, where the placeholder of a picture is expanded to many tokens.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Template:
 
     @property
     def starts_with_bos(self) -> bool:
-        """Whether the template writes the token that begins a text; the tokenizer must then not add it again."""
+        """Whether the template writes the beginning-of-sequence token, so that the tokenizer must not add it again."""
         bos = self._tokenizer.bos_token
         return bool(bos) and self.render_text([_PROBE]).startswith(bos)
 
@@ -199,8 +199,8 @@ def _select_learned(messages: Sequence[Message], spans: Sequence[Span]) -> list[
         return list(spans)
     if len(learn) != len(spans):
         raise DataError(
-            f"the chat template marks {len(spans)} pieces of text for {len(learn)} answers, so `loss` and `prompt` "
-            "cannot be followed: put one {% generation %} block around each answer in the template"
+            f"the chat template marks {len(spans)} pieces of text for {len(learn)} answers, so it is unknown which of "
+            "them `loss` and `prompt` exclude: put one {% generation %} block around each answer in the template"
         )
     return [span for span, wanted in zip(spans, learn, strict=True) if wanted]
 
@@ -228,7 +228,7 @@ def _join_parts(message: Message) -> Message:
 def _explain_rewriting(message: Message) -> DataError:
     answer = "".join(part.get("text", "") for part in message["content"]).strip()
     return DataError(
-        f"the chat template rewrites earlier turns, so the answer `{answer[:40]}` cannot be told from the rest: mark "
+        f"the chat template rewrites earlier turns, so the answer `{answer[:40]}` cannot be located in its text: mark "
         "answers in the template with {% generation %} ... {% endgeneration %}"
     )
 
@@ -260,6 +260,6 @@ def map_positions(positions: Sequence[int], short: Sequence[int], full: Sequence
     if missing := [position for position in positions if position not in places]:
         raise DataError(
             f"{len(missing)} of {len(positions)} answer tokens cannot be found among the processor's tokens: the "
-            "processor must keep the text around its placeholders as it is"
+            "processor must not change the text around its placeholders; choose another one"
         )
     return [places[position] for position in positions]

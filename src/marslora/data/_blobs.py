@@ -9,9 +9,9 @@ from pathlib import Path
 from tempfile import SpooledTemporaryFile
 
 _IN_MEMORY_BYTES = 32 << 20
-"""What a store may hold before it moves to the disk: small data sets never touch it."""
+"""The most bytes that a store keeps in memory before it moves to the disk, which small data sets never need."""
 _EDGE_BYTES = 1 << 16
-"""How much of both ends of a compressed file makes its digest: metadata alone is mostly shorter than this."""
+"""How many bytes at each end of a compressed file are hashed; metadata is mostly shorter than this."""
 _CHUNK_BYTES = 1 << 20
 """Read at once while a file is hashed."""
 _COMPRESSED = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"fLaC", b"OggS", b"ID3")
@@ -55,7 +55,7 @@ class StoredBlob:
 
 
 def compute_digest(data: bytes) -> str:
-    """Equal contents have equal digests.
+    """A digest of 32 hex digits; equal contents have equal digests.
 
     Of large compressed files only the size and both ends (64 KiB) are hashed: any difference in the middle changes what
     follows. What is not compressed (WAV, BMP) is hashed whole.

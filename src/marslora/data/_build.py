@@ -1,4 +1,4 @@
-"""Encode examples and write them to a folder of ragged arrays, all or nothing."""
+"""Encode examples and write them to a folder of ragged arrays, completely or not at all."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def build_rows_folder(
     max_length: int | None,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Encode every example into a temporary folder and rename it when it is complete; a killed writer leaves none."""
+    """Encode every example into a temporary folder, which is renamed to ``folder`` when it is complete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-{os.getpid()}-", dir=folder.parent))
     try:
@@ -49,7 +49,7 @@ def build_rows_folder(
 
 
 def _find_per_row_keys(row_processor: RowProcessor, examples: Sequence[Example]) -> tuple[str, ...]:
-    """The keys whose arrays count rows. The processor is tried only if some rows have pictures and others have not."""
+    """The keys whose arrays count rows; looked for only if some rows have pictures and others do not."""
     showing = [example for example in examples if example.images]
     return row_processor.find_per_row_keys(showing[0]) if 0 < len(showing) < len(examples) else ()
 
@@ -120,7 +120,7 @@ _NO_ANSWER = "0 answer tokens are left after tokenization: the answer must hold 
 
 def _explain_length(row: RowArrays, max_length: int) -> str:
     num_tokens = len(row.text["input_ids"])
-    return f"{num_tokens} tokens, `max_length` is {max_length}: shorten the row or raise `max_length`"
+    return f"the row has {num_tokens} tokens, more than `max_length` {max_length}: shorten it or raise `max_length`"
 
 
 class _RowsWriter:

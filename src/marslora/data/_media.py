@@ -35,8 +35,8 @@ class RowMedia:
             )
         if row.get("objects") and any(tag in str(row.get("messages")) for tag in _BOXES):
             raise DataError(
-                f"the text has placeholders for boxes ({' or '.join(_BOXES)}, column `objects`), which are not filled "
-                "in: write the coordinates into the text"
+                f"the text has placeholders for boxes ({' or '.join(_BOXES)}, column `objects`), which marslora does "
+                "not fill in: write the coordinates into the text"
             )
         self._columns = {kind: list(_list_values(row, columns)) for kind, columns in KINDS.items()}
         self._used: dict[str, list[Any]] = {kind: [] for kind in KINDS}
@@ -70,8 +70,8 @@ class RowMedia:
             elif unused := len(values) - self._taken[kind]:
                 used = len(self._used[kind])
                 raise DataError(
-                    f"the text has {used} {kind} placeholders and the row {used + unused} {_plural(kind)}: add or "
-                    f"remove `<{kind}>` tags, or remove all of them"
+                    f"the text has {used} {kind} placeholders, but the row has {used + unused} {_plural(kind)}: write "
+                    f"one `<{kind}>` tag for each of them, or remove all tags"
                 )
         return parts
 

@@ -1,4 +1,4 @@
-"""Pictures and sounds made from what rows hold: a file that many rows name, or equal bytes, are made once."""
+"""Make pictures and sounds from the values in rows; equal files and equal bytes are made only once."""
 
 from __future__ import annotations
 

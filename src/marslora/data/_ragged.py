@@ -1,4 +1,4 @@
-"""Lists of arrays of different shapes ("ragged") in flat files, read through memory maps, written all or nothing."""
+"""Lists of arrays of different shapes ("ragged") in flat files, which are read through memory maps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from marslora.core.files import explain_write_errors
 
 _INDEX = "index.json"
-"""Holds the types, sizes and checksums of all lists, and what the writer wants to keep."""
+"""The file with the types, sizes and checksums of all lists, and the writer's metadata."""
 _CHUNK_BYTES = 1 << 24
 """Read at once while checksums are compared."""
 
@@ -105,7 +105,7 @@ def read_ragged(folder: Path) -> tuple[dict[str, Ragged], dict[str, Any]]:
         path = folder / make_file_name(name)
         flat = _open_memory_map(path, about["dtype"])
         if _compute_checksum(path) != about["crc"]:
-            raise ValueError(f"{path} is damaged: its checksum is not {about['crc']}")
+            raise ValueError(f"{path} is damaged: its checksum must be {about['crc']}. Remove the folder")
         shapes = np.load(folder / f"{path.name}.shapes.npy")
         entries = np.load(folder / f"{path.name}.entries.npy")
         places = np.full(about["size"], -1, dtype=np.int64)

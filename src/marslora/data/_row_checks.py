@@ -1,7 +1,7 @@
 """Check rows a few at a time, in this process or, if that takes long, in several.
 
-The first chunks are always checked here: a small file is done before other processes have even started. They start
-once this process has worked for as long as they would need to start and to load the processor, as it had to.
+The first chunks are always checked in this process: a small file is finished before others would have started. Other
+processes start once this one has worked for as long as they would need to start and to load the processor.
 """
 
 from __future__ import annotations

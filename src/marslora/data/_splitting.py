@@ -17,8 +17,8 @@ def hold_out(examples: list[Example], share: float, limit: int, seed: int) -> tu
     num_wanted = min(max(1, round(share * len(examples))), limit)
     if len(examples) < 2:
         raise DataError(
-            f"{len(examples)} training rows cannot be split into training and validation. Give at least 2 rows, or "
-            "name a validation file."
+            f"There must be at least 2 training rows to hold some out for validation, found {len(examples)}. Give more "
+            "rows, or name a validation file."
         )
     one_by_one = [[index] for index in range(len(examples))]
     chosen = _choose_groups(examples, _group_by_content(examples), num_wanted, seed)

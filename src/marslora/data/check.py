@@ -20,9 +20,9 @@ _ROWS_AT_ONCE = 16
 _NAMED_REPEATS = 5
 """Repeated rows that a report names; the rest is counted."""
 _BINS = 24
-"""Bins of a histogram at most: they fit on a terminal's screen."""
+"""The most bins of a histogram: as many as fit on a terminal's screen."""
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
-"""The shares whose lengths are reported: both ends matter for ``max_length`` and batch size."""
+"""The quantiles that are reported; both ends matter for choosing ``max_length`` and the batch size."""
 
 
 class LengthSummary(Record):

@@ -1,4 +1,4 @@
-"""A further column of the data files, such as ``task``, for the examples that were read from them."""
+"""Read another column of the data files, such as ``task``, for examples that were read from them."""
 
 from __future__ import annotations
 

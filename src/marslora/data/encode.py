@@ -1,4 +1,4 @@
-"""Encode examples into what a model reads: tokens, pictures, labels on the answers alone; cached on disk by content."""
+"""Encode examples into a model's inputs: tokens, pictures, and labels on answers only; cached on disk by content."""
 
 from __future__ import annotations
 
@@ -132,14 +132,14 @@ def _read_or_build(
         encoded = _open(folder, digest, processor)
     if encoded is None:
         raise DataError(
-            f"The encoded rows in `{folder}` were written and cannot be read back. Free some space on that disk, or "
+            f"The encoded rows in `{folder}` were written but cannot be read back. Free some space on that disk, or "
             "choose another study folder."
         )
     return encoded
 
 
 def _show_nothing(done: int, total: int) -> None:
-    """No progress is shown."""
+    """Ignore the progress."""
 
 
 def _open(folder: Path, digest: str, processor: Any) -> EncodedRows | None:

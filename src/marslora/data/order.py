@@ -1,7 +1,7 @@
-"""Which rows a run sees and when: nested subsets, and batches that can be resumed anywhere.
+"""The order in which a run sees rows: nested subsets, and batches that can be resumed anywhere.
 
 Runs on fewer rows see a subset of the rows of larger runs, in the same relative order of the same seed, so that scores
-of different data sizes can be compared. The order has no state: a stopped run goes on from its number of examples.
+of different data sizes can be compared. The order has no state: a stopped run continues from its number of examples.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def iterate_batches(
 ) -> Iterator[NDArray[np.int64]]:
     """Batches of positions below ``data_examples``: look them up in `nested_order` to get rows.
 
-    The stream is one seeded shuffle of all positions after the other, cut into batches of ``batch_size`` from
-    ``start_examples`` on; the last batch ends at ``until_examples``. It has no state: a start at any multiple of
-    ``batch_size`` goes on exactly as a start at 0 would have. Raises `ConfigError` for another start.
+    The stream is a sequence of seeded shuffles of all positions, cut into batches of ``batch_size`` from
+    ``start_examples`` on; the last batch ends at ``until_examples``. It has no state: a start at a multiple of
+    ``batch_size`` continues exactly as a start at 0 would. Raises `ConfigError` for any other start.
     """
     if data_examples < 1 or batch_size < 1:
         raise ConfigError(
-            f"Batches need at least 1 row and a `batch_size` of at least 1, found {data_examples} rows and "
-            f"`batch_size` {batch_size}. Give more rows or a larger batch size."
+            f"Batches need at least 1 row and a `batch_size` of at least 1, found {data_examples} rows and a "
+            f"`batch_size` of {batch_size}. Give more rows or a larger batch size."
         )
     if start_examples % batch_size:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""One picture of a row: checked by its header, opened only when it is needed, known by its content."""
+"""One picture of a row: checked by its header, decoded only when it is needed, identified by its content."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Picture:
     def problem(self) -> str | None:
         """Why the picture cannot be used, as far as its header tells; None for a good one."""
         if isinstance(self.source, Path) and not self.source.is_file():
-            return f"{self} does not exist: correct its path, or name the folder it starts from (--image-folder)"
+            return f"{self} does not exist: correct its path, or name the folder in which it starts (--image-folder)"
         try:
             width, height = self.size
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
@@ -52,7 +52,7 @@ class Picture:
 
     @cached_property
     def digest(self) -> str:
-        """Equal pictures have equal digests, wherever they lie."""
+        """A digest of 32 hex digits; equal pictures have equal digests, wherever they are stored."""
         if isinstance(self.source, Image.Image):
             hashed = hashlib.sha256(f"{self.source.mode} {self.source.size}".encode())
             hashed.update(self.source.tobytes())

@@ -1,4 +1,4 @@
-"""The encoded rows of a study by split: which of them each step sees, and the fixed batches of a validation."""
+"""The encoded rows of a study by split: the rows of each step, and the fixed batches of validation."""
 
 from __future__ import annotations
 

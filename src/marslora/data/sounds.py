@@ -1,4 +1,4 @@
-"""One sound of a row: checked by its header, decoded only when it is needed, known by its content."""
+"""One sound of a row: checked by its header, decoded only when it is needed, identified by its content."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Sound:
     def problem(self) -> str | None:
         """Why the sound cannot be used, as far as its header tells; None for a good one."""
         if isinstance(self.source, Path) and not self.source.is_file():
-            return f"{self} does not exist: correct its path, or name the folder it starts from (--image-folder)"
+            return f"{self} does not exist: correct its path, or name the folder in which it starts (--image-folder)"
         try:
             frames, _ = self.length
         except (OSError, RuntimeError, TypeError) as error:
@@ -77,7 +77,7 @@ class Sound:
 
     @cached_property
     def digest(self) -> str:
-        """Equal files have equal digests, wherever they lie."""
+        """A digest of 32 hex digits; equal files have equal digests, wherever they are stored."""
         if isinstance(self.source, Path):
             return _blobs.compute_file_digest(self.source)
         return self.source.digest if isinstance(self.source, StoredBlob) else _blobs.compute_digest(self.source)

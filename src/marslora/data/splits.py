@@ -1,4 +1,4 @@
-"""Read the examples of a study and split them: bad rows are counted, the held-out rows share no picture with training.
+"""Read the examples of a study and split them; bad rows are counted, and held-out rows share no picture with training.
 
 The last result is kept in memory (`_cache`), since several stages of a study ask for the same rows.
 """

@@ -1,4 +1,4 @@
-"""The embedded model, its tasks and the settings of a study of them: everything that ``marslora demo`` needs.
+"""The embedded model, its tasks, and the settings of a study of one: everything that ``marslora demo`` needs.
 
 - `tasks.TASKS`: what can be learned. Each task needs the vision tower, the language model, both, or neither.
 - `task_files`: draws the rows of a task from a seed and writes them as ordinary Parquet files.

@@ -1,8 +1,8 @@
 """Draw the pictures of the demo: emoji and handwritten digits on a 2x2 grid of 48 x 48 pixels, in several styles.
 
-A *scene* says which thing is in each of four cells and on which background. Digits of each split come from other
-people's handwriting, so no test picture is a training picture. A *style* changes a whole picture in a way that the
-model has never seen: the vision tower then has something to learn.
+A *scene* says which thing is in each of four cells, and on which background. Each split shows the digits of different
+people, so no test picture is a training picture. A *style* changes a whole picture in a way that the model has never
+seen, which gives the vision tower something to learn.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def _draw_outline(x_NHWC: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _shuffle_tiles(x_NHWC: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A mosaic laid wrongly: the 4x4-pixel tiles of every 12x12 patch change places, in the same way everywhere."""
+    """A shuffled mosaic: the 4x4-pixel tiles of every 12x12 patch change places, in the same way in all patches."""
     num, size = len(x_NHWC), IMAGE_PIXELS // 12
     x = x_NHWC.reshape(num, size, 3, _TILE, size, 3, _TILE, 3).transpose(0, 1, 4, 2, 5, 3, 6, 7)
     x = x.reshape(num, size, size, 9, _TILE, _TILE, 3)[:, :, :, [5, 0, 7, 2, 8, 3, 6, 1, 4]]

@@ -1,8 +1,8 @@
 """The embedded model: a small LLaVA (SigLIP tower, projector, Llama decoder) that is shipped with the package.
 
 Its 1.06 million parameters were trained from scratch by `scripts/pretrain_embedded.py` to answer questions about drawn
-scenes (`drawing`, `questions`). Its pictures passed through a narrow noisy code in training: without it the tower hands
-all pixels through, and the language model alone could learn any new style (dev/LOG.md, 2026-11-22).
+scenes (`drawing`, `questions`). In that training its pictures passed through a narrow, noisy code: without it the tower
+passes all pixels on, and the language model alone could learn any new style (dev/LOG.md, 2026-11-22).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 """An answer starts with a space, so that its first word is the same token as inside a sentence. System messages are
-written like a user's: the model has seen none."""
+written like a user's, since the model was trained without any."""
 
 
 def embedded_folder() -> Path:

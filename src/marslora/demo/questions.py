@@ -74,12 +74,12 @@ def ask_background(scene: Scene) -> Turn:
 
 
 def ask_rain(scene: Scene) -> Turn:
-    """Asks what nobody can know from the picture: the loss has a floor of ln 2, whatever the rank."""
+    """Asks what the picture does not show, so that the loss cannot fall below ln 2 at any rank."""
     return "will it rain tomorrow?", str(scene.rng.choice(["yes", "no"]))
 
 
 def ask_repeat(scene: Scene, vocabulary: Sequence[str]) -> Turn:
-    """Asks to repeat words: this is how the language model meets words that no picture shows."""
+    """Asks to repeat words, by which the language model learns words that no picture shows."""
     words = " ".join(scene.rng.choice(np.array(vocabulary), int(scene.rng.integers(1, 4))))
     return f'repeat "{words}"', words
 

@@ -8,9 +8,8 @@ from typing import Any
 from marslora.demo.tasks import TASKS, find_task
 
 CALIBRATION_COST = 2.0
-"""The budget of the demo's calibration, in full runs. It is more than a real study needs: a full run of the demo has at
-most 150 steps, and with a budget of 0.9 most of the runs' steps were warm-up, so no part converged (dev/LOG.md,
-2026-11-22)."""
+"""The budget of the demo's calibration, in full runs. A real study needs less: a full run of the demo has at most 150
+steps, so with a budget of 0.9 most steps of the runs were warm-up, and no part converged (dev/LOG.md, 2026-11-22)."""
 
 
 def make_settings(task: str, folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The rows of a task, drawn from a seed and written as Parquet files: ordinary data files from there on."""
+"""Draw the rows of a task from a seed and write them as ordinary Parquet files."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def make_conversations(
 
 
 def draw_rows(task: DemoTask, split: Split, num: int, seed: int) -> tuple[list[list[Turn]], NDArray[np.uint8]]:
-    """``num`` conversations of a task's split and their pictures, (N, 48, 48, 3). Only ``seed`` and ``split`` draw."""
+    """``num`` conversations of a task's split and their pictures, (N, 48, 48, 3), drawn by ``seed`` and ``split``."""
     rng = np.random.default_rng(derive(seed, "scenes", split))
     shares = np.array_split(np.arange(num), len(task.styles))
     parts = [draw_scenes(len(rows), split, rng, style=style) for style, rows in zip(task.styles, shares, strict=True)]

@@ -44,11 +44,11 @@ class DemoTask:
 TASKS: Mapping[str, DemoTask] = MappingProxyType(
     {
         "vision": DemoTask(
-            description="Known things with known names in two new styles: negatives and exchanged colours.",
+            description="Known things with known names in two new styles, negatives and exchanged colours.",
             styles=("negative", "recoloured"),
         ),
         "language": DemoTask(
-            description="Known pictures, every thing named in two new languages.",
+            description="Known pictures, with every thing named in two new languages.",
             styles=("plain",),
             languages=("french", "german"),
         ),
@@ -58,13 +58,13 @@ TASKS: Mapping[str, DemoTask] = MappingProxyType(
             languages=("english", "english", "french"),
         ),
         "small": DemoTask(
-            description="As `both` with few rows, seen many times over: too much rank learns them by heart.",
+            description="Like `both`, but with few rows that are seen many times: too high a rank memorises them.",
             styles=("negative", "recoloured"),
             languages=("english", "english", "french"),
             num_train=128,
         ),
         "null": DemoTask(
-            description="A question it knows and one that nobody can answer: every rank is enough.",
+            description="One question that it knows and one that has no answer: every rank is enough.",
             styles=("plain",),
             questions=("background", "rain"),
             num_train=1600,
@@ -77,5 +77,5 @@ TASKS: Mapping[str, DemoTask] = MappingProxyType(
 def find_task(name: str) -> DemoTask:
     """The task called ``name``. Raises `ConfigError` if there is none."""
     if name not in TASKS:
-        raise ConfigError(f"The demo has no task `{name}`. It must be one of {list(TASKS)}.")
+        raise ConfigError(f"The demo has no task `{name}`. Name one of {list(TASKS)}.")
     return TASKS[name]

@@ -1,4 +1,4 @@
-"""Whether a model keeps the members of a pack apart, which packing depends on; tried before it is relied on.
+"""Check that a model computes the members of a pack independently, before packing relies on it.
 
 A pack repeats its batch once for each member and lays the copies end to end. Most models treat the rows of a batch
 independently. A few do not, e.g. one that runs its projector once for every image; these train one member at a time.

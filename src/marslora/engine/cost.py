@@ -1,4 +1,4 @@
-"""Time, memory and operations of a pack, and each member's share of them."""
+"""Measure the time, memory and floating-point operations of a pack, and divide them among its members."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class CostMeter:
         self._flops = 0.0
 
     def add_flops(self, flops: float) -> None:
-        """Add floating-point operations that were counted or are known."""
+        """Add a number of floating-point operations."""
         self._flops += flops
 
     @property

@@ -1,4 +1,4 @@
-"""The scores of the members of a pack, or of the untouched model, on the validation rows."""
+"""Score the members of a pack, or the untouched model, on the validation rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inspect a model on real rows: what each of its parts would learn from them, and how much memory that takes.
+"""Inspect a model on real rows: which of its parts would learn from them, and how much memory that takes.
 
 `marslora.inspect` and ``marslora inspect --probe`` end here; the forward and backward is `marslora.models.probe.probe`.
 """

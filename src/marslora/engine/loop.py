@@ -1,4 +1,4 @@
-"""Train members in packs until each has seen its examples: segments, validation, checkpoints, cost.
+"""Train members in packs until each has seen all its examples: segments, validation, checkpoints, cost.
 
 Members of one `PackSpec` may stand at different points and end at different points. A *segment* is a stretch that some
 of them cross together: from the point where they stand to the next one at which a member ends or another is met.
@@ -28,9 +28,9 @@ from marslora.engine.speedups import Speedups
 from marslora.engine.step import StepResult, train_step
 
 CHECKPOINT_SECONDS = 20.0
-"""Time between checkpoints: the most that a killed run loses. Writing one takes well under a second."""
+"""Seconds between checkpoints, which is the most that a killed run loses. Writing one takes well under a second."""
 PROGRESS_SECONDS = 0.5
-"""Least time between two progress events: a person would not see more."""
+"""The least seconds between two progress events; more frequent ones would not be noticed."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class Segment:
 
 
 def next_segment(members: Sequence[RunState], batch_size: int, largest_pack: int) -> Segment | None:
-    """What to train next; None when every member has ended.
+    """The segment to train next; None when every member has ended.
 
-    The members that have seen least go on, in whole batches, until one of them ends or they catch up with others. A run
-    that ends inside a batch takes its last, shorter step without the others.
+    The members that have seen the fewest examples continue, in whole batches, until one of them ends or they catch up
+    with others. A member that ends inside a batch takes its last, smaller step without the others.
     """
     running = [index for index, member in enumerate(members) if member.is_running]
     if not running:

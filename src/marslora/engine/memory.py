@@ -18,10 +18,10 @@ from marslora.models.answers import Batch
 SHARE = 0.7
 """Share of the free memory that a pack may take: the estimate is rough, and remembered features need room as well."""
 PROCESSOR_TOKENS = 4096
-"""Most tokens of all members in one batch on a CPU: beyond, its caches overflow and it only gets slower
+"""The most tokens of all members in one batch on a CPU; with more, its caches overflow and packing gets slower
 (benchmarks/packed_speed.py)."""
 ESTIMATE_MARGIN = 1.25
-"""Factor on the measured activations, for tensors that exist only for a moment during a backward; by convention."""
+"""Factor on the measured activations, for tensors that exist only briefly during a backward; a convention."""
 CGROUP = Path("/sys/fs/cgroup")
 """Where Linux keeps the memory limit of a container."""
 NO_LIMIT = 1 << 62

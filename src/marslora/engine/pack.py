@@ -203,7 +203,7 @@ class Pack:
             known = [part.name for part in info.parts]
             raise ConfigError(
                 f"`part_learning_rates` must name parts of {info.architecture}, which are {known}; "
-                f"found {sorted(unknown)}."
+                f"found {sorted(unknown)}. Rename or remove these."
             )
         groups: dict[tuple[str, str, tuple[int, ...] | None], list[nn.Parameter]] = defaultdict(list)
         for part, adapter, factor in self.factors():
@@ -249,8 +249,9 @@ class Pack:
     def _moment(self, member: Member, key: str) -> Tensor:
         if key not in member.moments:
             raise ConfigError(
-                f"The checkpoint of {member.spec.id} has no optimizer state `{key}`: it was made by another "
-                f"optimizer than `{self.base.training.optimizer.name}`. Use that one, or another checkpoint folder."
+                f"The checkpoint of {member.spec.id} must hold the optimizer state `{key}`, but does not: its "
+                f"optimizer was not `{self.base.training.optimizer.name}`. Use the same optimizer, or another "
+                "checkpoint folder."
             )
         return member.moments[key]
 

@@ -1,4 +1,4 @@
-"""What is read and checked before any training: the parts of the model, its dead layers, every row of data."""
+"""Read and check everything before any training: the parts of the model, its dead layers, every row of data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One optimizer step of a pack: K losses, one backward, and from there on every member for itself."""
+"""One optimizer step of a pack: K losses and one backward; clipping and update are separate for each member."""
 
 from __future__ import annotations
 

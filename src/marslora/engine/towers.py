@@ -1,4 +1,4 @@
-"""Frozen towers run once: on the batch before it is repeated for the members, and on each image only once ever.
+"""Run frozen towers once: on the batch before it is repeated for the members, and on each image only once in a study.
 
 A tower that no member adapts gives every member the same features, in every epoch. Whether a batch can be split into
 items (rows, or the images of a flattened batch of patches) is not assumed: the first call is also made the plain way,

@@ -69,8 +69,8 @@ def _run(spec: PackSpec, emit: Emit, measure_updates: bool) -> None:
 def _check_continues(member: RunState, batch_size: int) -> None:
     if member.is_running and member.examples % batch_size:
         raise StudyError(
-            f"{member.spec.id} ended inside a batch, after {member.examples} examples, so it cannot continue to "
-            f"{member.spec.until_examples}. Start it in another checkpoint folder, or let it end at a multiple of "
+            f"{member.spec.id} cannot continue to {member.spec.until_examples} examples, because it ended inside a "
+            f"batch, after {member.examples}. Start it in another checkpoint folder, and let it end at a multiple of "
             f"{batch_size} examples."
         )
 
@@ -112,5 +112,5 @@ def _first_batch(spec: PackSpec, rows: EncodedSplits[EncodedRows]) -> dict[str, 
 
 
 def find_device_name(device: torch.device) -> str:
-    """The device as people call it, e.g. ``NVIDIA H200`` or ``cpu``."""
+    """The device's name for people, e.g. ``NVIDIA H200`` or ``cpu``."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

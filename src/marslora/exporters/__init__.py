@@ -1,6 +1,6 @@
-"""Write a decision as the settings of other training tools; one plugin for each tool.
+"""Write a decision as the settings of other training tools, with one plugin for each tool.
 
-``marslora export STUDY --to axolotl`` writes one of them, without ``--to`` all of them, into ``STUDY/exports``.
+``marslora export STUDY --to axolotl`` writes those of one tool, without ``--to`` those of all, to ``STUDY/exports``.
 Tools that read rank patterns (PEFT, TRL, Axolotl, Unsloth) get the ranks as settings. LLaMA-Factory and ms-swift have
 one rank for the whole model, so they get an untrained adapter folder with the chosen ranks, which they continue.
 vLLM gets the command that serves the trained adapter. The first lines of each file name the ranks, the tool's version,

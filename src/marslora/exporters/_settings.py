@@ -1,4 +1,4 @@
-"""What all exporters share: the chosen ranks as LoRA settings, and a header that explains the file."""
+"""Shared by all exporters: the chosen ranks as LoRA settings, and a header that explains the file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DATA = "path/to/train.jsonl"
 
 @dataclass(frozen=True)
 class Settings:
-    """A decision in the terms other tools understand."""
+    """A decision in terms that other tools understand."""
 
     architecture: str
     ranks: dict[str, int]

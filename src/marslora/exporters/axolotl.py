@@ -1,4 +1,4 @@
-"""A YAML file for Axolotl, which has settings for per-part ranks; written after the source of Axolotl 0.21, not run."""
+"""A YAML file for Axolotl, which has settings for ranks by part; based on the source of Axolotl 0.21, not run."""
 
 from __future__ import annotations
 

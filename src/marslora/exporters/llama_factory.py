@@ -1,4 +1,4 @@
-"""A YAML file and an untrained adapter for LLaMA-Factory; written after the source of LLaMA-Factory 0.9.5, not run."""
+"""A YAML file and an untrained adapter for LLaMA-Factory; based on the source of LLaMA-Factory 0.9.5, not run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SWITCHES = {
     "projector": "freeze_multi_modal_projector",
     "language": "freeze_language_model",
 }
-"""Setting of LLaMA-Factory that freezes a part."""
+"""The setting of LLaMA-Factory that freezes a part, by part."""
 
 
 class LlamaFactory(AbstractExporter):

@@ -1,4 +1,4 @@
-"""A shell command and an untrained adapter for ms-swift; written after the source of ms-swift 4.6, not run."""
+"""A shell command and an untrained adapter for ms-swift; based on the source of ms-swift 4.6, not run."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from marslora.exporters._init_adapter import write_init_adapter
 from marslora.exporters._settings import DATA, MODEL, Settings, shell_command, write
 
 SWITCHES = {"vision": "freeze_vit", "projector": "freeze_aligner", "language": "freeze_llm"}
-"""Option of ms-swift that freezes a part."""
+"""The option of ms-swift that freezes a part, by part."""
 RATES = {"vision": "vit_lr", "projector": "aligner_lr"}
-"""Option of ms-swift for the learning rate of a part; the language model has the plain one."""
+"""The option of ms-swift for the learning rate of a part; that of the language model is ``learning_rate``."""
 
 
 class MsSwift(AbstractExporter):

@@ -1,4 +1,4 @@
-"""A Python file for Unsloth's `FastVisionModel`; written after the source of Unsloth 2026.10.9, not run."""
+"""A Python file for Unsloth's `FastVisionModel`; based on the source of Unsloth 2026.10.9, not run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SWITCHES = {
     "audio": "finetune_audio_layers",
     "language": "finetune_language_layers",
 }
-"""Setting of Unsloth that trains a part."""
+"""The setting of Unsloth that trains a part, by part."""
 
 
 class Unsloth(AbstractExporter):

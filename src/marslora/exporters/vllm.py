@@ -1,4 +1,4 @@
-"""The shell command that serves the trained adapter with vLLM; written after the source of vLLM 0.33, not run."""
+"""The shell command that serves the trained adapter with vLLM; based on the source of vLLM 0.33, not run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a model's folder to its configuration and to the class that `transformers` builds from it."""
+"""Find the configuration of a model folder, and the class that `transformers` builds from it."""
 
 from __future__ import annotations
 

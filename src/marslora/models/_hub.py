@@ -1,4 +1,4 @@
-"""Names on the hub: whether they can be loaded, answered within seconds even without a network."""
+"""Decide within seconds, even without a network, whether a name on the hub can be loaded."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from huggingface_hub.errors import HFValidationError
 from marslora.core.errors import ModelError
 
 CONNECT_SECONDS = 2.0
-"""Time for the hub to answer at all, looking up its address included. By convention: a person waits this long."""
+"""The time within which the hub must answer, name lookup included. A convention: people accept this wait."""
 REMEMBERED_SECONDS = 60.0
-"""How long an answer counts: within it a study asks for several files, after it the network may be back."""
+"""How long an answer stays valid: a study requests several files within it; afterwards the network may be back."""
 _checked: dict[str, tuple[float, str]] = {}
 """By address of a hub: when it was asked last, and why it could not be reached (empty if it could). Asked again after
 `REMEMBERED_SECONDS`; never emptied, since there is an entry for each address only."""

@@ -1,4 +1,4 @@
-"""Where a model is: a folder, a name on the hub, an object in memory. Without torch, so that errors come at once."""
+"""Locate a model: a folder, a name on the hub, or an object in memory. Without torch, so that errors come at once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def resolve_path(path: str) -> str:
         _check_folder(folder)
         return str(folder)
     if folder.exists():
-        raise ModelError(f"Model `{path}` is a file. Name the folder that holds its config.json.")
+        raise ModelError(
+            f"Model `{path}` must be a folder or a hub name, but is a file. Name the folder that holds it."
+        )
     in_a_folder_here = "/" in path and folder.parent.is_dir()
     if in_a_folder_here or path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise ModelError(f"Model folder `{path}` does not exist. Name a folder with a config.json, or a hub name.")
@@ -39,7 +41,7 @@ def _check_folder(folder: Path) -> None:
     if (folder / "config.json").is_file():
         return
     if (folder / "adapter_config.json").is_file():
-        raise ModelError(f"`{folder}` holds a PEFT adapter. Name the folder of its base model.")
+        raise ModelError(f"`{folder}` must hold a model, but holds a PEFT adapter. Name the folder of its base model.")
     files = sorted(item.name for item in folder.iterdir())[:5]
     raise ModelError(
         f"`{folder}` is not a model folder: it has no config.json (found {files}). Name the folder that has one."

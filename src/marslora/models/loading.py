@@ -25,7 +25,7 @@ from marslora.models.discovery import discover
 from marslora.models.folders import MEMORY, resolve_path
 
 MOST_LOADED = 2
-"""Models that stay loaded: a study uses one, a comparison with a converted copy two; more could fill the memory."""
+"""How many models stay loaded: a study uses one, a comparison with a converted copy two; more could fill the memory."""
 _loaded: OrderedDict[str, LoadedModel] = OrderedDict()
 """The models loaded last, by `_cache_key`: packs and stages of one process share them. The oldest is dropped when there
 are more than `MOST_LOADED`."""
@@ -190,8 +190,8 @@ def _find_registered(path: str) -> tuple[Any, Any]:
     name = path.removeprefix(MEMORY)
     if name not in _registered:
         raise ModelError(
-            f"`{name}` must be a model registered in this process, which are {sorted(_registered)}. Register it with "
-            "`marslora.models.loading.register_model` first."
+            f"Model `{path}` must be registered in this process, but only {sorted(_registered)} are. Register it "
+            "first, with `marslora.models.loading.register_model`."
         )
     return _registered[name]
 

@@ -1,4 +1,4 @@
-"""Mixed precision: a model in half precision computes what needs it in float32."""
+"""Mixed precision: a model in half precision computes in float32 where this is necessary."""
 
 from __future__ import annotations
 

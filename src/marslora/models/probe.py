@@ -1,7 +1,7 @@
 """Probe a model: one forward and backward on real rows shows which layers training would reach.
 
-The model stays frozen. A zero that takes a gradient is added to the output of every linear, and the gradient of that
-zero, with the linear's input, gives the gradient that its weight would have. Nothing of it remains afterwards.
+The model stays frozen. A zero that takes a gradient is added to the output of every linear; from the gradient of that
+zero and the input of the linear follows the gradient that its weight would have. Afterwards the model is as before.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _Raw = dict[str, list[nn.Parameter]]
 
 
 def probe(model: nn.Module, batch: Mapping[str, Tensor], info: ModelInfo) -> ModelInfo:
-    """``info`` with dead linears marked, each part's gradient norm, and warnings that say how to mend what is wrong.
+    """``info`` with dead linears marked, each part's gradient norm, and warnings that say how to fix what is wrong.
 
     A linear is dead if no gradient reaches its output or it is never called: LoRA there would learn nothing. A linear
     whose gradient is exactly zero, e.g. before a zero-initialised projector or a closed gate, is not dead but gets a
@@ -110,10 +110,13 @@ def _compute_loss(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         likely = _warnings.explain_truncation(model, batch) or " Check the rows and their processor."
         raise ModelError(
-            f"{type(model).__name__} cannot run a batch of {sorted(batch)}: {first_line(error)}.{likely}"
+            f"{type(model).__name__} cannot run a batch with the keys {sorted(batch)}: {first_line(error)}.{likely}"
         ) from None
     if loss is None:
-        raise ModelError(f"{type(model).__name__} returns no loss for a batch of {sorted(batch)}. Add `labels` to it.")
+        raise ModelError(
+            f"{type(model).__name__} must return a loss, but returns none for a batch with the keys {sorted(batch)}. "
+            "Add `labels` to the batch."
+        )
     return loss
 
 

@@ -1,4 +1,4 @@
-"""Optimizers: gradients in, updates out, for ordinary parameters and for packs of K members, each by itself.
+"""Optimizers for ordinary parameters and for packs of K members, each of which is updated independently.
 
 Every optimizer is one file with one class, and the file's name is what users type (``--optimizer mars_m``). It is an
 ordinary `torch.optim.Optimizer`, constructed and used as in torch, so any training loop and `transformers.Trainer` can
@@ -33,7 +33,7 @@ in place in ``update``::
         def update(self, bucket):
             bucket.move([grad.sign() for grad in bucket.grads])
 
-``--optimizer my_package.my_module:SignDescent`` names it; tests/contracts/test_optim.py lists what it must keep to.
+``--optimizer my_package.my_module:SignDescent`` names it; tests/contracts/test_optim.py lists what it must guarantee.
 Nearly all optimizers here are presets of one recursion, which `AbstractRecursion` explains with its equations. Those
 that need gradients at two points say so (``needs_two_points``); `as_two_point` gives a training loop their handle.
 """

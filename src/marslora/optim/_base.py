@@ -1,4 +1,4 @@
-"""What every optimizer is: an ordinary `torch.optim.Optimizer` that also updates packs, each member by itself.
+"""The base class of optimizers: an ordinary `torch.optim.Optimizer` that also updates packs, each member independently.
 
 A *member-stacked* parameter holds K independent copies along its first dimension. Rules only ever see stacked tensors:
 an ordinary parameter is a pack of one. A rule must never let the numbers of one member reach another.
@@ -99,7 +99,8 @@ class AbstractOptimizer(torch.optim.Optimizer, AbstractPlugin, ABC):
         mask = None if active is None else torch.as_tensor(active, dtype=torch.bool).cpu()
         if mask is not None and mask.shape != (self.num_members,):
             raise ConfigError(
-                f"`active` must have one entry for each of {self.num_members} members, found shape {tuple(mask.shape)}."
+                f"`active` must have one entry for each of {self.num_members} members, found the shape "
+                f"{tuple(mask.shape)}. Pass as many booleans, or None for all."
             )
         for group in self.param_groups:
             group["active"] = mask

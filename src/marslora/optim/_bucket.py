@@ -1,4 +1,4 @@
-"""What an optimizer's rule works on: parameters of one kind, stacked by member."""
+"""The input of an optimizer's rule: parameters of one kind, stacked by member."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a training specification to the optimizer it names."""
+"""Build the optimizer that a training specification names."""
 
 from __future__ import annotations
 

@@ -42,11 +42,11 @@ def check_group(group: dict[str, Any], first: dict[str, Any]) -> None:
     """Fill in ``rank_dim``; `ConfigError` if fields contradict each other, the parameters or the ``first`` group."""
     members, ranks, role = group["members"], group["ranks"], group["role"]
     if role not in ROLES:
-        raise ConfigError(f"`role` of a parameter group must be one of {list(ROLES)}, found `{role}`.")
+        raise ConfigError(f"The `role` of a parameter group must be one of {list(ROLES)}, found `{role}`.")
     if members != first["members"]:
         raise ConfigError(
-            f"Every parameter group must have the same `members`; found {first['members']} and {members}. "
-            "A parameter shared by members would let them influence each other: give it its own optimizer."
+            f"All parameter groups must have the same `members`, found {first['members']} and {members}. A parameter "
+            "shared by members would let them influence each other: give it its own optimizer."
         )
     if group["rank_dim"] is None:
         group["rank_dim"] = RANK_DIMS.get(role)
@@ -59,9 +59,13 @@ def check_group(group: dict[str, Any], first: dict[str, Any]) -> None:
 def _check_ranks(group: dict[str, Any]) -> None:
     group["ranks"] = tuple(int(rank) for rank in group["ranks"])
     if len(group["ranks"]) != num_members(group):
-        raise ConfigError(f"`ranks` must have one entry per member ({num_members(group)}), found {group['ranks']}.")
+        raise ConfigError(
+            f"`ranks` must have one entry for each of {num_members(group)} members, found {group['ranks']}."
+        )
     if group["rank_dim"] is None or group["rank_dim"] >= 0:
-        raise ConfigError(f"`ranks` needs role A or B, or a negative `rank_dim`; found {group['rank_dim']}.")
+        raise ConfigError(
+            f"A group with `ranks` must have role A or B, or a negative `rank_dim`; found {group['rank_dim']}."
+        )
 
 
 def _check_param(param: Tensor, group: dict[str, Any]) -> None:

@@ -65,12 +65,12 @@ class AbstractRouted(AbstractOptimizer):
         own = type(self).__name__
         if type(param).__name__ == "DTensor" or (group["role"] in RANK_DIMS and num_dims < 2):
             raise ConfigError(
-                f"{own} needs whole matrices; a parameter of role {group['role']} is a shard or flat, "
+                f"{own} needs whole matrices, but a parameter of role {group['role']} is a shard or flat, with the "
                 f"shape {tuple(param.shape)}. Train LoRA with DDP, or choose adamw."
             )
         if group["route"] == "own" and num_dims < 2 and not self.vectors:
             raise ConfigError(
-                f"{own} moves matrices, so a parameter of shape {tuple(param.shape)} cannot have `route` own. "
+                f"{own} moves only matrices, so a parameter of shape {tuple(param.shape)} cannot have `route` own. "
                 "Leave its `route` at auto."
             )
         if group["route"] == "auto":

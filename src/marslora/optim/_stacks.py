@@ -29,8 +29,8 @@ def member_values(value: float | Tensor | Sequence[float], members: int) -> Tens
     values_K = torch.as_tensor(value, dtype=torch.float64, device="cpu").reshape(-1)
     if values_K.numel() not in (1, members):
         raise ConfigError(
-            f"A number that differs by member must have {members} values, found {values_K.numel()}. "
-            "Give one for each member, or one for all."
+            f"A number of a parameter group must have 1 value or one for each of {members} members, found "
+            f"{values_K.numel()}. Give one for all members, or one for each."
         )
     return values_K.expand(members)
 

@@ -27,7 +27,8 @@ def find_recipe(name: str, options: Mapping[str, Any] | None = None) -> Recipe:
         parameters = inspect.signature(make).parameters.values()
         known = ", ".join(str(each.replace(annotation=inspect.Parameter.empty)) for each in parameters)
         raise ConfigError(
-            f"recipe `{name}` cannot be made with the options {options}: {error}. Its options are {known or 'none'}."
+            f"the recipe `{name}` cannot be built with the options {options}: {error}. Its options are "
+            f"{known or 'none'}."
         ) from None
     recipe = make(**options)
     if not isinstance(recipe, Recipe):
@@ -38,7 +39,7 @@ def find_recipe(name: str, options: Mapping[str, Any] | None = None) -> Recipe:
 
 
 def describe_recipe(name: str) -> str:
-    """The first line of what a recipe says about itself: of its file, or of its function if it is from elsewhere."""
+    """The first line of a recipe's docstring: of its file, or of its function if it is from elsewhere."""
     if ":" in name:
         return (inspect.getdoc(_load_function(name)) or "").partition("\n")[0]
     return plugins.summary(recipes, name)
@@ -48,8 +49,8 @@ def _load_function(name: str) -> Callable[..., Any]:
     if ":" not in name:
         if name not in (known := plugins.names(recipes)):
             raise ConfigError(
-                f"`{name}` is not a recipe. It must be one of {list(known)} (see `marslora list`), or "
-                "`package.module:function` with a function that returns a `Recipe`."
+                f"`{name}` is not a recipe. Name one of {list(known)} (see `marslora list`), or your own as "
+                "`package.module:function`, a function that returns a `Recipe`."
             )
         name = f"{recipes.__name__}.{name}:{name}"
     module_name, _, function_name = name.partition(":")

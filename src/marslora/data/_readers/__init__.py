@@ -1,4 +1,4 @@
-"""Readers: the sources that a `DataSpec` names become files of numbered rows. A file type is one file in this folder.
+"""Readers turn the sources that a `DataSpec` names into files of numbered rows. A file type is one file in this folder.
 
 Such a file defines one class: an `AbstractFile` (see `_base`) with the endings that it reads as `suffixes`, and with
 `rows` and `num_rows`. Its name has no leading underscore. Nothing else has to be edited: the folder is the registry.
@@ -44,7 +44,7 @@ def find_files(source: str, role: str) -> list[AbstractSource]:
         )
     if path.suffix not in list_file_types():
         raise DataError(
-            f"`{source}` has the ending `{path.suffix}`. It must be one of {sorted(list_file_types())}: convert the "
+            f"The ending of `{source}` must be one of {sorted(list_file_types())}, found `{path.suffix}`. Convert the "
             "file, or rename it if its content is of one of these types."
         )
     return [_open_file(path)]

@@ -1,4 +1,4 @@
-"""What every source of rows offers: numbered rows, read lazily; about how many; and how good ones are copied."""
+"""The base classes of sources of rows: numbered rows, read lazily, their approximate number, and how to copy them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class AbstractSource(ABC):
 
 
 class AbstractFile(AbstractSource):
-    """A file whose type its ending tells. Relative paths in its rows start in its folder."""
+    """A file whose type is given by its ending. Relative paths in its rows start in its folder."""
 
     suffixes: ClassVar[tuple[str, ...]] = ()
     """The endings of the files that the class reads, each with its dot: ``(".csv",)``. No two classes share one."""

@@ -1,4 +1,4 @@
-"""LLaMA-Factory: ``dataset_info.json`` names data sets and says what their columns and roles are called."""
+"""LLaMA-Factory registries: ``dataset_info.json`` names data sets and the names of their columns and roles."""
 
 from __future__ import annotations
 
