@@ -230,7 +230,7 @@ def test_no_allocation_small_enough_is_said(tmp_path):
 
 def test_a_tracker_that_does_not_exist_is_said_before_anything_is_read(tmp_path):
     with Study.create(tmp_path, spec()) as study:
-        with pytest.raises(ConfigError, match="`report_to` names `nosuch`, which must be one of"):
+        with pytest.raises(ConfigError, match="`report_to` must name trackers that `transformers` knows"):
             Pipeline(study, options=RunOptions(report_to=("nosuch",)))
         assert not study.path("prepared.json").exists()
 

@@ -214,7 +214,7 @@ BAD = {
     "cut off": {"prompt": "?", "completion": "b", "audio": "cut.wav"},
     "must be text or an image": make_row(("user", [{"type": "video"}]), ("assistant", "b")),
     "more image placeholders": {**make_row(("user", "<image><image>?"), ("assistant", "b")), "images": ["0.png"]},
-    "1 image placeholders and the row 2": {
+    "1 image placeholders, but the row has 2": {
         **make_row(("user", "<image>?"), ("assistant", "b")),
         "images": ["0.png", "1.png"],
     },

@@ -190,5 +190,5 @@ def test_damaged_weights(folder, tmp_path):
 
 
 def test_a_name_nobody_holds():
-    with pytest.raises(ModelError, match="`nobody` must be a model registered"):
+    with pytest.raises(ModelError, match="`memory:nobody` must be registered"):
         loading.load(ModelSpec(path="memory:nobody"))

@@ -97,7 +97,7 @@ def test_a_recipe_from_elsewhere_is_named():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nosuch", "`nosuch` is not a recipe. It must be one of"),
+        ("nosuch", "`nosuch` is not a recipe. Name one of"),
         ("uniform:rank", "the recipe `uniform:rank` cannot be imported"),
         (f"{__name__}:nothing", "cannot be imported"),
         (f"{__name__}:NAMES", "must be a function that returns a `Recipe`, found"),
