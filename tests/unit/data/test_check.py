@@ -61,7 +61,7 @@ DAMAGED = {
     ),
     "too many images": (
         make_row(("user", "<image>?"), ("assistant", "a")) | {"images": ["0.png"] * 2},
-        "the row 2 images",
+        "the row has 2 images",
     ),
     "no layout": ({"question": "?", "answer": "a"}, "the row must have the columns"),
     "no object": (["?"], "must be a JSON object"),

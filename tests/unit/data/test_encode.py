@@ -189,7 +189,7 @@ def test_long_rows_are_refused_not_cut():
     examples = examples_of(rows)
     encoded = encode(examples, tiny.llava_processor(), max_length=100, max_bad_share=0.1)
     assert list(encoded.rows) == list(range(9))
-    assert encoded.skipped[0].row == 10 and "`max_length` is 100" in encoded.skipped[0].reason
+    assert encoded.skipped[0].row == 10 and "`max_length` 100" in encoded.skipped[0].reason
     assert encoded.num_tokens.max() <= 100
     with pytest.raises(DataError, match=r"1 of 10 .*row 10: \d+ tokens"):
         encode(examples, tiny.llava_processor(), max_length=100)

@@ -181,7 +181,7 @@ def missing(folder):
 
 def strange_ending(folder):
     (folder / "rows.xlsx").write_text("a,b")
-    return str(folder / "rows.xlsx"), r"ending `\.xlsx`"
+    return str(folder / "rows.xlsx"), r"ending of .* found `\.xlsx`"
 
 
 def empty_file(folder):
@@ -218,7 +218,7 @@ def not_registered(folder):
 
 
 def one_row(folder):
-    return write_lines(folder / "one.jsonl", rows(1)), "cannot be split"
+    return write_lines(folder / "one.jsonl", rows(1)), "at least 2 training rows"
 
 
 @pytest.mark.parametrize(
