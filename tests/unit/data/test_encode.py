@@ -191,7 +191,7 @@ def test_long_rows_are_refused_not_cut():
     assert list(encoded.rows) == list(range(9))
     assert encoded.skipped[0].row == 10 and "`max_length` 100" in encoded.skipped[0].reason
     assert encoded.num_tokens.max() <= 100
-    with pytest.raises(DataError, match=r"1 of 10 .*row 10: \d+ tokens"):
+    with pytest.raises(DataError, match=r"1 of 10 .*row 10: the row has \d+ tokens"):
         encode(examples, tiny.llava_processor(), max_length=100)
 
 
