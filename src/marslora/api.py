@@ -56,7 +56,7 @@ class Decision:
     @property
     def probability(self) -> float | None:
         """Probability that the chosen allocation is the best; None if no law could be fitted."""
-        return self.record.candidate(self.chosen).p_best
+        return self.record.chosen_candidate.p_best
 
     @property
     def adapter_folder(self) -> Path | None:

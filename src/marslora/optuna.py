@@ -184,7 +184,7 @@ class MarsSampler(BaseSampler):
             return next((member for member in wanted if member.id not in taken), None), False
         if self.is_done(study) or _is_final_running(study):
             return None, True
-        problem, chosen = self._problem, self._strategy.decide(self._problem, seen).chosen
+        problem, chosen = self._problem, self._strategy.decide(self._problem, seen).setting
         return problem.member(chosen, problem.num_train, problem.full_examples, "final run"), True
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002

@@ -7,6 +7,7 @@ from typing import Literal
 from marslora.core.allocation import Allocation
 from marslora.core.record import Record
 from marslora.core.runs import Cost
+from marslora.core.setting import Setting
 
 LEVEL = 0.9
 """The level of all intervals, and the probability held by the plausible set. A convention: texts and pages say 90 %."""
@@ -81,9 +82,13 @@ class ClosedForm(Record):
 
 
 class Candidate(Record):
-    """One allocation: its measurements and predictions, and whether it was chosen, kept or dropped."""
+    """One setting: its measurements and predictions, and whether it was chosen, kept or dropped."""
 
     allocation: Allocation
+    learning_rate: float | None = None
+    """None if the learning rate is not searched."""
+    part_learning_rates: dict[str, float] = {}
+    """Learning rates of single parts, if they are searched."""
     status: Literal["chosen", "kept", "dropped"]
     reason: str
     num_trainable: int = 0
@@ -99,20 +104,34 @@ class Candidate(Record):
     p_best: float | None = None
     """Probability that it has the lowest loss of all candidates; None if the strategy does not estimate it."""
     expected_regret: float | None = None
-    """Expected loss above the best allocation, in nats per answer token."""
+    """Expected loss above the best setting, in nats per answer token."""
+
+    @property
+    def setting(self) -> Setting:
+        """The ranks and the learning rates."""
+        return Setting(
+            allocation=self.allocation,
+            learning_rate=self.learning_rate,
+            part_learning_rates=tuple(self.part_learning_rates.items()),
+        )
 
 
 class DecisionRecord(Record):
-    """Which allocation was chosen, how sure that is, and why not the others."""
+    """Which setting was chosen, how sure that is, and why not the others."""
 
     strategy: str
     chosen: Allocation
+    """The chosen ranks."""
+    learning_rate: float | None = None
+    """The chosen learning rate; None if it was not searched."""
+    part_learning_rates: dict[str, float] = {}
+    """The chosen learning rates of single parts, if they were searched."""
     verdict: Literal["clear", "indistinguishable", "fallback"]
     summary: str
     """The verdict in one or two sentences."""
     candidates: tuple[Candidate, ...]
-    plausible: tuple[Allocation, ...] = ()
-    """The plausible set: the fewest allocations that hold 90 % of the probability of being best."""
+    plausible: tuple[Setting, ...] = ()
+    """The plausible set: the fewest settings that hold 90 % of the probability of being best."""
     fallback: str | None = None
     """What was done instead, and why, if the laws could not decide."""
     laws: tuple[LawFit, ...] = ()
@@ -126,6 +145,20 @@ class DecisionRecord(Record):
     assumptions: tuple[str, ...] = ()
     next_steps: tuple[str, ...] = ()
 
-    def candidate(self, allocation: Allocation) -> Candidate:
-        """The candidate with this allocation."""
-        return next(candidate for candidate in self.candidates if candidate.allocation == allocation)
+    @property
+    def setting(self) -> Setting:
+        """The chosen ranks and learning rates."""
+        return Setting(
+            allocation=self.chosen,
+            learning_rate=self.learning_rate,
+            part_learning_rates=tuple(self.part_learning_rates.items()),
+        )
+
+    def candidate(self, setting: Setting) -> Candidate:
+        """The candidate with this setting."""
+        return next(candidate for candidate in self.candidates if candidate.setting == setting)
+
+    @property
+    def chosen_candidate(self) -> Candidate:
+        """The candidate with the chosen setting."""
+        return self.candidate(self.setting)

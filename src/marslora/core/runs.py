@@ -104,6 +104,10 @@ class Run(Record):
     """Examples seen at each validation point, increasing; the first is 0."""
     validation_loss: tuple[float, ...]
     """Mean nats per answer token on the held-out split, at those points."""
+    train_examples: tuple[int, ...] = ()
+    """Examples seen at each point at which the training loss was recorded, increasing."""
+    train_loss: tuple[float, ...] = ()
+    """Mean training loss since the point before, in nats per answer token."""
     cost: Cost = Cost()
 
     @property
@@ -119,8 +123,13 @@ class Run(Record):
 
     @property
     def last_examples(self) -> int:
-        """Examples seen at the last validation point; 0 if there is none."""
-        return self.examples[-1] if self.examples else 0
+        """Examples seen when anything was last measured; 0 without any."""
+        return max((*self.examples[-1:], *self.train_examples[-1:]), default=0)
+
+    @property
+    def num_validations(self) -> int:
+        """How often it was validated after its start."""
+        return sum(examples > 0 for examples in self.examples)
 
 
 class FinalResult(Record):

@@ -6,9 +6,10 @@ Both are the same for a calibration run and for the final run that continues it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from marslora.core.errors import ConfigError
-from marslora.core.spec import TrainingSpec
+from marslora.core.spec import MAX_VALIDATION_SHARE, VALIDATION_WORK, TrainingSpec
 
 FIRST_SHARE = 1 / 256
 """The first validation point, as a share of a full run. A convention: earlier losses hardly differ between
@@ -45,6 +46,16 @@ def evaluation_steps(total_steps: int, evaluations: int) -> tuple[int, ...]:
     first = min(max(math.ceil(FIRST_SHARE * total_steps), 2), total_steps)
     shares = (index / (evaluations - 1) for index in range(evaluations))
     return tuple(sorted({round(first * (total_steps / first) ** share) for share in shares} | {total_steps}))
+
+
+def few_evaluation_steps(steps: Sequence[int], batch_size: int, num_validation: int) -> tuple[int, ...]:
+    """Those of ``steps`` at which all validations so far take at most `MAX_VALIDATION_SHARE` of the operations."""
+    kept: list[int] = []
+    for step in steps:
+        validating = VALIDATION_WORK * num_validation * (len(kept) + 1)
+        if validating <= MAX_VALIDATION_SHARE * (step * batch_size + validating):
+            kept.append(step)
+    return tuple(kept)
 
 
 def final_evaluation_steps(total_steps: int, evaluations: int) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from marslora.core.allocation import Allocation, Space
 from marslora.core.options import INPUT, RUNNING, SEARCHING, Option, OptionRecord
 from marslora.core.parts import ModelInfo
 from marslora.core.record import Record
+from marslora.core.setting import Setting
 from marslora.core.training import LORA_VARIANTS as LORA_VARIANTS
 from marslora.core.training import ObjectiveSpec as ObjectiveSpec
 from marslora.core.training import PluginSpec as PluginSpec
@@ -22,6 +23,11 @@ from marslora.core.training import TrainingSpec as TrainingSpec
 from marslora.core.training import read_lora_variant as read_lora_variant
 from marslora.core.training import read_names
 
+MAX_VALIDATION_SHARE = 0.15
+"""Largest share of a run's operations that validation may take where it is kept low; a convention."""
+VALIDATION_WORK = 0.5
+"""Operations of validating on a row, in those of training on it: a forward pass alone, where training also goes
+backward through the frozen weights, which takes as many operations. Gradients of adapters come on top and are small."""
 BYTES_PER_PARAMETER = 16
 """Training memory of one parameter: a weight, its gradient and AdamW's two moments, each in float32."""
 SCHEMA_VERSION: Literal[2] = 2
@@ -187,14 +193,33 @@ class MemberSpec(Record):
     """Seed of the order of the batches; members of one pack have the same."""
     learning_rate: float | None = None
     """Learning rate of this run; None: that of the training spec."""
+    part_learning_rates: dict[str, float] = {}
+    """Learning rates of single parts in this run, which override all others."""
     alpha_over_rank: float | None = None
     """Scale of this run's adapters; None: that of the training spec."""
     dropout: float | None = None
     """Dropout of this run; None: that of the training spec."""
+    validations: Literal["regular", "end", "few"] = "regular"
+    """When it is validated: at the regular points of a full run and at its end, at its end alone, or at those regular
+    points at which all validations so far take at most `MAX_VALIDATION_SHARE` of the operations."""
     decays: bool = False
     """Whether the learning rate falls over the last `TrainingSpec.decay` of a full run, as that of a final run does."""
     purpose: str = ""
     """Why the strategy asked for it, e.g. ``convergence of language``; for reports and for grouping fits."""
+
+    @property
+    def setting(self) -> Setting:
+        """The ranks and learning rates that it trains with, as a search compares them."""
+        return Setting(
+            allocation=self.allocation,
+            learning_rate=self.learning_rate,
+            part_learning_rates=tuple(self.part_learning_rates.items()),
+        )
+
+    def rate_of(self, part: str, training: TrainingSpec) -> float:
+        """The learning rate of ``part`` in this run, where ``training`` says how all runs are trained."""
+        own = self.part_learning_rates.get(part)
+        return training.rate_of(part, self.learning_rate) if own is None else own
 
 
 class PackSpec(Record):

@@ -194,7 +194,7 @@ class Pack:
     def _rates(self, part: str) -> Tensor:
         """(K,) learning rates of a part; a member's own rate keeps the ratios of the parts."""
         training = self.base.training
-        return torch.tensor([training.rate_of(part, member.spec.learning_rate) for member in self.members]).double()
+        return torch.tensor([member.spec.rate_of(part, training) for member in self.members]).double()
 
     def _build_optimizer(self) -> AbstractOptimizer | None:
         training = self.base.training

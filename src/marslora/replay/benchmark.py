@@ -43,6 +43,8 @@ class ReplayScore(Record):
     median_regret: float
     """Regret of the median candidate: what there is to lose."""
     chosen: dict[str, int]
+    learning_rate: float | None = None
+    """The chosen learning rate, if it is searched."""
     is_best: bool
     """Whether the best candidate was chosen, or one that the table's seeds cannot tell from it."""
     p_best: float | None
@@ -225,8 +227,9 @@ def score_outcome(searcher: Searcher, simulation: Simulation, outcome: Outcome) 
         regret=outcome.regret,
         median_regret=losses[len(losses) // 2] - losses[0],
         chosen=decision.chosen.as_dict(),
-        is_best=decision.chosen in truth.find_ties(),
-        p_best=decision.candidate(decision.chosen).p_best,
+        learning_rate=decision.learning_rate,
+        is_best=decision.setting in truth.find_ties(),
+        p_best=decision.chosen_candidate.p_best,
         num_plausible=len(decision.plausible),
         covers_best=truth.best in decision.plausible,
         covers=not truth.find_ties().isdisjoint(decision.plausible),

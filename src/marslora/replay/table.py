@@ -12,6 +12,7 @@ from marslora.core.allocation import Allocation, Space
 from marslora.core.errors import DataError
 from marslora.core.files import open_atomically
 from marslora.core.record import Record
+from marslora.core.setting import Setting
 
 METADATA_KEY = b"marslora.table"
 """Key of the header in the metadata of the parquet schema."""
@@ -24,6 +25,8 @@ class FinishedRun(Record):
     data_examples: int
     """Training rows it cycled through."""
     learning_rate: float
+    part_learning_rates: dict[str, float] = {}
+    """Learning rates of single parts that differ from it."""
     seed: int
     num_trainable: int
     status: str
@@ -41,6 +44,12 @@ class FinishedRun(Record):
     flops: float = 0.0
     peak_bytes: int = 0
 
+    @property
+    def setting(self) -> Setting:
+        """The ranks and the learning rates."""
+        own = tuple(self.part_learning_rates.items())
+        return Setting(allocation=self.allocation, learning_rate=self.learning_rate, part_learning_rates=own)
+
 
 class TableHeader(Record):
     """What all runs of a table have in common."""
@@ -54,6 +63,13 @@ class TableHeader(Record):
     """Examples seen by a full run."""
     batch_size: int
     learning_rate: float
+    """That of every run, or the middle one if there are several."""
+    learning_rates: tuple[float, ...] = ()
+    """Learning rates at which every allocation was trained, increasing; empty: the one above."""
+    part_rate_factors: dict[str, tuple[float, ...]] = {}
+    """Parts whose learning rate differs: the factors on that of the others."""
+    num_validation: int = 0
+    """Rows of each validation; 0 if unknown, in older tables."""
     seeds: tuple[int, ...]
     made_by: str
     """The command that wrote the table."""
@@ -74,9 +90,9 @@ class RunTable:
     def __len__(self) -> int:
         return len(self.entries)
 
-    def index_runs(self) -> dict[tuple[Allocation, int, float, int], FinishedRun]:
-        """Every run by allocation, rows, learning rate and seed."""
-        return {(e.allocation, e.data_examples, e.learning_rate, e.seed): e for e in self.entries}
+    def index_runs(self) -> dict[tuple[Setting, int, int], FinishedRun]:
+        """Every run by setting, rows and seed."""
+        return {(entry.setting, entry.data_examples, entry.seed): entry for entry in self.entries}
 
     def save(self, path: Path) -> None:
         """Write the table as parquet, the header as metadata of its schema."""
@@ -125,8 +141,10 @@ def _flatten(entry: FinishedRun) -> dict[str, Any]:
     """A row, with ranks and update norms in columns of their own, so that any reader of parquet can plot them."""
     values = entry.model_dump(mode="json")
     ranks, norms = values.pop("allocation"), values.pop("update_norms")
+    own_rates = values.pop("part_learning_rates")
     return {
         **{f"rank.{part}": rank for part, rank in ranks.items()},
+        **{f"learning_rate.{part}": rate for part, rate in own_rates.items()},
         **values,
         **{f"update_norm.{part}": curve for part, curve in norms.items()},
     }
@@ -140,5 +158,11 @@ def _read_rows(rows: Iterable[Mapping[str, Any]], source: str) -> Iterator[Finis
             for name, curve in row.items()
             if name.startswith("update_norm.") and curve is not None
         }
+        own_rates = {
+            name.removeprefix("learning_rate."): rate
+            for name, rate in row.items()
+            if name.startswith("learning_rate.") and rate is not None
+        }
         plain = {name: value for name, value in row.items() if "." not in name}
-        yield FinishedRun.parse({**plain, "allocation": ranks, "update_norms": norms}, source)
+        nested = {"allocation": ranks, "update_norms": norms, "part_learning_rates": own_rates}
+        yield FinishedRun.parse({**plain, **nested}, source)

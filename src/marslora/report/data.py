@@ -56,7 +56,7 @@ class ReportData:
     @property
     def chosen(self) -> Candidate:
         """The candidate that was picked."""
-        return self.decision.candidate(self.decision.chosen)
+        return self.decision.chosen_candidate
 
     @property
     def searched(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import math
 
 from marslora.core.allocation import Allocation
 from marslora.core.decision import Interval
+from marslora.core.setting import Setting
 
 NONE = "-"
 """The text for an unknown number."""
@@ -93,6 +94,13 @@ def format_interval(interval: Interval | None) -> str:
     if interval is None:
         return NONE
     return f"{format_loss(interval.value)} ({format_loss(interval.low)} to {format_loss(interval.high)})"
+
+
+def format_setting(setting: Setting, parts: tuple[str, ...] | None = None) -> str:
+    """The ranks of ``parts``, and the rates if they are searched: ``vision 4, language 16, learning rate 0.002``."""
+    rates = [] if setting.learning_rate is None else [f"learning rate {setting.learning_rate:.2g}"]
+    rates += [f"{part} rate {rate:.2g}" for part, rate in setting.part_learning_rates]
+    return ", ".join([format_ranks(setting.allocation, parts), *rates])
 
 
 def format_ranks(allocation: Allocation, parts: tuple[str, ...] | None = None) -> str:

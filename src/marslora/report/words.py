@@ -28,6 +28,7 @@ from marslora.report.numbers import (
     format_percent,
     format_ranks,
     format_run_count,
+    format_setting,
     join_words,
     pluralise,
 )
@@ -74,7 +75,7 @@ def describe_certainty(data: ReportData) -> str:
     others = len(decision.plausible) - 1
     if others < 1:
         return known + "."
-    names = [format_ranks(each, data.searched) for each in decision.plausible if each != decision.chosen][:3]
+    names = [format_setting(each, data.searched) for each in decision.plausible if each != decision.setting][:3]
     more = "" if others <= 3 else f" and {others - 3} more"
     rest = f"{'; '.join(names)}{more}"
     return f"{known}; the other{'s' if others > 1 else ''} that cannot be ruled out: {rest}."

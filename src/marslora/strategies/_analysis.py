@@ -80,7 +80,7 @@ def analyse_runs(
             considered, and Law-P predicts their losses.
         fit_laws: Whether Law-C and Law-P are fitted at all.
     """
-    candidates = problem.candidates()
+    candidates = problem.allocations()
     part_runs = tuple(run for run in runs if fit_laws and len(run.member.allocation.active) == 1)
     laws, share = fit_convergence_laws(problem, part_runs) if part_runs else ({}, CONVERGED_SHARES[-1])
     times = None
@@ -123,7 +123,7 @@ def _fit_performance_law(
     problem: Problem, runs: Sequence[Run], times: PredictedTimes | None
 ) -> tuple[LawFit, Predictions | None]:
     """Law-P on all candidate runs, and what it predicts of every candidate in a full run."""
-    candidates = problem.candidates()
+    candidates = problem.allocations()
     imbalance = None
     if times is not None:
         imbalance = dict(zip(candidates, map(float, times.imbalance_C), strict=True))
@@ -153,7 +153,7 @@ def _choose(
     if not kept_C.all():
         ahead_S = predictions.loss_SC[:, ~kept_C].min(1) < predictions.loss_SC[:, kept_C].min(1)
         is_contradicted = bool(ahead_S.mean() >= CONTRADICTION)
-    cost_C = [problem.count_parameters(allocation) for allocation in problem.candidates()]
+    cost_C = [problem.count_parameters(allocation) for allocation in problem.allocations()]
     nats = indifference * float(predictions.loss_C.min())
     eligible_C = np.ones_like(kept_C) if is_contradicted else kept_C
     choice = choose_candidate(predictions.loss_SC, eligible_C, cost_C, nats, predictions.resolution)

@@ -72,14 +72,20 @@ def plan_part_runs(problem: Problem, shares: Sequence[float], lengths: Calibrati
                 (large, lengths.part_long, _list_ranks(problem, part)[-1:]),
             ):
                 if rank in ranks:
-                    member = problem.member(part_alone, rows, until, f"convergence of {part}")
+                    member = problem.member(
+                        problem.at_middle_rate(part_alone), rows, until, f"convergence of {part}", validations="regular"
+                    )
                     members[member.id] = member
     return list(members.values())
 
 
 def plan_candidate_runs(problem: Problem, allocations: Sequence[Allocation], until: int) -> list[MemberSpec]:
     """A run of each allocation on all rows, until it has seen ``until`` examples."""
-    return [problem.member(allocation, problem.num_train, until, "candidate run") for allocation in allocations]
+    settings = map(problem.at_middle_rate, allocations)
+    return [
+        problem.member(setting, problem.num_train, until, "candidate run", validations="regular")
+        for setting in settings
+    ]
 
 
 def select_candidate_runs(problem: Problem, runs: Sequence[Run]) -> list[Run]:
@@ -88,7 +94,7 @@ def select_candidate_runs(problem: Problem, runs: Sequence[Run]) -> list[Run]:
     return [
         run
         for run in runs
-        if is_usable(run) and run.member.data_examples == problem.num_train and run.member.allocation in candidates
+        if is_usable(run) and run.member.data_examples == problem.num_train and run.member.setting in candidates
     ]
 
 
@@ -111,7 +117,7 @@ def pick_distant(candidates: Sequence[Allocation], first: Sequence[int], pool: S
 
 def list_neighbours(problem: Problem, allocation: Allocation) -> list[Allocation]:
     """The allocation and every candidate that is one step of one part's ladder away."""
-    candidates, near = set(problem.candidates()), [allocation]
+    candidates, near = set(problem.allocations()), [allocation]
     for part in problem.space.searched:
         ladder = problem.space.ladder(part)
         place = ladder.index(allocation[part])

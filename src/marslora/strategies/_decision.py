@@ -11,7 +11,7 @@ from marslora.core.decision import Candidate, DecisionRecord
 from marslora.core.runs import Run
 from marslora.laws import measure_interval
 from marslora.strategies._analysis import Analysis
-from marslora.strategies._lowest_loss import FALLBACK_RANK, find_furthest_runs, find_lowest
+from marslora.strategies._lowest_loss import FALLBACK_RANK, find_furthest_runs
 from marslora.strategies._problem import Problem
 from marslora.strategies._runs import sum_costs
 from marslora.strategies._uniform import find_nearest_uniform
@@ -29,7 +29,7 @@ IMBALANCE_GAIN = 0.95
 
 def write_decision(strategy: str, problem: Problem, runs: Sequence[Run], analysis: Analysis) -> DecisionRecord:
     """The decision that an analysis implies."""
-    seen = find_furthest_runs(runs, problem.num_train)
+    seen = _find_furthest_allocations(problem, runs)
     laws = (*analysis.convergence_laws.values(), analysis.performance_law) if len(analysis.candidates) > 1 else ()
     chosen, fallback = _pick_chosen(problem, analysis, seen)
     verdict = "fallback" if analysis.choice is None else "clear" if analysis.choice.is_clear else "indistinguishable"
@@ -39,10 +39,11 @@ def write_decision(strategy: str, problem: Problem, runs: Sequence[Run], analysi
         {
             "strategy": strategy,
             "chosen": chosen,
+            "learning_rate": problem.middle_rate,
             "verdict": verdict,
             "summary": _summarise(analysis, chosen, fallback, len(plausible)),
             "candidates": entries,
-            "plausible": tuple(plausible),
+            "plausible": tuple(map(problem.at_middle_rate, plausible)),
             "fallback": fallback,
             "laws": laws,
             "closed_forms": analysis.closed_forms,
@@ -53,6 +54,13 @@ def write_decision(strategy: str, problem: Problem, runs: Sequence[Run], analysi
             "next_steps": tuple(_list_next_steps(analysis, chosen, seen)),
         }
     )
+
+
+def _find_furthest_allocations(problem: Problem, runs: Sequence[Run]) -> dict[Allocation, Run]:
+    """The furthest run of each allocation at the one learning rate at which ranks are compared."""
+    furthest = find_furthest_runs(runs, problem.num_train)
+    settings = {allocation: problem.at_middle_rate(allocation) for allocation in problem.allocations()}
+    return {allocation: furthest[setting] for allocation, setting in settings.items() if setting in furthest}
 
 
 def _pick_chosen(problem: Problem, analysis: Analysis, seen: dict[Allocation, Run]) -> tuple[Allocation, str | None]:
@@ -71,7 +79,7 @@ def _pick_chosen(problem: Problem, analysis: Analysis, seen: dict[Allocation, Ru
     if len(analysis.candidates) == 1:
         return analysis.candidates[0], "it is the only allocation, so there was nothing to compare"
     eligible = [analysis.candidates[c] for c in np.flatnonzero(analysis.kept_C)]
-    lowest = find_lowest(seen, eligible)
+    lowest = min((each for each in eligible if each in seen), key=lambda each: seen[each].best_loss, default=None)
     if lowest is not None:
         notes.append(f"no performance law ({analysis.performance_law.message}), so the lowest observed loss was taken")
         return lowest, "; ".join(notes)
@@ -88,6 +96,7 @@ def _describe_candidate(
     losses, choice, times = analysis.predictions, analysis.choice, analysis.predicted_times
     return Candidate(
         allocation=allocation,
+        learning_rate=problem.middle_rate,
         status="chosen" if allocation == chosen else "kept" if kept else "dropped",
         reason=_explain_status(analysis, c, chosen, kept),
         num_trainable=problem.count_parameters(allocation),

@@ -31,7 +31,7 @@ def predict_by_joint_law(problem: Problem, runs: tuple[Run, ...]) -> Predictions
     curves = make_run_curves(problem, runs)
     if len(curves) < MIN_CURVES:
         return None
-    x_CM = scale_log_ranks(problem, problem.candidates())
+    x_CM = scale_log_ranks(problem, problem.allocations())
     rng = np.random.default_rng(derive(problem.seed, "joint law"))
     log_t = float(np.log(problem.full_examples))
     log_rows = float(np.log(problem.num_train))

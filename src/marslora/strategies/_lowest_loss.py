@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from marslora.core.allocation import Allocation
 from marslora.core.decision import Candidate, DecisionRecord
 from marslora.core.runs import Run
+from marslora.core.setting import Setting
 from marslora.strategies._problem import Problem
 from marslora.strategies._runs import is_usable, sum_costs
 from marslora.strategies._uniform import find_nearest_uniform
@@ -17,26 +17,26 @@ SAME_LENGTH = 0.99
 """Runs of at least this share of the longest one count as equally long: lengths are rounded to whole batches."""
 
 
-def find_furthest_runs(runs: Sequence[Run], rows: int) -> dict[Allocation, Run]:
-    """The furthest usable run of each allocation on ``rows`` rows."""
-    furthest: dict[Allocation, Run] = {}
+def find_furthest_runs(runs: Sequence[Run], rows: int) -> dict[Setting, Run]:
+    """The furthest usable run of each setting on ``rows`` rows."""
+    furthest: dict[Setting, Run] = {}
     for run in runs:
-        allocation = run.member.allocation
+        setting = run.member.setting
         if is_usable(run) and run.member.data_examples == rows:
-            known = furthest.get(allocation)
+            known = furthest.get(setting)
             if known is None or run.last_examples > known.last_examples:
-                furthest[allocation] = run
+                furthest[setting] = run
     return furthest
 
 
-def find_lowest(furthest: dict[Allocation, Run], candidates: Sequence[Allocation]) -> Allocation | None:
+def find_lowest(furthest: dict[Setting, Run], candidates: Sequence[Setting]) -> Setting | None:
     """The candidate of lowest loss among those trained furthest; None if none was trained."""
-    runs = {allocation: furthest[allocation] for allocation in candidates if allocation in furthest}
+    runs = {setting: furthest[setting] for setting in candidates if setting in furthest}
     if not runs:
         return None
     longest = max(run.last_examples for run in runs.values())
-    finalists = {allocation: run for allocation, run in runs.items() if run.last_examples >= SAME_LENGTH * longest}
-    return min(finalists, key=lambda allocation: finalists[allocation].best_loss)
+    finalists = {setting: run for setting, run in runs.items() if run.last_examples >= SAME_LENGTH * longest}
+    return min(finalists, key=lambda setting: finalists[setting].best_loss)
 
 
 def decide_by_loss(
@@ -48,12 +48,14 @@ def decide_by_loss(
     """
     candidates, furthest = problem.candidates(), find_furthest_runs(runs, problem.num_train)
     lowest = find_lowest(furthest, candidates)
-    chosen = lowest or find_nearest_uniform(problem, FALLBACK_RANK)
-    entries = tuple(_describe_candidate(problem, allocation, chosen, furthest) for allocation in candidates)
+    chosen = lowest or problem.at_middle_rate(find_nearest_uniform(problem, FALLBACK_RANK))
+    entries = tuple(_describe_candidate(problem, setting, chosen, furthest) for setting in candidates)
     fallback = None if lowest else f"no run could be used, so the candidate nearest to rank {FALLBACK_RANK} was taken"
     return DecisionRecord(
         strategy=strategy,
-        chosen=chosen,
+        chosen=chosen.allocation,
+        learning_rate=chosen.learning_rate,
+        part_learning_rates=dict(chosen.part_learning_rates),
         verdict="fallback" if fallback else "clear",
         summary=f"{chosen}: {fallback}." if fallback else _summarise(chosen, furthest[chosen]),
         candidates=entries,
@@ -67,15 +69,13 @@ def decide_by_loss(
     )
 
 
-def _summarise(chosen: Allocation, run: Run) -> str:
+def _summarise(chosen: Setting, run: Run) -> str:
     return f"{chosen} has the lowest validation loss, {run.best_loss:.4f} within {run.last_examples} examples."
 
 
-def _describe_candidate(
-    problem: Problem, allocation: Allocation, chosen: Allocation, furthest: dict[Allocation, Run]
-) -> Candidate:
-    run, best = furthest.get(allocation), furthest.get(chosen)
-    if allocation == chosen:
+def _describe_candidate(problem: Problem, setting: Setting, chosen: Setting, furthest: dict[Setting, Run]) -> Candidate:
+    run, best = furthest.get(setting), furthest.get(chosen)
+    if setting == chosen:
         status = "chosen"
         reason = "lowest validation loss of those trained furthest" if run else "nothing could be measured"
     elif run is None:
@@ -87,10 +87,12 @@ def _describe_candidate(
         reason = f"stopped after {run.last_examples} examples at loss {run.best_loss:.4f}: others were lower"
     return Candidate.model_validate(
         {
-            "allocation": allocation,
+            "allocation": setting.allocation,
+            "learning_rate": setting.learning_rate,
+            "part_learning_rates": dict(setting.part_learning_rates),
             "status": status,
             "reason": reason,
-            "num_trainable": problem.count_parameters(allocation),
+            "num_trainable": problem.count_parameters(setting.allocation),
             "observed_loss": min(run.validation_loss) if run else None,
             "observed_examples": run.last_examples if run else None,
         }

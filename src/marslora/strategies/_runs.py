@@ -35,19 +35,22 @@ def _cut_run(run: Run, member: MemberSpec) -> Run:
     if run.last_examples <= member.until_examples:
         return run
     num = sum(examples <= member.until_examples for examples in run.examples)
+    num_train = sum(examples <= member.until_examples for examples in run.train_examples)
     return run.model_copy(
         update={
             "member": member,
             "status": "complete",
             "examples": run.examples[:num],
             "validation_loss": run.validation_loss[:num],
+            "train_examples": run.train_examples[:num_train],
+            "train_loss": run.train_loss[:num_train],
         }
     )
 
 
 def is_usable(run: Run) -> bool:
     """Whether the run has a finite loss beyond its start and did not fail or diverge."""
-    return run.last_examples > 0 and run.status != "failed" and run.last_loss < float("inf")
+    return run.num_validations > 0 and run.status != "failed" and run.last_loss < float("inf")
 
 
 def sum_costs(runs: Iterable[Run]) -> Cost:

@@ -15,7 +15,7 @@ def find_nearest_uniform(problem: Problem, rank: int) -> Allocation:
         return sum(float(np.log2(max(own, RANK_OF_ZERO) / max(rank, RANK_OF_ZERO)) ** 2) for _, own in allocation.ranks)
 
     return min(
-        problem.candidates(),
+        problem.allocations(),
         key=lambda allocation: (measure_distance(allocation), problem.count_parameters(allocation)),
     )
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from marslora.core.allocation import Allocation
 from marslora.core.decision import DecisionRecord
 from marslora.core.runs import Run
 from marslora.core.seeds import derive
+from marslora.core.setting import Setting
 from marslora.core.spec import MemberSpec
 from marslora.strategies._lowest_loss import decide_by_loss
 from marslora.strategies._problem import Problem
@@ -41,21 +41,21 @@ class AshaStrategy(AbstractStrategy):
         order = np.random.default_rng(derive(problem.seed, "asha")).permutation(len(candidates))
         waiting = [candidates[c] for c in order]
         lengths = self._list_lengths(problem)
-        rungs: list[dict[Allocation, float]] = [{} for _ in lengths]
+        rungs: list[dict[Setting, float]] = [{} for _ in lengths]
         spent = 0.0
         while (job := self._pick_job(rungs, waiting)) is not None:
-            rung, allocation = job
+            rung, setting = job
             before = lengths[rung - 1] if rung else 0
             spent += (lengths[rung] - before) / problem.full_examples
             if spent > budget + ROUNDING:
                 return ()
-            member = problem.member(allocation, problem.num_train, lengths[rung], "asha")
+            member = problem.member(setting, problem.num_train, lengths[rung], "asha")
             if todo := select_unfinished([member], runs):
                 return todo
             finished = cut_runs([member], runs)
-            rungs[rung][allocation] = finished[0].best_loss if finished else float("inf")
+            rungs[rung][setting] = finished[0].best_loss if finished else float("inf")
             if not rung:
-                waiting.remove(allocation)
+                waiting.remove(setting)
         return ()
 
     def _list_lengths(self, problem: Problem) -> list[int]:
@@ -68,9 +68,9 @@ class AshaStrategy(AbstractStrategy):
         return lengths
 
     def _pick_job(
-        self, rungs: Sequence[dict[Allocation, float]], waiting: Sequence[Allocation]
-    ) -> tuple[int, Allocation] | None:
-        """(rung, allocation): a promotion from the highest rung that allows one, else one that waits; else None."""
+        self, rungs: Sequence[dict[Setting, float]], waiting: Sequence[Setting]
+    ) -> tuple[int, Setting] | None:
+        """(rung, setting): a promotion from the highest rung that allows one, else one that waits; else None."""
         for rung in reversed(range(len(rungs) - 1)):
             ranked = sorted(rungs[rung], key=rungs[rung].__getitem__)
             ready = [a for a in ranked[: len(ranked) // self.config.eta] if a not in rungs[rung + 1]]

@@ -29,7 +29,7 @@ class GridStrategy(AbstractStrategy):
     def propose(self, problem: Problem, runs: Sequence[Run]) -> Sequence[MemberSpec]:
         """Every candidate not yet trained."""
         until = problem.examples(self.config.share)
-        wanted = [problem.member(allocation, problem.num_train, until, "grid") for allocation in problem.candidates()]
+        wanted = [problem.member(setting, problem.num_train, until, "grid") for setting in problem.candidates()]
         return select_unfinished(wanted, runs)
 
     def decide(self, problem: Problem, runs: Sequence[Run]) -> DecisionRecord:

@@ -84,7 +84,7 @@ class MarsStrategy(AbstractStrategy):
 
     def propose(self, problem: Problem, runs: Sequence[Run]) -> Sequence[MemberSpec]:
         """The unfinished members of the first unfinished round."""
-        if len(problem.candidates()) == 1:
+        if len(problem.allocations()) == 1:
             return ()
         budget = self.config.cost if problem.budget is None else problem.budget
         if part_runs := self._plan_part_runs(problem, budget):
@@ -120,7 +120,7 @@ class MarsStrategy(AbstractStrategy):
 
     def _plan_first_candidates(self, problem: Problem, budget: float) -> list[MemberSpec]:
         """Round 2: allocations spread over the space, as many as can be given a few steps each."""
-        candidates = problem.candidates()
+        candidates = problem.allocations()
         least = MIN_STEPS * problem.batch_size / problem.full_examples
         most = min(self.config.max_first, len(candidates))
         fewest = min(CANDIDATES_PER_PART * len(problem.space.searched) + 1, most)
@@ -155,7 +155,7 @@ class MarsStrategy(AbstractStrategy):
         choice = self._choose(problem, runs) if self.config.sweep else None
         if choice is None:
             return ()
-        near = list_neighbours(problem, problem.candidates()[choice.chosen])
+        near = list_neighbours(problem, problem.allocations()[choice.chosen])
         return select_unfinished(plan_candidate_runs(problem, near, problem.examples(self.config.sweep)), runs)
 
     def _choose(self, problem: Problem, seen: Sequence[Run]) -> Choice | None:
@@ -164,7 +164,7 @@ class MarsStrategy(AbstractStrategy):
         predictions = predict_by_joint_law(problem, ordered)
         if predictions is None:
             return None
-        cost_C = [problem.count_parameters(allocation) for allocation in problem.candidates()]
+        cost_C = [problem.count_parameters(allocation) for allocation in problem.allocations()]
         nats = self.config.indifference * float(predictions.loss_C.min())
         all_C = np.ones(len(cost_C), dtype=bool)
         return choose_candidate(predictions.loss_SC, all_C, cost_C, nats, predictions.resolution)
@@ -176,7 +176,7 @@ class MarsStrategy(AbstractStrategy):
         """The best, the chosen, then those that are likeliest to be best."""
         likely = np.argsort(-choice.p_best_C, kind="stable").tolist()
         ranked = [choice.best, choice.chosen, *(c for c in likely if choice.p_best_C[c] > 0)]
-        return [problem.candidates()[c] for c in dict.fromkeys(ranked)][:num]
+        return [problem.allocations()[c] for c in dict.fromkeys(ranked)][:num]
 
     def _find_common_length(
         self, problem: Problem, seen: Sequence[Run], leaders: Sequence[Allocation], budget: float

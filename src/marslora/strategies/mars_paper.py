@@ -56,7 +56,7 @@ class MarsPaperStrategy(AbstractStrategy):
 
     def propose(self, problem: Problem, runs: Sequence[Run]) -> Sequence[MemberSpec]:
         """The unfinished members of the first unfinished round."""
-        num_candidates = min(self.config.num_balanced + self.config.num_controls, len(problem.candidates()))
+        num_candidates = min(self.config.num_balanced + self.config.num_controls, len(problem.allocations()))
         lengths = plan_calibration(problem, self.config.cost, num_candidates, self.config.num_extended)
         first = plan_part_runs(problem, self.config.data_shares, lengths)
         if todo := select_unfinished(first, runs):

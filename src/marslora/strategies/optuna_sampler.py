@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from marslora.core.allocation import Allocation
 from marslora.core.decision import DecisionRecord
 from marslora.core.errors import ConfigError
 from marslora.core.runs import Run
 from marslora.core.seeds import derive
+from marslora.core.setting import Setting
 from marslora.core.spec import MemberSpec
 from marslora.strategies._lowest_loss import decide_by_loss
 from marslora.strategies._problem import Problem
@@ -21,6 +22,8 @@ from marslora.strategies._strategy import AbstractStrategy
 
 if TYPE_CHECKING:
     import optuna
+
+Number = TypeVar("Number", int, float)
 
 SAMPLERS = MappingProxyType(
     {"tpe": "TPESampler", "gp": "GPSampler", "cmaes": "CmaEsSampler", "qmc": "QMCSampler", "random": "RandomSampler"}
@@ -35,9 +38,9 @@ MAX_LOSS = 1e6
 
 
 class OptunaSamplerStrategy(AbstractStrategy):
-    """Asks a sampler for an allocation, trains it, and tells the sampler its loss.
+    """Asks a sampler for a setting, trains it, and tells the sampler its loss.
 
-    A part's rank is an integer index of its ladder, so ranks are evenly spaced to the sampler. If the sampler suggests
+    A rank or rate is an integer index of its ladder, so the sampler sees even steps. If the sampler suggests
     a known allocation again, it gets the known loss at no cost. The sampler is seeded, and each call asks it all its
     questions again from the start, so that the answer depends on the runs alone.
     """
@@ -56,24 +59,24 @@ class OptunaSamplerStrategy(AbstractStrategy):
     config: Config
 
     def propose(self, problem: Problem, runs: Sequence[Run]) -> Sequence[MemberSpec]:
-        """The next allocation the sampler asks for; empty when the budget is spent."""
+        """The next setting the sampler asks for; empty when the budget is spent."""
         length = problem.examples(self.config.share) / problem.full_examples
         max_trials = self.config.num_trials if problem.budget is None else int(problem.budget / length + ROUNDING)
-        study, seen, repeats = self._create_study(problem), dict[Allocation, float](), 0
+        study, seen, repeats = self._create_study(problem), dict[Setting, float](), 0
         candidates = set(problem.candidates())
         while len(seen) < min(max(max_trials, 1), len(candidates)) and repeats < MAX_REPEATS:
             trial = study.ask()
-            allocation = _suggest_allocation(trial, problem)
-            if allocation in seen or allocation not in candidates:
-                study.tell(trial, seen.get(allocation, max(seen.values(), default=0.0)))
+            setting = _suggest_setting(trial, problem)
+            if setting in seen or setting not in candidates:
+                study.tell(trial, seen.get(setting, max(seen.values(), default=0.0)))
                 repeats += 1
                 continue
-            member = self._make_member(problem, allocation)
+            member = self._make_member(problem, setting)
             if todo := select_unfinished([member], runs):
                 return todo
             finished = cut_runs([member], runs)
-            seen[allocation] = finished[0].best_loss if finished else float("inf")
-            study.tell(trial, min(seen[allocation], MAX_LOSS))
+            seen[setting] = finished[0].best_loss if finished else float("inf")
+            study.tell(trial, min(seen[setting], MAX_LOSS))
             repeats = 0
         return ()
 
@@ -83,13 +86,13 @@ class OptunaSamplerStrategy(AbstractStrategy):
             "optuna_sampler",
             problem,
             runs,
-            ("a trial's loss stands for that of a full run", "one seed for each allocation"),
+            ("a trial's loss stands for that of a full run", "one seed for each setting"),
             ("raise the budget to give the sampler more trials",),
         )
 
-    def _make_member(self, problem: Problem, allocation: Allocation) -> MemberSpec:
+    def _make_member(self, problem: Problem, setting: Setting) -> MemberSpec:
         until = problem.examples(self.config.share)
-        return problem.member(allocation, problem.num_train, until, f"{self.config.sampler} trial")
+        return problem.member(setting, problem.num_train, until, f"{self.config.sampler} trial")
 
     def _create_study(self, problem: Problem) -> optuna.Study:
         import optuna
@@ -105,11 +108,14 @@ class OptunaSamplerStrategy(AbstractStrategy):
             return optuna.create_study(sampler=make_sampler(seed=derive(problem.seed, "sampler") % 2**31))
 
 
-def _suggest_allocation(trial: optuna.Trial, problem: Problem) -> Allocation:
-    ladders: Mapping[str, tuple[int, ...]] = dict(problem.space.ladders)
-    return Allocation.of(
-        {
-            part: ladder[trial.suggest_int(part, 0, len(ladder) - 1)] if len(ladder) > 1 else ladder[0]
-            for part, ladder in ladders.items()
-        }
-    )
+def _suggest_setting(trial: optuna.Trial, problem: Problem) -> Setting:
+    ranks = {part: _suggest_step(trial, part, ladder) for part, ladder in problem.space.ladders}
+    if not problem.learning_rates:
+        return Setting(allocation=Allocation.of(ranks))
+    rate = _suggest_step(trial, "learning_rate", problem.learning_rates)
+    factors = {part: _suggest_step(trial, f"{part}_factor", own) for part, own in problem.part_rate_factors}
+    return problem.make_setting(Allocation.of(ranks), rate, factors)
+
+
+def _suggest_step(trial: optuna.Trial, name: str, ladder: Sequence[Number]) -> Number:
+    return ladder[trial.suggest_int(name, 0, len(ladder) - 1)] if len(ladder) > 1 else ladder[0]

@@ -36,7 +36,7 @@ class RandomStrategy(AbstractStrategy):
         order = np.random.default_rng(derive(problem.seed, "random_search")).permutation(len(candidates))
         drawn = [candidates[c] for c in order[: max(num_drawn, 1)]]
         until = problem.full_examples
-        wanted = [problem.member(allocation, problem.num_train, until, "random") for allocation in drawn]
+        wanted = [problem.member(setting, problem.num_train, until, "random") for setting in drawn]
         return select_unfinished(wanted, runs)
 
     def decide(self, problem: Problem, runs: Sequence[Run]) -> DecisionRecord:

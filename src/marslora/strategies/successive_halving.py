@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from marslora.core.allocation import Allocation
 from marslora.core.decision import DecisionRecord
 from marslora.core.runs import Run
+from marslora.core.setting import Setting
 from marslora.core.spec import MemberSpec
 from marslora.strategies._lowest_loss import decide_by_loss
 from marslora.strategies._problem import Problem
@@ -30,8 +30,7 @@ class SuccessiveHalvingStrategy(AbstractStrategy):
         alive, share = list(problem.candidates()), self.config.first_rung
         while len(alive) > 1:
             wanted = [
-                problem.member(allocation, problem.num_train, problem.examples(share), "halving")
-                for allocation in alive
+                problem.member(setting, problem.num_train, problem.examples(share), "halving") for setting in alive
             ]
             if todo := select_unfinished(wanted, runs):
                 return todo
@@ -42,11 +41,11 @@ class SuccessiveHalvingStrategy(AbstractStrategy):
         return ()
 
     def _select_survivors(
-        self, alive: Sequence[Allocation], wanted: Sequence[MemberSpec], runs: Sequence[Run]
-    ) -> list[Allocation]:
+        self, alive: Sequence[Setting], wanted: Sequence[MemberSpec], runs: Sequence[Run]
+    ) -> list[Setting]:
         """The 1 / eta of the allocations with the lowest loss on a rung, at least one."""
-        loss = {run.member.allocation: run.best_loss for run in cut_runs(wanted, runs) if run.status == "complete"}
-        ranked = sorted(alive, key=lambda allocation: loss.get(allocation, float("inf")))
+        loss = {run.member.setting: run.best_loss for run in cut_runs(wanted, runs) if run.status == "complete"}
+        ranked = sorted(alive, key=lambda setting: loss.get(setting, float("inf")))
         return ranked[: max(len(alive) // self.config.eta, 1)]
 
     def decide(self, problem: Problem, runs: Sequence[Run]) -> DecisionRecord:

@@ -33,21 +33,24 @@ class UniformStrategy(AbstractStrategy):
 
     def decide(self, problem: Problem, runs: Sequence[Run]) -> DecisionRecord:  # noqa: ARG002
         """The candidate nearest to the rank."""
-        chosen = find_nearest_uniform(problem, self.config.rank)
+        chosen = problem.at_middle_rate(find_nearest_uniform(problem, self.config.rank))
         candidates = tuple(
             Candidate(
-                allocation=allocation,
-                status="chosen" if allocation == chosen else "dropped",
+                allocation=setting.allocation,
+                learning_rate=setting.learning_rate,
+                part_learning_rates=dict(setting.part_learning_rates),
+                status="chosen" if setting == chosen else "dropped",
                 reason=f"nearest to rank {self.config.rank} for every part"
-                if allocation == chosen
+                if setting == chosen
                 else f"further from rank {self.config.rank} than {chosen}; nothing was measured",
-                num_trainable=problem.count_parameters(allocation),
+                num_trainable=problem.count_parameters(setting.allocation),
             )
-            for allocation in problem.candidates()
+            for setting in problem.candidates()
         )
         return DecisionRecord(
             strategy="uniform",
-            chosen=chosen,
+            chosen=chosen.allocation,
+            learning_rate=chosen.learning_rate,
             verdict="fallback",
             summary=f"{chosen}: nearest to rank {self.config.rank} for every part. Nothing was measured.",
             candidates=candidates,

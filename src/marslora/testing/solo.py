@@ -123,7 +123,7 @@ def on_peft(base: Base, spec: MemberSpec) -> Iterator[Solo]:
             "params": parameters,
             "role": role,
             "part": part,
-            "lr": training.rate_of(part, spec.learning_rate),
+            "lr": spec.rate_of(part, training),
         }
         for (part, role), parameters in trained.items()
     ]

@@ -11,6 +11,7 @@ import numpy as np
 
 from marslora.core.allocation import Allocation, Space
 from marslora.core.runs import Cost, Run
+from marslora.core.setting import Setting
 from marslora.core.spec import MemberSpec
 from marslora.strategies import AbstractStrategy, Problem
 
@@ -81,11 +82,11 @@ class ToyTraining:
             **more,
         )
 
-    def final(self, problem: Problem) -> dict[Allocation, float]:
+    def final(self, problem: Problem) -> dict[Setting, float]:
         """Return the expected loss of every candidate after a full run."""
-        return {a: self.loss(a, problem.full_examples, problem.num_train) for a in problem.candidates()}
+        return {s: self.loss(s.allocation, problem.full_examples, problem.num_train) for s in problem.candidates()}
 
-    def regret(self, problem: Problem, chosen: Allocation) -> float:
+    def regret(self, problem: Problem, chosen: Setting) -> float:
         """Return the expected loss of ``chosen`` above that of the best candidate."""
         final = self.final(problem)
         return final[chosen] - min(final.values())

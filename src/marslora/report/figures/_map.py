@@ -52,7 +52,7 @@ def draw_heat_map(data: ReportData, across: str, up: str, expected: Expected) ->
          "opacity": 0.4, "showscale": False},
         _draw_hatching(dropped),
     ]  # fmt: skip
-    inside = {cell for cell, c in cells.items() if c.p_best is not None and c.allocation in data.decision.plausible}
+    inside = {cell for cell, c in cells.items() if c.p_best is not None and c.setting in data.decision.plausible}
     line = find_balanced_line(cells, across, up, columns, rows)
     traces += [_draw_outline(inside, "plausible (90 %)", INK, "dash", 0.0)] if inside else []
     traces += _draw_balanced_line(line) if line else []

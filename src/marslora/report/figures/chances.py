@@ -53,7 +53,7 @@ def draw_charts(data: ReportData) -> list[Chart]:
 def _choose_colour(candidate: Candidate, data: ReportData) -> str:
     if candidate.status == "chosen":
         return ACCENT
-    return "@r3" if candidate.allocation in data.decision.plausible else fade("@muted", 0.55)
+    return "@r3" if candidate.setting in data.decision.plausible else fade("@muted", 0.55)
 
 
 def _write_caption(data: ReportData, known: list[Candidate]) -> str:

@@ -1,0 +1,37 @@
+"""Settings: the candidates of a search, each with a rank for every part and a learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field, model_validator
+
+from marslora.core.allocation import Allocation
+from marslora.core.record import Record
+
+
+class Setting(Record):
+    """The ranks of all parts and the learning rate with which they are trained. Hashable."""
+
+    allocation: Allocation
+    learning_rate: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Learning rate of all parts without one of their own; None: that of the training spec, which is not searched."""
+    part_learning_rates: tuple[tuple[str, float], ...] = ()
+    """Learning rates of single parts, if they are searched."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_mapping(cls, values: object) -> object:
+        rates = values.get("part_learning_rates") if isinstance(values, Mapping) else None
+        if isinstance(values, Mapping) and isinstance(rates, Mapping):
+            return {**values, "part_learning_rates": tuple(rates.items())}
+        return values
+
+    def rate_of(self, part: str) -> float | None:
+        """The learning rate of ``part``; None if that of the training spec holds."""
+        return dict(self.part_learning_rates).get(part, self.learning_rate)
+
+    def __str__(self) -> str:
+        rates = [] if self.learning_rate is None else [f"learning rate {self.learning_rate:.2g}"]
+        rates += [f"{part} rate {rate:.2g}" for part, rate in self.part_learning_rates]
+        return ", ".join([str(self.allocation), *rates])
