@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
 from marslora.core.allocation import Allocation, Space
 from marslora.replay.table import FinishedRun, RunTable, TableHeader
 
 FULL, ROWS, BATCH = 1600, 800, 16
 POINTS = (0, 16, 64, 256, 640, 1088, FULL)
 RANKS = (2, 4, 8, 16)
+RATE = 1e-3
+NO_RATES: Mapping = MappingProxyType({})
 BEST = {"eye": 16, "tongue": 4}
 
 
@@ -22,18 +29,30 @@ def loss(allocation: Allocation, examples: int, seed: int = 0, luck: float = 0.0
     return 0.5 + (0.1 * away + shift + 1.5 * (1 + examples / 60) ** -0.8 if examples else 2.0)
 
 
-def entry(allocation: Allocation, seed: int, *, rows: int = ROWS, until: int = FULL, luck: float = 0.01) -> FinishedRun:
-    """One run; it took a second for every 100 examples."""
+def entry(
+    allocation: Allocation,
+    seed: int,
+    *,
+    rows: int = ROWS,
+    until: int = FULL,
+    luck: float = 0.01,
+    rate: float = RATE,
+    own_rates: Mapping[str, float] = NO_RATES,
+) -> FinishedRun:
+    """One run; it took a second for every 100 examples. It ends 0.1 higher at twice or half of `RATE`, and 0.01 lower
+    for every part with a rate of its own."""
+    shift = 0.1 * abs(math.log2(rate / RATE)) - 0.01 * len(own_rates)
     examples = (*(t for t in POINTS if t < until), until)
     return FinishedRun(
         allocation=allocation,
         data_examples=rows,
-        learning_rate=1e-3,
+        learning_rate=rate,
+        part_learning_rates=dict(own_rates),
         seed=seed,
         num_trainable=100 * sum(rank for _, rank in allocation.ranks),
         status="complete",
         examples=examples,
-        validation_loss=tuple(loss(allocation, t, seed, luck) for t in examples),
+        validation_loss=tuple(loss(allocation, t, seed, luck) + (shift if t else 0.0) for t in examples),
         train_loss=tuple(1.0 for _ in examples[1:]),
         update_norms={part: tuple(0.1 * t for t in examples[1:]) for part, rank in allocation.ranks if rank},
         seconds=until / 100,
@@ -42,10 +61,25 @@ def entry(allocation: Allocation, seed: int, *, rows: int = ROWS, until: int = F
     )
 
 
-def table(name: str = "toy", seeds=(0, 1), *, has_part_runs: bool = False, luck: float = 0.01, ranks=RANKS) -> RunTable:
-    """Every allocation and seed; with part runs, also each part alone on fewer rows, half as long."""
+def table(
+    name: str = "toy",
+    seeds=(0, 1),
+    *,
+    has_part_runs: bool = False,
+    luck: float = 0.01,
+    ranks=RANKS,
+    rates=(),
+    factors: Mapping[str, tuple[float, ...]] = NO_RATES,
+) -> RunTable:
+    """Every allocation, seed and rate; with part runs, also each part alone on fewer rows, half as long."""
     space = Space.of({"eye": tuple(ranks), "bridge": (4,), "tongue": tuple(ranks)})
-    entries = [entry(allocation, seed, luck=luck) for seed in seeds for allocation in space.allocations()]
+    entries = [
+        entry(allocation, seed, luck=luck, rate=rate, own_rates=own_rates)
+        for seed in seeds
+        for allocation in space.allocations()
+        for rate in rates or (RATE,)
+        for own_rates in _list_own_rates(rate, factors if rates else {})
+    ]
     if has_part_runs:
         nothing = Allocation.of(dict.fromkeys(space.parts, 0))
         entries += [
@@ -62,8 +96,15 @@ def table(name: str = "toy", seeds=(0, 1), *, has_part_runs: bool = False, luck:
         num_train=ROWS,
         full_examples=FULL,
         batch_size=BATCH,
-        learning_rate=1e-3,
+        learning_rate=RATE,
+        learning_rates=tuple(rates),
+        part_rate_factors=dict(factors),
         seeds=tuple(seeds),
         made_by="a test",
     )
     return RunTable(header, tuple(entries))
+
+
+def _list_own_rates(rate: float, factors: Mapping[str, tuple[float, ...]]) -> Iterator[dict[str, float]]:
+    for chosen in itertools.product(*factors.values()):
+        yield {part: factor * rate for part, factor in zip(factors, chosen, strict=True) if factor != 1}

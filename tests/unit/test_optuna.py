@@ -162,4 +162,4 @@ def test_parts_and_parameters_are_counted():
     found.optimize(trainer.objective)
     assert all(sum(run.ranks.values()) <= 10 for run in trainer.seen)
     dear = sampler(count_parameters=lambda ranks: 100 * ranks["eye"] + ranks["tongue"], max_parameters=450)
-    assert {a["eye"] for a in dear._problem.candidates()} == {2, 4}
+    assert {a["eye"] for a in dear._problem.allocations()} == {2, 4}

@@ -273,7 +273,7 @@ def test_memory_is_a_limit_on_parameters():
 def test_candidates_keep_to_the_memory(tmp_path):
     with Study.create(tmp_path, spec(search={"max_memory": 16 * 5000})) as study:
         problem = Pipeline(study).problem
-    counts = [problem.count_parameters(allocation) for allocation in problem.candidates()]
+    counts = [problem.count_parameters(allocation) for allocation in problem.allocations()]
     assert counts and max(counts) <= 5000 < max(map(problem.count_parameters, problem.space.allocations()))
 
 

@@ -216,6 +216,9 @@ class MemberSpec(Record):
             part_learning_rates=tuple(self.part_learning_rates.items()),
         )
 
+    def __hash__(self) -> int:
+        return hash((self.id, self.until_examples))
+
     def rate_of(self, part: str, training: TrainingSpec) -> float:
         """The learning rate of ``part`` in this run, where ``training`` says how all runs are trained."""
         own = self.part_learning_rates.get(part)

@@ -1,7 +1,7 @@
 """Replay searches on tables of finished runs: what a strategy would have chosen, and what it would have paid.
 
 - A `RunTable` holds a `TableHeader` and every `FinishedRun`: all allocations of a space, several seeds, whole curves.
-- A `Simulation` stands in for training: it answers a strategy from one seed of a table and charges the examples seen.
+- A `Simulation` stands in for training: it answers a strategy from one seed, and charges training and validation.
 - The `GroundTruth` is each candidate's lowest loss, mean over the seeds; *regret* is the chosen one's above the best.
 - A `Searcher` is a strategy with its options and budget; searchers of one *family* differ only in what they spend.
 - An *instance* is a table, a seed and a limit on trainable parameters. `run_benchmark` replays every searcher on every
@@ -30,7 +30,7 @@ How well halving does on a table that was made up::
     table = RunTable(header, tuple(map(make_run, space.allocations())))
     (searcher,) = parse_searchers("successive_halving:eta=3,first_rung=0.125")
     outcome = replay_strategy(searcher.make_strategy(), Simulation(table, seed=0))
-    print(outcome.decision.chosen, outcome.regret, outcome.cost)  # vision=32 language=32 0.0 2.48
+    print(outcome.decision.chosen, outcome.regret, round(outcome.cost, 2))  # vision=32 language=32 0.0 2.32
 """
 
 import lazy_loader

@@ -107,7 +107,7 @@ class Simulation:
         ends = before.examples if before else ()  # a run that went on keeps the points at which it once ended
         looks = [0, *self._list_validations(member, entry, until), *ends]
         examples = sorted({t for t in looks if t <= until})
-        trained = sorted({t for t in (*entry.examples[1:], until) if t <= until})
+        trained = sorted({t for t in (*entry.examples[1:], until) if t <= until}) if entry.train_loss else []
         share = (until - seen) / entry.examples[-1]
         cost = Cost(
             seconds=entry.seconds * share,

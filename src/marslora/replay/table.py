@@ -100,7 +100,9 @@ class RunTable:
         import pyarrow.parquet as pq
 
         rows = [_flatten(entry) for entry in self.entries]
-        table = pa.Table.from_pylist(rows).replace_schema_metadata({METADATA_KEY: self.header.model_dump_json()})
+        columns = dict.fromkeys(name for row in rows for name in row)  # pyarrow would take those of the first row
+        filled = [{name: row.get(name) for name in columns} for row in rows]
+        table = pa.Table.from_pylist(filled).replace_schema_metadata({METADATA_KEY: self.header.model_dump_json()})
         with open_atomically(path) as file:
             pq.write_table(table, file, compression="zstd")
 

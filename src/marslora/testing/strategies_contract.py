@@ -11,8 +11,10 @@ import pytest
 from marslora.core.allocation import Space
 from marslora.core.decision import DecisionRecord
 from marslora.core.errors import ConfigError
+from marslora.core.spec import TrainingSpec
 from marslora.testing.toy_training import CLEAR, NULL, TRIO, replay
 
+RATES = (1.5e-4, 3e-4, 5e-4, 1e-3, 1.5e-3, 3e-3)
 WORLDS = {"clear": CLEAR, "null": NULL, "trio": TRIO}
 
 
@@ -30,9 +32,9 @@ class StrategyContract:
         problem = toy.problem()
         runs = replay(strategy, toy, problem)
         decision = strategy.decide(problem, runs)
-        assert [c.allocation for c in decision.candidates] == list(problem.candidates())
+        assert [c.setting for c in decision.candidates] == list(problem.candidates())
         assert all(len(c.reason) > 10 for c in decision.candidates)
-        assert [c.allocation for c in decision.candidates if c.status == "chosen"] == [decision.chosen]
+        assert [c.setting for c in decision.candidates if c.status == "chosen"] == [decision.setting]
         assert all(c.num_trainable == problem.count_parameters(c.allocation) for c in decision.candidates)
         assert decision.summary and str(decision.chosen) in decision.summary
         assert decision.assumptions and decision.next_steps is not None
@@ -40,13 +42,27 @@ class StrategyContract:
         assert not probabilities or math.isclose(sum(probabilities), 1.0)
         assert decision.calibration_full_runs == pytest.approx(problem.spent(runs))
         if runs:
-            assert decision.chosen in decision.plausible
+            assert decision.setting in decision.plausible
             assert decision.calibration.examples == sum(run.last_examples for run in runs)
         if decision.continue_run is not None:
             (continued,) = [run for run in runs if run.member.id == decision.continue_run]
-            assert continued.member.allocation == decision.chosen
+            assert continued.member.setting == decision.setting
             assert continued.member.data_examples == problem.num_train
         assert DecisionRecord.model_validate_json(decision.to_json()) == decision or "NaN" in decision.to_json()
+
+    def test_learning_rates_are_part_of_the_decision(self, strategy):
+        toy = dataclasses.replace(CLEAR, num_validation=64)
+        factors = (("eye", (0.5, 1.0)),)
+        problem = toy.problem(learning_rates=(3e-4, 1e-3, 3e-3), part_rate_factors=factors, full_validations=20)
+        runs = replay(strategy, toy, problem)
+        decision = strategy.decide(problem, runs)
+        assert {candidate.setting for candidate in decision.candidates} <= set(problem.candidates())
+        assert [c.setting for c in decision.candidates if c.status == "chosen"] == [decision.setting]
+        assert all(run.member.rate_of("eye", TrainingSpec()) in RATES for run in runs)
+        assert decision.calibration_full_runs == pytest.approx(problem.spent(runs))
+        if decision.continue_run is not None:
+            (continued,) = [run for run in runs if run.member.id == decision.continue_run]
+            assert continued.member.setting == decision.setting
 
     def test_members_have_unique_ids_and_whole_batches(self, strategy):
         problem = CLEAR.problem()
@@ -98,7 +114,7 @@ class StrategyContract:
         if broken == "diverged":
             runs = [run.model_copy(update={"status": "diverged"}) for run in runs]
         decision = strategy.decide(problem, runs)
-        assert decision.chosen in problem.candidates()
+        assert decision.setting in problem.candidates()
         if broken in ("all", "diverged"):
             assert decision.verdict == "fallback" and decision.fallback
         assert all(c.reason for c in decision.candidates)
@@ -107,7 +123,7 @@ class StrategyContract:
         problem = TRIO.problem()
         decision = strategy.decide(problem, [])
         assert decision.verdict == "fallback" and decision.fallback
-        assert decision.chosen in problem.candidates()
+        assert decision.setting in problem.candidates()
 
     def test_constraints_hold(self, strategy):
         problem = CLEAR.problem(max_parameters=1300)
@@ -126,7 +142,7 @@ class StrategyContract:
         problem = CLEAR.problem()
         problem = dataclasses.replace(problem, space=Space.of(dict.fromkeys(problem.space.parts, (8,))))
         decision = strategy.decide(problem, [])
-        assert decision.chosen == problem.candidates()[0]
+        assert decision.setting == problem.candidates()[0]
         assert not decision.laws and decision.verdict == "fallback"
 
     def test_options_of_a_wrong_type_are_refused(self, strategy):

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from marslora.core.allocation import Allocation, Space
 from marslora.core.runs import Cost, Run
+from marslora.core.schedule import few_evaluation_steps
 from marslora.core.setting import Setting
 from marslora.core.spec import MemberSpec
 from marslora.strategies import AbstractStrategy, Problem
+
+BATCH_SIZE = 16
+RATE_WEIGHT = 0.2
+"""Share of what a part can gain that is lost at a learning rate ten times too high or too low."""
+NO_RATES: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class ToyTraining:
     """Loss after t examples: a floor, and for each part an excess that decays at a speed its rank sets.
 
-    ``weight``: what a part can gain; ``speed``: how its time falls with rank; ``tau``: that time at rank 8.
+    ``weight``: what a part can gain; ``speed``: how its time falls with rank; ``tau``: that time at rank 8. Where
+    learning rates are searched, a part gains less the further its rate is from ``best_rate``.
     """
 
     space: Space
@@ -31,10 +39,12 @@ class ToyTraining:
     noise: float = 0.004
     seed_noise: float = 0.004
     seed: int = 0
+    best_rate: float = 1e-3
+    num_validation: int = 0
     broken: Callable[[MemberSpec], bool] = field(default=lambda _: False)
 
-    def loss(self, allocation: Allocation, t: float, rows: int) -> float:
-        """Return the expected loss after ``t`` examples of ``rows`` training rows."""
+    def loss(self, allocation: Allocation, t: float, rows: int, rates: Mapping[str, float] = NO_RATES) -> float:
+        """Return the expected loss after ``t`` examples of ``rows`` training rows, at given learning rates of parts."""
         passes = max(t / rows - 1.0, 0.0)
         total = 1.0
         for part, rank in allocation.ranks:
@@ -46,29 +56,45 @@ class ToyTraining:
             tau = self.tau[part] * (rank / 8) ** -self.speed[part]
             total += self.weight[part] * (1 + t / tau) ** -0.8
             total += self.overfit * passes * np.sqrt(rank / 8) * self.weight[part]
+            total += RATE_WEIGHT * self.weight[part] * np.log10(rates.get(part, self.best_rate) / self.best_rate) ** 2
         return total
 
     def train(self, member: MemberSpec, full_examples: int, before: Run | None = None) -> Run:
         """Return the run of a member, with noise that depends on its id and the seed alone."""
         if self.broken(member):
             return Run(member=member, status="failed", examples=(), validation_loss=())
-        points = {0, member.until_examples, *(before.examples if before else ())}
-        points |= {int(t) for t in np.geomspace(full_examples / 300, full_examples, 20) if t < member.until_examples}
-        examples = sorted(points)
+        until, rates = member.until_examples, _list_rates(member.setting)
+        regular = [int(t) for t in np.geomspace(full_examples / 300, full_examples, 20) if t <= until]
+        looks = self._list_validations(member, regular)
+        examples = sorted({0, *looks, *(before.examples if before else ())})
         rng = np.random.default_rng(int(hashlib.sha256(f"{self.seed}/{member.id}".encode()).hexdigest()[:8], 16))
         luck = self.seed_noise * rng.normal()
         wobble = {t: self.noise * np.random.default_rng([self.seed, t, len(member.id)]).normal() for t in examples}
         losses = [
-            self.loss(member.allocation, t, member.data_examples) * float(np.exp((luck + wobble[t]) * (t > 0)))
+            self.loss(member.allocation, t, member.data_examples, rates) * float(np.exp((luck + wobble[t]) * (t > 0)))
             for t in examples
         ]
+        trained = sorted({*regular, until})
         return Run(
             member=member,
             status="complete",
             examples=tuple(examples),
             validation_loss=tuple(losses),
+            train_examples=tuple(trained),
+            train_loss=tuple(self._average_loss(member, t, trained) for t in trained),
             cost=Cost(examples=member.until_examples),
         )
+
+    def _list_validations(self, member: MemberSpec, regular: Sequence[int]) -> list[int]:
+        if member.validations == "few":
+            steps = few_evaluation_steps([t // BATCH_SIZE for t in regular], BATCH_SIZE, self.num_validation)
+            return [t for t in regular if t // BATCH_SIZE in steps]
+        return [*(regular if member.validations == "regular" else ()), member.until_examples]
+
+    def _average_loss(self, member: MemberSpec, until: int, points: Sequence[int]) -> float:
+        """The expected loss in the middle between a point and the one before."""
+        middle = (max((t for t in points if t < until), default=0) + until) / 2
+        return self.loss(member.allocation, middle, member.data_examples, _list_rates(member.setting))
 
     def problem(self, full_examples: int = 12_000, **more: Any) -> Problem:
         """Return the problem that a strategy is to solve; ``more`` are further fields of `Problem`."""
@@ -76,7 +102,8 @@ class ToyTraining:
             space=self.space,
             num_train=full_examples // 3,
             full_examples=full_examples,
-            batch_size=16,
+            batch_size=BATCH_SIZE,
+            num_validation=self.num_validation,
             count_parameters=lambda allocation: sum(100 * rank for _, rank in allocation.ranks),
             seed=self.seed,
             **more,
@@ -84,12 +111,19 @@ class ToyTraining:
 
     def final(self, problem: Problem) -> dict[Setting, float]:
         """Return the expected loss of every candidate after a full run."""
-        return {s: self.loss(s.allocation, problem.full_examples, problem.num_train) for s in problem.candidates()}
+        full, rows = problem.full_examples, problem.num_train
+        return {s: self.loss(s.allocation, full, rows, _list_rates(s)) for s in problem.candidates()}
 
     def regret(self, problem: Problem, chosen: Setting) -> float:
         """Return the expected loss of ``chosen`` above that of the best candidate."""
         final = self.final(problem)
         return final[chosen] - min(final.values())
+
+
+def _list_rates(setting: Setting) -> dict[str, float]:
+    """The searched learning rate of every part."""
+    rates = {part: setting.rate_of(part) for part in setting.allocation.parts}
+    return {part: rate for part, rate in rates.items() if rate is not None}
 
 
 def replay(strategy: AbstractStrategy, toy: ToyTraining, problem: Problem, max_rounds: int = 100) -> list[Run]:

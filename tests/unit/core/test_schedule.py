@@ -3,8 +3,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marslora.core.errors import ConfigError
-from marslora.core.schedule import evaluation_steps, final_evaluation_steps, full_examples, num_steps, rate_factor
-from marslora.core.spec import TrainingSpec
+from marslora.core.schedule import (
+    evaluation_steps,
+    few_evaluation_steps,
+    final_evaluation_steps,
+    full_examples,
+    num_steps,
+    rate_factor,
+)
+from marslora.core.spec import MAX_VALIDATION_SHARE, VALIDATION_WORK, TrainingSpec
 
 
 def test_values_of_a_short_run():
@@ -58,6 +65,32 @@ def test_a_final_run_is_looked_at_evenly_as_well(total, evaluations):
     assert len(steps) <= 2 * evaluations
     gaps = [later - earlier for earlier, later in zip((0, *steps), steps, strict=False)]
     assert max(gaps) <= total / evaluations + 1
+
+
+@given(st.integers(1, 2000), st.integers(2, 60), st.integers(1, 64), st.integers(0, 2000))
+def test_few_validations_take_their_share_and_no_more(total, evaluations, batch_size, rows):
+    steps = evaluation_steps(total, evaluations)
+    few = few_evaluation_steps(steps, batch_size, rows)
+    assert set(few) <= set(steps) and list(few) == sorted(few)
+    for number, step in enumerate(few, 1):
+        validating = VALIDATION_WORK * rows * number
+        assert validating <= MAX_VALIDATION_SHARE * (step * batch_size + validating)
+    for step in set(steps) - set(few):  # one more there would have been too many
+        validating = VALIDATION_WORK * rows * (sum(each < step for each in few) + 1)
+        assert validating > MAX_VALIDATION_SHARE * (step * batch_size + validating)
+
+
+def test_validations_that_cost_nothing_are_all_made():
+    assert few_evaluation_steps((2, 4, 8), 16, 0) == (2, 4, 8)
+    assert few_evaluation_steps((2, 4, 8), 16, 10_000) == ()
+
+
+def test_a_longer_run_begins_with_the_same_few_validations():
+    few = few_evaluation_steps(evaluation_steps(512, 20), 16, 128)
+    assert 1 < len(few) < 20
+    assert few_evaluation_steps([step for step in evaluation_steps(512, 20) if step < 200], 16, 128) == tuple(
+        step for step in few if step < 200
+    )
 
 
 def test_a_last_batch_may_be_short():

@@ -78,7 +78,9 @@ def test_a_searcher_is_left_out_where_a_table_lacks_a_run_and_that_is_noted():
     assert {score.table for score in found.scores if score.family == "paper"} == {"whole"}
     assert build_family_curves(found.scores)["paper"].instances == (("whole", 0, 0.3),)
     (note,) = found.notes()
-    assert note.startswith("paper was left out on bare: Table `bare` has no run of eye=2 bridge=0 tongue=0 on 25 rows")
+    assert note.startswith(
+        "paper was left out on bare: Table `bare` has no run of eye=2 bridge=0 tongue=0, learning rate 0.001 on 25 rows"
+    )
     assert BenchmarkResult.model_validate_json(found.to_json()) == found
     with pytest.raises(ConfigError, match="has no run"):
         replay_searchers(tables[1:], (PAPER,))

@@ -17,10 +17,12 @@ from tests.helpers.toy_tables import RANKS, table
     ranks=st.lists(st.sampled_from(RANKS), min_size=1, max_size=2, unique=True).map(sorted),
     luck=st.floats(0, 0.2),
     has_part_runs=st.booleans(),
+    rates=st.sampled_from(((), (1e-3,), (5e-4, 1e-3))),
+    factors=st.sampled_from(({}, {"eye": (0.5, 1.0)}, {"eye": (0.5,), "tongue": (1.0, 2.0)})),
 )
-def test_a_saved_table_is_loaded_as_it_was(tmp_path_factory, seeds, ranks, luck, has_part_runs):
+def test_a_saved_table_is_loaded_as_it_was(tmp_path_factory, seeds, ranks, luck, has_part_runs, rates, factors):
     path = tmp_path_factory.mktemp("tables") / "toy.parquet"
-    made = table(seeds=seeds, ranks=ranks, luck=luck, has_part_runs=has_part_runs)
+    made = table(seeds=seeds, ranks=ranks, luck=luck, has_part_runs=has_part_runs, rates=rates, factors=factors)
     made.save(path)
     assert RunTable.load(path) == made
     assert [p.name for p in path.parent.iterdir()] == ["toy.parquet"]

@@ -10,6 +10,7 @@ import numpy as np
 from marslora.core.allocation import Allocation, Space
 from marslora.core.decision import Candidate, ClosedForm, DecisionRecord, Interval
 from marslora.core.runs import Cost, DataSummary, FinalResult
+from marslora.core.setting import Setting
 from marslora.core.spec import StudySpec
 from marslora.laws.convergence import ConvergenceLaw, make_points
 from marslora.laws.performance import PerformanceLaw
@@ -108,7 +109,7 @@ def make_study_data(ladders, searched, *, effect=1.0, width=0.07, verdict="clear
         joint.append(run(best, 256, 2048, effect, rng))
     order = np.argsort(-probability)
     held = np.cumsum(probability[order])
-    plausible = tuple(allocations[index] for index in order[: int(np.searchsorted(held, 0.9)) + 1])
+    plausible = tuple(Setting(allocation=allocations[index]) for index in order[: int(np.searchsorted(held, 0.9)) + 1])
     seen = {each.member.allocation: each for each in joint}
     candidates = tuple(
         candidate(each, searched, best, float(p), effect, width, rng, info, seen)

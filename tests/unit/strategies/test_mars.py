@@ -24,7 +24,7 @@ def test_the_best_is_found_at_a_fraction_of_a_run(toy):
     for seed in range(3):
         own = dataclasses.replace(toy, seed=seed)
         problem, _, decision = search(own, 0.5)
-        regrets.append(own.regret(problem, decision.chosen))
+        regrets.append(own.regret(problem, decision.setting))
     spread = max(toy.final(problem).values()) - min(toy.final(problem).values())
     assert sum(regrets) / 3 < 0.1 * spread
 
@@ -41,7 +41,7 @@ def test_where_rank_does_not_matter_it_says_so(tau):
     assert decision.verdict == "indistinguishable"
     assert decision.summary.startswith("Rank does not matter here")
     assert len(decision.plausible) > 0.6 * len(problem.candidates())
-    costs = sorted(map(problem.count_parameters, problem.candidates()))
+    costs = sorted(map(problem.count_parameters, problem.allocations()))
     assert problem.count_parameters(decision.chosen) <= costs[len(costs) // 3]
 
 
@@ -83,8 +83,8 @@ def test_runs_that_overfit_are_judged_by_their_best_point():
     problem = dataclasses.replace(toy.problem(budget=1.0), num_train=1000)
     decision = QUICK.decide(problem, replay(QUICK, toy, problem))
     times = range(100, problem.full_examples, 100)
-    best = {a: min(toy.loss(a, t, 1000) for t in times) for a in problem.candidates()}
-    last = {a: toy.loss(a, problem.full_examples, 1000) for a in problem.candidates()}
+    best = {a: min(toy.loss(a, t, 1000) for t in times) for a in problem.allocations()}
+    last = {a: toy.loss(a, problem.full_examples, 1000) for a in problem.allocations()}
     assert min(last, key=last.__getitem__) != min(best, key=best.__getitem__)
     spread = max(best.values()) - min(best.values())
     assert best[decision.chosen] < min(best.values()) + 0.15 * spread

@@ -6,6 +6,7 @@ import pytest
 from tests.helpers.cached_fits import cached_fits  # noqa: F401
 
 from marslora.core.allocation import Allocation, Space
+from marslora.core.setting import Setting
 from marslora.strategies import cut_runs
 from marslora.strategies.mars_paper import MarsPaperStrategy
 from marslora.strategies.uniform import UniformStrategy
@@ -65,10 +66,10 @@ def test_a_clear_problem_is_solved_with_small_regret(seed):
     problem, _, decision = search(toy)
     final = toy.final(problem)
     spread = max(final.values()) - min(final.values())
-    assert toy.regret(problem, decision.chosen) < 0.12 * spread
+    assert toy.regret(problem, decision.setting) < 0.12 * spread
     best = min(final, key=final.get)
-    assert best in decision.plausible or toy.regret(problem, decision.chosen) < 0.02 * spread
-    assert decision.candidate(decision.chosen).p_best > 0.2
+    assert best in decision.plausible or toy.regret(problem, decision.setting) < 0.02 * spread
+    assert decision.chosen_candidate.p_best > 0.2
 
 
 @pytest.mark.parametrize("num", [1, pytest.param(12, marks=pytest.mark.slow)])
@@ -77,7 +78,7 @@ def test_ranks_that_do_not_matter_are_called_indistinguishable_and_the_cheapest_
     for seed in range(num):
         problem, _, decision = search(dataclasses.replace(NULL, seed=seed))
         indistinguishable += decision.verdict == "indistinguishable"
-        order = sorted(problem.candidates(), key=problem.count_parameters)
+        order = sorted(problem.allocations(), key=problem.count_parameters)
         cheap += decision.chosen in order[:3]
     assert indistinguishable >= 0.9 * num
     assert cheap >= 0.7 * num
@@ -87,10 +88,12 @@ def test_convergence_laws_order_the_parts_as_they_are():
     _, _, decision = search(dataclasses.replace(CLEAR, noise=0.001, seed_noise=0.001))
     laws = {law.subject: law for law in decision.laws}
     assert set(laws) == {"eye", "tongue", "allocation"}
-    slow = decision.candidate(Allocation.of(eye=2, tongue=16))
+    slow = decision.candidate(Setting(allocation=Allocation.of(eye=2, tongue=16)))
     assert slow.convergence_examples["eye"].value > slow.convergence_examples["tongue"].value
     assert "eye would converge" in slow.reason and "interval" in slow.reason
-    assert slow.imbalance.value > decision.candidate(Allocation.of(eye=16, tongue=2)).imbalance.value
+    assert (
+        slow.imbalance.value > decision.candidate(Setting(allocation=Allocation.of(eye=16, tongue=2))).imbalance.value
+    )
 
 
 def test_closed_forms_are_given_for_each_ordered_pair_and_rank():
@@ -129,12 +132,13 @@ def test_one_searched_part_needs_no_balance():
     )
     problem, runs, decision = search(toy)
     assert all(len(run.member.allocation.active) == 2 for run in runs)
-    assert toy.regret(problem, decision.chosen) < 0.05
+    assert toy.regret(problem, decision.setting) < 0.05
 
 
 def test_cut_runs_drops_what_was_measured_later():
     problem = CLEAR.problem()
-    short = problem.member(Allocation.of(eye=8, tongue=8), problem.num_train, 480, "candidate run")
+    setting = Setting(allocation=Allocation.of(eye=8, tongue=8))
+    short = problem.member(setting, problem.num_train, 480, "candidate run", validations="regular")
     long = CLEAR.train(short.model_copy(update={"until_examples": 4800}), problem.full_examples)
     (cut,) = cut_runs([short], [long])
     assert cut.last_examples <= 480 < long.last_examples
@@ -156,5 +160,5 @@ def test_regret_is_below_that_of_one_rank_for_all_in_random_worlds():
         problem = toy.problem()
         for name, strategy in (("mars", MarsPaperStrategy()), ("uniform", UniformStrategy())):
             decision = strategy.decide(problem, replay(strategy, toy, problem))
-            lost[name].append(toy.regret(problem, decision.chosen))
+            lost[name].append(toy.regret(problem, decision.setting))
     assert np.mean(lost["mars"]) < 0.5 * np.mean(lost["uniform"])
