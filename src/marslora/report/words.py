@@ -26,7 +26,6 @@ from marslora.report.numbers import (
     format_full_runs,
     format_loss,
     format_percent,
-    format_ranks,
     format_run_count,
     format_setting,
     join_words,

@@ -10,7 +10,7 @@ RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 
 
 def search(rates, **options):
-    problem, strategy = CLEAR.problem(learning_rates=rates), RateSweepStrategy.of(options)
+    problem, strategy = CLEAR.problem(learning_rates=rates), RateSweepStrategy(**options)
     runs = replay(strategy, CLEAR, problem)
     return problem, runs, strategy.decide(problem, runs)
 
@@ -38,7 +38,7 @@ def test_a_short_ladder_is_trained_whole(rates, trained):
 def test_the_number_of_rates_is_an_option():
     assert len(search(RATES, num_rates=2)[1]) == 2
     with pytest.raises(ConfigError, match="`num_rates` must be at least 1, found 0"):
-        RateSweepStrategy.of({"num_rates": 0})
+        RateSweepStrategy(num_rates=0)
 
 
 def test_the_nearest_rank_is_taken_where_there_is_none():
