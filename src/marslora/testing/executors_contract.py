@@ -55,7 +55,7 @@ class ExecutorContract:
             executor.run(f"{HERE}:refuse", specs(1), lambda _: None)
 
     def test_an_unknown_function_is_named(self, executor):
-        with pytest.raises(ConfigError, match="does not name a function"):
+        with pytest.raises(ConfigError, match="must name a function"):
             executor.run(f"{HERE}:nothing", specs(1), lambda _: None)
 
     def test_one_answer_is_returned_with_the_progress_before_it(self, executor):

@@ -293,9 +293,9 @@ class OptimizerContract:
         [
             ({"role": "C"}, "`role`"),
             ({"members": 2}, "must start with 2"),
-            ({"members": 3, "role": "A", "ranks": (1, 2)}, "one entry per member"),
+            ({"members": 3, "role": "A", "ranks": (1, 2)}, "one entry for each of"),
             ({"members": 3, "role": "A", "ranks": (1, 2, 9)}, "must be at most the size"),
-            ({"members": 3, "ranks": (1, 2, 3)}, "needs role A or B"),
+            ({"members": 3, "ranks": (1, 2, 3)}, "must have role A or B"),
         ],
     )
     def test_contradictory_groups_are_refused(self, kind, fields, message):
