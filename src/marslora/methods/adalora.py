@@ -145,9 +145,8 @@ class AdaLoraChange(PeftChange):
             layer: Any = self.base.get_submodule(path)
             A_RI = (layer.lora_A[ADAPTER] * layer.lora_E[ADAPTER]).detach()[mask_R]
             B_OR = layer.lora_B[ADAPTER].detach()[:, mask_R]
-            scale = layer.scaling[ADAPTER] / (
-                float(layer.ranknum[ADAPTER].detach()) + 1e-5
-            )  # as in the forward of PEFT
+            rank = float(layer.ranknum[ADAPTER].detach())
+            scale = layer.scaling[ADAPTER] / (rank + 1e-5)  # as in the forward of PEFT
             low_ranks[path] = LowRank(A_RI, B_OR, scale)
         whole = {each.name: each.parameter.detach() for each in self.trainables() if each.role == "full"}
         _plain_folder.write(folder, low_ranks, self.plan, whole, self.base)
