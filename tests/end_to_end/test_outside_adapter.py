@@ -41,5 +41,5 @@ def test_it_trains_packed_and_in_the_final_run_and_is_attached(tmp_path):
 @pytest.mark.parametrize("adapter", ["hydralora", "pathlib:Path", f"{NAME}:stort=2"])
 def test_what_cannot_train_packed_is_refused_before_anything_is_read(tmp_path, adapter, monkeypatch):
     monkeypatch.setattr("marslora.pipeline.Pipeline.prepare", lambda _: pytest.fail("the rows were read"))
-    with pytest.raises(ConfigError, match="adapter"):
+    with pytest.raises(ConfigError, match=r"adapter|has no option"):
         search(tmp_path, adapter)
