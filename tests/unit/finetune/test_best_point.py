@@ -10,6 +10,7 @@ from transformers import AutoModelForImageTextToText
 from marslora.data.rows import load_encoded_splits
 from marslora.finetune.checkpoints import FinalRunState
 from marslora.models.loading import load
+from tests.unit.finetune.conftest import maker
 from tests.unit.finetune.tiny import distance, run, weights, write_rows
 
 
@@ -39,9 +40,9 @@ def with_keep(final_spec, contradicting, name, keep):
     )
 
 
-@pytest.fixture
-def kept(final_spec, contradicting):
-    spec = with_keep(final_spec, contradicting, "best", "best")
+@pytest.fixture(scope="module")
+def kept(world, info, contradicting, tmp_path_factory):
+    spec = with_keep(maker(world, info, tmp_path_factory.mktemp("kept")), contradicting, "best", "best")
     return spec, run(spec)[-1]
 
 
