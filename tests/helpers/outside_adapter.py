@@ -37,8 +37,9 @@ class GainedLora(AbstractAdapter):
     def forward(self, x):
         x_KNI = x.reshape(self.num_members, -1, x.shape[-1])
         product_KNO = x_KNI.to(self.A_KRI.dtype) @ self.A_KRI.mT @ self.B_KOR.mT
-        y_KNO = self.base(x_KNI) + (self.scale_K1 * self.gain_K1).unsqueeze(-1) * product_KNO
-        return y_KNO.view(*x.shape[:-1], -1)
+        y_KNO = self.base(x_KNI)
+        change_KNO = (self.scale_K1 * self.gain_K1).unsqueeze(-1) * product_KNO
+        return (y_KNO + change_KNO.to(y_KNO.dtype)).view(*x.shape[:-1], -1)
 
     def factors(self):
         return (

@@ -43,8 +43,8 @@ the fields of its nested ``Config``, and the final run trains it as a pack of on
         def forward(self, x):
             x_KNI = x.reshape(self.num_members, -1, x.shape[-1])
             gain_KO = torch.where(self.is_adapted_K1, self.gain_KO, 1.0)  # rank 0 changes nothing
-            y_KNO = self.base(x_KNI) * gain_KO.unsqueeze(1)
-            return y_KNO.view(*x.shape[:-1], -1)
+            y_KNO = self.base(x_KNI)
+            return (y_KNO * gain_KO.unsqueeze(1)).to(y_KNO.dtype).view(*x.shape[:-1], -1)
 
         def factors(self):
             return (Factor("gain", "gain", "magnitude", self.gain_KO),)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
+from marslora.methods._base import Merges
 from marslora.methods._mixture_method import FEED_FORWARD, MixtureMethod, Routing
 
 RELEASED = {
@@ -40,5 +41,12 @@ class AsymLora(MixtureMethod):
             given = dict(options or {})
             return super().of({**RELEASED, **given} if given.get("form") == "mixture" else given, owner)
 
-    merges = "by task"
+    config: Config
+
+    def __init__(self, /, **options: Any):
+        super().__init__(**options)
+        if self.config.form == "mixture":
+            self.merges = "no"  # type: ignore[misc]
+
+    merges: ClassVar[Merges] = "by task"
     serves = "any server of LoRA, with a plain PEFT folder for each task (the mixture form: Python with marslora)"

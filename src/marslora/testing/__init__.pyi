@@ -1,6 +1,9 @@
+from .adapters_contract import AdapterContract as AdapterContract
 from .executors_contract import ExecutorContract as ExecutorContract
 from .exporters_contract import ExporterContract as ExporterContract
 from .gradients_contract import CombinerContract as CombinerContract
+from .methods_contract import MethodContract as MethodContract
 from .optim_contract import OptimizerContract as OptimizerContract
+from .recipes_contract import RecipeContract as RecipeContract
 from .solo import Solo as Solo
 from .strategies_contract import StrategyContract as StrategyContract
