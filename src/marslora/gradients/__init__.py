@@ -1,6 +1,6 @@
-"""Gradients of several objectives in, one out.
+"""Combine the gradients of several objectives into one.
 
-`SeparateGradients` is what a training loop uses; a combiner only sees inner products and answers with weights.
+A training loop uses `SeparateGradients`. A combiner only sees inner products of the gradients and returns weights.
 """
 
 import lazy_loader

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from marslora.gradients._base import Granularity
 
 THIRDS = ("lower", "middle", "upper")
-"""Of a stack of layers, from the input."""
+"""The thirds of a stack of layers, from the input."""
 OTHER = "other"
-"""Of a tensor that is in no stack of layers: projectors, heads, embeddings."""
+"""The block of tensors that are in no stack of layers: projectors, heads, embeddings."""
 
 
 def block_names(names: Sequence[str], blocks: Granularity) -> list[str]:
-    """The block of every tensor, from its parameter name: ``vision_tower.encoder.layers.lower``, for example.
+    """Return the block of every tensor, from its parameter name: ``vision_tower.encoder.layers.lower``, for example.
 
-    A stack is what stands before the first number in a path; its thirds are counted over the layers that occur, so
-    layers that train nothing do not count.
+    The name of a stack is the path before the first number. Its thirds are those of the layers that occur in ``names``,
+    so layers that train nothing do not count.
     """
     if blocks == "global":
         return ["all"] * len(names)

@@ -1,4 +1,4 @@
-"""The gradients of several objectives into one: inner products, weights for each block, weighted sums."""
+"""Combine the gradients of several objectives: inner products, weights for each block, weighted sums."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def combine(
     blocks: Sequence[str],
     losses: Mapping[str, float],
 ) -> tuple[list[Tensor | None], list[BlockGradient]]:
-    """One gradient for every parameter, and what was seen of every block.
+    """Return one gradient for every parameter, and notes on every block.
 
-    Objectives without a gradient in a block are left out there; where one is left, it is taken as it is. Where a
-    gradient is not finite, the block is summed plainly, so that whoever looks at the result sees it.
+    Objectives without a gradient in a block are left out there; if one remains, its gradient is used unchanged. If a
+    gradient is not finite, the block is summed without weights, so that the result is not finite either.
 
     Args:
-        combiner: The kind that weighs.
+        combiner: Returns the weights of a block.
         gradients: By objective, in the order in which the user named them. They are not changed.
         blocks: The block of every parameter (`block_names`).
         losses: By objective.
@@ -67,7 +67,7 @@ def _gram(column: Sequence[Tensor | None]) -> Tensor | None:
 
 
 def _weigh(combiner: AbstractCombiner, block: Block) -> tuple[Array, BlockGradient | None]:
-    """The block's weights, (P, K) or (K,), and what to say of it; nothing where no objective moves it."""
+    """Return the weights of a block, (P, K) or (K,), and a note; None instead of it if no objective has a gradient."""
     number = len(block.objectives)
     if not np.isfinite(block.tensors_PKK).all():
         return np.ones(number), None

@@ -11,11 +11,11 @@ class IMTLG(AbstractCombiner):
     """``<g, g_k / n_k>`` the same for every k, weights that sum to 1: ``(n_2 g_1 + n_1 g_2) / (n_1 + n_2)`` for two.
 
     With more than two some weights can be negative. Gradients that are all parallel have no such combination but
-    zero; then every weight is the same (case ``parallel``).
+    zero, and get equal weights (case ``parallel``).
     """
 
     def weigh(self, block: Block) -> Weights:
-        """The weights ``pinv(gram) n``, normalised."""
+        """Return the weights ``pinv(gram) n``, scaled to add up to 1."""
         norms_K = block.norms_K
         if len(norms_K) == 2:
             return Weights(norms_K[::-1] / norms_K.sum(), "equal projections")

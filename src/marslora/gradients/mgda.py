@@ -9,7 +9,7 @@ from marslora.gradients._min_norm import min_norm_weights
 class MGDA(AbstractCombiner):
     """``min |sum_k w_k g_k|`` over the simplex. Two objectives: ``w_1 = clip(<g_2 - g_1, g_2> / |g_1 - g_2|^2)``.
 
-    Where the shortest of the gradients is the shortest combination, it is taken alone (case ``one``).
+    If the shortest gradient is the shortest combination, it is used alone (case ``one``).
     """
 
     def weigh(self, block: Block) -> Weights:

@@ -14,7 +14,7 @@ from marslora.gradients._min_norm import min_norm_weights
 
 
 class MMPareto(AbstractCombiner):
-    """``h = sum_k K w_k g_k`` with equal weights, or min-norm weights where two gradients point apart.
+    """``h = sum_k K w_k g_k`` with equal weights, or with min-norm weights if the cosine of two gradients is 0 or less.
 
     Then every tensor of ``h`` that is shorter than that tensor of the plain sum is made as long, and all of them are
     multiplied by ``gamma``. The paper's two are the multimodal and the unimodal loss of an encoder.

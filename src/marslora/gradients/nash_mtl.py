@@ -1,4 +1,4 @@
-"""Nash-MTL: the bargaining solution, blind to the gradients' sizes (arXiv 2202.01017)."""
+"""Nash-MTL: the bargaining solution, which does not depend on the gradients' norms (arXiv 2202.01017)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from marslora.gradients._base import AbstractCombiner, Block, Weights
 from marslora.gradients._min_norm import min_norm_weights
 
 OPPOSED = 1e-9
-"""Below this least |g|^2 of a convex combination of unit gradients, there is no direction all can agree on."""
+"""If the smallest |g|^2 of a convex combination of unit gradients is below this, no direction helps all of them."""
 
 
 class NashMTL(AbstractCombiner):
     """Weights w > 0 with ``<g, g_k> = 1 / w_k`` for every k. For two: ``w_k = 1 / (n_k sqrt(1 + cosine))``.
 
-    The norm of ``g`` is always sqrt(K): the size of a step says nothing about the gradients'. Where gradients are
-    exactly opposed there is no solution, and the shortest combination is taken (case ``opposed``).
+    The norm of ``g`` is always sqrt(K), whatever the norms of the gradients. If gradients are exactly opposed, there is
+    no solution, and the shortest combination is used (case ``opposed``).
     """
 
     def weigh(self, block: Block) -> Weights:

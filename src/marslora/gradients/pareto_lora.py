@@ -1,4 +1,4 @@
-"""Pareto LoRA: min-norm in conflict, the weaker raised in imbalance, the sum otherwise (arXiv 2606.17296)."""
+"""Pareto LoRA: min-norm in conflict, the weaker scaled up in imbalance, the sum otherwise (arXiv 2606.17296)."""
 
 from __future__ import annotations
 

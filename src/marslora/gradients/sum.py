@@ -1,4 +1,4 @@
-"""Plain sum: ordinary training, with every objective's gradient looked at."""
+"""Sum: ordinary training, while every objective's gradient is logged."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from marslora.gradients._base import AbstractCombiner, Block, Weights
 class TorchJD(AbstractCombiner):
     """``torchjd.aggregation.<aggregator>Weighting`` on the matrix of inner products.
 
-    Aggregators that are no weighting of inner products are not offered. Those that need a solver ask for its package.
+    Only aggregators that are weightings of inner products can be used. Some need the package of a solver.
     """
 
     @dataclass(frozen=True, kw_only=True)

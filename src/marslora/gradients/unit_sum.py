@@ -1,4 +1,4 @@
-"""Sum of directions: every gradient at the mean norm; the plain control for methods that balance norms."""
+"""Sum of directions: every gradient scaled to the mean norm; the control for methods that balance norms."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from marslora.gradients._base import AbstractCombiner, Block, Weights
 
 
 class UnitSum(AbstractCombiner):
-    """``g = mean(n) sum_k g_k / n_k``: what is left of a method when only its balancing of norms is kept."""
+    """``g = mean(n) sum_k g_k / n_k``: only the balance of norms, without anything else that a method may do."""
 
     def weigh(self, block: Block) -> Weights:
-        """Mean norm over own norm."""
+        """Return the mean norm over the norm of each gradient."""
         return Weights(block.norms_K.mean() / block.norms_K, "directions")
