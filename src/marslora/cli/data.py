@@ -15,6 +15,7 @@ from rich.table import Table
 from marslora.cli._console import ConsoleListener, print_line
 from marslora.cli._histogram import draw_bars
 from marslora.core.runs import ProgressEvent
+from marslora.core.spec import MAX_PIXELS
 
 if TYPE_CHECKING:
     from marslora.data.check import CheckReport
@@ -55,6 +56,7 @@ FIX = typer.Option(
 FOLDER = typer.Option(
     help="Folder in which relative paths of images and sounds start. Default: the data file's folder."
 )
+PIXELS = typer.Option(help="Scale larger pictures down to this many pixels, as `marslora search` does.", min=1)
 WORKERS = typer.Option(
     help="Number of processes; they start only if checking takes more than a few seconds. Default: the number of "
     "cores, at most 8.",
@@ -69,6 +71,7 @@ def check(
     model: Annotated[str | None, MODEL] = None,
     fix: Annotated[Path | None, FIX] = None,
     image_folder: Annotated[str | None, FOLDER] = None,
+    max_pixels: Annotated[int, PIXELS] = MAX_PIXELS,
     workers: Annotated[int | None, WORKERS] = None,
     as_json: Annotated[bool, AS_JSON] = False,
 ) -> None:
@@ -93,6 +96,7 @@ def check(
             report = checking.check_data(
                 paths,
                 image_folder=image_folder,
+                max_pixels=max_pixels,
                 processor=partial(load_model_processor, model) if model is not None else None,
                 workers=workers,
                 progress=lambda done, total: listener.advance(
@@ -125,6 +129,8 @@ def load_model_processor(model: str) -> Any:
 
 def print_report(console: Console, report: CheckReport) -> None:
     """Print the report as tables and histograms."""
+    from marslora.data.splits import write_notes
+
     table = Table(box=None, show_header=False)
     table.add_row("rows", f"{report.num_rows:,}")
     table.add_row("turns", f"{report.num_turns:,}")
@@ -139,7 +145,7 @@ def print_report(console: Console, report: CheckReport) -> None:
         print_line(console, (f"\n{unit} per row", "bold"), numbers)
         for line in draw_bars(lengths.edges, lengths.counts):
             print_line(console, line)
-    for line in report.repeats:
+    for line in (*report.repeats, *write_notes(report.notes)):
         print_line(console, (line, "yellow"))
     for row in report.bad[:_SHOWN_BAD_ROWS]:
         print_line(console, (str(row), "red"))

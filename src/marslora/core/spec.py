@@ -28,6 +28,8 @@ MAX_VALIDATION_SHARE = 0.15
 VALIDATION_WORK = 0.5
 """Operations of validating on a row, in those of training on it: a forward pass alone, where training also goes
 backward through the frozen weights, which takes as many operations. Gradients of adapters come on top and are small."""
+MAX_PIXELS = 1 << 24
+"""Pixels of a picture at most by default: 4096 x 4096, more than any processor reads and 50 MB decoded."""
 BYTES_PER_PARAMETER = 16
 """Training memory of one parameter: a weight, its gradient and AdamW's two moments, each in float32."""
 SCHEMA_VERSION: Literal[2] = 2
@@ -95,6 +97,8 @@ class DataSpec(OptionRecord):
     """Use at most this many validation rows for each measurement."""
     max_length: Annotated[int | None, Field(gt=0), Option(INPUT)] = None
     """Refuse rows with more tokens. Rows are never cut, since a cut could remove image tokens. Default: no limit."""
+    max_pixels: Annotated[int, Field(gt=0), Option(INPUT)] = MAX_PIXELS
+    """Scale larger pictures down to this many pixels before the processor sees them; the report says how many."""
     max_bad_share: Annotated[float, Field(ge=0, le=1), Option(INPUT)] = 0.01
     """Stop if a larger share of the rows cannot be used; a smaller share is skipped and counted."""
     seed: Annotated[int, Option(INPUT, name="data_seed")] = 0

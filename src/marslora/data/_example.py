@@ -41,6 +41,8 @@ class Example:
     source: str
     row: int
     sounds: tuple[Sound, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What of the row was not read, or is changed: each is the same text in every row that it holds for."""
 
     @cached_property
     def digest(self) -> str:
@@ -66,18 +68,32 @@ class Example:
 
 def to_example(row: Mapping[str, Any], cache: MediaCache, source: str, number: int) -> Example:
     """The row as an `Example`. Raises `DataError` with the reason (without the place) for one that cannot be used."""
+    notes: list[str] = []
     media = RowMedia(row)
     messages = [_read_message(turn, media) for turn in _formats.read_turns(dict(row))]
     _check_roles(messages)
     first = next(message for message in messages if message["role"] == "user")
     first["content"] = [*media.take_rest(), *first["content"]]
-    images = tuple(cache.get_picture(value) for value in media.get_taken("image"))
-    sounds = tuple(cache.get_sound(value) for value in media.get_taken("audio"))
-    example = Example(tuple(messages), images, source, number, sounds)
-    for medium in example.pictures_and_sounds:
+    images = tuple(cache.get_picture(value, notes) for value in media.get_taken("image"))
+    sounds = tuple(cache.get_sound(value, notes) for value in media.get_taken("audio"))
+    media_read: tuple[Picture | Sound, ...] = (*images, *sounds)
+    for medium in media_read:
         if medium.problem:
             raise DataError(medium.problem)
-    return example
+        notes.extend(medium.notes)
+    return Example(tuple(messages), images, source, number, sounds, _intern_notes(notes))
+
+
+def _intern_notes(notes: list[str]) -> tuple[str, ...]:
+    """Each note once; rows with the same notes share one tuple, since many rows have the same."""
+    found = tuple(dict.fromkeys(notes))
+    return _shared_notes.setdefault(found, found) if len(_shared_notes) < _SHARED else found
+
+
+_SHARED = 1000
+"""Different combinations of notes that are shared at most."""
+_shared_notes: dict[tuple[str, ...], tuple[str, ...]] = {}
+"""Combinations of notes that rows of this process have. They are few and short."""
 
 
 def _read_message(turn: Any, media: RowMedia) -> Message:

@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 
 from marslora.core.errors import DataError
+from marslora.core.spec import MAX_PIXELS
 from marslora.data import _blobs, _values
 from marslora.data._blobs import BlobStore, StoredBlob
 from marslora.data._values import describe_value
@@ -18,37 +19,42 @@ from marslora.data.sounds import Sound, encode_wav
 class MediaCache:
     """The pictures and sounds of rows whose relative paths start in one folder.
 
-    Bytes inside rows go into a `BlobStore`, so that memory does not grow with what the rows carry.
+    Bytes inside rows go into a `BlobStore`, so that memory does not grow with what the rows carry. Pictures of more
+    than ``max_pixels`` pixels are scaled down when they are opened.
     """
 
-    def __init__(self, folder: Path, blobs: BlobStore | None = None) -> None:
+    def __init__(self, folder: Path, blobs: BlobStore | None = None, max_pixels: int = MAX_PIXELS) -> None:
         self._folder = folder
+        self._max_pixels = max_pixels
         self._blobs = blobs if blobs is not None else BlobStore()
         self._pictures: dict[Path | str, Picture] = {}
         self._sounds: dict[Path | str, Sound] = {}
 
-    def get_picture(self, value: Any) -> Picture:
-        """The picture of a path, data URL, bytes, ``{"bytes": ..., "path": ...}`` or PIL image."""
-        content = _values.unwrap_value(value, "image")
+    def get_picture(self, value: Any, notes: list[str] | None = None) -> Picture:
+        """The picture of a path, data URL, bytes, ``{"bytes": ..., "path": ...}`` or PIL image; what is not read of an
+        object is added to ``notes``."""
+        content = _values.unwrap_value(value, "image", notes)
         if isinstance(content, Image.Image):
-            return Picture(content)
+            return Picture(content, self._max_pixels)
         if not isinstance(content, Path | bytes):
             raise DataError(
                 f"an image must be a path, a data URL, bytes or a PIL image, found {describe_value(content)}"
             )
         key = _make_key(content)
         if key not in self._pictures:
-            self._pictures[key] = Picture(self._keep(content))
+            self._pictures[key] = Picture(self._keep(content), self._max_pixels)
         return self._pictures[key]
 
-    def get_sound(self, value: Any) -> Sound:
-        """The sound of a path, data URL, bytes, ``{"bytes": ..., "path": ...}`` or ``{"array", "sampling_rate"}``."""
-        content = _values.unwrap_value(value, "audio")
+    def get_sound(self, value: Any, notes: list[str] | None = None) -> Sound:
+        """The sound of a path, data URL, bytes, ``{"bytes": ..., "path": ...}`` or ``{"array", "sampling_rate"}``; what
+        is not read of an object is added to ``notes``."""
+        content = _values.unwrap_value(value, "audio", notes)
+        changes: tuple[str, ...] = ()
         if not isinstance(content, Path | bytes):
-            content = encode_wav(content)
+            content, changes = encode_wav(content)
         key = _make_key(content)
         if key not in self._sounds:
-            self._sounds[key] = Sound(self._keep(content))
+            self._sounds[key] = Sound(self._keep(content), changes)
         return self._sounds[key]
 
     def _keep(self, content: Path | bytes) -> Path | StoredBlob:
@@ -58,15 +64,16 @@ class MediaCache:
 class MediaCaches:
     """A `MediaCache` for every folder that relative paths start from; all share one `BlobStore`."""
 
-    def __init__(self, image_folder: str | None) -> None:
+    def __init__(self, image_folder: str | None, max_pixels: int = MAX_PIXELS) -> None:
         self._image_folder = Path(image_folder).expanduser() if image_folder is not None else None
+        self._max_pixels = max_pixels
         self._blobs = BlobStore()
         self._by_folder: dict[Path, MediaCache] = {}
 
     def get(self, folder: Path) -> MediaCache:
         """The cache for rows whose relative paths start in ``folder``, unless an image folder was named for all."""
         folder = self._image_folder if self._image_folder is not None else folder
-        return self._by_folder.setdefault(folder, MediaCache(folder, self._blobs))
+        return self._by_folder.setdefault(folder, MediaCache(folder, self._blobs, self._max_pixels))
 
 
 def _make_key(content: Path | bytes) -> Path | str:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marslora.core.errors import DataError
+from marslora.core.spec import MAX_PIXELS
 from marslora.data._media_cache import MediaCaches
 from marslora.data.pictures import Picture
 from marslora.data.sounds import Sound
@@ -61,6 +62,8 @@ class RowReport:
     sounds: int = 0
     seconds: float = 0.0
     """Of all its sounds together."""
+    notes: tuple[str, ...] = ()
+    """What of the row was not read, or is changed."""
     lengths: dict[str, int] = field(default_factory=dict)
     """By unit: tokens, words, ..."""
 
@@ -74,6 +77,7 @@ class RowChecker:
     """Checks rows: reads them, decodes their pictures and sounds, measures them. Picklable if ``processor`` is."""
 
     image_folder: str | None = None
+    max_pixels: int = MAX_PIXELS
     processor: Callable[[], Any] | None = None
     """Makes the processor that measures lengths in tokens; None: lengths are characters and words."""
     _problems: dict[Path, str | None] = field(default_factory=dict)
@@ -81,7 +85,7 @@ class RowChecker:
 
     def __call__(self, chunk: RowChunk) -> list[RowReport]:
         """A report for every row, in order."""
-        cache = MediaCaches(self.image_folder).get(chunk.folder)
+        cache = MediaCaches(self.image_folder, self.max_pixels).get(chunk.folder)
         return [self._check_row(number, read_example(row, cache, chunk.place, number)) for number, row in chunk.rows]
 
     def _check_row(self, number: int, example: Example | BadRow) -> RowReport:
@@ -96,6 +100,7 @@ class RowChecker:
                 turns=sum(message["role"] != "system" for message in example.messages),
                 images=len(example.images),
                 sounds=len(example.sounds),
+                notes=example.notes,
                 seconds=sum(sound.seconds for sound in example.sounds),
                 lengths=self._length_counter.count_tokens(example) if self._length_counter else count_words(example),
             )
@@ -155,7 +160,7 @@ def check_chunks(chunks: Iterator[RowChunk], checker: RowChecker, workers: int) 
 
 def _check_in_processes(chunks: Iterator[RowChunk], checker: RowChecker, workers: int) -> Iterator[CheckedChunk]:
     context = multiprocessing.get_context("spawn")
-    fresh = RowChecker(checker.image_folder, checker.processor)
+    fresh = RowChecker(checker.image_folder, checker.max_pixels, checker.processor)
     pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(fresh,))
     waiting: deque[tuple[RowChunk, Future[list[RowReport]]]] = deque()
     try:

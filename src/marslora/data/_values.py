@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,43 @@ _KEYS = ("bytes", "array", "data", "path", "url", "image", "audio", "base64")
 """The keys under which an object holds its picture or sound; the first that is present counts."""
 _BASE64 = ("base64", "data")
 """Those whose text is base64, not a path."""
+_TYPES = ("format", "mime_type", "media_type", "type")
+"""Keys that say what the content itself says too."""
+_CUTS = frozenset(
+    ("start", "end", "start_time", "end_time", "begin", "offset", "duration", "frame_offset", "num_frames", "segment")
+) | {"crop", "bbox", "box", "region"}
+"""Keys that name a part of a picture or sound: to leave them out would show another one."""
+_BARE_BASE64 = re.compile(r"(iVBORw0KGgo|/9j/|R0lGOD|UklGR|SUkqA|TU0AK|T2dnUw|ZkxhQ|SUQz)[A-Za-z0-9+/\s]{24,}={0,2}\s*")
+"""How PNG, JPEG, GIF, WebP and WAV, TIFF, Ogg, FLAC and MP3 begin as base64: such text is no path."""
 
 
-def unwrap_value(value: Any, what: str) -> Any:
+def unwrap_value(value: Any, what: str, notes: list[str] | None = None) -> Any:
     """What a cell of a row holds: a path as `Path`, bytes, or an object in memory. ``what`` (image or audio) is for
-    messages.
+    messages; what is not read of an object is added to ``notes``.
 
-    Raises `DataError` for damaged base64 text, for addresses on the network and for objects without a known key.
+    Raises `DataError` for damaged base64 text, for addresses on the network, for objects without a known key and for
+    those that name a part of their content.
     """
-    while isinstance(value, Mapping) and "array" not in value:
+    while isinstance(value, Mapping):
+        _check_keys(value, what, notes)
+        if "array" in value and value["array"] is not None and value.get("bytes") is None:
+            return value
         value = _unwrap_object(value, what)
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
     return _parse_text(str(value), what) if isinstance(value, str | Path) else value
+
+
+def _check_keys(value: Mapping[Any, Any], what: str, notes: list[str] | None) -> None:
+    for key in value:
+        if value[key] is None or key in _KEYS or key in _TYPES or key == "sampling_rate":
+            continue
+        if key in _CUTS:
+            raise DataError(
+                f"an {what}'s `{key}` ({describe_value(value[key])}) is not followed: save that part to its own file"
+            )
+        if notes is not None:
+            notes.append(f"`{key}` of an {what}: not read")
 
 
 def _unwrap_object(value: Mapping[str, Any], what: str) -> Any:
@@ -34,7 +59,9 @@ def _unwrap_object(value: Mapping[str, Any], what: str) -> Any:
         if value.get(key) is not None:
             content = value[key]
             return decode_base64(content, what) if key in _BASE64 and isinstance(content, str) else content
-    raise DataError(f"an {what} must have `bytes` or a `path`, found the keys {sorted(value)}: rename one of them")
+    raise DataError(
+        f"an {what} must have `bytes` or a `path`, found the keys {sorted(map(str, value))}: rename one of them"
+    )
 
 
 def _parse_text(text: str, what: str) -> Path | bytes:
@@ -47,7 +74,14 @@ def _parse_text(text: str, what: str) -> Path | bytes:
         return decode_base64(data, what)
     if text.startswith(("http://", "https://")):
         raise DataError(f"{what} `{text}` is on the network and is not downloaded: save it to a file and name that")
-    return Path(text.removeprefix("file://")).expanduser()
+    if _BARE_BASE64.fullmatch(text):
+        return decode_base64(text, what)
+    if "\0" in text:
+        raise DataError(f"an {what}'s path must not hold a zero character, found {text[:40]!r}: correct it")
+    try:
+        return Path(text.removeprefix("file://")).expanduser()
+    except RuntimeError:
+        raise DataError(f"{what} `{text}` begins with the home of an unknown user: write the whole path") from None
 
 
 def describe_value(value: Any) -> str:
@@ -57,9 +91,10 @@ def describe_value(value: Any) -> str:
 
 
 def decode_base64(text: str, what: str) -> bytes:
-    """The bytes that base64 ``text`` stands for."""
+    """The bytes that base64 ``text`` stands for; line breaks in it are left out."""
+    content = text.partition(",")[2] if text.startswith("data:") else text
     try:
-        return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
+        return base64.b64decode("".join(content.split()), validate=True)
     except (binascii.Error, ValueError):
         raise DataError(
             f"an {what}'s base64 text is damaged, found `{text[:40]}` ({len(text)} characters): encode it again"

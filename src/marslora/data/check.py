@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from marslora.core.errors import DataError
 from marslora.core.record import Record
+from marslora.core.spec import MAX_PIXELS
 from marslora.data import _readers
 from marslora.data._readers._base import AbstractSource
 from marslora.data._row_checks import RowChecker, RowChunk, RowReport, check_chunks
@@ -56,6 +58,8 @@ class CheckReport(Record):
     lengths: dict[str, LengthSummary]
     """By unit: ``tokens`` and ``text tokens`` (without those of pictures and sounds) if a processor was given, else
     ``characters`` and ``words``."""
+    notes: dict[str, int]
+    """What was not read or is changed -> the number of good rows that it holds for."""
     bad: tuple[BadRow, ...]
     """Every bad row, in order; row 0 stands for the rest of a file from which nothing more can be read."""
 
@@ -69,6 +73,7 @@ def check_data(
     sources: Sequence[str],
     *,
     image_folder: str | None = None,
+    max_pixels: int = MAX_PIXELS,
     processor: Callable[[], Any] | None = None,
     workers: int = 1,
     progress: RowProgress | None = None,
@@ -81,7 +86,9 @@ def check_data(
     files = resolve_files(sources)
     total = sum(_estimate_rows(file) for file in files)
     builder = _ReportBuilder()
-    for chunk, reports in check_chunks(_cut_into_chunks(files), RowChecker(image_folder, processor), workers):
+    for chunk, reports in check_chunks(
+        _cut_into_chunks(files), RowChecker(image_folder, max_pixels, processor), workers
+    ):
         for report in reports:
             builder.add(chunk.place, report)
         if progress:
@@ -121,6 +128,7 @@ class _ReportBuilder:
         self._turns = self._images = self._sounds = self._repeats = 0
         self._seconds = 0.0
         self._bad: list[BadRow] = []
+        self._notes: Counter[str] = Counter()
         self._named_repeats: list[str] = []
         self._first: dict[bytes, tuple[str, int]] = {}
         self._lengths: dict[str, array[int]] = {}
@@ -135,6 +143,7 @@ class _ReportBuilder:
         self._images += report.images
         self._sounds += report.sounds
         self._seconds += report.seconds
+        self._notes.update(report.notes)
         for unit, length in report.lengths.items():
             self._lengths.setdefault(unit, array("q")).append(length)
         first = self._first.setdefault(report.digest, (place, report.row))
@@ -156,6 +165,7 @@ class _ReportBuilder:
             num_repeats=self._repeats,
             repeats=tuple(self._named_repeats),
             lengths={unit: summarise_lengths(values) for unit, values in self._lengths.items()},
+            notes=dict(self._notes.most_common()),
             bad=tuple(self._bad),
         )
 

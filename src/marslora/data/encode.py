@@ -168,6 +168,7 @@ def _compute_digest(examples: Sequence[Example], processor: Any, max_length: int
     hashed.update(repr(processor.chat_template or processor.tokenizer.chat_template).encode())
     hashed.update(json.dumps(processor.tokenizer.init_kwargs, sort_keys=True, default=str).encode())
     hashed.update(repr(sorted(processor.tokenizer.get_vocab().items())).encode())
+    hashed.update(repr(sorted({image.max_pixels for example in examples for image in example.images})).encode())
     for example in examples:
         hashed.update(example.digest.encode())
     return hashed.hexdigest()[:20]

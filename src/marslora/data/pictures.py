@@ -7,48 +7,82 @@ import io
 from functools import cached_property
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from marslora.core.errors import DataError
-from marslora.data import _blobs
+from marslora.core.spec import MAX_PIXELS
+from marslora.data import _blobs, _pixels
 from marslora.data._blobs import StoredBlob
+
+_NOTHING = (0, 0)
+"""The size of a picture that cannot be used."""
+_Header = tuple[str | None, tuple[int, int], tuple[str, ...]]
+"""(why the picture cannot be used, its decoded size, what is changed when it is decoded)."""
 
 
 class Picture:
-    """A picture in a file, in bytes (in a `BlobStore` if rows held them) or already in memory."""
+    """A picture in a file, in bytes (in a `BlobStore` if rows held them) or already in memory.
 
-    def __init__(self, source: Path | bytes | StoredBlob | Image.Image) -> None:
+    One of more than ``max_pixels`` pixels is scaled down.
+    """
+
+    def __init__(self, source: Path | bytes | StoredBlob | Image.Image, max_pixels: int = MAX_PIXELS) -> None:
         self.source = source
+        self.max_pixels = max_pixels
 
     def open(self) -> Image.Image:
-        """The whole picture, upright, in RGB. Raises `DataError` if it cannot be decoded."""
+        """The whole picture, upright, in RGB. Raises `DataError` if it cannot be decoded, or not without losing it."""
         try:
             with self._image() as image:
-                return ImageOps.exif_transpose(image).convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+                return _pixels.to_rgb(image, self.max_pixels)
+        except MemoryError:
+            raise
+        except DataError as error:
+            raise DataError(f"{self} {error}") from None
+        except Exception as error:  # decoders raise whatever a damaged file leads them to
             raise DataError(f"{self} cannot be decoded: {error}; copy or save it again") from None
 
-    @cached_property
+    @property
     def problem(self) -> str | None:
         """Why the picture cannot be used, as far as its header tells; None for a good one."""
-        if isinstance(self.source, Path) and not self.source.is_file():
-            return f"{self} does not exist: correct its path, or name the folder in which it starts (--image-folder)"
-        try:
-            width, height = self.size
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            return f"{self} is not a picture that Pillow can open ({type(error).__name__}): save it as PNG or JPEG"
-        except Image.DecompressionBombError:
-            most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-            return f"{self} has more than {most:,} pixels and may be a decompression bomb: scale it down"
-        return None if width and height else f"{self} is empty ({width} x {height} pixels): save it again"
+        return self._header[0]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels of the decoded picture, as its header tells."""
+        return self._header[1]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is changed when the picture is decoded, as far as its header tells."""
+        return self._header[2]
 
     @cached_property
-    def size(self) -> tuple[int, int]:
-        """(width, height) in pixels, read from the header."""
-        if isinstance(self.source, Image.Image):
-            return self.source.size
-        with self._image() as image:
-            return image.size
+    def _header(self) -> _Header:
+        try:
+            if isinstance(self.source, Path) and not self.source.is_file():
+                reason = (
+                    f"{self} does not exist: correct its path, or name the folder in which it starts (--image-folder)"
+                )
+                return reason, _NOTHING, ()
+            with self._image() as image:
+                size, notes = _pixels.describe_header(image, self.max_pixels)
+        except MemoryError:
+            raise
+        except Image.DecompressionBombError:
+            most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+            return f"{self} has more than {most:,} pixels and may be a decompression bomb: scale it down", _NOTHING, ()
+        except UnidentifiedImageError:
+            return (
+                f"{self} is not a picture that Pillow can open as a grid of pixels: save it as PNG or JPEG",
+                (0, 0),
+                (),
+            )
+        except Exception as error:  # decoders raise whatever a damaged file leads them to
+            return f"{self} is not a picture that Pillow can open ({error}): save it as PNG or JPEG", _NOTHING, ()
+        width, height = size
+        empty = f"{self} is empty ({width} x {height} pixels): save it again"
+        return None if width and height else empty, size, notes
 
     @cached_property
     def digest(self) -> str:
@@ -64,9 +98,11 @@ class Picture:
     def _image(self) -> Image.Image:
         if isinstance(self.source, Image.Image):
             return self.source.copy()
+        Image.init()  # Pillow looks for formats that are named among those that it has loaded
         if isinstance(self.source, Path):
-            return Image.open(self.source)
-        return Image.open(io.BytesIO(self.source if isinstance(self.source, bytes) else self.source.read()))
+            return Image.open(self.source, formats=_pixels.RASTER_FORMATS)
+        data = self.source if isinstance(self.source, bytes) else self.source.read()
+        return Image.open(io.BytesIO(data), formats=_pixels.RASTER_FORMATS)
 
     def __str__(self) -> str:
         if isinstance(self.source, Path):

@@ -20,6 +20,15 @@ from marslora.data._values import describe_value
 
 _PEAK_TIME = 12
 """Where a WAV file's ``PEAK`` chunk holds its time stamp: after its name, size and version, 4 bytes each."""
+_AVERAGED = "sounds with several channels: averaged"
+_MAX_CHANNELS = 64
+"""Channels of an array at most: with more, samples and channels have been exchanged."""
+_MAX_RATE = 1_000_000
+"""Samples a second at most; studios record 192,000."""
+_LOUDEST = 16.0
+"""Samples may exceed 1 where a recording is clipped later, not by 24 decibels: those are integers, not scaled."""
+_SILENT_SHARE = 1e-4
+"""What is left of channels that cancel each other out: rounding."""
 _STREAMED = 0xFFFFFFFF
 """The length in a WAV header if its writer did not know it, because the sound was streamed."""
 
@@ -27,19 +36,21 @@ _STREAMED = 0xFFFFFFFF
 class Sound:
     """A recording in a file or in bytes: WAV, FLAC, Ogg, MP3, whatever libsndfile reads."""
 
-    def __init__(self, source: Path | bytes | StoredBlob) -> None:
+    def __init__(self, source: Path | bytes | StoredBlob, changes: tuple[str, ...] = ()) -> None:
         self.source = source
+        self._changes = changes
 
     def open(self, sampling_rate: int) -> NDArray[np.float32]:
         """All samples (T,) at ``sampling_rate`` hertz, channels averaged, resampled by a polyphase filter.
 
-        Raises `DataError` if it cannot be decoded.
+        Raises `DataError` if it cannot be decoded, or not without losing it.
         """
         try:
             samples_TC, rate = soundfile.read(self._file(), dtype="float32", always_2d=True)
         except (OSError, RuntimeError, TypeError) as error:
             raise DataError(f"{self} cannot be decoded: {error}; copy or save it again") from None
         samples_T = samples_TC.mean(axis=1)
+        self._check_samples(samples_TC, samples_T)
         if rate != sampling_rate:
             common = math.gcd(rate, sampling_rate)
             from scipy.signal import resample_poly  # slow to import, and most sounds have the wanted rate
@@ -47,14 +58,32 @@ class Sound:
             samples_T = resample_poly(samples_T, sampling_rate // common, rate // common)
         return np.ascontiguousarray(samples_T, dtype=np.float32)
 
+    def _check_samples(self, samples_TC: NDArray[np.float32], samples_T: NDArray[np.float32]) -> None:
+        loudest = float(np.abs(samples_TC).max(initial=0))
+        if not math.isfinite(loudest):
+            raise DataError(f"{self} holds samples that are not finite numbers: replace them and save it again")
+        if loudest > _LOUDEST:
+            raise DataError(
+                f"{self} must have samples from -1 to 1, found {loudest:g}: divide them by the largest that their type "
+                "allows (32768 for 16 bits) and save it again"
+            )
+        swing = float(np.ptp(samples_TC, axis=0).max()) if len(samples_T) else 0.0
+        if swing and np.ptp(samples_T) <= _SILENT_SHARE * swing:
+            raise DataError(
+                f"{self} is silent once its {samples_TC.shape[1]} channels are averaged, since they cancel each other "
+                "out: save one of them"
+            )
+
     @cached_property
     def problem(self) -> str | None:
         """Why the sound cannot be used, as far as its header tells; None for a good one."""
-        if isinstance(self.source, Path) and not self.source.is_file():
-            return f"{self} does not exist: correct its path, or name the folder in which it starts (--image-folder)"
         try:
-            frames, _ = self.length
-        except (OSError, RuntimeError, TypeError) as error:
+            if isinstance(self.source, Path) and not self.source.is_file():
+                return (
+                    f"{self} does not exist: correct its path, or name the folder in which it starts (--image-folder)"
+                )
+            frames, _, _ = self._about
+        except (OSError, RuntimeError, TypeError, ValueError) as error:
             return f"{self} is not a sound that libsndfile can open ({error}): save it as WAV or FLAC"
         if frames == 0:
             return f"{self} is empty: it holds no samples; record or save it again"
@@ -63,11 +92,22 @@ class Sound:
             return f"{self} is cut off: its header states {stated} bytes, the file has {present}; copy it again"
         return None
 
-    @cached_property
+    @property
     def length(self) -> tuple[int, int]:
         """(samples a channel, samples a second), read from the header."""
+        frames, rate, _ = self._about
+        return frames, rate
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was changed, or is changed when the sound is decoded."""
+        return (*self._changes, _AVERAGED) if self._about[2] > 1 else self._changes
+
+    @cached_property
+    def _about(self) -> tuple[int, int, int]:
+        """(samples a channel, samples a second, channels)."""
         about = soundfile.info(self._file())
-        return about.frames, about.samplerate
+        return about.frames, about.samplerate, about.channels
 
     @property
     def seconds(self) -> float:
@@ -107,28 +147,65 @@ class Sound:
         return f"audio `{self.source}`" if isinstance(self.source, Path) else f"audio of {self._num_bytes()} bytes"
 
 
-def encode_wav(value: Any) -> bytes:
-    """``{"array": samples (T,), (T, C) or (C, T), "sampling_rate": hertz}`` as a WAV file of 32-bit floats."""
+def encode_wav(value: Any) -> tuple[bytes, tuple[str, ...]]:
+    """``{"array": samples (T,), (T, C) or (C, T), "sampling_rate": hertz}`` as a WAV file of 32-bit floats, and what
+    was changed. Integers are scaled by the range of their type."""
     if not isinstance(value, Mapping) or value.get("sampling_rate") is None:
         raise DataError(
             "audio must be a path, a data URL, bytes or an object with `array` and `sampling_rate`, "
             f"found {describe_value(value)}"
         )
+    samples, notes = _scale_samples(_read_array(value["array"]))
+    wav = io.BytesIO()
+    soundfile.write(wav, samples, _read_rate(value["sampling_rate"]), format="WAV", subtype="FLOAT")
+    return _clear_timestamp(wav.getvalue()), notes
+
+
+def _read_array(value: Any) -> NDArray[Any]:
+    """Numbers (T,) or (T, C), in the type that they have."""
     try:
-        samples = np.asarray(value["array"], dtype=np.float32)
-    except (TypeError, ValueError):
-        raise DataError(
-            f"an audio's `array` must hold numbers, equally many in every channel, found {str(value['array'])[:40]}"
-        ) from None
+        samples = np.asarray(value)
+    except (TypeError, ValueError, OverflowError):
+        samples = np.asarray(None)
+    if samples.dtype.kind not in "iuf":
+        raise DataError(f"an audio's `array` must hold numbers, equally many in every channel, found {str(value)[:40]}")
     if samples.ndim == 2 and samples.shape[0] < samples.shape[1]:
         samples = samples.T
-    if samples.ndim not in (1, 2):
+    if samples.ndim not in (1, 2) or (samples.ndim == 2 and samples.shape[1] > _MAX_CHANNELS):
         raise DataError(
-            f"an audio's `array` must have the shape (samples,) or (samples, channels), found {samples.shape}"
+            f"an audio's `array` must have the shape (samples,) or (samples, channels) with at most {_MAX_CHANNELS} "
+            f"channels, found {samples.shape}"
         )
-    wav = io.BytesIO()
-    soundfile.write(wav, samples, int(value["sampling_rate"]), format="WAV", subtype="FLOAT")
-    return _clear_timestamp(wav.getvalue())
+    return samples
+
+
+def _read_rate(value: Any) -> int:
+    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not (is_number and 1 <= value <= _MAX_RATE and value == int(value)):
+        raise DataError(
+            f"an audio's `sampling_rate` must be a whole number of samples a second from 1 to {_MAX_RATE:,}, found "
+            f"{describe_value(value)}"
+        )
+    return int(value)
+
+
+def _scale_samples(samples: NDArray[Any]) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """Samples from -1 to 1, and what was changed. Lists of integers have no type: it is told from the largest."""
+    most = float(np.abs(samples.astype(np.float64)).max(initial=0))
+    is_whole = samples.dtype.kind in "iu" or (most > 1 and not (samples % 1).any())
+    if not is_whole or most <= 1:
+        return samples.astype(np.float32), ()
+    if samples.dtype.kind in "iu" and samples.dtype.itemsize < 8:
+        bits, offset = 8 * samples.dtype.itemsize, samples.dtype.kind == "u"
+    else:
+        bits, offset = next((bits for bits in (16, 32) if most <= 1 << (bits - 1)), 0), False
+    if not bits:
+        raise DataError(
+            f"an audio's `array` must hold numbers from -1 to 1 or integers of 8 to 32 bits, found {most:g}"
+        )
+    half = 1 << (bits - 1)
+    scaled = (samples.astype(np.float64) - (half if offset else 0)) / half
+    return scaled.astype(np.float32), (f"sounds of integers: scaled by the range of {bits} bits",)
 
 
 def _clear_timestamp(wav: bytes) -> bytes:

@@ -6,8 +6,10 @@ The last result is kept in memory (`_cache`), since several stages of a study as
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,8 @@ class DataReport(Record):
     """The first bad rows, at most 20."""
     fingerprint: str = ""
     """Changes when the text of any row, a picture, a sound or the split changes."""
+    notes: dict[str, int] = {}
+    """What was not read or is changed -> the number of rows, bad ones excepted."""
     warnings: tuple[str, ...] = ()
 
 
@@ -110,7 +114,7 @@ def _fingerprint_inputs(spec: DataSpec, splits: ExampleSplits) -> tuple[object, 
 
 def _read_splits(spec: DataSpec) -> ExampleSplits:
     bad: list[BadRow] = []
-    caches = MediaCaches(spec.image_folder)
+    caches = MediaCaches(spec.image_folder, spec.max_pixels)
     train = _read_role(spec, "train", spec.train, bad, caches)
     validation = _read_role(spec, "validation", spec.validation, bad, caches)
     test = _read_role(spec, "test", spec.test, bad, caches)
@@ -118,6 +122,7 @@ def _read_splits(spec: DataSpec) -> ExampleSplits:
         train, validation = hold_out(train, spec.validation_share, spec.max_validation, spec.seed)
     train = _limit_rows(train, spec.max_examples, spec.seed)
     validation = _limit_rows(validation, spec.max_validation, spec.seed)
+    notes = count_notes(example.notes for example in (*train, *validation, *test))
     report = DataReport(
         num_train=len(train),
         num_validation=len(validation),
@@ -125,9 +130,20 @@ def _read_splits(spec: DataSpec) -> ExampleSplits:
         num_bad=len(bad),
         bad=tuple(bad[:_NAMED_BAD_ROWS]),
         fingerprint=_fingerprint_examples(train, validation, test),
-        warnings=tuple(_find_leaks(train, validation=validation, test=test)),
+        notes=notes,
+        warnings=(*_find_leaks(train, validation=validation, test=test), *write_notes(notes)),
     )
     return ExampleSplits(tuple(train), tuple(validation), tuple(test), report)
+
+
+def count_notes(notes: Iterable[tuple[str, ...]]) -> dict[str, int]:
+    """Note -> the number of rows that have it, the most frequent first."""
+    return dict(Counter(chain.from_iterable(notes)).most_common())
+
+
+def write_notes(notes: Mapping[str, int]) -> list[str]:
+    """A sentence for each note, as reports show them."""
+    return [f"{count:,} {'row' if count == 1 else 'rows'} with {note}." for note, count in notes.items()]
 
 
 def _read_role(

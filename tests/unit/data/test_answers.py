@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from marslora.core.errors import DataError
@@ -94,7 +94,7 @@ TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=
 
 @pytest.mark.parametrize("block", MARKED.values(), ids=MARKED)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=3))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_marked_answers_are_the_mask_of_transformers(block, texts):
     processor = tiny.llava_processor(marked(block))
     messages = talk(*(text for answer in texts for text in ("what?", answer)))
@@ -109,7 +109,7 @@ def test_marked_answers_are_the_mask_of_transformers(block, texts):
 
 @pytest.mark.parametrize("family", families.UNMARKED, ids=lambda family: family.name)
 @given(answers=st.lists(TEXTS.filter(lambda text: text == text.strip()), min_size=1, max_size=3))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_unmarked_answers_are_what_the_family_writes(family, answers):
     texts = [text for answer in answers for text in ("what?", answer)]
     expected = [family.write(answer, False) for answer in answers[:-1]] + [family.write(answers[-1], True)]
