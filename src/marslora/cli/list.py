@@ -65,8 +65,8 @@ def _list_options(name: str) -> Iterator[Table]:
     if not places:
         known = {each for package in packages.values() for each in plugins.names(package)}
         raise ConfigError(
-            f"`{name}` is not a plugin.{suggest(name, sorted(known))} `marslora list` lists all plugins; your own are "
-            "named package.module:Class."
+            f"`{name}` is not a plugin.{suggest(name, sorted(known))} Name one of those that `marslora list` "
+            "lists, or your own as package.module:Class."
         )
     for place in places:
         find = _describe_recipe if place == "recipes" else _describe_class

@@ -139,7 +139,7 @@ def _read_or_build(
 
 
 def _show_nothing(done: int, total: int) -> None:
-    """Ignore the progress."""
+    """Ignore progress, because nobody asked for it."""
 
 
 def _open(folder: Path, digest: str, processor: Any) -> EncodedRows | None:
