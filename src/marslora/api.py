@@ -17,7 +17,9 @@ from marslora.core.parts import ModelInfo
 from marslora.core.progress import Listener, SilentListener
 from marslora.core.runs import FinalResult
 from marslora.core.spec import DataSpec, ModelSpec, StudySpec, TrainingSpec
+from marslora.core.stopping import exit_on_termination
 from marslora.pipeline import Pipeline
+from marslora.problems import has_measured
 from marslora.run_options import RunOptions
 from marslora.settings import INSPECT_OPTIONS, SEARCH_OPTIONS, default_folder, describe_model, make_spec, read_search
 from marslora.store.study import Study
@@ -212,16 +214,18 @@ def _write_demo_rows(spec: ModelSpec, folder: str) -> tuple[str, ...]:
 
 
 def run_study(spec: StudySpec, options: RunOptions, listener: Listener | None = None) -> Decision:
-    """Run every stage of a study that is missing in its folder."""
+    """Run every stage of a study that is missing in its folder. If no run could be used, no adapter is trained."""
     from marslora.report import page
 
-    with Study.create(options.study or default_folder(spec), spec, options.storage) as study:
+    with exit_on_termination(), Study.create(options.study or default_folder(spec), spec, options.storage) as study:
         pipeline = Pipeline(study, options.make_executor(), listener or SilentListener(), options)
         record = pipeline.decide()
-        pipeline.plan_final()
-        final = pipeline.train() if options.final else None
-        uniform = pipeline.train_uniform() if options.uniform else None
-        pipeline.export()
+        final = uniform = None
+        if has_measured(study.finished_runs()):
+            pipeline.plan_final()
+            final = pipeline.train() if options.final else None
+            uniform = pipeline.train_uniform() if options.uniform else None
+            pipeline.export()
         page.write_report(study)
         return Decision(
             record=record,

@@ -21,19 +21,9 @@ from marslora.core.data_files import data_fingerprint, has_rows_in_memory
 from marslora.core.decision import DecisionRecord
 from marslora.core.errors import StudyError
 from marslora.core.packs import describe_members, group_members, split_groups
-from marslora.core.progress import Listener, ProgressBar, SilentListener
+from marslora.core.progress import Listener, SilentListener
 from marslora.core.record import digest_texts
-from marslora.core.runs import (
-    Event,
-    Failure,
-    FinalResult,
-    MemberResult,
-    Observation,
-    PackResult,
-    Prepared,
-    ProgressEvent,
-    Run,
-)
+from marslora.core.runs import FinalResult, Prepared, Run
 from marslora.core.schedule import full_examples
 from marslora.core.spec import (
     FinalSpec,
@@ -46,6 +36,8 @@ from marslora.core.spec import (
 from marslora.executors import AbstractExecutor
 from marslora.executors.inline import Inline
 from marslora.exporters import AbstractExporter
+from marslora.problems import find_problems
+from marslora.rounds import train_packs
 from marslora.run_options import RunOptions
 from marslora.store.study import Study
 from marslora.strategies import MAX_ROUNDS, MIN_STEPS, AbstractStrategy, Problem, match_uniform, sum_costs
@@ -154,7 +146,9 @@ class Pipeline:
             packs = self._make_packs(members, runs, problem)
             number = self._write_round(packs)
             self.listener.stage(f"Calibration, round {number}: {describe_members(members)}")
-            self._train_packs(packs)
+            for member in members:  # as proposed: the order of the runs does not depend on the packs
+                self.study.trials.start(member)
+            train_packs(self.study, self.executor, RUN_PACK, packs, self.listener)
         raise StudyError(
             f"strategy `{self.study.spec.search.strategy.name}` still proposes runs after {MAX_ROUNDS} rounds; "
             "this is a bug in the strategy. Choose another with --strategy."
@@ -191,6 +185,9 @@ class Pipeline:
             return known
         self.listener.stage("Fitting the laws")
         decision = self.make_strategy().decide(self.problem, runs)
+        if problems := find_problems(decision, runs, self.study.spec.calibration):
+            summary = " ".join((*problems, decision.summary))
+            decision = decision.model_copy(update={"problems": problems, "summary": summary})
         self.study.write_json("laws.json", [law.model_dump(mode="json") for law in decision.laws], inputs)
         self.study.write("decision.json", decision, inputs)
         return decision
@@ -272,36 +269,6 @@ class Pipeline:
             )
             for group in split_groups(group_members(members, runs), self.executor.num_workers)
         ]
-
-    def _train_packs(self, packs: Sequence[PackSpec]) -> None:
-        for member in (member for pack in packs for member in pack.members):
-            self.study.trials.start(member)
-        bar = ProgressBar.of(packs)
-        failures: list[Failure] = []
-
-        def receive(event: Event) -> None:
-            match event:
-                case Observation():
-                    self.study.trials.observe(event)
-                case MemberResult():
-                    self.study.trials.finish(event)
-                    if event.status == "diverged":
-                        self.listener.note(f"{event.member} diverged: {event.message}")
-                case ProgressEvent():
-                    self.listener.advance(bar.advance(event))
-                case PackResult():
-                    self.listener.advance(bar.finish(event.pack))
-                case Failure():
-                    failures.append(event)
-                    self.listener.note(f"Pack {event.id} failed: {event.error}: {event.message}")
-
-        self.executor.run(RUN_PACK, packs, receive)
-        if len(failures) == len(packs):  # the members are not marked as failed: the next start trains them
-            raise failures[0].to_error()
-        for failure in failures:
-            for member in next(pack for pack in packs if pack.id == failure.id).members:
-                result = MemberResult(member=member.id, status="failed", examples=0, message=failure.message)
-                self.study.trials.finish(result)
 
 
 def _count_new_examples(members: Sequence[MemberSpec], runs: Sequence[Run]) -> int:

@@ -40,12 +40,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "recipes": {"core"},
     "run_options": {"core", "executors"},
     "settings": {"core", "models", "run_options"},
+    "rounds": {"core", "store", "executors"},
+    "problems": {"core"},
     "pipeline": {"core", "store", "strategies", "executors", "exporters", "adapters", "methods", "optim"}
-    | {"run_options"},
+    | {"run_options", "rounds", "problems"},
     "comparison": {"core", "store", "executors", "report", "adapters", "methods", "gradients", "optim"}
     | {"recipes", "run_options", "settings", "demo", "pipeline"},
     "api": {"core", "store", "executors", "report", "methods", "models", "data", "engine", "demo"}
-    | {"run_options", "settings", "pipeline", "comparison"},
+    | {"run_options", "settings", "problems", "pipeline", "comparison"},
     "cli": {"core", "store", "executors", "exporters", "replay", "report", "models", "data", "demo"}
     | {"run_options", "settings", "pipeline", "comparison", "api"},
     "__init__": {"api"},

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from tests.unit.finetune import tiny
@@ -27,10 +28,10 @@ def folder(tmp_path_factory):
     return root
 
 
-def start(folder, study):
+def start(folder, study, *more):
     words = ["--model", "model", "--train", "rows.jsonl", "--ranks", "1,4", "--examples", "1024", "--lr", "3e-3"]
     return subprocess.Popen(
-        [sys.executable, "-m", "marslora", "search", *words, "--study", study],
+        [sys.executable, "-m", "marslora", "search", *words, "--study", study, *more],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
@@ -92,16 +93,22 @@ def test_kill_nine_changes_nothing(folder, undisturbed, moment):
     assert outcome(folder, study) == undisturbed
 
 
-def test_ctrl_c_says_how_to_go_on(folder, undisturbed):
-    process = start(folder, "interrupted")
+@pytest.mark.parametrize("more", [(), ("--workers", "2")])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(folder, undisturbed, number, code, more):
+    study = f"interrupted-{code}{''.join(more)}"
+    process = start(folder, study, *more)
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not is_calibrating(folder / "interrupted"):
+    while not is_calibrating(folder / study):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(number)
     out, _ = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == 130, out
+    assert process.returncode == code, out
     assert "Traceback" not in out
     assert "To continue:" in out and "marslora search --model model" in out
-    finish(start(folder, "interrupted"))
-    assert outcome(folder, "interrupted") == undisturbed
+    assert not any(child.is_running() for child in children)
+    command = out[out.index("To continue:") :].splitlines()[1]
+    subprocess.run(command, shell=True, cwd=folder, check=True, capture_output=True)  # as a user pastes it
+    assert outcome(folder, study) == undisturbed

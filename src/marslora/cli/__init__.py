@@ -10,6 +10,7 @@ import typer
 
 from marslora.cli._lazy import HELP_NAMES, LazyGroup
 from marslora.core.errors import EXIT_CODE, MarsloraError
+from marslora.core.stopping import EXIT_INTERRUPTED
 
 
 class Commands(LazyGroup):
@@ -51,8 +52,9 @@ def main() -> None:
         sys.exit(app(standalone_mode=False) or 0)
     except MarsloraError as error:
         _fail(str(error))
-    except typer.Abort:
-        _fail("aborted")
+    except typer.Abort:  # Ctrl-C, where the command itself says nothing about it
+        print("\nInterrupted.", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
     except Exception as error:
         describe = getattr(error, "format_message", None)  # usage errors of click, whichever package brings it
         if describe is None:

@@ -11,9 +11,6 @@ import typer
 
 from marslora.core.options import OptionRow, OptionTable
 
-INTERRUPTED = 130
-"""Exit code of a command that Ctrl-C ended, by convention 128 + SIGINT."""
-
 
 def with_options(table: OptionTable) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorate a command that takes ``**options``, so that it has the options of the table, grouped in the help.

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 import typer
 from rich.console import Console
 
 from marslora.cli._console import ConsoleListener, print_line, print_panel
-from marslora.cli._options import INTERRUPTED
+from marslora.core.errors import EXIT_UNSETTLED
 from marslora.core.spec import StudySpec
+from marslora.core.stopping import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
 from marslora.run_options import RunOptions
 from marslora.settings import default_folder
 
 
 def watch_study(spec: StudySpec, options: RunOptions) -> None:
-    """Run every missing stage and print the verdict; after Ctrl-C, the same command continues the study."""
+    """Run every stage that is missing and print the verdict.
+
+    The exit code is `EXIT_UNSETTLED` if the verdict is not to be relied on. Ctrl-C and SIGTERM leave a study that the
+    same command continues; how, is printed.
+    """
     from marslora import api
     from marslora.report import page
 
@@ -26,15 +33,19 @@ def watch_study(spec: StudySpec, options: RunOptions) -> None:
         with ConsoleListener(console) as listener:
             show_settings(console, spec, options)
             decision = api.run_study(spec, options, listener)
-    except KeyboardInterrupt:
-        tell_how_to_continue(console, "nothing measured is lost")
+    except (KeyboardInterrupt, Terminated) as stopped:
+        tell_how_to_continue(console, "nothing measured is lost", stopped)
     print_panel(console, "marslora", page.summarise_study(decision.folder))
+    if decision.record.problems:
+        raise typer.Exit(EXIT_UNSETTLED)
 
 
-def tell_how_to_continue(console: Console, kept: str) -> NoReturn:
-    """Print what is ``kept`` and the command that continues after Ctrl-C, then exit with `INTERRUPTED`."""
-    print_line(console, f"\nInterrupted; {kept}. To continue:\n  {shlex.join(command_line())}")
-    raise typer.Exit(INTERRUPTED)
+def tell_how_to_continue(console: Console, kept: str, stopped: BaseException) -> NoReturn:
+    """Print the command that continues after Ctrl-C or SIGTERM, and exit."""
+    is_terminated = isinstance(stopped, Terminated)
+    what = "Terminated" if is_terminated else "Interrupted"
+    print_line(console, f"\n{what}; {kept}. To continue:\n  {shlex.join(command_line())}")
+    raise typer.Exit(EXIT_TERMINATED if is_terminated else EXIT_INTERRUPTED)
 
 
 def show_settings(console: Console, spec: StudySpec, options: RunOptions) -> None:
@@ -53,5 +64,10 @@ def show_settings(console: Console, spec: StudySpec, options: RunOptions) -> Non
 
 
 def command_line() -> list[str]:
-    """Return the command as it was typed."""
-    return ["marslora", *sys.argv[1:]]
+    """Return the command, so that it can be pasted into the shell that it was typed in."""
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":
+        return [sys.executable, "-m", "marslora", *sys.argv[1:]]
+    found = shutil.which(program.name)
+    is_on_path = found is not None and Path(found).resolve() == program.resolve()
+    return [program.name if is_on_path else str(program.absolute()), *sys.argv[1:]]

@@ -18,6 +18,7 @@ from marslora.core.allocation import Allocation
 from marslora.core.comparison import Comparison
 from marslora.core.decision import Interval
 from marslora.core.options import INPUT
+from marslora.core.stopping import Terminated
 
 Config = Annotated[
     Path | None,
@@ -49,8 +50,8 @@ def command(config: Config = None, demo: Demo = None, **options: Any) -> None:
     try:
         with ConsoleListener(console) as listener:
             comparison = run_comparison(request, run_options, listener)
-    except KeyboardInterrupt:
-        tell_how_to_continue(console, "finished runs are kept")
+    except (KeyboardInterrupt, Terminated) as stopped:
+        tell_how_to_continue(console, "finished runs are kept", stopped)
     show_comparison(console, comparison)
     print_line(console, str((run_options.out or request.default_folder) / NAME))
 

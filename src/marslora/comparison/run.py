@@ -6,6 +6,7 @@ from marslora.comparison.settings import ComparisonRequest
 from marslora.comparison.stages import ComparisonStages
 from marslora.core.comparison import Comparison
 from marslora.core.progress import Listener, SilentListener
+from marslora.core.stopping import exit_on_termination
 from marslora.report import comparison as page
 from marslora.run_options import ComparisonOptions
 from marslora.store.study import Study
@@ -20,7 +21,7 @@ def run_comparison(
     `ComparisonStages.run` raises.
     """
     folder, executor = options.out or request.default_folder, options.make_executor()
-    with Study.create(folder, request.study) as study:
+    with exit_on_termination(), Study.create(folder, request.study) as study:
         stages = ComparisonStages(study, request.comparison, request.common, executor, listener or SilentListener())
         comparison = stages.run()
     page.write_page(comparison, folder / page.NAME)

@@ -130,6 +130,8 @@ class DecisionRecord(Record):
     summary: str
     """The verdict in one or two sentences."""
     candidates: tuple[Candidate, ...]
+    problems: tuple[str, ...] = ()
+    """Why the decision is not to be relied on, each with what to do; empty if it is. The summary begins with them."""
     plausible: tuple[Setting, ...] = ()
     """The plausible set: the fewest settings that hold 90 % of the probability of being best."""
     fallback: str | None = None

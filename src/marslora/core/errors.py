@@ -6,6 +6,8 @@ The command line prints ``str(error)`` on one line and exits with `EXIT_CODE`.
 
 EXIT_CODE = 2
 """What the command line exits with after a `MarsloraError`; the convention for wrong usage."""
+EXIT_UNSETTLED = 3
+"""What it exits with if the work was done but its result is not to be relied on: what it printed says why."""
 
 
 class MarsloraError(Exception):
@@ -36,8 +38,18 @@ class TrainingError(MarsloraError, RuntimeError):
     """A training run cannot continue, e.g. because its loss became NaN."""
 
 
+class WorkerDiedError(MarsloraError, RuntimeError):
+    """A worker process ended before it had a result, e.g. because it was killed."""
+
+
 class MissingDependencyError(MarsloraError, ImportError):
     """An optional package is needed that is not installed."""
+
+
+def find_error(name: str) -> type[MarsloraError] | None:
+    """The error class of this module that is called ``name``; None if there is none."""
+    kind = globals().get(name)
+    return kind if isinstance(kind, type) and issubclass(kind, MarsloraError) else None
 
 
 def rebuild_error(name: str, message: str) -> MarsloraError:
@@ -45,7 +57,5 @@ def rebuild_error(name: str, message: str) -> MarsloraError:
 
     If this module has no such class, the result is a `StudyError` whose message begins with the name.
     """
-    kind = globals().get(name)
-    if isinstance(kind, type) and issubclass(kind, MarsloraError):
-        return kind(message)
-    return StudyError(f"{name}: {message}")
+    kind = find_error(name)
+    return kind(message) if kind else StudyError(f"{name}: {message}")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal, TypeVar
 
 from marslora.core.allocation import Allocation
-from marslora.core.errors import MarsloraError, StudyError, rebuild_error
+from marslora.core.errors import MarsloraError, StudyError, WorkerDiedError, find_error, rebuild_error
 from marslora.core.parts import ModelInfo
 from marslora.core.record import Record
 from marslora.core.spec import MemberSpec
@@ -84,6 +84,11 @@ class Failure(Record):
     def of(cls, spec: Record, error: BaseException) -> Failure:
         """The failure of ``spec`` because of an error that was raised while it ran."""
         return cls(id=spec_id(spec), error=type(error).__name__, message=str(error))
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same spec may succeed later: a process that was killed or lacked memory, not a user's error."""
+        return find_error(self.error) in (None, WorkerDiedError)
 
     def to_error(self) -> MarsloraError:
         """Rebuild the error, so that it can be raised later or in another process."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from marslora.core.runs import Cost, Emit, ProgressEvent
 from marslora.core.schedule import evaluation_steps, num_steps
 from marslora.core.spec import PackSpec
+from marslora.core.stopping import defer_signals
 from marslora.data.encode import EncodedRows
 from marslora.data.rows import EncodedSplits, iterate_batches_by_length
 from marslora.engine import memory, run_state
@@ -177,19 +178,26 @@ class SegmentRun:
         loop, base = self.loop, self.loop.base
         members = [member.member for member in self.now]
         saved = time.monotonic()
-        with Pack(base, members) as pack, loop.speedups.apply(base, len(members), pack.parts):
+        with (
+            Pack(base, members) as pack,
+            loop.speedups.apply(base, len(members), pack.parts),
+            defer_signals() as stop,
+        ):
             for examples, step, batches in self._steps():
                 result = self._step(pack, examples, step, batches)
                 self._record_losses(examples, result)
                 if any(self._find_due(examples, step + 1)):
                     self._validate(pack, examples, step + 1, result)
                 loop.report_progress(self._current_members())
-                if time.monotonic() - saved >= CHECKPOINT_SECONDS and examples < self.segment.stop:
+                is_due = bool(stop) or time.monotonic() - saved >= CHECKPOINT_SECONDS
+                if is_due and examples < self.segment.stop:
                     self._save(pack, step + 1)
                     saved = time.monotonic()
+                    stop.raise_if_asked()
                 if not self.is_alive_K.any():
                     break
             self._finish(pack)
+            stop.raise_if_asked()
 
     def _current_members(self) -> list[RunState]:
         """All members of the loop, those of this segment as they stand now."""

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from marslora.core.errors import ConfigError
 from marslora.core.plugin_options import AbstractPlugin
 from marslora.core.record import Record
-from marslora.core.runs import Emit, Event, ProgressEvent, collect_answer
+from marslora.core.runs import Emit, Event, Failure, ProgressEvent, collect_answer, spec_id
 
 Work = Callable[[Any, Emit], None]
 """A function of the training wing, called as ``work(spec, emit)``."""
@@ -46,7 +46,27 @@ class AbstractExecutor(AbstractPlugin, ABC):
 
         Raises the error of a `Failure`, and `StudyError` if the work ends without such an event.
         """
-        return collect_answer(lambda emit: self.run(work, [spec], emit), kind, work, advance)
+        return collect_answer(lambda emit: self.run_persistently(work, [spec], emit), kind, work, advance)
+
+    def run_persistently(
+        self, work: str, specs: Sequence[Record], emit: Emit, tell: Callable[[Failure], None] = lambda _: None
+    ) -> None:
+        """Like `run`, but a spec that fails for a reason that may pass is run once more, alone, when all have been run.
+
+        ``tell`` is called with the first failure of such a spec, ``emit`` with its second.
+        """
+        failures: list[Failure] = []
+
+        def receive(event: Event) -> None:
+            if isinstance(event, Failure) and event.may_pass:
+                failures.append(event)
+                tell(event)
+            else:
+                emit(event)
+
+        self.run(work, specs, receive)
+        for failure in failures:
+            self.run(work, [next(spec for spec in specs if spec_id(spec) == failure.id)], emit)
 
 
 def resolve_work(work: str) -> Work:

@@ -8,6 +8,7 @@ from pathlib import Path
 from marslora.core.errors import EXIT_CODE, MarsloraError
 from marslora.core.runs import Event, ProgressEvent
 from marslora.core.spec import FinalSpec
+from marslora.core.stopping import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated, exit_on_termination
 
 
 def main(arguments: list[str]) -> int:
@@ -18,13 +19,14 @@ def main(arguments: list[str]) -> int:
     from marslora.finetune.worker import run_final
 
     try:
-        run_final(FinalSpec.load(Path(arguments[0])), _print)
+        with exit_on_termination():
+            run_final(FinalSpec.load(Path(arguments[0])), _print)
     except MarsloraError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_CODE
-    except KeyboardInterrupt as stopped:
+    except (KeyboardInterrupt, Terminated) as stopped:
         print(stopped, file=sys.stderr)
-        return 130
+        return EXIT_TERMINATED if isinstance(stopped, Terminated) else EXIT_INTERRUPTED
     return 0
 
 

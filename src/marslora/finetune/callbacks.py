@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from marslora.core.runs import Emit, ProgressEvent
+from marslora.core.stopping import Stop
 from marslora.finetune.best_point import BestPoint
 from marslora.finetune.checkpoints import FinalRunState, mark_complete
 from marslora.finetune.evaluate import SplitScore, get_rank_and_size
@@ -116,40 +114,18 @@ class ValidationCallback(TrainerCallback):  # type: ignore[misc]
 class StopWhenAsked(TrainerCallback):  # type: ignore[misc]
     """Ends training with a checkpoint after the first step that ends after a signal; all processes at the same step."""
 
-    def __init__(self) -> None:
-        self.asked = False
+    def __init__(self, stop: Stop) -> None:
+        self.stop = stop
+        self.has_stopped = False
 
     def on_step_end(self, args: TrainingArguments, _state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Save and stop if any process was asked to."""
         if self._any_asked(args.device):
-            self.asked = control.should_save = control.should_training_stop = True
+            self.has_stopped = control.should_save = control.should_training_stop = True
 
     def _any_asked(self, device: torch.device) -> bool:
         if get_rank_and_size()[1] == 1:
-            return self.asked
-        flag = torch.tensor(float(self.asked), device=device)
+            return bool(self.stop)
+        flag = torch.tensor(float(bool(self.stop)), device=device)
         distributed.all_reduce(flag, distributed.ReduceOp.MAX)
         return bool(flag.item())
-
-
-@contextlib.contextmanager
-def listen_for_signals(stop: StopWhenAsked) -> Iterator[None]:
-    """Within it, SIGINT and SIGTERM set ``stop.asked``; a second signal raises `KeyboardInterrupt` at once.
-
-    Does nothing in a thread other than the main one, which alone receives signals.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(*_: object) -> None:
-        if stop.asked:
-            raise KeyboardInterrupt
-        stop.asked = True
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -12,10 +12,11 @@ from marslora.core.errors import ConfigError
 from marslora.core.runs import GRADIENTS, Cost, CountResult, Emit, Event, FinalResult
 from marslora.core.schedule import final_evaluation_steps, num_steps
 from marslora.core.spec import FinalSpec
+from marslora.core.stopping import Stop, defer_signals
 from marslora.data.rows import BatchSource, EncodedSplits, load_encoded_splits
 from marslora.finetune import checkpoints, output
 from marslora.finetune.best_point import BestPoint
-from marslora.finetune.callbacks import StopWhenAsked, ValidationCallback, listen_for_signals
+from marslora.finetune.callbacks import StopWhenAsked, ValidationCallback
 from marslora.finetune.checkpoints import FinalRunState
 from marslora.finetune.cost import SetupCost, count_setup_cost, read_peak_bytes, reset_peak_bytes
 from marslora.finetune.exact_trainer import ExactFinalTrainer
@@ -43,8 +44,8 @@ def run_final(spec: FinalSpec, emit: Emit) -> None:
     is already a final.json of the same spec, its result is emitted at once. An interrupted run continues from its last
     complete checkpoint. Under torchrun only the first process writes and emits.
 
-    Raises `KeyboardInterrupt` after a signal, once a checkpoint is written, `TrainingError` if the loss is not finite,
-    and what loading the model and the data raises.
+    Raises `KeyboardInterrupt` or `Terminated` after a signal, once a checkpoint is written, `TrainingError` if the loss
+    is not finite, and what loading the model and the data raises.
     """
     if (known := output.read_result(spec)) is not None:
         emit(known)
@@ -100,6 +101,7 @@ class _FinalRun:
         emit: Emit,
     ):
         self.setup = setup
+        self.stop = Stop()
         self.spec, self.start, self.rows, self.change, self.optimizer = spec, start, rows, change, optimizer
         self.is_first = arguments.process_index == 0
         self.emit: Emit = emit if self.is_first else _emit_nothing
@@ -132,6 +134,7 @@ class _FinalRun:
         if self.is_first:
             output.save_result(self.spec, self.change, result)
         self.emit(result)
+        self.stop.raise_if_asked()
 
     def _trainer(self, arguments: TrainingArguments) -> FinalTrainer:
         spec, training = self.spec, self.spec.training
@@ -191,15 +194,16 @@ class _FinalRun:
     def _train(self, watch: ValidationCallback, checkpoint: Path | None) -> None:
         if self.trainer.args.max_steps <= 0:
             return
-        stop = StopWhenAsked()
-        self.trainer.add_callback(watch)
-        self.trainer.add_callback(stop)
-        with listen_for_signals(stop):
+        with defer_signals() as stop:
+            callback = StopWhenAsked(stop)
+            self.trainer.add_callback(watch)
+            self.trainer.add_callback(callback)
             self.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        if stop.asked:
-            raise KeyboardInterrupt(
-                f"stopped with a checkpoint in {self.checkpoints}; run the command again to continue"
-            )
+        if callback.has_stopped:
+            message = f"stopped with a checkpoint in {self.checkpoints}; run the command again to continue"
+            stop.raise_if_asked(message)
+            raise KeyboardInterrupt(message)  # another process was asked
+        self.stop = stop  # a signal after the last step waits until the result is saved
 
     def _keep(self, progress: FinalRunState) -> int | None:
         """Restore the best point unless it is the last one; return its examples, or None for the end of the run."""

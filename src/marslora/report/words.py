@@ -204,7 +204,7 @@ def explain_terms(data: ReportData) -> str:
 
 def collect_notices(data: ReportData) -> list[Notice]:
     """The notices about fallbacks, failed or partly determined laws, failed runs and skipped rows; worst first."""
-    notices = []
+    notices = [Notice("bad", "Not to be relied on", problem) for problem in data.decision.problems]
     if data.decision.verdict == "fallback":
         what = data.decision.fallback or data.decision.summary
         notices.append(Notice("bad", "This choice is a fallback", make_sentence(what)))
@@ -254,8 +254,15 @@ def make_sentence(words: str) -> str:
 
 def write_summary_lines(data: ReportData) -> list[str]:
     """The lines that the command line prints when a search ends."""
-    lines = [write_headline(data) + ".", describe_certainty(data), *describe_gain(data), describe_cost(data)]
-    lines += [f"{notice.title}: {notice.text}" for notice in collect_notices(data)]
+    lines = [
+        *data.decision.problems,
+        write_headline(data) + ".",
+        describe_certainty(data),
+        *describe_gain(data),
+        describe_cost(data),
+    ]
+    notices = [notice for notice in collect_notices(data) if notice.text not in data.decision.problems]
+    lines += [f"{notice.title}: {notice.text}" for notice in notices]
     if data.final is not None:
         lines.append(f"Adapter: {data.final.adapter_folder} ({abbreviate_count(data.final.num_trainable)} parameters)")
     return lines
