@@ -131,8 +131,8 @@ def _stop(running: dict[Connection, _Running]) -> None:
 def _report_death(spec: Record, code: int) -> Failure:
     ended = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     message = (
-        f"the worker process {ended} before it had a result. Its output above may say why; if it ran out of memory, use "
-        "fewer workers."
+        f"the worker process {ended} before it had a result. Its output above may say why; if it ran out of memory, "
+        "use fewer workers."
     )
     return Failure.of(spec, WorkerDiedError(message))
 
