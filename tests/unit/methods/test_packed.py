@@ -52,7 +52,7 @@ def test_the_count_is_what_is_trained(adapter):
         (spec("hydralora", hads=3), False, "hads"),
         (spec("tests.helpers.outside_adapter:Missing"), True, "cannot be imported"),
         (spec("pathlib:Path"), True, "must be a subclass of `marslora.adapters.AbstractAdapter`"),
-        (spec("lorra"), True, "It must be one of"),
+        (spec("lorra"), True, "Name one of"),
     ],
 )
 def test_what_cannot_train_is_refused(adapter, packed, words):
