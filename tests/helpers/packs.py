@@ -76,7 +76,8 @@ def pack(world, tmp_path):
 
 def member(name, until=80, data=32, seed=0, **ranks):
     """A member with ranks by part (0 where not named); fields of the spec under their own names."""
-    fields = {k: ranks.pop(k) for k in ("learning_rate", "alpha_over_rank", "dropout", "order_seed") if k in ranks}
+    own = ("learning_rate", "part_learning_rates", "alpha_over_rank", "dropout", "order_seed", "validations")
+    fields = {k: ranks.pop(k) for k in own if k in ranks}
     allocation = Allocation.of({"vision": 0, "projector": 0, "language": 0, **ranks})
     return MemberSpec(id=name, allocation=allocation, data_examples=data, until_examples=until, seed=seed, **fields)
 

@@ -21,6 +21,8 @@ class Cost(Record):
     """Wall time of the work."""
     examples: int = 0
     """Training examples seen, summed over members."""
+    validation_examples: int = 0
+    """Validation rows scored, summed over members."""
     flops: float = 0.0
     """Counted floating-point operations, forward and backward, validation included."""
     peak_bytes: int = 0
@@ -33,6 +35,7 @@ class Cost(Record):
         return Cost(
             seconds=self.seconds + other.seconds,
             examples=self.examples + other.examples,
+            validation_examples=self.validation_examples + other.validation_examples,
             flops=self.flops + other.flops,
             peak_bytes=max(self.peak_bytes, other.peak_bytes),
         )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from marslora.core.files import write_text
+from marslora.core.record import digest_texts
 from marslora.engine.pack import Base, Pack
 from marslora.models.answers import answer_logits, token_sums
 
@@ -37,3 +41,26 @@ def evaluate(base: Base, batches: Iterable[dict[str, Any]], pack: Pack | None = 
         correct_K += sums.correct_K.double().cpu()
         num_tokens += sums.num_tokens
     return Scores(nats_K / max(num_tokens, 1), correct_K / max(num_tokens, 1))
+
+
+def write_scores(path: Path, scores: Scores) -> None:
+    """Keep scores in a file."""
+    write_text(path, json.dumps({"loss": scores.loss_K.tolist(), "accuracy": scores.accuracy_K.tolist()}))
+
+
+def read_scores(path: Path) -> Scores | None:
+    """The scores in a file, exactly as they were measured; None if it does not exist."""
+    if not path.exists():
+        return None
+    values = json.loads(path.read_text())
+    return Scores(*(torch.tensor(values[name], dtype=torch.float64) for name in ("loss", "accuracy")))
+
+
+@torch.no_grad()
+def digest_weights(model: nn.Module) -> str:
+    """A digest that changes with the sum of any tensor of the model."""
+    lines = []
+    for name, tensor in model.state_dict().items():
+        summable = tensor.float() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor
+        lines.append(f"{name} {tuple(tensor.shape)} {float(summable.sum(dtype=torch.float64))}")
+    return digest_texts(*lines)

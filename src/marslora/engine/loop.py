@@ -1,11 +1,12 @@
 """Train members in packs until each has seen all its examples: segments, validation, checkpoints, cost.
 
-Members of one `PackSpec` may stand at different points and end at different points. A *segment* is a stretch that some
-of them cross together: from the point where they stand to the next one at which a member ends or another is met.
+Where members stand together, they cross a *segment* together (`marslora.engine.segments`).
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,17 +15,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from marslora.core.record import digest_texts
 from marslora.core.runs import Cost, Emit, ProgressEvent
-from marslora.core.schedule import evaluation_steps, num_steps
-from marslora.core.spec import PackSpec
+from marslora.core.schedule import evaluation_steps, few_evaluation_steps, num_steps
+from marslora.core.spec import MemberSpec, PackSpec
 from marslora.core.stopping import defer_signals
 from marslora.data.encode import EncodedRows
 from marslora.data.rows import EncodedSplits, iterate_batches_by_length
 from marslora.engine import memory, run_state
 from marslora.engine.cost import CostMeter, split_cost
-from marslora.engine.evaluate import Scores, evaluate
+from marslora.engine.evaluate import Scores, digest_weights, evaluate, read_scores, write_scores
 from marslora.engine.pack import Base, Pack
 from marslora.engine.run_state import RunState
+from marslora.engine.segments import Segment, next_segment
 from marslora.engine.speedups import Speedups
 from marslora.engine.step import StepResult, train_step
 
@@ -32,45 +35,6 @@ CHECKPOINT_SECONDS = 20.0
 """Seconds between checkpoints, which is the most that a killed run loses. Writing one takes well under a second."""
 PROGRESS_SECONDS = 0.5
 """The least seconds between two progress events; more frequent ones would not be noticed."""
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Members that stand at one point and go on together."""
-
-    indices: tuple[int, ...]
-    """Which members of the loop."""
-    start: int
-    """Examples that each of them has seen before the segment."""
-    stop: int
-    """Examples that each of them has seen after it."""
-
-
-def next_segment(members: Sequence[RunState], batch_size: int, largest_pack: int) -> Segment | None:
-    """The segment to train next; None when every member has ended.
-
-    The members that have seen the fewest examples continue, in whole batches, until one of them ends or they catch up
-    with others. A member that ends inside a batch takes its last, smaller step without the others.
-    """
-    running = [index for index, member in enumerate(members) if member.is_running]
-    if not running:
-        return None
-    start = min(members[index].examples for index in running)
-    hindmost = [index for index in running if members[index].examples == start]
-    end = min(members[index].spec.until_examples for index in hindmost)
-    stop = end // batch_size * batch_size
-    if stop <= start:
-        stop = end
-        hindmost = [index for index in hindmost if members[index].spec.until_examples == end]
-    hindmost = hindmost[: _choose_pack_size(len(hindmost), largest_pack)]
-    ahead = [members[index].examples for index in running if members[index].examples > start]
-    return Segment(tuple(hindmost), start, min([stop, *ahead]))
-
-
-def _choose_pack_size(count: int, limit: int) -> int:
-    """The size of the first pack when ``count`` members are split into the fewest packs of nearly equal size."""
-    packs = -(-count // limit)
-    return -(-count // packs)
 
 
 @dataclass
@@ -125,18 +89,31 @@ class PackLoop:
             self.members[index] = self.observe(member, _list_scores(scores, 0))
 
     def validate_untouched_model(self) -> Scores:
-        """The scores of the model without any adapter, as those of one member."""
-        with self.speedups.apply(self.base, 1, ()):
-            return self._validate(None)
+        """The scores of the model without any adapter, as those of one member. A study measures them once."""
+        spec, base = self.spec, self.base
+        what = (spec.model.digest(), digest_weights(base.model), self.rows.validation.digest, str(base.dtype))
+        how = (base.device.type, str(self._validation_batch))
+        path = Path(spec.cache_folder) / f"untouched-{digest_texts(*what, *how)}.json"
+        if (known := read_scores(path)) is not None:
+            return known
+        with self.speedups.apply(base, 1, ()):
+            scores = self._validate(None)
+        self.cost += Cost(validation_examples=len(self.rows.validation))
+        write_scores(path, scores)
+        return scores
+
+    @property
+    def _validation_batch(self) -> int:
+        """Rows of a validation batch: twice those of training, since nothing is kept for a backward."""
+        training = self.spec.training
+        return 2 * max(1, training.batch_size // training.accumulation)
 
     def validate_pack(self, pack: Pack) -> Scores:
         """The scores of the members of a pack that is in place, with its speedups."""
         return self._validate(pack)
 
     def _validate(self, pack: Pack | None) -> Scores:
-        training = self.spec.training
-        batch_size = 2 * max(1, training.batch_size // training.accumulation)  # twice: nothing is kept for a backward
-        batches = iterate_batches_by_length(self.rows.validation, batch_size)
+        batches = iterate_batches_by_length(self.rows.validation, self._validation_batch)
         kind = ("validation", pack.signature if pack else None)
         tokens = int(self.rows.validation.num_tokens.sum())
         return self.speedups.run_metered(
@@ -171,23 +148,22 @@ class SegmentRun:
         training = loop.spec.training
         self.batch_size = training.batch_size
         self.total_steps = num_steps(loop.spec.full_examples, training.batch_size)
-        self.validate_after = set(evaluation_steps(self.total_steps, training.evaluations))
+        regular = evaluation_steps(self.total_steps, training.evaluations)
+        self.regular = frozenset(regular)
+        self.few = frozenset(few_evaluation_steps(regular, training.batch_size, len(loop.rows.validation)))
+        self._context = contextlib.ExitStack()
 
     def run(self) -> None:
         """Train the segment; the loop's members are replaced at every checkpoint and at the end."""
         loop, base = self.loop, self.loop.base
-        members = [member.member for member in self.now]
+        pack = Pack(base, [member.member for member in self.now])
         saved = time.monotonic()
-        with (
-            Pack(base, members) as pack,
-            loop.speedups.apply(base, len(members), pack.parts),
-            defer_signals() as stop,
-        ):
+        with self._context, defer_signals() as stop:
+            self._put_in_place(pack, self._context)
             for examples, step, batches in self._steps():
                 result = self._step(pack, examples, step, batches)
                 self._record_losses(examples, result)
-                if any(self._find_due(examples, step + 1)):
-                    self._validate(pack, examples, step + 1, result)
+                self._observe(pack, examples, step + 1, result)
                 loop.report_progress(self._current_members())
                 is_due = bool(stop) or time.monotonic() - saved >= CHECKPOINT_SECONDS
                 if is_due and examples < self.segment.stop:
@@ -218,7 +194,7 @@ class SegmentRun:
 
     def _step(self, pack: Pack, examples: int, step: int, batches: list[dict[str, Tensor]]) -> StepResult:
         """Take step ``step``, after which every member has seen ``examples`` examples."""
-        measure_updates = self.loop.measure_updates and any(self._find_due(examples, step + 1))
+        measure_updates = self.loop.measure_updates and bool(self._find_observed(examples, step + 1))
         pack.position.step = step
         pack.set_rates(step, self.total_steps)
         moved = [self.loop.base.batch(batch) for batch in batches]
@@ -229,12 +205,22 @@ class SegmentRun:
             tokens=sum(batch.labels_BT.numel() for batch in moved),
         )
 
-    def _find_due(self, examples: int, step: int) -> list[bool]:
-        """Which members are validated after ``step`` steps: all at the common points, and each at its own end."""
+    def _find_observed(self, examples: int, step: int) -> list[int]:
+        """The members with a point after ``step`` steps: all at the regular ones, and each at its own end."""
         return [
-            bool(self.is_alive_K[k]) and (step in self.validate_after or member.spec.until_examples == examples)
+            k
             for k, member in enumerate(self.now)
+            if self.is_alive_K[k] and (step in self.regular or member.spec.until_examples == examples)
         ]
+
+    def _find_due(self, examples: int, step: int) -> list[int]:
+        """Those of them that are validated there, as `MemberSpec.validations` says."""
+        return [k for k in self._find_observed(examples, step) if self._is_validated(self.now[k].spec, examples, step)]
+
+    def _is_validated(self, spec: MemberSpec, examples: int, step: int) -> bool:
+        if spec.validations == "few":
+            return step in self.few
+        return spec.validations == "regular" or spec.until_examples == examples
 
     def _record_losses(self, examples: int, result: StepResult) -> None:
         """Add a step's losses to the members' states; freeze the members whose loss or gradient is not finite."""
@@ -255,19 +241,44 @@ class SegmentRun:
         self.is_alive_K[k] = False
         self.now[k] = replace(self.now[k], status="diverged", message=message)
 
-    def _validate(self, pack: Pack, examples: int, step: int, result: StepResult) -> None:
-        """Record the scores of the members that are due, with the mean training loss since their last point."""
-        due = self._find_due(examples, step)
-        scores = self.loop.validate_pack(pack)
-        for k, member in enumerate(self.now):
-            if not due[k]:
-                continue
-            points = [*_list_scores(scores, k), ("train_loss", member.train_loss_sum / max(member.train_steps, 1))]
+    def _observe(self, pack: Pack, examples: int, step: int, result: StepResult) -> None:
+        """Record the mean training losses since the last regular point, and the scores of those that are due.
+
+        At its own end a member keeps the sum: if it goes on, the next regular point is as if it had not ended.
+        """
+        scores = self._score(pack, self._find_due(examples, step), step)
+        for k in self._find_observed(examples, step):
+            member = self.now[k]
+            points = [*scores.get(k, ()), ("train_loss", member.train_loss_sum / max(member.train_steps, 1))]
             points += [(f"update_norm.{part}", float(norms_K[k])) for part, norms_K in result.update_norms_K.items()]
-            fresh = replace(member, train_loss_sum=0.0, train_steps=0)
-            self.now[k] = self.loop.observe(fresh, points)
-            if not scores.loss_K[k].isfinite():
+            if k in scores:
+                member = replace(member, cost=member.cost + Cost(validation_examples=len(self.loop.rows.validation)))
+            if step in self.regular:
+                member = replace(member, train_loss_sum=0.0, train_steps=0)
+            self.now[k] = self.loop.observe(member, points)
+            if k in scores and not math.isfinite(scores[k][0][1]):
                 self._freeze(k, f"validation loss became NaN or infinite after {examples} examples")
+
+    def _score(self, pack: Pack, due: list[int], step: int) -> dict[int, list[tuple[str, float]]]:
+        """The scores of the members that are due, by index. If others are not, those due are scored in a pack of their
+        own, so that the others cost nothing."""
+        if not due:
+            return {}
+        if len(due) == pack.num_members:
+            scores = self.loop.validate_pack(pack)
+        else:
+            self._context.close()
+            some = pack.copy_some(due, step)
+            with contextlib.ExitStack() as context:
+                self._put_in_place(some, context)
+                scores = self.loop.validate_pack(some)
+            self._put_in_place(pack, self._context)
+        return {k: _list_scores(scores, place) for place, k in enumerate(due)}
+
+    def _put_in_place(self, pack: Pack, context: contextlib.ExitStack) -> None:
+        """Put the adapters of ``pack`` into the model, with its speedups, until ``context`` ends."""
+        context.enter_context(pack)
+        context.enter_context(self.loop.speedups.apply(self.loop.base, pack.num_members, pack.parts))
 
     def _finish(self, pack: Pack) -> None:
         for k, member in enumerate(self.now):
@@ -282,8 +293,10 @@ class SegmentRun:
         """Write the members' checkpoints and make them the loop's members."""
         loop = self.loop
         spent = loop.meter.take()
-        seen = sum(m.examples - loop.members[i].examples for m, i in zip(self.now, self.segment.indices, strict=True))
-        loop.cost += spent + Cost(examples=seen)
+        pairs = [(m, loop.members[i]) for m, i in zip(self.now, self.segment.indices, strict=True)]
+        seen = sum(now.examples - before.examples for now, before in pairs)
+        scored = sum(now.cost.validation_examples - before.cost.validation_examples for now, before in pairs)
+        loop.cost += spent + Cost(examples=seen, validation_examples=scored)
         for k, (index, member) in enumerate(zip(self.segment.indices, pack.copy_members(step), strict=True)):
             examples = self.now[k].examples - loop.members[index].examples
             own = split_cost(spent, len(self.now)) + Cost(examples=examples)

@@ -114,12 +114,13 @@ class Member:
 class Pack:
     """K members on a model. A context manager: inside, adapters replace linears; afterwards the model is as before."""
 
-    def __init__(self, base: Base, members: Sequence[Member]):
-        self.base, self.members = base, tuple(members)
+    def __init__(self, base: Base, members: Sequence[Member], *, trains: bool = True):
+        """Without ``trains`` there is no optimizer, and moments are not read: the pack can only be scored."""
+        self.base, self.members, self.trains = base, tuple(members), trains
         self.position = TrainingPosition()
         self.parts = base.modules([member.spec for member in members])
         self.adapters = {path: self._adapter(path, part) for path, part in self.parts.items()}
-        self.optimizer = self._build_optimizer()
+        self.optimizer = self._build_optimizer() if trains else None
         self._load_members()
 
     def _adapter(self, path: str, part: str) -> AbstractAdapter:
@@ -184,6 +185,12 @@ class Pack:
             for group in self.optimizer.param_groups:
                 group["lr"] = self._rates(group["part"]) * torch.tensor(factor_K, dtype=torch.float64)
 
+    def copy_some(self, indices: Sequence[int], step: int) -> Pack:
+        """A pack of copies of some members after ``step`` steps, to score them alone. Call it outside of the context,
+        since a model holds one pack at a time."""
+        some = [Member(self.members[index].spec, self._weights(index), step=step) for index in indices]
+        return Pack(self.base, some, trains=False)
+
     def copy_members(self, step: int) -> list[Member]:
         """Copies of the members on the CPU, after ``step`` optimizer steps."""
         return [
@@ -232,6 +239,8 @@ class Pack:
                 continue
             for adapter in self.adapters.values():
                 adapter.load_member(index, member.weights)
+            if not self.trains:
+                continue
             for _, adapter, factor in self.factors():
                 self._load_moments(member, index, adapter, factor)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,9 @@ class RunState:
     cost: Cost = field(default_factory=Cost)
     """What was spent since the run to ``until_examples`` was requested."""
     train_loss_sum: float = 0.0
-    """Sum of the training losses of the steps since the last validation point."""
+    """Sum of the training losses of the steps since the last regular point."""
     train_steps: int = 0
-    """Steps since the last validation point."""
+    """Steps since the last regular point."""
 
     @property
     def spec(self) -> MemberSpec:
@@ -71,8 +72,8 @@ def read_state(root: Path, spec: MemberSpec) -> RunState:
     before = MemberSpec.parse(saved["spec"], str(root / spec.id))
     if _identity(before) != _identity(spec):
         raise StudyError(
-            f"{root / spec.id} holds a run of {before.allocation} with seed {before.seed} on {before.data_examples} "
-            f"rows, but {spec.allocation} with seed {spec.seed} on {spec.data_examples} rows was requested. "
+            f"{root / spec.id} holds a run of {before.setting} with seed {before.seed} on {before.data_examples} "
+            f"rows, but {spec.setting} with seed {spec.seed} on {spec.data_examples} rows was requested. "
             "Use another folder."
         )
     same_request = before.until_examples == spec.until_examples
@@ -81,12 +82,20 @@ def read_state(root: Path, spec: MemberSpec) -> RunState:
         examples=saved["examples"],
         status="diverged" if saved["status"] == "diverged" else "running",
         message=saved["message"],
-        points=tuple((examples, metric, value) for examples, metric, value in saved["points"]),
+        points=_read_points(saved, goes_on=spec.until_examples > before.until_examples),
         cost=Cost.parse(saved["cost"]) if same_request else Cost(),
         train_loss_sum=saved["train_loss_sum"],
         train_steps=saved["train_steps"],
     )
     return _complete_if_finished(state)
+
+
+def _read_points(saved: Mapping[str, Any], *, goes_on: bool) -> Points:
+    """The points of a checkpoint. Where a run between two regular points ended, its last training loss is a mean up to
+    there; a run that goes on has the mean up to the next regular point instead."""
+    ended = saved["examples"] if goes_on and saved["train_steps"] else None
+    points = ((examples, metric, value) for examples, metric, value in saved["points"])
+    return tuple(point for point in points if point[:2] != (ended, "train_loss"))
 
 
 def write_states(root: Path, base: Base, members: list[RunState]) -> None:
@@ -101,7 +110,7 @@ def _complete_if_finished(state: RunState) -> RunState:
 
 def _identity(spec: MemberSpec) -> MemberSpec:
     """The part of a specification that a continued run must have in common with the run it continues."""
-    return spec.model_copy(update={"until_examples": 0, "purpose": ""})
+    return spec.model_copy(update={"until_examples": 0, "purpose": "", "validations": "regular"})
 
 
 def _checkpoint(state: RunState) -> Checkpoint:

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from marslora.engine import memory
-from marslora.engine.loop import Segment, next_segment
 from marslora.engine.pack import Member
 from marslora.engine.run_state import RunState
+from marslora.engine.segments import Segment, next_segment
 from marslora.engine.speedups import recomputed_layers
 from tests.helpers import packs
 from tests.twins.worlds import member, tiny_base
