@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from marslora.core.allocation import Space
@@ -26,10 +26,14 @@ from marslora.core.runs import Cost, MemberResult, Observation, Run
 from marslora.core.spec import MemberSpec
 from marslora.store.checkpoints import contradicts_checkpoint
 
+TRAIN_LOSS = "train_loss"
+"""The metric that is kept as an attribute of a trial while it runs, so that an interrupted run has it too."""
 VALIDATION_LOSS = "validation_loss"
 """The metric that is reported to Optuna as intermediate values of a trial."""
 STATES = {"complete": TrialState.COMPLETE, "stopped": TrialState.COMPLETE}
 """Optuna's state for a status; any other status is a failure."""
+RATE = FloatDistribution(1e-9, 1.0, log=True)
+"""Optuna's distribution of learning rates, for the axes of the dashboard: whatever a member trains with is stored."""
 MEMBER, RESULT, SERIES = "member", "result", "series"
 """Attributes of a trial: its `MemberSpec`, its `MemberResult`, and the metrics other than the validation loss."""
 
@@ -99,8 +103,11 @@ class Trials:
             self._storage.set_trial_state_values(known._trial_id, TrialState.FAIL)
             known = None
         if known is not None:
-            self._open[member.id] = _OpenTrial(known._trial_id, dict(known.intermediate_values))
+            opened = _OpenTrial(known._trial_id, dict(known.intermediate_values))
+            opened.series[TRAIN_LOSS] = _read_train_losses(known)
+            self._open[member.id] = opened
             return
+        parameters = self._parameters(member)
         template = FrozenTrial(
             number=-1,
             trial_id=-1,
@@ -108,8 +115,8 @@ class Trials:
             value=None,
             datetime_start=datetime.now(),
             datetime_complete=None,
-            params=self._parameters(member),
-            distributions=self._distributions,
+            params=parameters,
+            distributions={name: self._distributions.get(name, RATE) for name in parameters},
             user_attrs={MEMBER: values},
             system_attrs={},
             intermediate_values={},
@@ -117,12 +124,16 @@ class Trials:
         self._open[member.id] = _OpenTrial(self._storage.create_new_trial(self._study_id, template), {})
 
     def observe(self, seen: Observation) -> None:
-        """Store one observation: a validation loss at once, any other metric when the member finishes."""
+        """Store one observation: a validation or training loss at once, any other metric when the member finishes."""
         trial = self._open.get(seen.member)
         if trial is None:
             return
         if seen.metric != VALIDATION_LOSS:
-            trial.series[seen.metric][seen.examples] = seen.value
+            series = trial.series[seen.metric]
+            if seen.metric == TRAIN_LOSS and series.get(seen.examples) != seen.value:
+                losses = sorted({**series, seen.examples: seen.value}.items())
+                self._storage.set_trial_user_attr(trial.trial_id, TRAIN_LOSS, losses)
+            series[seen.examples] = seen.value
         elif trial.points.get(seen.examples) != seen.value:  # a resumed member reports its last points again
             self._storage.set_trial_intermediate_value(trial.trial_id, seen.examples, seen.value)
             trial.points[seen.examples] = seen.value
@@ -210,15 +221,26 @@ class Trials:
         with suppress(optuna.exceptions.UpdateFinishedTrialError):
             self._storage.set_trial_state_values(trial_id, state, values)
 
-    def _parameters(self, member: MemberSpec) -> dict[str, int]:
-        return {part: member.allocation.get(part) for part in self._distributions}
+    def _parameters(self, member: MemberSpec) -> dict[str, Any]:
+        """The parameters of a trial: the ranks, and the learning rates if they are searched."""
+        ranks = {part: member.allocation.get(part) for part in self._distributions}
+        rates = {} if member.learning_rate is None else {"learning_rate": member.learning_rate}
+        return {**ranks, **rates, **{f"learning_rate.{part}": r for part, r in member.part_learning_rates.items()}}
+
+
+def _read_train_losses(trial: FrozenTrial) -> dict[int, float]:
+    losses = trial.user_attrs.get(RESULT, {}).get(SERIES, {}).get(TRAIN_LOSS) or trial.user_attrs.get(TRAIN_LOSS, ())
+    return {int(examples): value for examples, value in losses}
 
 
 def _assemble_run(trials: Sequence[FrozenTrial]) -> Run:
     points: dict[int, float] = {}
+    train: dict[int, float] = {}
     cost = Cost()
     for trial in trials:
         points.update(trial.intermediate_values)
+        if own := _read_train_losses(trial):  # a run that went on has no mean up to the point at which it had ended
+            train = {t: value for t, value in train.items() if t < max(train)} | own
         cost = cost + Cost.parse(trial.user_attrs.get(RESULT, {}).get("cost", {}))
     last: Mapping[str, Any] = trials[-1].user_attrs
     examples = sorted(points)
@@ -227,5 +249,7 @@ def _assemble_run(trials: Sequence[FrozenTrial]) -> Run:
         status=last.get(RESULT, {}).get("status", "running"),
         examples=tuple(examples),
         validation_loss=tuple(points[e] for e in examples),
+        train_examples=tuple(sorted(train)),
+        train_loss=tuple(train[t] for t in sorted(train)),
         cost=cost,
     )

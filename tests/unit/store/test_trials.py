@@ -9,7 +9,7 @@ from tests.helpers.kill_points import count_durable_operations
 from tests.helpers.quick_sqlite import quick_sqlite  # noqa: F401
 from tests.unit.store.test_study import member, observe, spec
 
-from marslora.core.runs import Cost, MemberResult
+from marslora.core.runs import Cost, MemberResult, Observation
 from marslora.store.study import Study
 
 
@@ -141,3 +141,57 @@ def test_a_run_that_failed_is_forgotten_by_the_next_start(tmp_path):
         assert study.runs()[0].status == "failed"
     with Study.create(tmp_path, spec()) as study:
         assert [(run.status, run.examples) for run in study.finished_runs()] == [("complete", (0, 32))]
+
+
+def observe_training(study, name, *points):
+    for examples, value in points:
+        study.trials.observe(Observation(member=name, examples=examples, metric="train_loss", value=value))
+
+
+def test_training_losses_come_back_also_of_interrupted_runs(tmp_path):
+    with Study.create(tmp_path, spec()) as study:
+        study.trials.start(member())
+        observe(study, "joint", (0, 2.0))
+        observe_training(study, "joint", (16, 1.8), (24, 1.7))
+    with Study.create(tmp_path, spec()) as study:
+        (run,) = study.runs()
+        assert (run.status, run.train_examples, run.train_loss) == ("running", (16, 24), (1.8, 1.7))
+        assert run.last_examples == 24
+        study.trials.start(member())
+        with count_durable_operations() as written:
+            observe_training(study, "joint", (16, 1.8), (24, 1.7))  # as a continued member reports them
+        assert written == []
+        observe_training(study, "joint", (32, 1.6))
+        complete(study, "joint")
+    with Study.create(tmp_path, spec()) as study:
+        (run,) = study.finished_runs()
+    assert (run.train_examples, run.train_loss) == ((16, 24, 32), (1.8, 1.7, 1.6))
+
+
+def test_a_run_that_went_on_has_no_training_loss_up_to_its_first_end(tmp_path):
+    with Study.create(tmp_path, spec()) as study:
+        study.trials.start(member(until_examples=24))
+        observe_training(study, "joint", (16, 1.8), (24, 1.7))
+        complete(study, "joint", 24)
+        study.trials.start(member(until_examples=40))
+        assert study.runs()[0].train_examples == (16, 24)
+        observe_training(study, "joint", (16, 1.8), (32, 1.6), (40, 1.5))
+        complete(study, "joint", 40)
+        (run,) = study.runs()
+    assert (run.train_examples, run.train_loss) == ((16, 32, 40), (1.8, 1.6, 1.5))
+
+
+def test_learning_rates_are_parameters_of_a_trial(tmp_path):
+    with Study.create(tmp_path, spec()) as study:
+        study.trials.start(member(id="plain"))
+        study.trials.start(member(id="one", learning_rate=1e-3))
+        study.trials.start(member(id="own", learning_rate=1e-3 / 3, part_learning_rates={"vision": 7.1e-4 / 3}))
+        for name in ("plain", "one", "own"):
+            observe(study, name, (0, 2.0))
+            complete(study, name)
+    with Study.create(tmp_path, spec()) as study:
+        assert study.trials.notes == []
+        assert [run.member.learning_rate for run in study.runs()] == [None, 1e-3, 1e-3 / 3]
+    plain, one, own = (trial.params for trial in optuna_study(tmp_path).get_trials())
+    assert "learning_rate" not in plain and one == {**plain, "learning_rate": 1e-3}
+    assert own == {**plain, "learning_rate": 1e-3 / 3, "learning_rate.vision": 7.1e-4 / 3}
