@@ -41,8 +41,9 @@ def _group() -> None:
 
 
 PATHS = typer.Argument(
-    help="Files (.jsonl, .json, .csv, .parquet), or folders: with such files, with pictures or sounds and a metadata "
-    "file, or saved by `datasets`. FOLDER#NAME names a data set of a LLaMA-Factory dataset_info.json.",
+    help="Files (.jsonl, .json, .csv, .tsv, .parquet; all but the last also .gz), or folders: with such files, with "
+    "pictures or sounds and a metadata file, or saved by `datasets`. FOLDER#NAME names a data set of a LLaMA-Factory "
+    "dataset_info.json.",
     metavar="PATH...",
     show_default=False,
 )

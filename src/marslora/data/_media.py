@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from marslora.core.errors import DataError
+from marslora.data._keys import ReadRow, is_empty
+from marslora.data._tags import Tag, count_from_zero
+from marslora.data._values import TYPES, check_keys, describe_value
 
 KINDS: dict[str, tuple[str, ...]] = {"image": ("images", "image"), "audio": ("audios", "audio")}
 """Medium -> the columns that may hold it."""
@@ -16,6 +20,8 @@ _PARTS = {
     "audio": "audio",
     "audio_url": "audio",
     "input_audio": "audio",
+    "sound": "audio",
+    "image_path": "image",
 }
 """``type`` of a part of a turn -> its medium."""
 _PAYLOADS = ("image_url", "input_image", "image", "audio_url", "input_audio", "audio", "bytes", "path", "url", "base64")
@@ -27,13 +33,14 @@ _BOXES = ("<bbox>", "<ref-object>")
 class RowMedia:
     """What a row holds in its columns of pictures and sounds, and which of it placeholders have taken so far."""
 
-    def __init__(self, row: Mapping[str, Any]) -> None:
-        if not (_is_empty(row.get("videos")) and _is_empty(row.get("video"))):
-            raise DataError(
-                f"the row has videos ({str(row.get('videos') or row.get('video'))[:40]}), and only images and audio "
-                "are read: remove them, or save frames as images"
-            )
-        if row.get("objects") and any(tag in str(row.get("messages")) for tag in _BOXES):
+    def __init__(self, row: ReadRow) -> None:
+        for column in ("videos", "video"):
+            if not is_empty(row.get(column)):
+                raise DataError(
+                    f"the row has videos ({str(row.get(column))[:40]}), and only images and audio are read: remove "
+                    "them, or save frames as images"
+                )
+        if row.peek("objects") and any(tag in str(row.peek("messages")) for tag in _BOXES):
             raise DataError(
                 f"the text has placeholders for boxes ({' or '.join(_BOXES)}, column `objects`), which marslora does "
                 "not fill in: write the coordinates into the text"
@@ -41,21 +48,64 @@ class RowMedia:
         self._columns = {kind: list(_list_values(row, columns)) for kind, columns in KINDS.items()}
         self._used: dict[str, list[Any]] = {kind: [] for kind in KINDS}
         self._taken = dict.fromkeys(KINDS, 0)
+        self._picked: dict[str, set[int]] = {kind: set() for kind in KINDS}
+        self._turns: Any = ()
+        self._first: int | None = None
 
-    @staticmethod
-    def find_medium(part_type: Any) -> str | None:
-        """``image`` or ``audio`` for the ``type`` of a part of a turn; None for another type."""
-        return _PARTS.get(part_type) if isinstance(part_type, str) else None
+    @property
+    def has_any(self) -> bool:
+        """Whether the row's columns hold a picture or a sound, or a part did so far."""
+        return any(self._columns.values()) or any(self._used.values())
 
-    def take(self, kind: str, part: Mapping[str, Any] | None = None) -> None:
-        """Assign a value to the next placeholder: what its ``part`` holds itself, else the column's next value.
+    def look_at(self, turns: Any) -> None:
+        """Remember the row's turns: whether their numbered placeholders begin with 0 or 1 shows in all of them."""
+        self._turns = turns
 
-        Raises `DataError` if the column has no value left.
+    def take_tag(self, tag: Tag) -> None:
+        """Assign a value of the columns to a placeholder in the text. Raises `DataError` if there is none."""
+        if tag.number is None:
+            self._used[tag.medium].append(self._next(tag.medium))
+            return
+        if self._first is None:
+            self._first = 0 if count_from_zero(str(self._turns)) else 1
+        self._pick(tag.medium, tag.number - self._first, tag.text)
+
+    def take_part(self, part: Any, notes: list[str]) -> str:
+        """Assign a value to a part of a turn and return its medium: what the part holds itself, else the column's value
+        of its ``index``, else the column's next one. What is not read of the part is added to ``notes``.
+
+        Raises `DataError` for a part that is neither picture nor sound, and if the column has no value left.
         """
-        value = _get_payload(part) if part is not None else None
-        if value is None:
-            value = self._next(kind)
-        self._used[kind].append(value)
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        key = next((key for key in _PAYLOADS if part.get(key) is not None), None) if isinstance(part, Mapping) else None
+        medium = _PARTS.get(kind or key or "") if isinstance(kind, str | None) else None
+        if medium is None:
+            found = f"the type {kind!r}" if isinstance(part, Mapping) else describe_value(part)
+            raise DataError(
+                f"a part of a turn must be text or an image or audio, found {found}: remove it, or set its `type`"
+            )
+        rest = {name: value for name, value in part.items() if not is_empty(value)}
+        check_keys(rest, medium, ("type", "index", *TYPES, *((key,) if key else ())), notes)
+        if key is not None:
+            self._used[medium].append({"base64": part[key]} if key == "base64" else part[key])
+        elif part.get("index") is None:
+            self._used[medium].append(self._next(medium))
+        elif isinstance(part["index"], int) and not isinstance(part["index"], bool):
+            self._pick(medium, part["index"], f"index {part['index']}")
+        else:
+            raise DataError(f"a part's `index` must be a whole number, found {describe_value(part['index'])}")
+        return medium
+
+    def _pick(self, kind: str, index: int, place: str) -> None:
+        """Assign the column's value number ``index`` (from 0 on) to the next placeholder."""
+        values = self._columns[kind]
+        if not 0 <= index < len(values):
+            raise DataError(
+                f"the row has no {kind} for `{place}`: it has {len(values)} {_plural(kind)}; correct the number, or "
+                f"name the missing {_plural(kind)} in the column `{KINDS[kind][0]}`"
+            )
+        self._picked[kind].add(index)
+        self._used[kind].append(values[index])
 
     def take_rest(self) -> list[dict[str, str]]:
         """New placeholders for the columns that the text has none for; TRL puts them before the first question.
@@ -67,7 +117,12 @@ class RowMedia:
             if values and not self._used[kind]:
                 self._used[kind] = values
                 parts += [{"type": kind}] * len(values)
-            elif unused := len(values) - self._taken[kind]:
+            elif self._taken[kind] and self._picked[kind]:
+                raise DataError(
+                    f"some {kind} placeholders have numbers and some have none, so it is open which {kind} they stand "
+                    "for: give all of them numbers, or none"
+                )
+            elif unused := len(values) - (self._taken[kind] + len(self._picked[kind])):
                 used = len(self._used[kind])
                 raise DataError(
                     f"the text has {used} {kind} placeholders, but the row has {used + unused} {_plural(kind)}: write "
@@ -94,22 +149,21 @@ def _plural(kind: str) -> str:
     return {"image": "images", "audio": "sounds"}[kind]
 
 
-def _list_values(row: Mapping[str, Any], columns: tuple[str, ...]) -> Iterator[Any]:
+def _list_values(row: ReadRow, columns: tuple[str, ...]) -> Iterator[Any]:
     for column in columns:
         value = row.get(column)
+        if isinstance(value, str) and value[:1] == "[":
+            value = _read_list(value)
         if isinstance(value, list | tuple):
             yield from value
-        elif not _is_empty(value):
+        elif not is_empty(value):
             yield value
 
 
-def _is_empty(value: Any) -> bool:
-    return value is None or (isinstance(value, str | list | tuple) and len(value) == 0)
-
-
-def _get_payload(part: Mapping[str, Any]) -> Any:
-    for key in _PAYLOADS:
-        value = part.get(key)
-        if value is not None:
-            return {"base64": value} if key == "base64" else value
-    return None
+def _read_list(text: str) -> Any:
+    """The values that a column holds as JSON text, as tables of plain text do; any other text as it is."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return value if isinstance(value, list) else text

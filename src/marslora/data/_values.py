@@ -15,7 +15,7 @@ _KEYS = ("bytes", "array", "data", "path", "url", "image", "audio", "base64")
 """The keys under which an object holds its picture or sound; the first that is present counts."""
 _BASE64 = ("base64", "data")
 """Those whose text is base64, not a path."""
-_TYPES = ("format", "mime_type", "media_type", "type")
+TYPES = ("format", "mime_type", "media_type", "type")
 """Keys that say what the content itself says too."""
 _CUTS = frozenset(
     ("start", "end", "start_time", "end_time", "begin", "offset", "duration", "frame_offset", "num_frames", "segment")
@@ -33,7 +33,7 @@ def unwrap_value(value: Any, what: str, notes: list[str] | None = None) -> Any:
     those that name a part of their content.
     """
     while isinstance(value, Mapping):
-        _check_keys(value, what, notes)
+        check_keys(value, what, (*_KEYS, *TYPES, "sampling_rate"), notes)
         if "array" in value and value["array"] is not None and value.get("bytes") is None:
             return value
         value = _unwrap_object(value, what)
@@ -42,9 +42,10 @@ def unwrap_value(value: Any, what: str, notes: list[str] | None = None) -> Any:
     return _parse_text(str(value), what) if isinstance(value, str | Path) else value
 
 
-def _check_keys(value: Mapping[Any, Any], what: str, notes: list[str] | None) -> None:
+def check_keys(value: Mapping[Any, Any], what: str, known: tuple[str, ...], notes: list[str] | None) -> None:
+    """Note the keys of an image or audio that are not read; raise `DataError` for one that names a part of it."""
     for key in value:
-        if value[key] is None or key in _KEYS or key in _TYPES or key == "sampling_rate":
+        if value[key] is None or key in known:
             continue
         if key in _CUTS:
             raise DataError(

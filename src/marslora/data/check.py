@@ -108,7 +108,7 @@ def _cut_into_chunks(files: Sequence[AbstractSource]) -> Iterator[RowChunk]:
         rows: list[tuple[int, Any]] = []
         try:
             number = 0
-            for number, row in file.rows():
+            for number, row in _readers.read_rows(file):
                 rows.append((number, row))
                 if len(rows) == _ROWS_AT_ONCE:
                     yield RowChunk(file.place, file.folder, rows)

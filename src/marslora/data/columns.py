@@ -24,7 +24,7 @@ def read_column(
         (file.place, number): row[name]
         for source in sources
         for file in _readers.find_files(source, role)
-        for number, row in file.rows()
+        for number, row in _readers.read_rows(file)
         if isinstance(row, Mapping) and (file.place, number) in wanted and row.get(name) is not None
     }
     values = (value_of.get((example.source, example.row)) for example in examples)

@@ -142,8 +142,12 @@ def count_notes(notes: Iterable[tuple[str, ...]]) -> dict[str, int]:
 
 
 def write_notes(notes: Mapping[str, int]) -> list[str]:
-    """A sentence for each note, as reports show them."""
-    return [f"{count:,} {'row' if count == 1 else 'rows'} with {note}." for note, count in notes.items()]
+    """A line for each note, as reports show them: "`tool_calls`: 312 rows, not read"."""
+    sentences = []
+    for note, count in notes.items():
+        what, _, happens = note.rpartition(": ")
+        sentences.append(f"{what}: {count:,} {'row' if count == 1 else 'rows'}, {happens}")
+    return sentences
 
 
 def _read_role(
@@ -168,7 +172,7 @@ def _read_examples(sources: tuple[str, ...], role: str, caches: MediaCaches) -> 
     for source in sources:
         for file in _readers.find_files(source, role):
             cache = caches.get(file.folder)
-            for number, row in file.rows():
+            for number, row in _readers.read_rows(file):
                 yield read_example(row, cache, file.place, number)
 
 
@@ -180,6 +184,11 @@ def read_example(row: dict[str, Any] | str, cache: MediaCache, place: str, numbe
         return to_example(row, cache, place, number)
     except DataError as error:
         return BadRow(source=place, row=number, reason=str(error))
+    except MemoryError:
+        raise
+    except Exception as error:  # formats may be anyone's, and rows hold anything: one row never ends a study
+        reason = f"the row cannot be read ({type(error).__name__}: {error}): correct it or remove it"
+        return BadRow(source=place, row=number, reason=reason)
 
 
 def check_bad_share(bad: list[BadRow], num_rows: int, max_bad_share: float, what: str) -> None:

@@ -50,7 +50,7 @@ DAMAGED = {
     "audio that breaks off": ({"prompt": "?", "completion": "a", "audio": "cut.flac"}, "cannot be decoded"),
     "wrong order": (make_row(("assistant", "a"), ("user", "?")), "turns must alternate user, assistant"),
     "two questions": (
-        make_row(("user", "?"), ("user", "?"), ("assistant", "a")),
+        make_row(("user", "?"), ("assistant", "a"), ("system", "be kind"), ("assistant", "a")),
         "turns must alternate user, assistant",
     ),
     "no answer": (make_row(("user", "?")), "end in an answer"),
@@ -63,7 +63,7 @@ DAMAGED = {
         make_row(("user", "<image>?"), ("assistant", "a")) | {"images": ["0.png"] * 2},
         "the row has 2 images",
     ),
-    "no layout": ({"question": "?", "answer": "a"}, "the row must have the columns"),
+    "no layout": ({"ask": "?", "reply": "a"}, "the row must have the columns"),
     "no object": (["?"], "must be a JSON object"),
 }
 

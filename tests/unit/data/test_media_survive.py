@@ -181,7 +181,7 @@ def test_reports_count_what_is_changed(tmp_path):
     assert check_data([source]).notes == {"pictures with alpha: laid on white": 3}
     report = load_splits(DataSpec(train=(source,))).report
     assert report.notes == {"pictures with alpha: laid on white": 3}
-    assert "3 rows with pictures with alpha: laid on white." in report.warnings
+    assert "pictures with alpha: 3 rows, laid on white" in report.warnings
 
 
 def test_the_limit_reaches_the_processor_and_names_the_cache(tmp_path):

@@ -62,7 +62,7 @@ def answers(*sources: str) -> list[str]:
 
 def test_formats_are_tried_in_this_order():
     names = [row_format.__name__.rpartition(".")[2] for row_format in list_formats()]
-    assert names == ["messages", "prompt_completion", "conversations", "alpaca", "described"]
+    assert names == ["messages", "prompt_completion", "conversations", "alpaca", "question_answer", "described"]
 
 
 def test_a_row_that_fits_two_formats_is_read_by_the_first():
@@ -71,7 +71,7 @@ def test_a_row_that_fits_two_formats_is_read_by_the_first():
 
 
 def test_these_endings_are_read():
-    assert sorted(list_file_types()) == [".csv", ".json", ".jsonl", ".ndjson", ".parquet"]
+    assert sorted(list_file_types()) == [".csv", ".json", ".jsonl", ".ndjson", ".parquet", ".tsv"]
 
 
 def test_a_new_format_is_one_file(add_file):

@@ -6,7 +6,7 @@ import csv
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from marslora.core.errors import DataError
@@ -148,7 +148,7 @@ ENTRIES = st.lists(
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(ENTRIES, st.sampled_from([None, 1, 4]), st.integers(1, 40))
 def test_an_array_read_in_pieces_is_the_array(tmp_path_factory, entries, indent, chunk):
     path = tmp_path_factory.mktemp("array") / "rows.json"

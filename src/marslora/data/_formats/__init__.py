@@ -45,10 +45,12 @@ def read_turns(row: dict[str, Any]) -> list[Turn]:
     """The turns of a row, read by the first format whose columns it has. Raises `DataError` if it fits no format."""
     formats = list_formats()
     for row_format in formats:
-        if all(any(row.get(name) is not None for name in column.split("|")) for column in row_format.COLUMNS):
+        if all(any(dict.get(row, name) is not None for name in column.split("|")) for column in row_format.COLUMNS):
             return row_format.read_turns(row)
     known = " or ".join("+".join(row_format.COLUMNS) for row_format in formats)
-    raise DataError(f"the row must have the columns {known}, found {sorted(row)}: rename its columns to one of these")
+    raise DataError(
+        f"the row must have the columns {known}, found {sorted(map(str, row))}: rename its columns to one of these"
+    )
 
 
 @lru_cache(maxsize=8)

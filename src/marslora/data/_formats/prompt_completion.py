@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from marslora.core.errors import DataError
+from marslora.data._formats._shared import read_system
 from marslora.data._values import describe_value
 
 COLUMNS = ("prompt", "completion")
@@ -18,7 +19,7 @@ def read_turns(row: dict[str, Any]) -> list[dict[str, Any]]:
         {**turn, "loss": False} if isinstance(turn, Mapping) and turn.get("role") == "assistant" else turn
         for turn in _read_column(row, "prompt", "user")
     ]
-    return prompt + _read_column(row, "completion", "assistant")
+    return [*read_system(row), *prompt, *_read_column(row, "completion", "assistant")]
 
 
 def _read_column(row: dict[str, Any], column: str, role: str) -> list[Any]:

@@ -16,6 +16,7 @@ from marslora.core.data_files import MEMORY, REGISTRY_FILE, parse_source
 from marslora.core.errors import DataError
 from marslora.data._readers import _dataset, _llama_factory, _media_folder, _memory
 from marslora.data._readers._base import AbstractFile, AbstractSource, ConvertedSource
+from marslora.data._readers._base import read_rows as read_rows
 from marslora.data._registry import import_modules
 
 
@@ -42,7 +43,7 @@ def find_files(source: str, role: str) -> list[AbstractSource]:
             f"The data file `{source}` does not exist (looked for {path.absolute()}). Name an existing file that ends "
             f"in {', '.join(sorted(list_file_types()))}, or a folder."
         )
-    if path.suffix not in list_file_types():
+    if find_file_type(path) is None:
         raise DataError(
             f"The ending of `{source}` must be one of {sorted(list_file_types())}, found `{path.suffix}`. Convert the "
             "file, or rename it if its content is of one of these types."
@@ -62,8 +63,18 @@ def _import_file_types(folders: tuple[str, ...]) -> Mapping[str, type[AbstractFi
     return types
 
 
+def find_file_type(path: Path) -> type[AbstractFile] | None:
+    """The class that reads a file, by its ending in any case; ``.gz`` may follow it. None for another ending."""
+    endings = [ending.lower() for ending in path.suffixes]
+    if endings[-1:] == [".gz"]:
+        return list_file_types().get(endings[-2]) if len(endings) > 1 and endings[-2] != ".parquet" else None
+    return list_file_types().get(endings[-1]) if endings else None
+
+
 def _open_file(path: Path) -> AbstractFile:
-    return list_file_types()[path.suffix](path)
+    file_type = find_file_type(path)
+    assert file_type is not None
+    return file_type(path)
 
 
 def _find_in_registry(path: Path, entry_name: str | None, role: str) -> list[AbstractSource]:
@@ -85,7 +96,9 @@ def _find_in_folder(path: Path, role: str) -> list[AbstractSource]:
             for file in metadata
         ]
     suffixes = list_file_types()
-    files = sorted(path.rglob("*.parquet")) or sorted(file for file in path.iterdir() if file.suffix in suffixes)
+    files = sorted(path.rglob("*.parquet")) or sorted(
+        file for file in path.iterdir() if find_file_type(file) is not None
+    )
     if not files:
         raise DataError(
             f"The folder `{path}` holds nothing that can be read: neither a data set saved by `save_to_disk`, nor a "

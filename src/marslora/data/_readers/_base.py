@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar, TextIO, cast
 
 import pyarrow as pa
+
+from marslora.core.errors import DataError
 
 Row = dict[str, Any] | str
 """A row, or the reason why it could not be read."""
@@ -52,8 +56,26 @@ class AbstractSource(ABC):
         return None
 
 
+def read_rows(source: AbstractSource) -> NumberedRows:
+    """The source's rows. Whatever else than `DataError` reading raises (a disk, a damaged archive) becomes one."""
+    number = 0
+    try:
+        for number, row in source.rows():
+            yield number, row
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # readers may be anyone's, and files hold anything
+        raise DataError(
+            f"`{source.place}` cannot be read after row {number} ({type(error).__name__}: {error}). Download or write "
+            "it again."
+        ) from None
+
+
 class AbstractFile(AbstractSource):
-    """A file whose type is given by its ending. Relative paths in its rows start in its folder."""
+    """A file whose type is given by its ending. Relative paths in its rows start in its folder.
+
+    A second ending ``.gz`` says that the file is compressed: `open_bytes` reads it as if it were not.
+    """
 
     suffixes: ClassVar[tuple[str, ...]] = ()
     """The endings of the files that the class reads, each with its dot: ``(".csv",)``. No two classes share one."""
@@ -61,6 +83,15 @@ class AbstractFile(AbstractSource):
     def __init__(self, path: Path) -> None:
         super().__init__(str(path), path.parent)
         self.path = path
+        self.is_compressed = path.suffix.lower() == ".gz"
+
+    def open_bytes(self) -> BinaryIO:
+        """The file's content, decompressed."""
+        return cast(BinaryIO, gzip.open(self.path)) if self.is_compressed else self.path.open("rb")
+
+    def open_text(self, **options: Any) -> TextIO:
+        """The file's content as text, in UTF-8 unless ``options`` say otherwise."""
+        return io.TextIOWrapper(self.open_bytes(), **{"encoding": "utf-8-sig", **options})
 
 
 class ConvertedSource(AbstractSource):
@@ -82,7 +113,13 @@ class ConvertedSource(AbstractSource):
     def rows(self) -> NumberedRows:
         """The converted rows under their own numbers."""
         for number, row in self._source.rows():
-            yield number, row if isinstance(row, str) else self._convert(row)
+            yield number, row if isinstance(row, str) else self._convert_row(row)
+
+    def _convert_row(self, row: dict[str, Any]) -> Row:
+        try:
+            return self._convert(row)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            return f"the row cannot be converted ({type(error).__name__}: {error}): correct it or remove it"
 
     def num_rows(self) -> int:
         """As many as the source itself has."""

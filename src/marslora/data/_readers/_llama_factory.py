@@ -14,6 +14,14 @@ from marslora.data._values import describe_value
 
 _ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}
 """The columns of the ``alpaca`` layout if an entry does not name its own."""
+_READ = ("messages", "prompt", "query", "response", "history", "system", "images", "audios", "videos")
+"""What an entry may name of its columns, and marslora reads."""
+_OURS = (
+    *("messages", "conversations", "prompt", "completion", "instruction", "input", "output", "history", "system"),
+    *("query", "response", "question", "answer", "text", "caption", "transcription"),
+    *("images", "image", "audios", "audio", "videos", "video"),
+)
+"""Columns that marslora would read by their names, although the entry does not name them."""
 _TAGS = {"role": "from", "content": "value", "user": "human", "assistant": "gpt", "system": "system"}
 """Keys and roles of the turns of the ``sharegpt`` layout if an entry does not name its own."""
 _OPENAI_TAGS = {"role": "role", "content": "content", "user": "user", "assistant": "assistant", "system": "system"}
@@ -100,7 +108,11 @@ def _convert_conversation(row: Mapping[str, Any], columns: Mapping[str, str], ta
         )
     roles = {tags[role]: role for role in ("user", "assistant", "system")}
     messages = [
-        {"role": roles.get(turn.get(tags["role"]), turn.get(tags["role"])), "content": turn.get(tags["content"])}
+        {
+            **{key: value for key, value in turn.items() if key not in (tags["role"], tags["content"])},
+            "role": roles.get(turn.get(tags["role"]), turn.get(tags["role"])),
+            "content": turn.get(tags["content"]),
+        }
         for turn in turns
     ]
     starts_with_system = bool(messages) and messages[0]["role"] == "system"
@@ -111,4 +123,8 @@ def _convert_conversation(row: Mapping[str, Any], columns: Mapping[str, str], ta
 def _add_media(row: Mapping[str, Any], columns: Mapping[str, str], converted: Row) -> Row:
     if isinstance(converted, str):
         return converted
-    return {**converted, **{kind: row.get(columns[kind]) for kind in ("images", "audios", "videos") if kind in columns}}
+    read = {columns[name] for name in _READ if name in columns} or {*_ALPACA.values(), "conversations"}
+    rest = {name: value for name, value in row.items() if name not in read}
+    hidden = {f"{name} (not in {REGISTRY_FILE})": rest.pop(name) for name in _OURS if name in rest}
+    media = {kind: row.get(columns[kind]) for kind in ("images", "audios", "videos") if kind in columns}
+    return {**rest, **hidden, **converted, **media}

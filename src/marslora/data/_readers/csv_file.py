@@ -1,4 +1,4 @@
-"""CSV with a header; empty cells are left out."""
+"""CSV and TSV with a header; empty cells are left out."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ _MAX_CELL_CHARACTERS = 1 << 28
 
 
 class CsvFile(AbstractFile):
-    """A CSV file. Numbers count rows below the header."""
+    """A file of cells with commas between them, or tabs if its ending says so. Numbers count rows below the header."""
 
-    suffixes = (".csv",)
+    suffixes = (".csv", ".tsv")
 
     def rows(self) -> NumberedRows:
         """(number, row) with every cell that is not empty, as text."""
         csv.field_size_limit(_MAX_CELL_CHARACTERS)
-        with self.path.open(encoding="utf-8-sig", newline="") as file:
+        delimiter = "\t" if ".tsv" in self.path.name.lower() else ","
+        with self.open_text(newline="") as file:
             number = 0
             try:
-                for number, row in enumerate(csv.DictReader(file, restkey=""), start=1):
+                for number, row in enumerate(csv.DictReader(file, restkey="", delimiter=delimiter), start=1):
                     yield number, _explain_surplus(row) if "" in row else _drop_empty_cells(row)
             except (csv.Error, UnicodeDecodeError) as error:
                 raise DataError(
                     f"`{self.place}` is not valid CSV after row {number} ({error}). Save it as CSV in UTF-8, "
-                    "with quotes around cells that hold commas or line breaks."
+                    "with quotes around cells that hold commas, tabs or line breaks."
                 ) from None
 
     def num_rows(self) -> int:
-        """Lines below the header."""
-        return max(0, count_line_breaks(self.path) - 1)
+        """Lines below the header; 0 (unknown) for a compressed file."""
+        return 0 if self.is_compressed else max(0, count_line_breaks(self.path) - 1)
 
 
 def _explain_surplus(row: dict[str, str | None]) -> str:

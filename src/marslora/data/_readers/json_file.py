@@ -30,7 +30,9 @@ class JsonFile(AbstractFile):
                 yield number, f"an entry of the array must be an object of columns, found {describe_value(value)}"
 
     def num_rows(self) -> int:
-        """Estimated from the number of entries in the first MiB."""
+        """Estimated from the number of entries in the first MiB; 0 (unknown) for a compressed file."""
+        if self.is_compressed:
+            return 0
         with self.path.open("rb") as file:
             start = file.read(_CHUNK_CHARACTERS)
         depths = re.sub(rb'"(?:[^"\\]|\\.)*"', b"", start)
@@ -46,7 +48,7 @@ class JsonFile(AbstractFile):
             yield number, text.replace("\r", " ").replace("\n", " ").encode(errors="surrogateescape")
 
     def _entries(self) -> Iterator[tuple[str, Any]]:
-        with self.path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+        with self.open_text(errors="surrogateescape") as file:
             yield from _Window(file, self.place).entries()
 
 

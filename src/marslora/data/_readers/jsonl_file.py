@@ -24,12 +24,12 @@ class JsonlFile(AbstractFile):
             yield number, _parse_line(line)
 
     def num_rows(self) -> int:
-        """The number of line breaks."""
-        return count_line_breaks(self.path)
+        """The number of line breaks; 0 (unknown) for a compressed file."""
+        return 0 if self.is_compressed else count_line_breaks(self.path)
 
     def texts(self) -> Iterator[tuple[int, bytes]]:
         """(line number, line without its break)."""
-        with self.path.open("rb") as file:
+        with self.open_bytes() as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield number, line.rstrip(b"\r\n")

@@ -1,0 +1,96 @@
+"""Placeholders of pictures and sounds inside text, as data sets and model families write them.
+
+``<image>`` and ``<audio>`` stand for the next of a row's pictures or sounds. ``<image2>`` or ``<|image_2|>`` stands for
+the second. What a family's own template writes (``<|image_pad|>``, ``[IMG]``, ``<start_of_image>``) counts as
+``<image>``. Any other tag of that look is refused by name, because it would be learned as characters.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from marslora.core.errors import DataError
+
+_IMAGES = (
+    r"(?:<\|vision_start\|>)?<\|image_pad\|>(?:<\|vision_end\|>)?",
+    r"(?:<img>)?<(?:IMG_CONTEXT|ImageHere)>(?:</img>)?",
+    r"\(<image>\./</image>\)",
+    r"<image>(?:\./)?</image>",
+    r"(?:<\|image_start\|>)?<\|image\|>(?:<\|image_end\|>)?",
+    r"\[IMG\](?:\[IMG_END\])?",
+    r"<start_of_image>(?:<image_soft_token>)*(?:<end_of_image>)?",
+    r"<(?:image_soft_token|image_placeholder|image_token|image\s?/)>",
+    r"<image>",
+)
+"""What stands for the next picture, in patterns."""
+_SOUNDS = (
+    r"(?:<\|audio_bos\|>)?<\|AUDIO\|>(?:<\|audio_eos\|>)?",
+    r"<\|audio\|>",
+    r"<start_of_audio>(?:<audio_soft_token>)*(?:<end_of_audio>)?",
+    r"<(?:audio_soft_token|SpeechHere|sound|audio\s?/)>",
+    r"<audio>(?!\s*[^\s<>]{1,200}</audio>)",
+)
+"""What stands for the next sound."""
+_STRANGE = (
+    r"<img>[^<>\n]{1,300}</img>",
+    r"<audio>\s*[^\s<>]{1,200}</audio>",
+    r"<\|?/?(?:im|img|image|images|video|vision|audio)(?:[_-][\w-]{1,20}|\d{1,3})?\|?>",
+)
+"""What looks like a placeholder and is none that is known: paths between tags, videos, ends without a beginning."""
+_NUMBERED = r"<\|?(?P<medium>image|img|audio)[ _-]?(?P<number>\d{1,3})\|?>"
+_PATTERN = re.compile(
+    f"{_NUMBERED}|(?P<image>{'|'.join(_IMAGES)})|(?P<audio>{'|'.join(_SOUNDS)})|(?P<strange>{'|'.join(_STRANGE)})",
+    re.IGNORECASE,
+)
+_IN_ANSWERS = re.compile("(?P<image><image>)|(?P<audio><audio>)|(?P<medium>(?P<number>(?P<strange>(?!))))")
+"""In an answer, only these two: models are taught to write HTML, which has tags for pictures and videos."""
+_ALWAYS_MEANT = re.compile(r"<\||<video\d{0,3}>", re.IGNORECASE)
+"""Strange tags that are refused in any row; others may be HTML where a row has no picture and no sound."""
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A placeholder in a text."""
+
+    medium: str
+    """``image`` or ``audio``."""
+    number: int | None
+    """Which of the row's it stands for, as it is written; None for the next one."""
+    text: str
+
+
+def split_tags(text: str, *, is_answer: bool, has_media: bool) -> list[str | Tag]:
+    """The text cut at its placeholders. Raises `DataError` for a tag that looks like one and cannot be read."""
+    if "<" not in text and "[" not in text:
+        return [text]
+    pieces: list[str | Tag] = []
+    at = 0
+    for match in (_IN_ANSWERS if is_answer else _PATTERN).finditer(text):
+        if match["strange"]:
+            if has_media or _ALWAYS_MEANT.match(match[0]):
+                raise _explain_tag(match[0])
+            continue
+        pieces.append(text[at : match.start()])
+        if match["number"]:
+            medium = "audio" if match["medium"].lower() == "audio" else "image"
+            pieces.append(Tag(medium, int(match["number"]), match[0]))
+        else:
+            pieces.append(Tag("image" if match["image"] else "audio", None, match[0]))
+        at = match.end()
+    pieces.append(text[at:])
+    return pieces
+
+
+def count_from_zero(text: str) -> bool:
+    """Whether a row's numbered placeholders, all in ``text``, begin with 0 (``<image_0>``) instead of 1."""
+    return any(match["number"] and int(match["number"]) == 0 for match in _PATTERN.finditer(text))
+
+
+def _explain_tag(tag: str) -> DataError:
+    if "video" in tag.lower():
+        return DataError(f"the text has the placeholder `{tag}`, and videos are not read: save frames as images")
+    return DataError(
+        f"the text has `{tag[:60]}`, which looks like a placeholder and is none that is known: write `<image>` or "
+        "`<audio>` where a picture or sound belongs, and name its file in the row"
+    )
