@@ -1,7 +1,7 @@
 """From the options of a command or a call, and a configuration file, to the spec of a study.
 
 The way of a setting: a flag, a keyword or a line of YAML becomes a field of `StudySettings`; `make_spec` turns the
-``ranks`` among them into the search space of the model's parts, which makes a `StudySpec`.
+``ranks`` and learning rates among them into what is searched for the model's parts, which makes a `StudySpec`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,21 @@ from typing import Annotated, Any
 
 from pydantic import PlainValidator, model_validator
 
+from marslora import recipes
+from marslora.core import plugins
+from marslora.core.allocation import Space
 from marslora.core.budget import Budget, Limit
 from marslora.core.config_file import merge_settings, read_config
-from marslora.core.ladders import DEFAULT_RANKS, RankLadders, build_space, read_ladders
+from marslora.core.errors import ConfigError
+from marslora.core.ladders import RankLadders, build_space, read_ladders
 from marslora.core.options import SEARCHING, Option, OptionRecord, OptionTable, Style
 from marslora.core.parts import ModelInfo
-from marslora.core.spec import DataSpec, ModelSpec, SearchSpec, StudySpec, TrainingSpec
+from marslora.core.rates import AUTO, PART_FACTORS, find_adamw_rate, spread_rates
+from marslora.core.spec import DataSpec, ModelSpec, SearchSpec, StudySpec, TrainingSettings, TrainingSpec
 from marslora.run_options import RunOptions
+
+ADAMW_LIKE = ("adamw", "mars_adamw")
+"""The optimizers whose steps are as long as AdamW's, so that its learning rates suit them."""
 
 
 class StudySettings(OptionRecord):
@@ -27,14 +35,15 @@ class StudySettings(OptionRecord):
     model: ModelSpec
     data: DataSpec
     ranks: Annotated[
-        RankLadders,
+        RankLadders | None,
         PlainValidator(read_ladders),
         Option(SEARCHING, short="-r", metavar="RANKS", is_repeatable=True, type=RankLadders | str),
-    ] = DEFAULT_RANKS
-    """Ladder of ranks for every part (4,16,64), or for single parts (vision=4,16 and language=64). One rank fixes a
-    part. A projector that is not named gets the middle rank of the ladder, and is not searched."""
+    ] = None
+    """Ladder of ranks for every part (4,16,64), or for single parts (vision=0,4,16 and language=64). One rank fixes a
+    part, 0 leaves it as it is. A projector that is not named gets the middle rank of the ladder, and is not searched.
+    Default: 4,16,64, and 0 too for vision and audio towers."""
     search: SearchSpec = SearchSpec()
-    training: TrainingSpec = TrainingSpec()
+    training: TrainingSettings = TrainingSettings()
     limit: Limit = Limit()
     """The time and operations in the ``budget`` of ``search``."""
 
@@ -76,23 +85,55 @@ def merge_lengths(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str,
 
 
 def make_spec(settings: StudySettings) -> StudySpec:
-    """Return the spec of a study: the parts of the model get their ladders.
+    """Return the spec of a study: the parts of the model get their ladders, the learning rates become numbers.
 
     Raises `ConfigError`, also for a part that the model does not have, or `ModelError`.
     """
-    info = describe_model(settings.model)
-    for part in (*settings.training.full, *settings.training.part_learning_rates):
+    info, training = describe_model(settings.model), settings.training
+    for part in (*training.full, *training.part_learning_rates):
         info.part(part)
+    space = build_space(info, settings.ranks, training.full, settings.search.max_rank)
     return StudySpec.parse(
         {
             "model": settings.model,
             "data": settings.data,
-            "space": build_space(info, settings.ranks, settings.training.full, settings.search.max_rank),
-            "training": settings.training,
+            "space": space,
+            **_resolve_rates(training, space, info),
             "search": settings.search,
         },
         "the settings",
     )
+
+
+def _resolve_rates(training: TrainingSettings, space: Space, info: ModelInfo) -> dict[str, Any]:
+    """The fields of a `StudySpec` that say how runs are trained and which learning rates are searched."""
+    apart = [part for part, rate in training.part_learning_rates.items() if rate == AUTO]
+    for part in apart:
+        if part not in space.parts or space.ladder(part) == (0,):
+            raise ConfigError(
+                f"`part_learning_rates` {part}={AUTO} needs a part that is trained with ranks, found {part} "
+                f"{'trained whole' if part in training.full else 'without'}. Give its learning rate, or leave it out."
+            )
+    rate = training.learning_rate
+    ladder = _list_rates(training, info) if rate == AUTO else (rate,) if isinstance(rate, float) else rate
+    values = {name: getattr(training, name) for name in TrainingSettings.model_fields}
+    fixed = {part: rate for part, rate in training.part_learning_rates.items() if rate != AUTO}
+    return {
+        "training": {**values, "learning_rate": ladder[len(ladder) // 2], "part_learning_rates": fixed},
+        "learning_rates": ladder if len(ladder) > 1 or apart else (),
+        "part_rate_factors": dict.fromkeys(apart, PART_FACTORS),
+    }
+
+
+def _list_rates(training: TrainingSettings, info: ModelInfo) -> tuple[float, ...]:
+    """The learning rates that are tried if the user named none."""
+    name = training.optimizer.name
+    if name in ADAMW_LIKE and info.width:
+        return spread_rates(find_adamw_rate(info.width, training.alpha_over_rank))
+    usual: float = TrainingSpec.model_fields["learning_rate"].default
+    if name in plugins.names(recipes):
+        usual = recipes.find_recipe(name).defaults.get("learning_rate", usual)
+    return spread_rates(usual)
 
 
 def describe_model(spec: ModelSpec) -> ModelInfo:

@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "recipes": {"core"},
     "run_options": {"core", "executors"},
-    "settings": {"core", "models", "run_options"},
+    "settings": {"core", "models", "recipes", "run_options"},
     "rounds": {"core", "store", "executors"},
     "problems": {"core"},
     "pipeline": {"core", "store", "strategies", "executors", "exporters", "adapters", "methods", "optim"}

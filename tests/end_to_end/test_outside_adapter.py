@@ -18,7 +18,7 @@ def search(folder, adapter, **options):
         validation=demo["data"]["validation"],
         ranks=[2, 8],
         budget=0.15,
-        training={**demo["training"], "examples": 160, "adapter": adapter},
+        training={**demo["training"], "examples": 160, "learning_rate": 1e-3, "adapter": adapter},
         study=folder / "study",
         **options,
     )

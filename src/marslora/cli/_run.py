@@ -52,15 +52,25 @@ def show_settings(console: Console, spec: StudySpec, options: RunOptions) -> Non
     """Print the main settings, defaults included."""
     training = spec.training
     length = f"{training.examples} examples" if training.examples else f"{training.epochs:g} epochs"
-    rates = "".join(f", {part} {rate:g}" for part, rate in training.part_learning_rates.items())
     settings = (
         f"model {spec.model.path}\n"
         f"ranks {'; '.join(f'{part} {list(ladder)}' for part, ladder in spec.space.ladders)}\n"
-        f"full run {length} in batches of {training.batch_size}, {training.optimizer.name} at "
-        f"{training.learning_rate:g}{rates}, alpha/r {training.alpha_over_rank:g}\n"
+        f"{describe_rates(spec)}\n"
+        f"full run {length} in batches of {training.batch_size}, {training.optimizer.name}, "
+        f"alpha/r {training.alpha_over_rank:g}\n"
         f"strategy {spec.search.strategy.name}, study {options.study or default_folder(spec)}"
     )
     print_line(console, (settings, "dim"))
+
+
+def describe_rates(spec: StudySpec) -> str:
+    """The learning rates that are tried, or the one that holds, and those of single parts."""
+    rates = spec.learning_rates or (spec.training.learning_rate,)
+    said = [f"learning rate{'' if len(rates) == 1 else 's'} {', '.join(f'{rate:g}' for rate in rates)}"]
+    said += [f"{part} {rate:g}" for part, rate in spec.training.part_learning_rates.items()]
+    for part, factors in spec.part_rate_factors.items():
+        said.append(f"{part} at {', '.join(f'{factor:.2g}' for factor in factors)} times that")
+    return "; ".join(said)
 
 
 def command_line() -> list[str]:

@@ -101,6 +101,7 @@ def make_request(settings: ComparisonSettings) -> ComparisonRequest:
 def read_demo(task: str, folder: Path) -> dict[str, Any]:
     """The model, data and training settings of a built-in task, whose rows are written into ``folder/data``."""
     from marslora.demo.settings import make_settings
+    from marslora.demo.tasks import TASKS
 
     values = make_settings(task, folder / "data")
-    return {name: values[name] for name in ("model", "data", "training")}
+    return {"model": values["model"], "data": values["data"], "training": dict(TASKS[task].training)}

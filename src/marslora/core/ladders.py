@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from marslora.core.allocation import Space
 from marslora.core.errors import ConfigError
-from marslora.core.parts import ModelInfo
+from marslora.core.parts import TOWERS, ModelInfo
 from marslora.core.words import read_numbers, read_pairs
 
-DEFAULT_RANKS = (1, 4, 16, 64)
+DEFAULT_RANKS = (4, 16, 64)
 """The default ladder of a searched part: each rank is four times the one before, and the usual 16 is among them."""
+TOWER_RANKS = (0, *DEFAULT_RANKS)
+"""The default ladder of a tower. Rank 0 leaves it as it is: whether to train it at all is the first question."""
 
 RankLadders = int | Sequence[int] | Mapping[str, int | Sequence[int]]
 """One rank or ladder for every part, or ``{part: rank or ladder}``. One rank fixes a part."""
@@ -42,11 +44,14 @@ def _read_ladder(value: object, where: str = "") -> tuple[int, ...]:
     return ladder
 
 
-def build_space(info: ModelInfo, ranks: RankLadders, full: Sequence[str] = (), max_rank: int | None = None) -> Space:
+def build_space(
+    info: ModelInfo, ranks: RankLadders | None, full: Sequence[str] = (), max_rank: int | None = None
+) -> Space:
     """Build the search space of ``ranks`` up to ``max_rank`` for the parts of a model that are not trained whole.
 
-    A projector that ``ranks`` does not name gets the middle rank of the ladder and is not searched. Raises
-    `ConfigError` for an unknown part, for wrong ranks, and if nothing is left to search.
+    A part that ``ranks`` does not name gets `DEFAULT_RANKS`, a tower `TOWER_RANKS`. A projector that is not named gets
+    the middle rank of the ladder and is not searched. Raises `ConfigError` for an unknown part, for wrong ranks, and if
+    nothing is left to search.
     """
     parts = [part.name for part in info.parts if part.linears and part.name not in full]
     if not parts:
@@ -55,17 +60,19 @@ def build_space(info: ModelInfo, ranks: RankLadders, full: Sequence[str] = (), m
             "rank. Omit at least one of them."
         )
     try:
-        ladders = read_ladders(ranks)
+        ladders = {} if ranks is None else read_ladders(ranks)
     except ValueError as error:
         raise ConfigError(f"`ranks` {error}.") from None
     named = ladders if isinstance(ladders, Mapping) else {}
     for part in named:
         info.part(part)
-    common = _cut_ladder(
-        DEFAULT_RANKS if isinstance(ladders, Mapping) else _read_ladder(ladders), max_rank, "every part"
-    )
-    middle = (common[len(common) // 2],)
-    chosen = {part: _read_ladder(named.get(part, middle if part == "projector" else common)) for part in parts}
+    is_common = not isinstance(ladders, Mapping)
+    common = _cut_ladder(_read_ladder(ladders) if is_common else DEFAULT_RANKS, max_rank, "every part")
+    unnamed = {
+        "projector": (common[len(common) // 2],),
+        **({} if is_common else dict.fromkeys(TOWERS, TOWER_RANKS)),
+    }
+    chosen = {part: _read_ladder(named.get(part, unnamed.get(part, common))) for part in parts}
     return Space.parse({part: _cut_ladder(ladder, max_rank, part) for part, ladder in chosen.items()}, "`ranks`")
 
 

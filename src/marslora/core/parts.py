@@ -8,6 +8,9 @@ from marslora.core.allocation import Allocation
 from marslora.core.errors import ConfigError
 from marslora.core.record import Record
 
+TOWERS = ("vision", "audio")
+"""The parts that turn pictures and sounds into embeddings."""
+
 
 class LinearInfo(Record):
     """One linear layer that can be adapted, or those of several experts whose weights are stacked in one parameter."""
@@ -70,6 +73,8 @@ class ModelInfo(Record):
     modalities: tuple[str, ...]
     num_parameters: int
     parts: tuple[PartInfo, ...]
+    width: int | None = None
+    """Hidden size of the language model; None if the model's configuration does not say."""
     unlabelled: tuple[str, ...] = ()
     """Linears that belong to no part and are not adapted: heads, generators, unknown modules."""
     member_bytes: int | None = None

@@ -19,6 +19,7 @@ from marslora.core.setting import Setting
 from marslora.core.training import LORA_VARIANTS as LORA_VARIANTS
 from marslora.core.training import ObjectiveSpec as ObjectiveSpec
 from marslora.core.training import PluginSpec as PluginSpec
+from marslora.core.training import TrainingSettings as TrainingSettings
 from marslora.core.training import TrainingSpec as TrainingSpec
 from marslora.core.training import read_lora_variant as read_lora_variant
 from marslora.core.training import read_names
@@ -32,7 +33,7 @@ MAX_PIXELS = 1 << 24
 """Pixels of a picture at most by default: 4096 x 4096, more than any processor reads and 50 MB decoded."""
 BYTES_PER_PARAMETER = 16
 """Training memory of one parameter: a weight, its gradient and AdamW's two moments, each in float32."""
-SCHEMA_VERSION: Literal[2] = 2
+SCHEMA_VERSION: Literal[3] = 3
 """Version of ``spec.json``: it grows by one whenever study folders of the version before cannot be read any more."""
 
 
@@ -153,11 +154,16 @@ class SearchSpec(OptionRecord):
 class StudySpec(Record):
     """Everything that defines a study. Its digest names it: another spec is another study."""
 
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Literal[3] = SCHEMA_VERSION
     model: ModelSpec
     data: DataSpec
     space: Space
     training: TrainingSpec = TrainingSpec()
+    """Its learning rate is the middle one of ``learning_rates`` if these are searched."""
+    learning_rates: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = ()
+    """Learning rates that may be chosen, increasing; with one, or none, the learning rate is not searched."""
+    part_rate_factors: dict[str, tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]] = {}
+    """The parts whose learning rate is searched apart: the factors on that of the others which may be chosen."""
     search: SearchSpec = SearchSpec()
 
     @property
@@ -173,6 +179,12 @@ class StudySpec(Record):
             raise ValueError(
                 f"no rank may be above `max_rank` = {most}, found {above}: raise it or leave these ranks out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_rates(self) -> StudySpec:
+        if list(self.learning_rates) != sorted(set(self.learning_rates)):
+            raise ValueError(f"`learning_rates` must increase without repeats, found {list(self.learning_rates)}")
         return self
 
     @model_validator(mode="after")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 
 from marslora.core.options import TRAINING, Option, OptionRecord
+from marslora.core.rates import AUTO, PartRate, RateChoice, read_part_rates, read_rates
 from marslora.core.record import Record
 from marslora.core.words import read_pairs, read_plugin, write_value
 
@@ -91,8 +92,8 @@ class ObjectiveSpec(Record):
         return self
 
 
-class TrainingSpec(OptionRecord):
-    """How every run is trained. A *full run* sees ``examples`` examples."""
+class TrainingSettings(OptionRecord):
+    """How every run of a search is trained, as a user says it. A *full run* sees ``examples`` examples."""
 
     examples: Annotated[int | None, Field(gt=0), Option(TRAINING)] = None
     """Length of a full run in examples seen. Default: as many as ``epochs`` says."""
@@ -102,14 +103,26 @@ class TrainingSpec(OptionRecord):
     """Examples in a step."""
     accumulation: Annotated[int, Field(gt=0), Option(TRAINING)] = 1
     """Micro-batches in a step; together they hold ``batch_size`` examples."""
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False), Option(TRAINING, short="--lr")] = 2e-4
-    """Learning rate of everything that is trained."""
+    learning_rate: Annotated[
+        RateChoice,
+        PlainValidator(read_rates),
+        Option(TRAINING, short="--lr", metavar="RATE", type=float | Sequence[float] | str),
+    ] = AUTO
+    """Learning rate of everything that is trained: a number, or a ladder to search (5e-4,1e-3,2e-3). ``auto`` searches
+    the rate that suits the model's width and the optimizer, and a half, a quarter, twice and four times of it."""
     part_learning_rates: Annotated[
-        dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]],
-        BeforeValidator(_read_rates),
-        Option(TRAINING, flag="--part-learning-rate", metavar="PART=RATE"),
+        Mapping[str, PartRate],
+        PlainValidator(read_part_rates),
+        Option(
+            TRAINING,
+            flag="--part-learning-rate",
+            metavar="PART=RATE",
+            type=Mapping[str, float | str],
+            is_repeatable=True,
+        ),
     ] = {}
-    """Learning rates of single parts, e.g. vision=1e-4. Default: that of all parts."""
+    """Learning rates of single parts, e.g. vision=1e-4; vision=auto searches a third, one and three times the rate of
+    the others. Default: that of all parts."""
     warmup: Annotated[float, Field(ge=0, lt=1), Option(TRAINING)] = 0.03
     """Share of a full run over which the learning rate rises; then it is constant."""
     decay: Annotated[float, Field(ge=0, lt=1), Option(TRAINING)] = 0.2
@@ -144,7 +157,7 @@ class TrainingSpec(OptionRecord):
     """How the gradients of the objectives become one (see `marslora list`)."""
 
     @model_validator(mode="after")
-    def _check_objectives(self) -> TrainingSpec:
+    def _check_objectives(self) -> TrainingSettings:
         names = [objective.name for objective in self.objectives]
         if len(names) == 1 or len(set(names)) < len(names):
             raise ValueError(f"`objectives` must be none, or at least two with different names, found {names}")
@@ -153,16 +166,11 @@ class TrainingSpec(OptionRecord):
         return self
 
     @model_validator(mode="after")
-    def _check_adapter(self) -> TrainingSpec:
+    def _check_adapter(self) -> TrainingSettings:
         options = self.adapter.options
         if wrong := {key: options[key] for key in LORA_VARIANTS if options.get(key, False) not in (True, False)}:
             raise ValueError(f"options {list(LORA_VARIANTS)} of an adapter must be true or false, found {wrong}")
         return self
-
-    def rate_of(self, part: str, run_rate: float | None = None) -> float:
-        """The learning rate of a part; a run with a learning rate of its own keeps the ratios of the parts."""
-        rate = self.part_learning_rates.get(part, self.learning_rate)
-        return rate if run_rate is None else rate * run_rate / self.learning_rate
 
     @property
     def use_dora(self) -> bool:
@@ -173,3 +181,20 @@ class TrainingSpec(OptionRecord):
     def lora_variant(self) -> dict[str, bool]:
         """The options of the adapter that `marslora.core.patterns.lora_config_dict` takes."""
         return read_lora_variant(self.adapter.options)
+
+
+class TrainingSpec(TrainingSettings):
+    """How a run is trained, its learning rates known."""
+
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False), Option(TRAINING, short="--lr")] = 2e-4
+    """Learning rate of everything that is trained."""
+    part_learning_rates: Annotated[
+        dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]],
+        BeforeValidator(_read_rates),
+        Option(TRAINING, flag="--part-learning-rate", metavar="PART=RATE"),
+    ] = {}
+    """Learning rates of single parts, e.g. vision=1e-4. Default: that of all parts."""
+
+    def rate_of(self, part: str, run_rate: float | None = None) -> float:
+        """The learning rate of a part, in a run whose other parts have ``run_rate``; None: ``learning_rate``."""
+        return self.part_learning_rates.get(part, self.learning_rate if run_rate is None else run_rate)

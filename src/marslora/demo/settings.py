@@ -15,7 +15,7 @@ steps, so with a budget of 0.9 most steps of the runs were warm-up, and no part 
 def make_settings(task: str, folder: Path) -> dict[str, Any]:
     """The settings of a study of ``task``, one of `TASKS`; its rows are written into ``folder`` as Parquet files.
 
-    Raises `ConfigError` for an unknown task.
+    Ranks and learning rates are left to the search. Raises `ConfigError` for an unknown task.
     """
     find_task(task)
     from marslora.demo.model import embedded_folder
@@ -25,7 +25,6 @@ def make_settings(task: str, folder: Path) -> dict[str, Any]:
     return {
         "model": {"path": str(embedded_folder())},
         "data": {split: [str(path)] for split, path in paths.items()},
-        "training": dict(TASKS[task].training),
+        "training": {name: value for name, value in TASKS[task].training.items() if name != "learning_rate"},
         "search": {"strategy": {"name": "mars"}, "budget": CALIBRATION_COST},
-        "ranks": list(TASKS[task].ranks),
     }

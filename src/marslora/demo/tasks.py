@@ -36,9 +36,11 @@ class DemoTask:
     num_test: int = 384
     """Rows of each split unless `task_files.write_task` is told otherwise; set by hand."""
     training: Mapping[str, Any] = field(default_factory=lambda: _TRAINING)
-    """Fields of `TrainingSpec` with which a full run of the task is cheap and learns."""
+    """Fields of `TrainingSpec` with which a full run of the task is cheap and learns. A search leaves out the learning
+    rate and finds its own."""
     ranks: tuple[int, ...] = (1, 4, 16, 64)
-    """The ranks that a part may get. The model's matrices are 96 and 128 wide, so 64 is nearly unrestricted."""
+    """The ranks of a part in the tables of finished runs. The model's matrices are 96 and 128 wide, so 64 is nearly
+    unrestricted."""
 
 
 TASKS: Mapping[str, DemoTask] = MappingProxyType(

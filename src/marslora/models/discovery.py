@@ -57,9 +57,18 @@ def discover(model: nn.Module, targets: str | None = None, *, experts: bool = Fa
         modalities=tuple(sorted(list_modalities(model))),
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         parts=parts,
+        width=_find_width(model),
         unlabelled=tuple(unlabelled),
         warnings=tuple(_list_warnings(model, layout, parts, targets, experts)),
     )
+
+
+def _find_width(model: Any) -> int | None:
+    """The hidden size of the language model, as the configuration says it; None if it does not."""
+    config: Any = getattr(model, "config", None)
+    text_config = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+    width = getattr(text_config, "hidden_size", None)
+    return width if isinstance(width, int) else None
 
 
 def _compile(targets: str | None) -> re.Pattern[str] | None:

@@ -14,6 +14,7 @@ from rich.console import Console
 from marslora.cli import _console, _run
 from marslora.core.progress import ProgressBar
 from marslora.core.runs import ProgressEvent
+from marslora.core.spec import StudySpec
 
 
 def test_the_latest_losses_stand_in_the_line(monkeypatch):
@@ -54,7 +55,10 @@ def show_settings(console):
     )  # fmt: skip
     search = SimpleNamespace(strategy=SimpleNamespace(name="mars"))
     space = SimpleNamespace(ladders=(("language", (4, 16)),))
-    spec = SimpleNamespace(training=training, model=SimpleNamespace(path=LONG), space=space, search=search)
+    spec = SimpleNamespace(
+        training=training, model=SimpleNamespace(path=LONG), space=space, search=search, learning_rates=(),
+        part_rate_factors={},
+    )  # fmt: skip
     _run.show_settings(console, spec, SimpleNamespace(study="study"))
 
 
@@ -95,3 +99,23 @@ def test_commands_print_text_only_as_whole_lines():
     assert calls
     for name, line, argument in calls:
         assert "table" in ast.unparse(argument), f"{name}:{line} prints text past `print_line`"
+
+
+def test_the_learning_rates_of_a_search_are_printed_before_it_starts():
+    study = StudySpec.parse(
+        {
+            "model": {"path": "m"},
+            "data": {"train": "t"},
+            "space": {"vision": [0, 4], "language": [4]},
+            "training": {"learning_rate": 1e-3, "part_learning_rates": {"projector": 1e-5}},
+            "learning_rates": [5e-4, 1e-3, 2e-3],
+            "part_rate_factors": {"vision": [1 / 3, 1, 3]},
+        }
+    )
+    written = io.StringIO()
+    _run.show_settings(Console(file=written, width=200), study, SimpleNamespace(study="s"))
+    said = "learning rates 0.0005, 0.001, 0.002; projector 1e-05; vision at 0.33, 1, 3 times that\n"
+    assert said in written.getvalue()
+    assert _run.describe_rates(study.model_copy(update={"learning_rates": (), "part_rate_factors": {}})) == (
+        "learning rate 0.001; projector 1e-05"
+    )

@@ -25,10 +25,11 @@ def test_ranks_for_all_parts_or_for_each():
         ({"ranks": ["vision=4", "8"]}, r"`--ranks` must look like vision=4,16,64, found '8'"),
         (
             {"part_learning_rates": ["vision=fast"]},
-            r"`--part-learning-rate` vision must be a valid number, found 'fast'",
+            r"`--part-learning-rate` must be a number above 0 or auto for vision, found 'fast'",
         ),
-        ({"part_learning_rates": ["1e-4"]}, r"`--part-learning-rate` must look like vision=1e-4, found '1e-4'"),
-        ({"learning_rate": "-1"}, r"^`--learning-rate` must be greater than 0, found '-1'$"),
+        ({"part_learning_rates": ["1e-4"]}, r"`--part-learning-rate` must look like vision=1e-4 or .*, found '1e-4'"),
+        ({"part_learning_rates": ["vision=0"]}, r"for vision, found '0'; rank 0 leaves a part as it is$"),
+        ({"learning_rate": "-1"}, r"^`--learning-rate` must be a number above 0 such as 1e-3, .*, found '-1'$"),
         ({"dtype": "int8"}, r"`--dtype` must be 'auto', 'float32', 'bfloat16' or 'float16', found 'int8'"),
         ({"workers": "-1"}, r"`--workers` must be greater than or equal to 0, found '-1'"),
         ({"budget": "much"}, r"`budget` must be a number above 0 such as"),
@@ -50,7 +51,7 @@ def test_an_unknown_keyword_is_answered_with_those_that_resemble_it():
         read_search({**INPUTS, "learn_rate": 1}, None, "keyword")
     with pytest.raises(ConfigError, match=r"`training.epoch` is not a field \(found 2\)\. Did you mean `epochs`\?"):
         read_search({**INPUTS, "training": {"epoch": 2}}, None, "keyword")
-    with pytest.raises(ConfigError, match=r"^`learning_rate` must be greater than 0, found -1$"):
+    with pytest.raises(ConfigError, match=r"^`learning_rate` must be a number above 0 .*, found -1$"):
         read_search({**INPUTS, "learning_rate": -1}, None, "keyword")
 
 

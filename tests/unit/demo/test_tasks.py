@@ -5,11 +5,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from marslora import demo
+from marslora.comparison.settings import read_demo
 from marslora.core.errors import ConfigError
 from marslora.core.spec import DataSpec
 from marslora.data.splits import load_splits
 from marslora.demo import drawing, task_files, tasks
 from marslora.demo.drawing import EMPTY, STYLES, draw_scenes, list_things, load_names
+from marslora.demo.settings import make_settings
+from marslora.settings import StudySettings, make_spec
 
 NOTICES = Path(__file__).parents[3] / "NOTICES"
 SIZES = {"num_train": 40, "num_validation": 12, "num_test": 12}
@@ -90,6 +93,14 @@ def test_a_style_changes_every_picture_and_keeps_its_size(style):
     assert plain.shape == styled.shape == (20, 48, 48, 3)
     changed = (plain != styled).any(axis=(1, 2, 3))
     assert changed.all() if style != "plain" else not changed.any()
+
+
+def test_a_search_of_a_task_finds_its_own_learning_rate_and_may_leave_the_tower_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(task_files, "ensure_task", lambda *_: {"train": tmp_path / "t.parquet"})
+    spec = make_spec(StudySettings.parse(make_settings("both", tmp_path)))
+    assert spec.learning_rates == (4.2e-4, 8.5e-4, 1.7e-3, 3.4e-3, 6.8e-3)
+    assert spec.space.model_dump() == {"vision": [0, 4, 16, 64], "projector": [16], "language": [4, 16, 64]}
+    assert read_demo("both", tmp_path)["training"]["learning_rate"] == 1e-3
 
 
 def test_an_unknown_task_is_named_with_the_known_ones(tmp_path):

@@ -33,6 +33,12 @@ def test_every_modality_has_its_part_and_the_projector_is_found(name):
 
 
 @zoo
+def test_the_width_is_that_of_the_language_model(name):
+    model, _ = build(name)
+    assert discover(model).width == model.get_input_embeddings().weight.shape[1]
+
+
+@zoo
 def test_parts_are_disjoint_and_nothing_but_the_head_is_left_over(name):
     model, _ = build(name)
     info = discover(model)

@@ -161,7 +161,7 @@ def test_the_spec_file_is_plain_json(tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"schema_version": 1}, "its spec.json has schema version 1, this version needs 2"),
+        ({"schema_version": 2}, "its spec.json has schema version 2, this version needs 3"),
         ({"colour": "red"}, "`colour` is not a field"),
     ],
 )
