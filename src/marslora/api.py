@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from marslora.core.options import takes_options
 from marslora.core.parts import ModelInfo
 from marslora.core.progress import Listener, SilentListener
 from marslora.core.runs import FinalResult
+from marslora.core.schedule import make_training_arguments
 from marslora.core.spec import DataSpec, ModelSpec, StudySpec, TrainingSpec
 from marslora.core.stopping import exit_on_termination
 from marslora.pipeline import Pipeline
@@ -35,14 +37,18 @@ PROBE_ROWS, PROBE_VALIDATION = 64, 8
 
 @dataclass(frozen=True)
 class Decision:
-    """The ranks that a search chose, how sure it is, and where its results are."""
+    """The ranks and learning rates that a search chose, how sure it is, and where its results are."""
 
     record: DecisionRecord
     """The decision with every candidate, law and reason, as in `decision.json`."""
     info: ModelInfo
     """The parts of the model and their linear layers."""
     training: TrainingSpec
-    """How the runs were trained."""
+    """How the final run is trained, with the chosen learning rates."""
+    full_examples: int
+    """Examples that the final run sees."""
+    seed: int
+    """Seed of the final run."""
     folder: Path
     """The study folder."""
     final: FinalResult | None = None
@@ -56,8 +62,18 @@ class Decision:
         return self.record.chosen
 
     @property
+    def learning_rate(self) -> float:
+        """The chosen learning rate, or the one that was given."""
+        return self.training.learning_rate
+
+    @property
+    def part_learning_rates(self) -> dict[str, float]:
+        """Learning rates of single parts, chosen or given."""
+        return self.training.part_learning_rates
+
+    @property
     def probability(self) -> float | None:
-        """Probability that the chosen allocation is the best; None if no law could be fitted."""
+        """Probability that the chosen setting is the best; None if no law could be fitted."""
         return self.record.chosen_candidate.p_best
 
     @property
@@ -85,6 +101,21 @@ class Decision:
         return patterns.lora_config_dict(
             ranks, training.alpha_over_rank, full, training.dropout, stacked=stacked, **training.lora_variant
         )
+
+    def training_arguments(self) -> dict[str, Any]:
+        """Return how the final run is trained as keyword arguments of `transformers.TrainingArguments` or TRL's config.
+
+        The learning rate warms up, stays and falls as in the final run. Learning rates of single parts
+        (`part_learning_rates`), which these classes do not have, need groups of parameters: a warning says so. An
+        optimizer other than AdamW is given to the trainer itself.
+        """
+        if self.part_learning_rates:
+            warnings.warn(
+                f"a trainer has one learning rate, so those of parts need groups of parameters: "
+                f"{self.part_learning_rates}",
+                stacklevel=2,
+            )
+        return make_training_arguments(self.training, self.full_examples, self.seed)
 
     def __str__(self) -> str:
         return self.record.summary
@@ -220,9 +251,9 @@ def run_study(spec: StudySpec, options: RunOptions, listener: Listener | None = 
     with exit_on_termination(), Study.create(options.study or default_folder(spec), spec, options.storage) as study:
         pipeline = Pipeline(study, options.make_executor(), listener or SilentListener(), options)
         record = pipeline.decide()
-        final = uniform = None
+        planned = final = uniform = None
         if has_measured(study.finished_runs()):
-            pipeline.plan_final()
+            planned = pipeline.plan_final()
             final = pipeline.train() if options.final else None
             uniform = pipeline.train_uniform() if options.uniform else None
             pipeline.export()
@@ -230,7 +261,9 @@ def run_study(spec: StudySpec, options: RunOptions, listener: Listener | None = 
         return Decision(
             record=record,
             info=pipeline.prepare().info,
-            training=spec.training,
+            training=record.setting.apply_to(spec.training),
+            full_examples=pipeline.problem.full_examples,
+            seed=planned.seed if planned else spec.search.seed,
             folder=study.folder,
             final=final,
             uniform=uniform,

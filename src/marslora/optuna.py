@@ -11,7 +11,7 @@ stops when the run has seen as many as it should::
     def objective(trial):
         run = sampler.suggest(trial)
         model = restore(run.resume) if run.resume is not None else fresh(run.ranks, run.seed)
-        for examples, loss in train(model, until=run.examples):
+        for examples, loss in train(model, until=run.examples):  # with run.learning_rate, if that is searched too
             trial.report(loss, examples)
         save(model, trial.number)
         return loss
@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from marslora import strategies
 from marslora.core import plugins
-from marslora.core.allocation import Allocation, Space
+from marslora.core.allocation import Space
 from marslora.core.decision import DecisionRecord
 from marslora.core.errors import ConfigError
 from marslora.core.runs import Cost, Run
@@ -61,6 +62,10 @@ class Suggestion:
 
     ranks: dict[str, int]
     """The rank of every part; 0 leaves a part as it is."""
+    learning_rate: float | None
+    """The learning rate of all parts without one of their own; None: it is not searched, use yours."""
+    part_learning_rates: dict[str, float]
+    """Learning rates of single parts."""
     examples: int
     """Train until this many examples were seen, including those of the trial that is continued."""
     rows: int
@@ -74,10 +79,12 @@ class Suggestion:
 
 
 class MarsSampler(BaseSampler):
-    """Suggests the ranks that a strategy of this package asks for; other parameters are drawn at random.
+    """Suggests the ranks and rates that a strategy of this package asks for; other parameters are drawn at random.
 
     Args:
         ranks: The ladder of every part.
+        learning_rates: Learning rates to choose from, increasing; None: the learning rate is not searched.
+        part_rate_factors: For parts whose learning rate is searched apart, the factors on that of the others.
         num_train: Number of training rows.
         full_examples: Examples seen by one full run: the unit of cost.
         batch_size: Lengths of runs are multiples of it.
@@ -93,6 +100,8 @@ class MarsSampler(BaseSampler):
         self,
         ranks: Mapping[str, Sequence[int]],
         *,
+        learning_rates: Sequence[float] | None = None,
+        part_rate_factors: Mapping[str, Sequence[float]] | None = None,
         num_train: int,
         full_examples: int,
         batch_size: int = 16,
@@ -114,11 +123,13 @@ class MarsSampler(BaseSampler):
             seed=seed,
             budget=budget,
             max_parameters=max_parameters,
+            learning_rates=_check_rates(learning_rates or (), bool(part_rate_factors)),
+            part_rate_factors=tuple((part, tuple(each)) for part, each in (part_rate_factors or {}).items()),
         )
         self._random = RandomSampler(seed=seed)
 
     def suggest(self, trial: Trial) -> Suggestion:
-        """What ``trial`` should train; the ranks become its parameters."""
+        """What ``trial`` should train; the ranks and the learning rate become its parameters."""
         attributes = trial.study._storage.get_trial(trial._trial_id).user_attrs
         if MEMBER not in attributes:
             raise ConfigError(
@@ -126,10 +137,13 @@ class MarsSampler(BaseSampler):
                 "no suggestion for it. Read `trial.params` instead."
             )
         member = MemberSpec.parse(attributes[MEMBER])
-        ranks = {name: int(trial._suggest(name, each)) for name, each in self._make_distributions().items()}
+        for name, each in self._make_distributions().items():
+            trial._suggest(name, each)
         before = [each for each in _group_trials(trial.study).get(member.id, ()) if each.number != trial.number]
         return Suggestion(
-            ranks=ranks,
+            ranks={part: member.allocation.get(part) for part in self._problem.space.parts},
+            learning_rate=member.learning_rate,
+            part_learning_rates=dict(member.part_learning_rates),
             examples=member.until_examples,
             rows=member.data_examples,
             seed=member.seed,
@@ -188,21 +202,34 @@ class MarsSampler(BaseSampler):
         return problem.member(chosen, problem.num_train, problem.full_examples, "final run"), True
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
-        """A categorical parameter for each part: its ladder, and 0."""
+        """Categorical parameters: for each part its ladder and 0, the learning rate and the parts' factors on it."""
         return self._make_distributions()
 
     def _make_distributions(self) -> dict[str, BaseDistribution]:
-        ladders = self._problem.space.ladders
-        return {part: CategoricalDistribution(tuple(sorted({0, *ladder}))) for part, ladder in ladders}
+        problem = self._problem
+        choices: dict[str, tuple[float, ...]] = {
+            part: tuple(sorted({0, *ladder})) for part, ladder in problem.space.ladders
+        }
+        if problem.learning_rates:
+            choices["learning_rate"] = problem.learning_rates
+        for part, factors in problem.part_rate_factors:
+            choices[f"learning_rate_factor.{part}"] = tuple(sorted({1.0, *factors}))
+        return {name: CategoricalDistribution(values) for name, values in choices.items()}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The ranks of the trial's run. Trials whose parameters were given to them are left to a random sampler."""
+        """The parameters of the trial's run; at random for a trial whose parameters were given to it."""
         if MEMBER not in trial.user_attrs:
             return self._random.sample_relative(study, trial, search_space)
-        allocation: Allocation = MemberSpec.parse(trial.user_attrs[MEMBER]).allocation
-        return {part: allocation.get(part) for part in search_space}
+        member, problem = MemberSpec.parse(trial.user_attrs[MEMBER]), self._problem
+        values: dict[str, Any] = {part: member.allocation.get(part) for part in problem.space.parts}
+        values["learning_rate"] = member.learning_rate
+        for part, factors in problem.part_rate_factors:
+            rate = member.part_learning_rates.get(part, member.learning_rate)
+            factor = (rate or 1.0) / (member.learning_rate or 1.0)
+            values[f"learning_rate_factor.{part}"] = min({1.0, *factors}, key=lambda each: abs(each - factor))
+        return {name: values[name] for name in search_space}
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -227,6 +254,21 @@ class MarsSampler(BaseSampler):
         if is_over:
             with contextlib.suppress(RuntimeError):  # with ask and tell there is no loop to stop
                 study.stop()
+
+
+def _check_rates(rates: Sequence[float], are_needed: bool) -> tuple[float, ...]:
+    """The learning rates as a tuple; `ConfigError` unless they are above 0 and increase."""
+    if list(rates) != sorted(set(rates)) or any(not 0 < rate < math.inf for rate in rates):
+        raise ConfigError(
+            f"`learning_rates` must be above 0 and increase without repeats, found {list(rates)}. "
+            "Give e.g. (5e-4, 1e-3, 2e-3)."
+        )
+    if are_needed and not rates:
+        raise ConfigError(
+            "`part_rate_factors` are factors on the learning rate of all parts, so they need `learning_rates`, found "
+            "none. Give at least one."
+        )
+    return tuple(rates)
 
 
 class MarsPruner(BasePruner):

@@ -163,3 +163,43 @@ def test_parts_and_parameters_are_counted():
     assert all(sum(run.ranks.values()) <= 10 for run in trainer.seen)
     dear = sampler(count_parameters=lambda ranks: 100 * ranks["eye"] + ranks["tongue"], max_parameters=450)
     assert {a["eye"] for a in dear._problem.allocations()} == {2, 4}
+
+
+def test_the_learning_rate_is_a_parameter_and_part_of_the_suggestion():
+    rates = (5e-4, 1e-3, 2e-3)
+    more = {"learning_rates": rates, "part_rate_factors": {"eye": (1 / 3, 1, 3)}, "strategy": "grid", "options": {}}
+    driver = MarsSampler({"eye": (0, 4), "tongue": (4,)}, num_train=320, full_examples=320, **more)
+    found, seen = study(driver), []
+
+    def objective(trial):
+        run = driver.suggest(trial)
+        seen.append((run, dict(trial.params)))
+        return 1 + abs(math.log(run.learning_rate / 1e-3)) + abs(math.log(run.part_learning_rates.get("eye", 1) / 3e-3))
+
+    found.optimize(objective)
+    assert len(seen) == 3 * 3 + 3  # a part with rank 0 has no rate
+    for run, parameters in seen:
+        assert parameters["learning_rate"] == run.learning_rate
+        factor = run.part_learning_rates.get("eye", run.learning_rate) / run.learning_rate
+        assert parameters["learning_rate_factor.eye"] == pytest.approx(factor)
+    decision = driver.decide(found)
+    assert (decision.learning_rate, decision.part_learning_rates["eye"]) == (1e-3, pytest.approx(3e-3))
+
+
+def test_a_search_without_learning_rates_suggests_none():
+    driver = sampler(strategy="uniform", options={"rank": 4})
+    run = driver.suggest(study(driver).ask())
+    assert (run.learning_rate, run.part_learning_rates) == (None, {})
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"learning_rates": (1e-3, 5e-4)}, r"`learning_rates` must be above 0 and increase"),
+        ({"learning_rates": (0, 5e-4)}, r"`learning_rates` must be above 0 and increase"),
+        ({"part_rate_factors": {"eye": (1, 3)}}, r"so they need `learning_rates`, found none"),
+    ],
+)
+def test_wrong_learning_rates_are_refused(more, message):
+    with pytest.raises(ConfigError, match=message):
+        sampler(**more)

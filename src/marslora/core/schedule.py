@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from marslora.core.errors import ConfigError
 from marslora.core.spec import MAX_VALIDATION_SHARE, VALIDATION_WORK, TrainingSpec
 
+ADAMW_BETAS = (0.9, 0.999)
+"""Of AdamW where they are not set."""
 FIRST_SHARE = 1 / 256
 """The first validation point, as a share of a full run. A convention: earlier losses hardly differ between
 allocations."""
@@ -77,3 +80,35 @@ def full_examples(training: TrainingSpec, num_train: int) -> int:
             f"a full run has {requested} examples; found {training.batch_size}. Lower it, or give more rows."
         )
     return max(1, round(requested / training.batch_size)) * training.batch_size
+
+
+def make_training_arguments(training: TrainingSpec, examples: int, seed: int) -> dict[str, Any]:
+    """Keyword arguments of `transformers.TrainingArguments` for a run of ``examples`` examples, as a final run is.
+
+    The learning rate follows `rate_factor`, one step later while it rises.
+    """
+    total_steps = num_steps(examples, training.batch_size)
+    decay_steps = math.ceil(training.decay * total_steps)
+    shape = {"num_decay_steps": decay_steps, "decay_type": "linear"}
+    arguments = {
+        "learning_rate": training.learning_rate,
+        "lr_scheduler_type": "warmup_stable_decay" if decay_steps else "constant_with_warmup",
+        "lr_scheduler_kwargs": shape if decay_steps else {},
+        "warmup_steps": math.ceil(training.warmup * total_steps),
+        "max_steps": total_steps,
+        "per_device_train_batch_size": max(1, training.batch_size // training.accumulation),
+        "gradient_accumulation_steps": training.accumulation,
+        "gradient_checkpointing": training.gradient_checkpointing,
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.clip_norm,
+        "seed": seed,
+    }
+    if training.optimizer.name != "adamw":
+        return arguments
+    betas = training.optimizer.options.get("betas", ADAMW_BETAS)
+    named = {
+        "adam_beta1": betas[0],
+        "adam_beta2": betas[1],
+        "adam_epsilon": training.optimizer.options.get("eps", 1e-8),
+    }
+    return {**arguments, **named}

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from marslora.core.allocation import Allocation
 from marslora.core.record import Record
+from marslora.core.training import TrainingSpec
 
 
 class Setting(Record):
@@ -30,6 +31,13 @@ class Setting(Record):
     def rate_of(self, part: str) -> float | None:
         """The learning rate of ``part``; None if that of the training spec holds."""
         return dict(self.part_learning_rates).get(part, self.learning_rate)
+
+    def apply_to(self, training: TrainingSpec) -> TrainingSpec:
+        """``training`` with these learning rates in the place of its own."""
+        if self.learning_rate is None:
+            return training
+        rates = {**training.part_learning_rates, **dict(self.part_learning_rates)}
+        return training.model_copy(update={"learning_rate": self.learning_rate, "part_learning_rates": rates})
 
     def __str__(self) -> str:
         rates = [] if self.learning_rate is None else [f"learning rate {self.learning_rate:.2g}"]

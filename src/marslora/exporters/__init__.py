@@ -3,8 +3,8 @@
 ``marslora export STUDY --to axolotl`` writes those of one tool, without ``--to`` those of all, to ``STUDY/exports``.
 Tools that read rank patterns (PEFT, TRL, Axolotl, Unsloth) get the ranks as settings. LLaMA-Factory and ms-swift have
 one rank for the whole model, so they get an untrained adapter folder with the chosen ranks, which they continue.
-vLLM gets the command that serves the trained adapter. The first lines of each file name the ranks, the tool's version,
-and whether the file was run with that version.
+vLLM gets the command that serves the trained adapter. Where a tool takes a learning rate it gets the chosen one. The
+first lines of each file name the choice, the tool's version, and whether the file was run with that version.
 
 An exporter is a class with one method, `AbstractExporter.export`. This one writes only the ranks::
 

@@ -1,4 +1,4 @@
-"""Shared by all exporters: the chosen ranks as LoRA settings, and a header that explains the file."""
+"""Shared by all exporters: the chosen ranks and learning rates as settings, and a header that explains the file."""
 
 from __future__ import annotations
 
@@ -30,6 +30,9 @@ class Settings:
     lora: dict[str, Any]
     """Keyword arguments of `peft.LoraConfig`."""
     training: TrainingSpec
+    """How to train, with the chosen learning rates."""
+    is_rate_chosen: bool
+    """Whether the learning rate was searched."""
     adapter_folder: Path | None
     """The trained adapter; None if there was no final run."""
 
@@ -49,7 +52,16 @@ class Settings:
             stacked=info.stacked(lora_only),
             **training.lora_variant,
         )
-        return cls(info.architecture, lora_only.as_dict(), training.full, module_ranks, lora, training, adapter_folder)
+        return cls(
+            architecture=info.architecture,
+            ranks=lora_only.as_dict(),
+            full=training.full,
+            module_ranks=module_ranks,
+            lora=lora,
+            training=decision.setting.apply_to(training),
+            is_rate_chosen=decision.learning_rate is not None,
+            adapter_folder=adapter_folder,
+        )
 
     @property
     def largest_rank(self) -> int:
@@ -61,12 +73,23 @@ class Settings:
         return self.ranks.get(part, 0) > 0 or part in self.full
 
     def header(self, tool: str, *notes: str) -> str:
-        """Return comment lines: the chosen ranks, the tool and its version, whether this was run with it, and notes."""
+        """Return comment lines: what was chosen, the tool and its version, whether this was run with it, and notes."""
         ranks = [f"{part} {'whole' if part in self.full else rank}" for part, rank in self.ranks.items()]
-        lines = [f"LoRA ranks that marslora chose for {self.architecture}: {', '.join(ranks)}.", f"For {tool}.", *notes]
+        lines = [f"LoRA ranks that marslora chose for {self.architecture}: {', '.join(ranks)}."]
+        if self.is_rate_chosen:
+            own = (f", {part} {rate:.2g}" for part, rate in self.training.part_learning_rates.items())
+            lines.append(f"The learning rate that it chose with them: {self.training.learning_rate:.2g}{''.join(own)}.")
+        lines += [f"For {tool}.", *notes]
         if self.adapter_folder is not None:
             lines.append(f"A trained adapter with these ranks: {self.adapter_folder}")
         return "".join(f"# {line}\n" for line in lines)
+
+    @property
+    def lost_rates(self) -> list[str]:
+        """A note for tools that have one learning rate for all parts; none if one is enough."""
+        rates = self.training.part_learning_rates
+        shown = ", ".join(f"{part} {rate:.2g}" for part, rate in rates.items())
+        return [f"It has one learning rate, so those of single parts are left out: {shown}."] if rates else []
 
     @property
     def micro_batch_size(self) -> int:

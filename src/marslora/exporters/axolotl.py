@@ -30,6 +30,7 @@ class Axolotl(AbstractExporter):
         header = settings.header(
             "Axolotl 0.19 or later (settings read from 0.21, not run here)",
             "Set base_model, datasets and the chat_template of your model. To continue an adapter, set lora_model_dir.",
+            *settings.lost_rates,
         )
         return [write(output, "axolotl.yaml", header + yaml.safe_dump(values, sort_keys=False))]
 

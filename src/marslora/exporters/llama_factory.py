@@ -39,6 +39,7 @@ class LlamaFactory(AbstractExporter):
             "LLaMA-Factory 0.9.5 (settings read from its source, not run here)",
             "It has one lora_rank for all parts, so adapter_name_or_path names an untrained adapter (B = 0) with",
             "these ranks, which it continues. Set model_name_or_path, dataset and template.",
+            *settings.lost_rates,
         )
         values = {**_model(settings), **_training(settings), "output_dir": "saves/marslora"}
         path = write(output, "llama_factory.yaml", header + yaml.safe_dump(values, sort_keys=False))

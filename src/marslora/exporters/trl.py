@@ -73,11 +73,7 @@ class Trl(AbstractExporter):
     ) -> list[Path]:
         """Write ``sft.py`` and return its path."""
         settings = Settings.of(decision, info, training, adapter_folder)
-        notes = ["The TRL command line has no setting for per-part ranks, so this is a script."]
-        if training.part_learning_rates:
-            notes.append(
-                f"SFTTrainer has one learning rate, so those of parts are ignored: {training.part_learning_rates}."
-            )
+        notes = ["The TRL command line has no setting for per-part ranks, so this is a script.", *settings.lost_rates]
         text = SCRIPT.format(
             header=settings.header("TRL 1.16 (tested)", *notes),
             lora=python_arguments(settings.lora),

@@ -12,6 +12,7 @@ from marslora.exporters.axolotl import Axolotl
 from marslora.exporters.llama_factory import LlamaFactory
 from marslora.exporters.ms_swift import MsSwift
 from marslora.exporters.peft import Peft
+from marslora.exporters.trl import Trl
 from marslora.exporters.vllm import Vllm, find_max_lora_rank
 from marslora.testing.exporters_contract import INFO, decision
 
@@ -77,3 +78,30 @@ def test_the_peft_file_runs(tmp_path):
     config = runpy.run_path(str(Peft().export(decision(), INFO, TRAINING, None, tmp_path)[0]))["lora_config"]
     assert {config.r, *config.rank_pattern.values()} >= {4, 12, 24}
     assert config.lora_alpha == 2 * config.r
+
+
+CHOSEN = {"learning_rate": 1.6e-3, "part_learning_rates": {"vision": 4.8e-3}}
+
+
+@pytest.mark.parametrize(
+    ("exporter", "written"),
+    [
+        (Axolotl, "\nlearning_rate: 0.0016\n"),
+        (LlamaFactory, "\nlearning_rate: 0.0016\n"),
+        (MsSwift, "--learning_rate 0.0016 "),
+        (MsSwift, "--vit_lr 0.0048 "),
+        (Trl, "learning_rate=0.0016,"),
+    ],
+)
+def test_tools_get_the_chosen_learning_rate(exporter, written, tmp_path):
+    chosen = decision().model_copy(update=CHOSEN)
+    text = exporter().export(chosen, INFO, TRAINING, None, tmp_path)[0].read_text()
+    assert written in text
+    assert "The learning rate that it chose with them: 0.0016, vision 0.0048, projector 0.001." in text
+
+
+@pytest.mark.parametrize("exporter", [Axolotl, LlamaFactory, Trl])
+def test_a_tool_with_one_learning_rate_says_what_is_left_out(exporter, tmp_path):
+    lost = "those of single parts are left out: vision 5e-05, projector 0.001."
+    assert lost in exporter().export(decision(), INFO, TRAINING, None, tmp_path)[0].read_text()
+    assert "left out" not in exporter().export(decision(), INFO, TrainingSpec(), None, tmp_path)[0].read_text()

@@ -28,6 +28,19 @@ def decision(tmp_path):
     return tmp_path
 
 
+def test_the_learning_rates_of_a_decision_hold_in_a_comparison(decision):
+    path = decision / "decision.json"
+    found = DecisionRecord.load(path)
+    chosen = found.model_copy(update={"learning_rate": 1.6e-3, "part_learning_rates": {"vision": 4.8e-3}})
+    path.write_text(chosen.to_json())
+    recipe, entry = find_recipe("mars_ranks", {"decision": str(path)}), MethodSpec(recipe="mars_ranks")
+    training = build_training(recipe, entry, {"learning_rate": 1e-3}, PARTS)
+    assert training.learning_rate == 1.6e-3 and training.part_learning_rates == {"vision": pytest.approx(4.8e-3)}
+    path.write_text(found.to_json())
+    recipe = find_recipe("mars_ranks", {"decision": str(path)})
+    assert build_training(recipe, entry, {"learning_rate": 1e-3}, PARTS).learning_rate == 1e-3
+
+
 def test_a_file_holds_the_function_of_its_name():
     for name in NAMES:
         module = importlib.import_module(f"marslora.recipes.{name}")
