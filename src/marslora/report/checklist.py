@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from marslora.core.decision import ClosedForm, LawFit
+from marslora.report.candidates import list_rates
 from marslora.report.data import ReportData
 from marslora.report.markup import Markup, bullets, cell, collapse, join, table, tag
 from marslora.report.numbers import NONE, format_count, format_number, format_percent, join_words
@@ -77,13 +78,17 @@ def render_method(data: ReportData) -> Markup:
     training = data.spec.training
     seeds = {run.member.seed for run in data.runs}
     sizes = sorted({run.member.data_examples for run in data.runs})
+    tried = list_rates(data)
     varied = [f"ranks of {join_words(list(data.searched))}"]
+    varied += [f"learning rates ({', '.join(f'{rate:g}' for rate in tried)})"] if len(tried) > 1 else []
+    varied += [f"the learning rate of {part}, apart from that of the others" for part in data.spec.part_rate_factors]
     varied += [f"{len(sizes)} data sizes ({', '.join(map(format_count, sizes))} rows)"] if len(sizes) > 1 else []
     varied += [f"{len(seeds)} seeds"] if len(seeds) > 1 else []
     fixed = [part for part in data.spec.space.parts if part not in data.spec.space.searched]
     rates = "".join(f", {part} {rate:g}" for part, rate in training.part_learning_rates.items())
+    given = f"the learning rates{rates}" if len(tried) > 1 else f"learning rate {training.learning_rate:g}{rates}"
     constant = [
-        f"learning rate {training.learning_rate:g}{rates}, constant after the warm-up: calibration runs do not decay",
+        f"{given}, constant after the warm-up: calibration runs do not decay",
         f"optimizer {training.optimizer.name}, adapter {training.adapter.name}, alpha/r {training.alpha_over_rank:g}",
         f"batch size {training.batch_size}, dropout {training.dropout:g}, weight decay {training.weight_decay:g}",
         *([f"rank of {join_words([f'{part} ({data.decision.chosen.get(part)})' for part in fixed])}"] if fixed else []),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -38,7 +39,7 @@ class ReportData:
     accuracies: Mapping[str, Points] = field(default_factory=dict)
     """The share of validation answer tokens that each run predicted correctly, by member."""
     final: FinalResult | None = None
-    """The final run of the chosen allocation; None if it has not been made."""
+    """The final run of the choice; None if it has not been made."""
     uniform: FinalResult | None = None
     """The same run at one rank for every part; None if it was not asked for."""
     full_examples: int
@@ -64,12 +65,28 @@ class ReportData:
         return self.spec.space.searched or self.spec.space.parts
 
     @property
-    def num_allocations(self) -> int:
-        """The number of allocations that could be chosen, which an exhaustive grid would all train."""
+    def searches_rates(self) -> bool:
+        """Whether the candidates differ in their learning rates."""
+        return len(self.spec.learning_rates) > 1 or bool(self.spec.part_rate_factors)
+
+    @property
+    def candidate_noun(self) -> str:
+        """What a candidate is called: a setting has learning rates of its own, an allocation has ranks alone."""
+        return "setting" if self.searches_rates else "allocation"
+
+    @property
+    def num_candidates(self) -> int:
+        """The number of candidates that could be chosen, which an exhaustive grid would all train."""
         most = self.spec.search.most_parameters
-        if most is None:
-            return len(self.spec.space)
-        return sum(self.num_trainable(allocation) <= most for allocation in self.spec.space.allocations())
+        return sum(
+            self._count_settings(allocation)
+            for allocation in self.spec.space.allocations()
+            if allocation.active and (most is None or self.num_trainable(allocation) <= most)
+        )
+
+    def _count_settings(self, allocation: Allocation) -> int:
+        factors = [len(own) for part, own in self.spec.part_rate_factors.items() if allocation.get(part)]
+        return max(len(self.spec.learning_rates), 1) * math.prod(factors)
 
     @property
     def base_loss(self) -> float | None:
@@ -118,9 +135,9 @@ def compute_total_spending(data: ReportData) -> Spending:
 
 
 def compute_grid_spending(data: ReportData) -> Spending:
-    """The spending that training every allocation once to the end would take; its seconds are an estimate."""
+    """The spending that training every candidate once to the end would take; its seconds are an estimate."""
     seconds = estimate_full_run_seconds(data)
-    number = data.num_allocations
+    number = data.num_candidates
     return Spending(float(number), None if seconds is None else number * seconds)
 
 

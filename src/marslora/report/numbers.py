@@ -98,9 +98,13 @@ def format_interval(interval: Interval | None) -> str:
 
 def format_setting(setting: Setting, parts: tuple[str, ...] | None = None) -> str:
     """The ranks of ``parts``, and the rates if they are searched: ``vision 4, language 16, learning rate 0.002``."""
+    return ", ".join([format_ranks(setting.allocation, parts), *format_rates(setting)])
+
+
+def format_rates(setting: Setting) -> list[str]:
+    """The rates that are searched, in words: ``["learning rate 0.002", "vision rate 0.0007"]``."""
     rates = [] if setting.learning_rate is None else [f"learning rate {setting.learning_rate:.2g}"]
-    rates += [f"{part} rate {rate:.2g}" for part, rate in setting.part_learning_rates]
-    return ", ".join([format_ranks(setting.allocation, parts), *rates])
+    return rates + [f"{part} rate {rate:.2g}" for part, rate in setting.part_learning_rates]
 
 
 def format_ranks(allocation: Allocation, parts: tuple[str, ...] | None = None) -> str:

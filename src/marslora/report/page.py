@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs
 from marslora.core.files import write_text
 from marslora.report import sections
 from marslora.report.data import ReportData, gather_data
-from marslora.report.figures import allocations, chances, convergence, costs, curves, final, fits, objectives
+from marslora.report.figures import allocations, chances, convergence, costs, curves, final, fits, objectives, rates
 from marslora.report.figures._style import Chart
 from marslora.report.markup import Markup, join, tag
 from marslora.report.words import write_headline, write_summary_lines
@@ -44,7 +44,12 @@ SECTIONS = (
     Section("parts", "Parts", sections.render_parts),
     Section("curves", "Curves", sections.render_curves, [curves.draw_charts]),
     Section("laws", "Convergence", sections.render_convergence, [convergence.draw_charts]),
-    Section("map", "Allocations", sections.render_allocations, [allocations.draw_charts, chances.draw_charts]),
+    Section(
+        "map",
+        "Ranks and rates",
+        sections.render_allocations,
+        [allocations.draw_charts, rates.draw_charts, chances.draw_charts],
+    ),
     Section("final", "Final run", sections.render_final_run, [final.draw_charts, objectives.draw_charts]),
     Section("cost", "Cost", sections.render_cost, [costs.draw_charts]),
     Section("candidates", "Candidates", sections.render_candidates),

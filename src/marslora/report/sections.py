@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from marslora.report import checklist, tables
+from marslora.report.candidates import list_rates
 from marslora.report.data import ReportData, compute_calibration_spending, compute_grid_spending, compute_total_spending
 from marslora.report.figures.curves import JOINT, group_runs
 from marslora.report.markup import Markup, bullets, collapse, join, paragraphs, section, tag
@@ -16,6 +17,7 @@ from marslora.report.numbers import (
     format_loss,
     format_number,
     format_percent,
+    format_rates,
     join_words,
     pluralise,
 )
@@ -51,16 +53,17 @@ def render_verdict(data: ReportData) -> Markup:
 
 
 def render_tiles(data: ReportData) -> list[Markup]:
-    """The tiles with large numbers: ranks, certainty, loss and cost."""
+    """The tiles with large numbers: ranks, learning rate, certainty, loss and cost."""
     decision, final = data.decision, data.final
     total, grid = compute_total_spending(data), compute_grid_spending(data)
     chance = "observed" if data.chosen.p_best is None else format_percent(data.chosen.p_best)
+    held = pluralise(len(decision.plausible), data.candidate_noun)
     certainty = {"clear": chance, "indistinguishable": "undecided", "fallback": "fallback"}
     remarks = {
         "clear": f"probability of being the best of {len(decision.candidates)}"
         if data.chosen.p_best is not None
         else "lowest loss; no probability",
-        "indistinguishable": f"{pluralise(len(decision.plausible), 'allocation')} hold 90{SPACE}% of the probability",
+        "indistinguishable": f"{held} hold 90{SPACE}% of the probability",
         "fallback": "the laws could not decide",
     }
     tiles = [
@@ -69,6 +72,7 @@ def render_tiles(data: ReportData) -> list[Markup]:
             ", ".join(f"{part} {decision.chosen.get(part)}" for part in data.searched),
             f"{abbreviate_count(data.num_trainable(decision.chosen))} trainable parameters",
         ),
+        *_render_rate_tile(data),
         _render_tile("How sure", certainty[decision.verdict], remarks[decision.verdict]),
     ]
     if final is not None:
@@ -89,10 +93,19 @@ def render_tiles(data: ReportData) -> list[Markup]:
         _render_tile(
             "Cost",
             format_full_runs(total.runs),
-            f"{seconds}training all {data.num_allocations} would cost {ratio} times as many full runs",
+            f"{seconds}training all {data.num_candidates} would cost {ratio} times as many full runs",
         )
     )
     return tiles
+
+
+def _render_rate_tile(data: ReportData) -> list[Markup]:
+    decision, rates = data.decision, list_rates(data)
+    if decision.learning_rate is None:
+        return []
+    own = ", ".join(f"{part} {rate:.2g}" for part, rate in decision.part_learning_rates.items())
+    tried = f"of {rates[0]:.2g} to {rates[-1]:.2g}" if len(rates) > 1 else "the only one tried"
+    return [_render_tile("Learning rate", f"{decision.learning_rate:.2g}", "; ".join(filter(None, (own, tried))))]
 
 
 def _render_tile(label: str, value: str, more: str) -> Markup:
@@ -106,8 +119,10 @@ def render_use(data: ReportData, _: Markup) -> Markup:
         return Markup("")
     folder = data.final.adapter_folder if data.final else None
     trained = [tag("p", "The trained adapter: ", tag("code", folder), ".")] if folder else []
+    rates = format_rates(data.decision.setting)
+    sentence = f"The same ranks in a training script of your own{f', with {join_words(rates)}' if rates else ''}:"
     code = tag("div", tag("pre", tag("code", data.snippet.strip())), class_="copied")
-    return section("use", "Use it", *trained, tag("p", "The same ranks in a training script of your own:"), code)
+    return section("use", "Use it", *trained, tag("p", sentence), code)
 
 
 def render_parts(data: ReportData, _: Markup) -> Markup:
@@ -133,7 +148,7 @@ def render_curves(data: ReportData, charts: Markup) -> Markup:
     groups = group_runs(data)
     any_alone = any(runs for name, runs in groups.items() if name != JOINT)
     sentences = ["Each part was adapted alone to measure how fast it learns."] if any_alone else []
-    sentences += ["Runs of several parts show how allocations compare."] if groups[JOINT] else []
+    sentences += [f"Runs of several parts show how {data.candidate_noun}s compare."] if groups[JOINT] else []
     return section("curves", "How the parts learn", tag("p", " ".join(sentences)), charts)
 
 
@@ -150,13 +165,14 @@ def render_convergence(data: ReportData, charts: Markup) -> Markup:
     return section("laws", "How long they learn", tag("p", introduction), charts, more)
 
 
-def render_allocations(_: ReportData, charts: Markup) -> Markup:
-    """The section that maps the expected loss of every allocation."""
-    return section("map", "Which ranks together", charts) if charts else Markup("")
+def render_allocations(data: ReportData, charts: Markup) -> Markup:
+    """The section that maps the expected loss of every candidate."""
+    title = "Which ranks and learning rate" if data.searches_rates else "Which ranks together"
+    return section("map", title, charts) if charts else Markup("")
 
 
 def render_final_run(data: ReportData, charts: Markup) -> Markup:
-    """The section about the final run of the chosen allocation."""
+    """The section about the final run of the choice."""
     if data.final is None:
         return section("final", "The final run", tag("p", "It has not been made yet."))
     return section("final", "The final run", tables.build_results_table(data), charts)
@@ -165,7 +181,7 @@ def render_final_run(data: ReportData, charts: Markup) -> Markup:
 def render_cost(data: ReportData, charts: Markup) -> Markup:
     """The section that compares the cost of the search with that of a grid."""
     spent = compute_calibration_spending(data)
-    sentence = "Costs are counted in full runs. A full run trains one allocation to the end."
+    sentence = f"Costs are counted in full runs. A full run trains one {data.candidate_noun} to the end."
     if spent.runs == 0:
         sentence += " Nothing was measured before the decision."
     return section(
@@ -174,10 +190,10 @@ def render_cost(data: ReportData, charts: Markup) -> Markup:
 
 
 def render_candidates(data: ReportData, _: Markup) -> Markup:
-    """The section that lists every allocation and why it was kept or dropped."""
+    """The section that lists every candidate and why it was kept or dropped."""
     number = len(data.decision.candidates)
     dropped = sum(candidate.status == "dropped" for candidate in data.decision.candidates)
-    sentence = f"{number} allocations: {dropped} dropped, {number - dropped - 1} kept, one chosen."
+    sentence = f"{pluralise(number, data.candidate_noun)}: {dropped} dropped, {number - dropped - 1} kept, one chosen."
     worst = max((c.imbalance.value for c in data.decision.candidates if c.imbalance is not None), default=math.nan)
     if not math.isnan(worst):
         sentence += " Imbalance is the ratio of the parts' convergence times (1 is balanced); "

@@ -18,14 +18,15 @@ from marslora.report.numbers import (
     format_loss,
     format_number,
     format_percent,
-    format_ranks,
+    format_setting,
 )
 
 
 def build_parts_table(data: ReportData) -> Markup:
-    """Build a table of the model's parts with their chosen ranks."""
+    """Build a table of the model's parts with their chosen ranks and learning rates."""
     whole = data.spec.training.full
     rows, marks = [], []
+    training = data.decision.setting.apply_to(data.spec.training)
     for part in data.info.parts:
         rank = data.decision.chosen.get(part.name, -1)
         searched = part.name in data.spec.space.searched
@@ -40,6 +41,7 @@ def build_parts_table(data: ReportData) -> Markup:
                 tag("span", part.name, class_="name"),
                 cell(tag("strong", chosen), number=True),
                 tag("span", "trained whole" if part.name in whole else among, class_="soft"),
+                cell(f"{training.rate_of(part.name):.2g}" if trained else NONE, number=True),
                 cell(format_count(trained), number=True),
                 cell(format_count(part.num_parameters), number=True),
                 cell(format_count(len(part.linears)), number=True),
@@ -47,15 +49,17 @@ def build_parts_table(data: ReportData) -> Markup:
             ]
         )
         marks.append("picked" if searched else "")
-    heads = ["part", "chosen rank", "ladder", "trainable parameters", "parameters", "linear layers", "dead layers"]
-    return table(heads, rows, marks=marks)
+    heads = ["part", "chosen rank", "ladder", "learning rate", "trainable parameters", "parameters", "linear layers"]
+    return table([*heads, "dead layers"], rows, marks=marks)
 
 
 def build_candidates_table(data: ReportData) -> Markup:
     """Build a table of all candidates, each with its numbers and the reason why it was chosen, kept or dropped."""
     names = data.searched
+    rates = ["learning rate"] if any(c.learning_rate is not None for c in data.decision.candidates) else []
     heads = [
         *names,
+        *rates,
         "status",
         "trainable",
         "expected loss (90 %)",
@@ -70,10 +74,21 @@ def build_candidates_table(data: ReportData) -> Markup:
         data.decision.candidates, key=lambda c: (order[c.status], -(c.p_best or 0), _sort_by_value(c.predicted_loss))
     )
     rows = [
-        [*(cell(c.allocation.get(name), number=True) for name in names), *_candidate_cells(c, data)] for c in ordered
+        [
+            *(cell(c.allocation.get(name), number=True) for name in names),
+            *([_rate_cell(c)] if rates else ()),
+            *_candidate_cells(c, data),
+        ]
+        for c in ordered
     ]
     marks = [{"chosen": "picked", "dropped": "faint", "kept": ""}[candidate.status] for candidate in ordered]
     return table(heads, rows, name="sortable", marks=marks)
+
+
+def _rate_cell(candidate: Candidate) -> Markup:
+    own = "".join(f", {part} {rate:.2g}" for part, rate in candidate.part_learning_rates.items())
+    rate = candidate.learning_rate
+    return cell(NONE if rate is None else f"{rate:.2g}{own}", sort=_sort_key(rate), number=True)
 
 
 def _candidate_cells(candidate: Candidate, data: ReportData) -> list[Markup]:
@@ -125,7 +140,7 @@ def build_results_table(data: ReportData) -> Markup:
     if data.uniform is not None:
         rank = data.uniform.allocation.get(data.searched[0])
         rows.append(_result_row(f"uniform rank {rank}", data.uniform, tested))
-    rows.append(_result_row(format_ranks(data.decision.chosen), final, tested))
+    rows.append(_result_row(format_setting(data.decision.setting), final, tested))
     return table(heads, rows, marks=[*[""] * (len(rows) - 1), "picked"])
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from marslora.core.allocation import Allocation
-from marslora.core.decision import Candidate
+from marslora.core.decision import LEVEL, Candidate
 from marslora.core.runs import FinalResult
+from marslora.report.candidates import (
+    describe_edges,
+    find_training_probability,
+    list_optional_towers,
+    sort_by_loss,
+)
 from marslora.report.data import (
     CONVERGENCE,
     PERFORMANCE,
@@ -26,6 +33,7 @@ from marslora.report.numbers import (
     format_full_runs,
     format_loss,
     format_percent,
+    format_rates,
     format_run_count,
     format_setting,
     join_words,
@@ -43,13 +51,38 @@ class Notice:
 
 
 def write_headline(data: ReportData) -> str:
-    """The verdict and the chosen ranks in one sentence without a full stop."""
-    chosen = join_words([f"{part} rank {data.decision.chosen.get(part)}" for part in data.searched])
+    """The verdict in a sentence or two without the last full stop: towers first, then ranks and learning rate."""
     if data.decision.verdict == "fallback":
-        return f"Undecided; a fallback: {chosen}"
+        return f"Undecided; a fallback: {_name_choice(data, data.searched)}"
+    towers = list_optional_towers(data)
+    left = [part for part in towers if not data.decision.chosen.get(part)]
+    chosen = _name_choice(data, [part for part in data.searched if part not in left])
+    sentences = [_describe_tower(data, part) for part in towers]
     if data.decision.verdict == "indistinguishable":
-        return f"No clear winner; a good choice: {chosen}"
-    return f"Give {chosen}"
+        sentences.append(f"No clear winner; a good choice: {chosen or 'leave it so'}")
+    elif chosen:
+        sentences.append(f"Give {chosen}")
+    return ". ".join(sentences)
+
+
+def _name_choice(data: ReportData, parts: Sequence[str]) -> str:
+    """``vision rank 16 and language rank 64, at learning rate 0.0016``; the rate is named if it was chosen."""
+    ranks = join_words([f"{part} rank {data.decision.chosen.get(part)}" for part in parts])
+    rates = format_rates(data.decision.setting)
+    return ", at ".join(filter(None, (ranks, ", ".join(rates))))
+
+
+def _describe_tower(data: ReportData, part: str) -> str:
+    """Say whether a tower that could have been left as it is should be trained."""
+    chance, is_trained = find_training_probability(data, part), bool(data.decision.chosen.get(part))
+    advice = f"Train the {part} tower" if is_trained else f"Leave the {part} tower as it is"
+    if chance is None:
+        return advice
+    sure = chance if is_trained else 1 - chance
+    if sure >= LEVEL:
+        return f"{advice} (probability {format_percent(sure)})"
+    left = "" if is_trained else "; it is left as it is"
+    return f"Training the {part} tower pays with probability {format_percent(chance)}{left}"
 
 
 def describe_certainty(data: ReportData) -> str:
@@ -66,11 +99,12 @@ def describe_certainty(data: ReportData) -> str:
             else f" The best one, whichever it is, is expected to end {format_loss(regret)} nats lower."
         )
         number, verb = len(decision.plausible), "holds" if len(decision.plausible) == 1 else "together hold"
-        held = f"{number} of {pluralise(len(decision.candidates), 'allocation')} {verb} 90{SPACE}% of the probability"
-        return f"{held} of being best. The chosen one has {describe_size(data)}.{more}"
+        held = f"{number} of {pluralise(len(decision.candidates), data.candidate_noun)} {verb} 90{SPACE}% of the"
+        return f"{held} probability of being best. The chosen one has {describe_size(data)}.{more}"
     if chosen.p_best is None:
         return "It had the lowest validation loss observed; this strategy does not estimate how sure that is."
-    known = f"It is the best of {len(decision.candidates)} allocations with probability {format_percent(chosen.p_best)}"
+    all_of_them = pluralise(len(decision.candidates), data.candidate_noun)
+    known = f"It is the best of {all_of_them} with probability {format_percent(chosen.p_best)}"
     others = len(decision.plausible) - 1
     if others < 1:
         return known + "."
@@ -81,7 +115,7 @@ def describe_certainty(data: ReportData) -> str:
 
 
 def describe_size(data: ReportData) -> str:
-    """State the number of trainable parameters of the chosen allocation and of the largest candidate."""
+    """State the number of trainable parameters of the choice and of the largest candidate."""
     mine = data.num_trainable(data.decision.chosen)
     most = max(data.num_trainable(candidate.allocation) for candidate in data.decision.candidates)
     return f"{abbreviate_count(mine)} trainable parameters (the largest has {abbreviate_count(most)})"
@@ -150,7 +184,7 @@ def _describe_gain_over_uniform(data: ReportData) -> list[str]:
 def _find_uniform_candidate(data: ReportData) -> Candidate | None:
     """The candidate with one rank for every searched part whose trainable parameters are nearest to the choice's.
 
-    None if there is none, or if the choice itself is uniform.
+    It has its best learning rate. None if there is none, or if the choice itself is uniform.
     """
     if _is_uniform(data.decision.chosen, data):
         return None
@@ -160,7 +194,9 @@ def _find_uniform_candidate(data: ReportData) -> Candidate | None:
         for candidate in data.decision.candidates
         if _is_uniform(candidate.allocation, data) and candidate.status != "chosen"
     ]
-    return min(even, key=lambda each: abs(data.num_trainable(each.allocation) - wanted), default=None)
+    nearest = min((abs(data.num_trainable(each.allocation) - wanted) for each in even), default=None)
+    best = sort_by_loss([each for each in even if abs(data.num_trainable(each.allocation) - wanted) == nearest])
+    return best[0] if best else None
 
 
 def _is_uniform(allocation: Allocation, data: ReportData) -> bool:
@@ -168,7 +204,7 @@ def _is_uniform(allocation: Allocation, data: ReportData) -> bool:
 
 
 def describe_cost(data: ReportData) -> str:
-    """State what the search cost in full runs and time, and what training every allocation would cost."""
+    """State what the search cost in full runs and time, and what training every candidate would cost."""
     first, last = compute_calibration_spending(data), compute_final_spending(data)
     total, grid = compute_total_spending(data), compute_grid_spending(data)
     took = "" if total.seconds is None else f" and {format_duration(total.seconds)}"
@@ -178,22 +214,25 @@ def describe_cost(data: ReportData) -> str:
         f"It {verb} {format_full_runs(total.runs)}{took}: {format_run_count(first.runs)} for calibration, "
         f"{format_run_count(last.runs)} for {ending}."
     )
-    if data.num_allocations == 1:
+    if data.num_candidates == 1:
         return sentence
     estimated = "" if grid.seconds is None else f" and about {format_duration(grid.seconds)}"
-    grid_cost = f"{format_full_runs(grid.runs)}{estimated}"
-    return f"{sentence} Training all {data.num_allocations} allocations would cost {grid_cost}."
+    number = pluralise(data.num_candidates, data.candidate_noun)
+    return f"{sentence} Training all {number} would cost {format_full_runs(grid.runs)}{estimated}."
 
 
 def explain_terms(data: ReportData) -> str:
     """Explain the terms of the page that a reader may not know, in the order in which they occur."""
     sentences = [
-        f"A full run trains one allocation to the end, on {format_count(data.full_examples)} examples; costs are "
-        "counted in full runs. Losses are in nats per answer token: the mean negative natural logarithm of the "
-        "probability that the model gives to a token of the right answer."
+        f"A full run trains one {data.candidate_noun} to the end, on {format_count(data.full_examples)} examples; "
+        "costs are counted in full runs. Losses are in nats per answer token: the mean negative natural logarithm of "
+        "the probability that the model gives to a token of the right answer."
     ]
     if data.chosen.p_best is not None:
-        sentences.append("P(best) is the probability that an allocation has the lowest loss of all.")
+        if data.searches_rates:
+            sentences.append("A setting is a rank for every part and a learning rate.")
+        named = "a setting" if data.searches_rates else "an allocation"
+        sentences.append(f"P(best) is the probability that {named} has the lowest loss of all.")
     kinds = {law.law for law in data.decision.laws}
     if CONVERGENCE in kinds:
         sentences.append("Law-C, the convergence law, gives the examples that a part needs to converge at a rank.")
@@ -203,7 +242,8 @@ def explain_terms(data: ReportData) -> str:
 
 
 def collect_notices(data: ReportData) -> list[Notice]:
-    """The notices about fallbacks, failed or partly determined laws, failed runs and skipped rows; worst first."""
+    """The notices about problems, fallbacks, failed or partly determined laws, a choice at the edge of what was
+    searched, failed runs and skipped rows; worst first."""
     notices = [Notice("bad", "Not to be relied on", problem) for problem in data.decision.problems]
     if data.decision.verdict == "fallback":
         what = data.decision.fallback or data.decision.summary
@@ -217,6 +257,8 @@ def collect_notices(data: ReportData) -> list[Notice]:
             notices.append(Notice("bad", f"{title} failed", reason))
         elif law.status == "unidentified":
             notices.append(Notice("care", f"{title} is only partly determined", reason))
+    if edges := describe_edges(data):
+        notices.append(Notice("care", "The choice lies at the edge of what was searched", " ".join(edges)))
     bad = [run for run in data.runs if run.status in ("diverged", "failed")]
     if bad:
         names = join_words([f"{run.member.id} ({run.status})" for run in bad[:6]])

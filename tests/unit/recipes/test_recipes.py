@@ -9,7 +9,7 @@ import pytest
 from marslora import recipes
 from marslora.core import plugins
 from marslora.core.allocation import Allocation
-from marslora.core.comparison import Recipe, read_method
+from marslora.core.comparison import MethodSpec, Recipe, build_training, read_method
 from marslora.core.decision import Candidate, DecisionRecord
 from marslora.core.errors import ConfigError
 from marslora.recipes import describe_recipe, find_recipe

@@ -243,7 +243,73 @@ def no_final():
     return replace(make_example("clear"), final=None, uniform=None)
 
 
-EXAMPLES = {each.__name__: each for each in (clear, three_parts, one_part, null, failed, no_final)}
+RATES = (4.2e-4, 8.5e-4, 1.7e-3, 3.4e-3, 6.8e-3)
+
+
+def loss_with_rate(allocation, rate):
+    """A full run: the vision tower hardly helps, more rank helps the language model, and wants a smaller rate."""
+    best = 1.7e-3 * (16 / allocation["language"]) ** 0.4
+    tower = -0.005 if allocation["vision"] == 16 else 0.04 * (allocation["vision"] == 64)
+    return 0.7 - 0.03 * math.log(allocation["language"] / 16) + 0.12 * math.log(rate / best) ** 2 + tower
+
+
+def rates():
+    """Ranks and learning rates, and a vision tower that may be left as it is."""
+    data = make_example("clear")
+    space = Space.of({"vision": (0, 4, 16, 64), "projector": (16,), "language": (4, 16, 64)})
+    settings = [
+        Setting(allocation=each, learning_rate=rate, part_learning_rates=own)
+        for each in space.allocations()
+        for rate in RATES
+        for own in ((), (("vision", 3 * rate),))
+        if each["vision"] or not own
+    ]
+    finals = np.array([loss_with_rate(s.allocation, s.learning_rate) for s in settings])
+    finals += 0.01 * np.array([len(s.part_learning_rates) for s in settings])
+    weight = np.exp(-(finals - finals.min()) / 0.01)
+    chances = weight / weight.sum()
+    order = [int(index) for index in np.argsort(-chances)]
+    best, held = settings[order[0]], int(np.searchsorted(np.cumsum(chances[order]), 0.9)) + 1
+    candidates = tuple(
+        Candidate(
+            allocation=setting.allocation,
+            learning_rate=setting.learning_rate,
+            part_learning_rates=dict(setting.part_learning_rates),
+            status="chosen" if setting == best else "kept" if chance > 0.01 else "dropped",
+            reason="lowest expected loss" if setting == best else "expected to end higher",
+            num_trainable=data.info.num_trainable(setting.allocation),
+            predicted_loss=interval(float(value), 0.03),
+            p_best=float(chance),
+            expected_regret=float(value - finals.min()),
+        )
+        for setting, value, chance in zip(settings, finals, chances, strict=True)
+    )
+    decision = DecisionRecord(
+        strategy="mars",
+        chosen=best.allocation,
+        learning_rate=best.learning_rate,
+        part_learning_rates=dict(best.part_learning_rates),
+        verdict="clear",
+        summary=f"{best} is expected to end lowest.",
+        candidates=candidates,
+        plausible=tuple(settings[index] for index in order[:held]),
+        calibration=data.decision.calibration,
+        calibration_full_runs=0.61,
+    )
+    runs = [
+        each.model_copy(update={"member": each.member.model_copy(update={"learning_rate": rate, "id": f"run{index}"})})
+        for index, (each, rate) in enumerate(
+            itertools.product([run for run in data.runs if len(run.member.allocation.active) == 3][:3], RATES[1:4])
+        )
+    ]
+    spec = data.spec.model_copy(
+        update={"space": space, "learning_rates": RATES, "part_rate_factors": {"vision": (1.0, 3.0)}}
+    )
+    final = data.final.model_copy(update={"allocation": best.allocation})
+    return replace(data, spec=spec, decision=decision, runs=runs, final=final, uniform=None)
+
+
+EXAMPLES = {each.__name__: each for each in (clear, three_parts, one_part, null, failed, no_final, rates)}
 
 
 @functools.cache

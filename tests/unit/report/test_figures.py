@@ -8,7 +8,7 @@ import pytest
 from marslora.core.allocation import Allocation
 from marslora.core.decision import Interval
 from marslora.laws.convergence import predict
-from marslora.report.figures import allocations, chances, convergence, costs, curves, final, fits
+from marslora.report.figures import allocations, chances, convergence, costs, curves, final, fits, rates
 from marslora.report.figures._map import find_balanced_line, find_colour_range
 from marslora.report.figures._style import choose_round_ticks, make_json_safe, make_log_axis, pick_ordered_colours
 from tests.unit.report import example_studies
@@ -157,6 +157,55 @@ def test_noise_looks_flat(clear):
     flat = {(i, 0): c.model_copy(update={"predicted_loss": Interval(value=1.0, low=0.5, high=1.5)})
             for i, c in enumerate(clear.decision.candidates[:3])}  # fmt: skip
     assert find_colour_range(flat, dict.fromkeys(flat, 1.0)) == (1.0, 2.0)
+
+
+def test_the_map_shows_each_allocation_at_its_best_rate():
+    data = example_studies.make_example("rates")
+    chart = allocations.draw_charts(data)[0]
+    lowest = {}
+    for each in data.decision.candidates:
+        cell = each.allocation["vision"], each.allocation["language"]
+        lowest[cell] = min(lowest.get(cell, math.inf), each.predicted_loss.value)
+    drawn = [v for t in chart.traces if t["type"] == "heatmap" for line in t["z"] for v in line if v is not None]
+    assert sorted(drawn) == sorted(lowest.values()) and len(drawn) == 12
+    small = [note["text"] for note in chart.layout["annotations"]]
+    assert all("at 0.00" in text for text in small)
+    assert any("0.656" in text and "at 0.00085" in text for text in small)
+    assert "at its best learning rate" in chart.caption
+
+
+def test_learning_rates_have_a_line_for_each_rank_of_the_part_that_matters_most(clear):
+    data = example_studies.make_example("rates")
+    (chart,) = rates.draw_charts(data)
+    *lines, star = chart.traces
+    assert [line["name"] for line in lines] == ["language rank 4", "language rank 16", "language rank 64"]
+    for line, rank in zip(lines, (4, 16, 64), strict=True):
+        for x, y, rate in zip(line["x"], line["y"], example_studies.RATES, strict=True):
+            best = min(
+                each.predicted_loss.value
+                for each in data.decision.candidates
+                if each.allocation["language"] == rank and each.learning_rate == rate
+            )
+            assert y == best and x == pytest.approx(rate, rel=0.05)
+        assert line["error_y"]["array"] == pytest.approx([0.03] * 5)
+    assert (star["name"], star["y"]) == ("chosen", [data.chosen.predicted_loss.value])
+    assert "The best rates: 0.0034 at rank 4, 0.0017 at rank 16, 0.00085 at rank 64." in chart.caption
+    assert rates.draw_charts(clear) == []
+
+
+def test_observed_losses_of_rates_are_said_to_be_observed():
+    data = example_studies.make_example("rates")
+    bare = tuple(
+        each.model_copy(update={"predicted_loss": None, "observed_loss": each.predicted_loss.value})
+        for each in data.decision.candidates
+    )
+    chart = rates.draw_charts(replace(data, decision=data.decision.model_copy(update={"candidates": bare})))[0]
+    assert "lowest observed" in chart.caption and chart.traces[0]["error_y"]["array"] == [None] * 5
+
+
+def test_curves_of_settings_are_named_with_their_rate():
+    chart = next(c for c in curves.draw_charts(example_studies.make_example("rates")) if c.name.startswith("curves-p"))
+    assert {trace["name"].rpartition("learning rate ")[2] for trace in chart.traces} == {"0.00085", "0.0017", "0.0034"}
 
 
 def test_more_than_two_parts_are_ranked():

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from marslora.core.runs import Cost
+from marslora.core.setting import Setting
 from marslora.report import numbers, words
 from marslora.report.data import (
     compute_final_spending,
@@ -94,6 +95,89 @@ def test_three_parts_are_listed():
     assert " and language rank" in words.write_headline(example_studies.make_example("three_parts"))
 
 
+def choose(data, setting=None, **more):
+    """The study with another choice."""
+    wanted = setting or data.decision.setting
+    candidates = tuple(
+        each.model_copy(update={"status": "chosen" if each.setting == wanted else "kept"})
+        for each in data.decision.candidates
+    )
+    rates = {"learning_rate": wanted.learning_rate, "part_learning_rates": dict(wanted.part_learning_rates)}
+    update = {"chosen": wanted.allocation, **rates, "candidates": candidates, **more}
+    return replace(data, decision=data.decision.model_copy(update=update))
+
+
+def believe(data, chance):
+    """The study whose candidates that train the vision tower are the best with this probability."""
+    known = data.decision.candidates
+    trains = [each.allocation["vision"] > 0 for each in known]
+    shares = {True: chance / sum(trains), False: (1 - chance) / (len(trains) - sum(trains))}
+    candidates = (each.model_copy(update={"p_best": shares[t]}) for each, t in zip(known, trains, strict=True))
+    return replace(data, decision=data.decision.model_copy(update={"candidates": tuple(candidates)}))
+
+
+def frozen_tower(data):
+    """The setting of the study that leaves the vision tower as it is."""
+    return Setting(allocation=data.decision.chosen.replace(vision=0), learning_rate=data.decision.learning_rate)
+
+
+@pytest.mark.parametrize(
+    ("trains", "chance", "said_first"),
+    [
+        (True, 0.97, "Train the vision tower (probability 97 %). Give vision rank 16 and language rank 64"),
+        (False, 0.04, "Leave the vision tower as it is (probability 96 %). Give language rank 64"),
+        (True, 0.6, "Training the vision tower pays with probability 60 %. Give vision rank 16 and"),
+        (False, 0.6, "Training the vision tower pays with probability 60 %; it is left as it is. Give language"),
+    ],
+)
+def test_the_head_answers_first_whether_the_tower_should_be_trained(trains, chance, said_first):
+    data = believe(example_studies.make_example("rates"), chance)
+    data = data if trains else choose(data, frozen_tower(data))
+    assert plain(words.write_headline(data)).startswith(said_first)
+    assert words.write_headline(data).endswith(", at learning rate 0.00085")
+
+
+def test_the_tower_is_answered_without_a_probability_and_in_a_tie():
+    data = example_studies.make_example("rates")
+    bare = tuple(each.model_copy(update={"p_best": None}) for each in data.decision.candidates)
+    observed = replace(data, decision=data.decision.model_copy(update={"candidates": bare}))
+    assert words.write_headline(observed).startswith("Train the vision tower. Give vision rank 16")
+    tie = choose(believe(data, 0.02), frozen_tower(data), verdict="indistinguishable")
+    assert "No clear winner; a good choice: language rank 64, at learning rate 0.00085" in words.write_headline(tie)
+    fallback = choose(data, frozen_tower(data), verdict="fallback")
+    assert words.write_headline(fallback).startswith("Undecided; a fallback: vision rank 0 and language rank 64, at")
+
+
+def test_a_tower_that_must_be_trained_raises_no_question(clear):
+    assert words.write_headline(clear) == "Give vision rank 4 and language rank 16"
+
+
+def test_settings_are_named_with_their_rates():
+    lines = said(example_studies.make_example("rates"))
+    assert "It is the best of 105 settings with probability" in lines
+    assert "vision 16, language 64, learning rate 0.00085, vision rate 0.0025" in lines
+    assert "Training all 105 settings would cost 105 full runs" in lines
+    assert "A setting is a rank for every part" in words.explain_terms(example_studies.make_example("rates"))
+
+
+def test_a_choice_at_the_edge_of_its_ladder_is_said(clear):
+    data = example_studies.make_example("rates")
+
+    def edges(data):
+        return [notice.text for notice in words.collect_notices(data) if "edge" in notice.title]
+
+    rank = "Rank 64 is the largest of language: larger ones (--ranks) may be better."
+    assert edges(data) == [rank]
+    highest = Setting(allocation=data.decision.chosen.replace(language=16), learning_rate=6.8e-3)
+    rate = "0.0068 is the highest learning rate: higher ones (--learning-rate) may be better."
+    assert edges(choose(data, highest)) == [rate]
+    lowest = highest.model_copy(update={"learning_rate": 4.2e-4})
+    assert "is the lowest learning rate: lower ones" in edges(choose(data, lowest))[0]
+    assert edges(clear) == []
+    limit = data.spec.search.model_copy(update={"max_rank": 64})
+    assert edges(replace(data, spec=data.spec.model_copy(update={"search": limit}))) == []
+
+
 def test_the_uniform_rank_is_named_whatever_else_its_adapter_trains(clear):
     assert "uniform rank 14" in said(clear)
     routers = clear.uniform.model_copy(update={"num_trainable": clear.uniform.num_trainable + 1000})
@@ -101,7 +185,7 @@ def test_the_uniform_rank_is_named_whatever_else_its_adapter_trains(clear):
 
 
 def test_a_grid_costs_as_many_runs_as_it_has_cells(data):
-    assert compute_grid_spending(data).runs == len(data.spec.space)
+    assert compute_grid_spending(data).runs == len(data.decision.candidates)
     assert compute_total_spending(data).runs == pytest.approx(0.61 + compute_final_spending(data).runs)
 
 
@@ -109,9 +193,9 @@ def test_a_grid_has_no_allocation_above_the_limit(clear):
     sizes = sorted(clear.num_trainable(allocation) for allocation in clear.spec.space.allocations())
     search = clear.spec.search.model_copy(update={"max_parameters": sizes[4]})
     limited = replace(clear, spec=clear.spec.model_copy(update={"search": search}))
-    assert limited.num_allocations == sum(size <= sizes[4] for size in sizes) < len(clear.spec.space)
-    assert compute_grid_spending(limited).runs == limited.num_allocations
-    assert f"Training all {limited.num_allocations} allocations" in words.describe_cost(limited)
+    assert limited.num_candidates == sum(size <= sizes[4] for size in sizes) < len(clear.spec.space)
+    assert compute_grid_spending(limited).runs == limited.num_candidates
+    assert f"Training all {limited.num_candidates} allocations" in words.describe_cost(limited)
 
 
 def test_without_timings_no_seconds_are_claimed(clear):

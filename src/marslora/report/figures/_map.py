@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from marslora.core.allocation import Allocation
 from marslora.core.decision import Candidate
+from marslora.report.candidates import list_rates, select_best_settings
 from marslora.report.data import ReportData
 from marslora.report.figures._style import (
     ACCENT,
@@ -36,15 +38,19 @@ BALANCED = "balanced line"
 
 
 def draw_heat_map(data: ReportData, across: str, up: str, expected: Expected) -> tuple[list[Trace], Layout]:
-    """The traces and the layout; columns are the ladder of the part ``across``, rows that of the part ``up``."""
+    """The traces and the layout; columns are the ladder of the part ``across``, rows that of the part ``up``.
+
+    Every allocation is shown at its best learning rate.
+    """
     columns, rows = data.spec.space.ladder(across), data.spec.space.ladder(up)
-    cells = {
-        (columns.index(c.allocation[across]), rows.index(c.allocation[up])): c
-        for c in data.decision.candidates
-        if c.allocation[across] in columns and c.allocation[up] in rows
-    }
+
+    def find_cell(allocation: Allocation) -> Cell:
+        return columns.index(allocation[across]), rows.index(allocation[up])
+
+    cells = {find_cell(allocation): candidate for allocation, candidate in select_best_settings(data).items()}
     known = {cell: value for cell, c in cells.items() if (value := expected(c)) is not None}
     low, high = find_colour_range(cells, known)
+    shows_rate = len(list_rates(data)) > 1
     dropped = [cell for cell, c in cells.items() if c.status == "dropped"]
     traces = [
         _draw_heat({cell: v for cell, v in known.items() if cell not in dropped}, cells, columns, rows, low, high),
@@ -52,7 +58,8 @@ def draw_heat_map(data: ReportData, across: str, up: str, expected: Expected) ->
          "opacity": 0.4, "showscale": False},
         _draw_hatching(dropped),
     ]  # fmt: skip
-    inside = {cell for cell, c in cells.items() if c.p_best is not None and c.setting in data.decision.plausible}
+    has_chances = any(candidate.p_best is not None for candidate in cells.values())
+    inside = {find_cell(each.allocation) for each in data.decision.plausible} if has_chances else set()
     line = find_balanced_line(cells, across, up, columns, rows)
     traces += [_draw_outline(inside, "plausible (90 %)", INK, "dash", 0.0)] if inside else []
     traces += _draw_balanced_line(line) if line else []
@@ -62,7 +69,7 @@ def draw_heat_map(data: ReportData, across: str, up: str, expected: Expected) ->
     layout = make_layout(
         _make_ladder_axis(f"{across} rank", columns, constrain="domain"),
         _make_ladder_axis(f"{up} rank", rows),
-        annotations=[_annotate_cell(cell, cells[cell], value, low, high) for cell, value in known.items()],
+        annotations=[_annotate_cell(cell, cells[cell], value, low, high, shows_rate) for cell, value in known.items()],
     )
     return traces, layout
 
@@ -102,7 +109,7 @@ def _draw_heat(
 
 
 def _write_hover(candidate: Candidate) -> str:
-    sentences = [f"<b>{escape_text(candidate.allocation)}</b> ({candidate.status})"]
+    sentences = [f"<b>{escape_text(candidate.setting)}</b> ({candidate.status})"]
     if candidate.predicted_loss is not None:
         predicted = candidate.predicted_loss
         sentences.append(
@@ -127,16 +134,21 @@ def _wrap_words(words: str, width: int = 56) -> list[str]:
     return lines
 
 
-def _annotate_cell(cell: Cell, candidate: Candidate, value: float, low: float, high: float) -> dict[str, Any]:
+def _annotate_cell(
+    cell: Cell, candidate: Candidate, value: float, low: float, high: float, shows_rate: bool
+) -> dict[str, Any]:
+    """The loss of a cell, and small below it the loss seen so far and the learning rate."""
     strong = (value - low) / max(high - low, 1e-12) < 0.5
     colour = INK if candidate.status == "dropped" else "@onstrong" if strong else "@onweak"
     both = candidate.observed_loss is not None and candidate.predicted_loss is not None
-    small = f"<br><span style='font-size:10px'>seen {format_loss(candidate.observed_loss)}</span>"
+    notes = [f"seen {format_loss(candidate.observed_loss)}"] if both else []
+    notes += [f"at {candidate.learning_rate:.2g}"] if shows_rate and candidate.learning_rate else []
+    small = f"<br><span style='font-size:10px'>{', '.join(notes)}</span>" if notes else ""
     chosen = candidate.status == "chosen"
     return {
         "x": cell[0],
         "y": cell[1],
-        "text": (f"<b>{format_loss(value)}</b>" if chosen else format_loss(value)) + (small if both else ""),
+        "text": (f"<b>{format_loss(value)}</b>" if chosen else format_loss(value)) + small,
         "showarrow": False,
         "font": {"size": 13, "color": colour},
     }

@@ -6,6 +6,14 @@ import math
 from collections.abc import Iterable, Sequence
 
 from marslora.core.decision import Candidate
+from marslora.report.candidates import (
+    find_expected_loss,
+    list_rates,
+    name_candidate,
+    select_best,
+    select_best_settings,
+    sort_by_loss,
+)
 from marslora.report.data import ReportData
 from marslora.report.figures._map import BALANCED, draw_heat_map
 from marslora.report.figures._style import (
@@ -19,7 +27,7 @@ from marslora.report.figures._style import (
     make_axis,
     make_layout,
 )
-from marslora.report.numbers import format_count, format_loss, format_ranks
+from marslora.report.numbers import format_count, format_loss
 
 MANY = 20
 """The most candidates drawn in a ranked chart, as many as fit on a screen; the table has all of them."""
@@ -32,14 +40,10 @@ def draw_charts(data: ReportData) -> list[Chart]:
         return []
     if len(data.searched) == 2:
         return [_draw_map(data)]
-    return [_draw_line(data, data.searched[0], known) if len(data.searched) == 1 else _draw_ranking(data, known)]
-
-
-def find_expected_loss(candidate: Candidate) -> float | None:
-    """The predicted loss of a full run; the observed loss if there is no prediction, None if there is neither."""
-    if candidate.predicted_loss is not None and math.isfinite(candidate.predicted_loss.value):
-        return candidate.predicted_loss.value
-    return candidate.observed_loss
+    if len(data.searched) > 2:
+        return [_draw_ranking(data, known)]
+    part = data.searched[0]
+    return [_draw_line(data, part, list(select_best(known, lambda each: each.allocation[part]).values()))]
 
 
 def _draw_map(data: ReportData) -> Chart:
@@ -57,17 +61,19 @@ def _draw_map(data: ReportData) -> Chart:
 
 
 def _write_map_caption(data: ReportData, drawn: set[str]) -> str:
-    candidates = data.decision.candidates
+    candidates = select_best_settings(data).values()
     dropped = sum(candidate.status == "dropped" for candidate in candidates)
-    sentences = ["Each cell is an allocation; its number is the lowest validation loss observed."]
+    has_rates = len(list_rates(data)) > 1
+    best = " at its best learning rate" if has_rates else ""
+    sentences = [f"Each cell is an allocation{best}; its number is the lowest validation loss observed."]
     if any(candidate.predicted_loss is not None for candidate in candidates):
         sentences = [
-            "Each cell is an allocation. Its large number is the lowest validation loss expected within a full run; "
-            "the small one is the lowest loss observed so far."
+            f"Each cell is an allocation{best}. Its large number is the lowest validation loss expected within a full "
+            f"run; the small print is the lowest loss observed so far{', and the rate' if has_rates else ''}."
         ]
     if dropped:
         sentences.append(f"{dropped} of {len(candidates)} cells were dropped (hatched).")
-    plausible = data.decision.plausible
+    plausible = {setting.allocation for setting in data.decision.plausible}
     if plausible and data.chosen.p_best is not None:
         cells = "one cell holds" if len(plausible) == 1 else f"{len(plausible)} cells hold"
         sentences.append(f"Inside the dashed outline, {cells} 90 % of the probability of being best.")
@@ -111,9 +117,9 @@ def _draw_line(data: ReportData, part: str, known: Sequence[Candidate]) -> Chart
 
 
 def _draw_ranking(data: ReportData, known: Sequence[Candidate]) -> Chart:
-    ordered = sorted(known, key=lambda candidate: find_expected_loss(candidate) or math.inf)
+    ordered = sort_by_loss(known)
     first = [candidate for candidate in ordered[:MANY] if candidate.status != "chosen"]
-    rows = sorted([data.chosen, *first], key=lambda c: find_expected_loss(c) or math.inf, reverse=True)
+    rows = sort_by_loss([data.chosen, *first])[::-1]
     y = [float(place) for place in range(len(rows))]
     traces: list[Trace] = [_draw_expected(rows, [find_expected_loss(candidate) for candidate in rows], y, "x")]
     seen = [(place, candidate) for place, candidate in zip(y, rows, strict=True) if candidate.observed_loss is not None]
@@ -121,7 +127,7 @@ def _draw_ranking(data: ReportData, known: Sequence[Candidate]) -> Chart:
         traces.append(
             _draw_observed([c.observed_loss for _, c in seen], [place for place, _ in seen], [c for _, c in seen])
         )
-    names = [escape_text(format_ranks(candidate.allocation, data.searched)) for candidate in rows]
+    names = [escape_text(name_candidate(candidate, data)) for candidate in rows]
     chosen = next(place for place, candidate in enumerate(rows) if candidate.status == "chosen")
     names[chosen] = f"<b>{names[chosen]}</b>"
     y_axis = make_axis("", tickvals=y, ticktext=names, range=[-0.6, len(rows) - 0.4])
@@ -130,7 +136,7 @@ def _draw_ranking(data: ReportData, known: Sequence[Candidate]) -> Chart:
     )
     return Chart(
         name="allocations",
-        title="The allocations, best first",
+        title=f"The {data.candidate_noun}s, best first",
         traces=traces,
         layout=make_layout(make_axis("validation loss (nats per answer token)"), y_axis),
         caption=_write_caption(data, known) + more,
@@ -140,17 +146,15 @@ def _draw_ranking(data: ReportData, known: Sequence[Candidate]) -> Chart:
 
 
 def _write_caption(data: ReportData, known: Sequence[Candidate]) -> str:
-    ordered = sorted(known, key=lambda candidate: find_expected_loss(candidate) or math.inf)
+    ordered = sort_by_loss(known)
     best, worst = ordered[0], ordered[-1]
-    lowest = find_expected_loss(best)
-    gap = (find_expected_loss(worst) or 0.0) - (lowest or 0.0)
+    gap = (find_expected_loss(worst) or 0.0) - (find_expected_loss(best) or 0.0)
     caption = (
-        f"{format_ranks(best.allocation, data.searched)} has the lowest expected loss ({format_loss(lowest)}); "
+        f"{name_candidate(best, data)} has the lowest expected loss ({format_loss(find_expected_loss(best))}); "
         f"the worst is {format_loss(gap)} nats higher. Bars are {LEVEL_NOTE}s."
     )
-    if best.allocation != data.decision.chosen:
-        chosen = format_ranks(data.decision.chosen, data.searched)
-        caption += f" The choice is {chosen}: {data.chosen.reason.rstrip('.')}."
+    if best.setting != data.decision.setting:
+        caption += f" The choice is {name_candidate(data.chosen, data)}: {data.chosen.reason.rstrip('.')}."
     return caption
 
 
@@ -166,7 +170,7 @@ def _draw_expected(
         "x": list(x),
         "y": list(y),
         "name": "expected in a full run",
-        "customdata": [escape_text(candidate.allocation) for candidate in rows],
+        "customdata": [escape_text(candidate.setting) for candidate in rows],
         "marker": {
             "size": [13 if candidate.status == "chosen" else 8 for candidate in rows],
             "color": [choose_colour(candidate) for candidate in rows],

@@ -1,11 +1,12 @@
-"""The chart of P(best), the probability that an allocation ends with the lowest loss."""
+"""The chart of P(best), the probability that a candidate ends with the lowest loss."""
 
 from __future__ import annotations
 
 from marslora.core.decision import Candidate
+from marslora.report.candidates import name_candidate
 from marslora.report.data import ReportData
 from marslora.report.figures._style import ACCENT, Chart, escape_text, fade, make_axis, make_layout
-from marslora.report.numbers import format_loss, format_percent, format_ranks
+from marslora.report.numbers import format_loss, format_percent
 
 MANY = 12
 """The most bars drawn: what fits on a screen beside the map; the table has all candidates."""
@@ -20,7 +21,7 @@ def draw_charts(data: ReportData) -> list[Chart]:
     if data.chosen.p_best is not None and data.chosen not in ordered:
         ordered[-1] = data.chosen
     rows = list(reversed(ordered))
-    names = [escape_text(format_ranks(candidate.allocation, data.searched)) for candidate in rows]
+    names = [escape_text(name_candidate(candidate, data)) for candidate in rows]
     trace = {
         "type": "bar",
         "orientation": "h",
@@ -60,7 +61,8 @@ def _write_caption(data: ReportData, known: list[Candidate]) -> str:
     chosen, plausible = data.chosen, data.decision.plausible
     sentences = []
     if plausible:
-        many = "One allocation holds" if len(plausible) == 1 else f"{len(plausible)} of {len(known)} allocations hold"
+        noun = data.candidate_noun
+        many = f"One {noun} holds" if len(plausible) == 1 else f"{len(plausible)} of {len(known)} {noun}s hold"
         sentences.append(f"{many} 90 % of the probability (blue; the choice in orange).")
     if chosen.p_best is not None:
         sentences.append(f"The chosen one is best with probability {format_percent(chosen.p_best)}")

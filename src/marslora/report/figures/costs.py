@@ -1,4 +1,4 @@
-"""The cost of the search, compared with training every allocation once."""
+"""The cost of the search, compared with training every candidate once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from marslora.report.data import (
     compute_total_spending,
 )
 from marslora.report.figures._style import ACCENT, Chart, fade, make_axis, make_layout
-from marslora.report.numbers import format_duration, format_number, format_run_count
+from marslora.report.numbers import format_duration, format_number, format_run_count, pluralise
 
 COLOURS = (fade(ACCENT, 0.45), fade(ACCENT, 0.7), ACCENT, fade("@muted", 0.7))
 
@@ -21,7 +21,7 @@ COLOURS = (fade(ACCENT, 0.45), fade(ACCENT, 0.7), ACCENT, fade("@muted", 0.7))
 def draw_charts(data: ReportData) -> list[Chart]:
     """Draw a bar chart of full runs, and one of seconds if all of them are known."""
     bars = list_spendings(data)
-    total, grid = bars["total"], bars["every allocation"]
+    total, grid = bars["total"], bars[f"every {data.candidate_noun}"]
     full_runs = [each.runs for each in bars.values()]
     labels = [format_run_count(each) for each in full_runs]
     caption = _write_caption(data, total, grid)
@@ -29,8 +29,8 @@ def draw_charts(data: ReportData) -> list[Chart]:
     times = [each.seconds for each in bars.values()]
     if all(each is not None for each in times) and total.seconds and grid.seconds:
         caption = (
-            f"{format_duration(total.seconds)} in all; training every allocation would take about "
-            f"{format_duration(grid.seconds)} (estimated as the time of one full run times the number of allocations)."
+            f"{format_duration(total.seconds)} in all; training every {data.candidate_noun} would take about "
+            f"{format_duration(grid.seconds)} (estimated as that many times the time of one full run)."
         )
         labels = [format_duration(each) for each in times]
         charts.append(_draw_bars("cost-seconds", "In time", "seconds of wall time", bars, labels, times, caption))
@@ -38,23 +38,23 @@ def draw_charts(data: ReportData) -> list[Chart]:
 
 
 def list_spendings(data: ReportData) -> dict[str, Spending]:
-    """The spending on calibration, on the final run, on both, and on training every allocation once."""
+    """The spending on calibration, on the final run, on both, and on training every candidate once."""
     return {
         "calibration": compute_calibration_spending(data),
         "final run" if data.final is not None else "final run (to come)": compute_final_spending(data),
         "total": compute_total_spending(data),
-        "every allocation": compute_grid_spending(data),
+        f"every {data.candidate_noun}": compute_grid_spending(data),
     }
 
 
 def _write_caption(data: ReportData, total: Spending, grid: Spending) -> str:
-    number, cost = data.num_allocations, format_run_count(total.runs)
+    candidates, cost = pluralise(data.num_candidates, data.candidate_noun), format_run_count(total.runs)
     if total.runs >= grid.runs:
-        return f"The search cost {cost} full runs, no less than training each of the {number} allocations."
+        return f"The search cost {cost} full runs, no less than training all {candidates}."
     ratio = format_number(grid.runs / max(total.runs, 1e-9))
     return (
         f"A full run trains on {data.full_examples:,} examples. The search cost {cost} full runs; "
-        f"training each of the {number} allocations once would cost {ratio} times as much."
+        f"training all {candidates} once would cost {ratio} times as much."
     )
 
 

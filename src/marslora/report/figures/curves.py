@@ -19,12 +19,12 @@ from marslora.report.figures._style import (
     make_log_axis,
     pick_ordered_colours,
 )
-from marslora.report.numbers import format_count, format_loss, format_percent, format_ranks, join_words
+from marslora.report.numbers import format_count, format_loss, format_percent, format_ranks, format_rates, join_words
 
 JOINT = "parts together"
 """The panel of runs that adapt several parts."""
 MANY = 8
-"""With more allocations than this, the legend would crowd the panel, so it lists none of them."""
+"""With more settings than this, the legend would crowd the panel, so it lists none of them."""
 
 
 def draw_charts(data: ReportData) -> list[Chart]:
@@ -86,7 +86,7 @@ def _draw_panel(data: ReportData, title: str, runs: Sequence[Run]) -> Chart:
         title=heading,
         traces=traces,
         layout=make_layout(across, up),
-        caption=_write_caption(runs, points, title, sizes, len(labels))
+        caption=_write_caption(data, runs, points, title, sizes, len(labels))
         + (" Thin lines: training loss." if trained else ""),
         height=360,
         wide=title == JOINT,
@@ -167,13 +167,18 @@ def interpolate_loss(run: Run, examples: float, origin: float) -> float:
 
 
 def _write_caption(
-    runs: Sequence[Run], points: Mapping[str, LawPoint], title: str, sizes: Sequence[int], num_labels: int
+    data: ReportData,
+    runs: Sequence[Run],
+    points: Mapping[str, LawPoint],
+    title: str,
+    sizes: Sequence[int],
+    num_labels: int,
 ) -> str:
     ended = [run for run in runs if math.isfinite(run.last_loss)]
     sentences = []
     if ended:
         best = min(ended, key=lambda run: run.last_loss)
-        who = f"rank {best.member.allocation.get(title)}" if title != JOINT else format_ranks(best.member.allocation)
+        who = _make_label(best, title, data)
         sentences.append(
             f"{len(runs)} runs; {who} ended lowest, at {format_loss(best.last_loss)} after "
             f"{format_count(best.last_examples)} examples."
@@ -187,7 +192,7 @@ def _write_caption(
             f"Line styles: {join_words([f'{format_count(each)} rows' for each in sizes])}, solid for the most rows."
         )
     if num_labels > MANY:
-        sentences.append("Stronger colours are larger allocations; hover to see the ranks.")
+        sentences.append("Stronger colours are larger allocations; hover to see which.")
     bad = [run for run in runs if run.status in ("diverged", "failed")]
     if bad:
         sentences.append(f"{len(bad)} {'run' if len(bad) == 1 else 'runs'} diverged or failed (faint).")
@@ -198,17 +203,17 @@ def _write_caption(
 
 
 def _make_label(run: Run, title: str, data: ReportData) -> str:
-    allocation = run.member.allocation
-    if title != JOINT:
-        return f"rank {allocation.get(title)}"
-    return format_ranks(allocation, tuple(part for part in data.searched if part in allocation.parts))
+    setting = run.member.setting
+    parts = tuple(part for part in data.searched if part in setting.allocation.parts)
+    named = f"rank {setting.allocation.get(title)}" if title != JOINT else format_ranks(setting.allocation, parts)
+    return ", ".join([named, *(format_rates(setting) if data.searches_rates else ())])
 
 
-def _sort_key(run: Run, title: str) -> tuple[int, ...]:
-    allocation = run.member.allocation
+def _sort_key(run: Run, title: str) -> tuple[float, ...]:
+    allocation, rate = run.member.allocation, run.member.learning_rate or 0.0
     if title != JOINT:
-        return (allocation.get(title), -run.member.data_examples)
-    return (sum(rank for _, rank in allocation.ranks), *(rank for _, rank in allocation.ranks))
+        return (allocation.get(title), rate, -run.member.data_examples)
+    return (sum(rank for _, rank in allocation.ranks), *(rank for _, rank in allocation.ranks), rate)
 
 
 def _make_slug(title: str) -> str:
