@@ -45,8 +45,8 @@ def test_a_member_trains_its_setting():
 def test_the_rate_of_a_part_overrides_that_of_the_member_and_of_the_training():
     training = TrainingSpec(learning_rate=2e-3, part_learning_rates={"vision": 1e-3})
     assert member().rate_of("vision", training) == 1e-3
-    scaled = member(learning_rate=4e-3)
-    assert (scaled.rate_of("vision", training), scaled.rate_of("language", training)) == (2e-3, 4e-3)
+    fast = member(learning_rate=4e-3)
+    assert (fast.rate_of("vision", training), fast.rate_of("language", training)) == (1e-3, 4e-3)
     own = member(learning_rate=4e-3, part_learning_rates={"vision": 7e-3})
     assert (own.rate_of("vision", training), own.rate_of("language", training)) == (7e-3, 4e-3)
 
