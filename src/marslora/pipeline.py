@@ -17,7 +17,7 @@ from pathlib import Path
 from marslora import exporters, methods, optim, strategies
 from marslora.core import plugins
 from marslora.core.allocation import Allocation
-from marslora.core.data_files import data_fingerprint, has_rows_in_memory
+from marslora.core.data_files import data_fingerprint, has_rows_in_memory, stamp_model
 from marslora.core.decision import DecisionRecord
 from marslora.core.errors import StudyError
 from marslora.core.packs import describe_members, group_members, split_groups
@@ -39,6 +39,7 @@ from marslora.exporters import AbstractExporter
 from marslora.problems import find_problems
 from marslora.rounds import train_packs
 from marslora.run_options import RunOptions
+from marslora.store.checkpoints import STATE_FILE
 from marslora.store.study import Study
 from marslora.strategies import MAX_ROUNDS, MIN_STEPS, AbstractStrategy, Problem, match_uniform, sum_costs
 
@@ -77,11 +78,10 @@ class Pipeline:
         Raises `StudyError` if the rows are not those that the study began with.
         """
         if self._prepared is None:
-            inputs = digest_texts(self.study.spec.digest(), data_fingerprint(self.study.spec.data))
+            spec = self.study.spec
+            inputs = digest_texts(spec.digest(), data_fingerprint(spec.data), stamp_model(spec.model.path))
             known = self.study.read("prepared.json", Prepared, inputs)
-            self._prepared = (
-                self._read_data(inputs) if known is None or has_rows_in_memory(self.study.spec.data) else known
-            )
+            self._prepared = self._read_data(inputs) if known is None or has_rows_in_memory(spec.data) else known
         return self._prepared
 
     def _read_data(self, inputs: str) -> Prepared:
@@ -101,7 +101,13 @@ class Pipeline:
                 f"the rows of {', '.join(spec.data.train)} are not those that {self.study.folder} began with. "
                 "Restore them, or choose another study folder (--study)."
             )
+        if before is not None and before.model_fingerprint not in ("", prepared.model_fingerprint):
+            raise StudyError(
+                f"the model {spec.model.path} is not the one that {self.study.folder} began with: its weights or its "
+                "configuration differ. Restore it, or choose another study folder (--study)."
+            )
         self.study.write("prepared.json", prepared, inputs)
+        self.study.write_spec()
         return prepared
 
     @cached_property
@@ -180,7 +186,7 @@ class Pipeline:
     def decide(self) -> DecisionRecord:
         """Fit the laws and choose the allocation; stored as ``laws.json`` and ``decision.json``."""
         runs = self.calibrate()
-        inputs = digest_texts(self.study.spec.digest(), *(run.digest() for run in runs))
+        inputs = digest_texts(self.study.identity, *(run.digest() for run in runs))
         if (known := self.study.read("decision.json", DecisionRecord, inputs)) is not None:
             return known
         self.listener.stage("Fitting the laws")
@@ -235,7 +241,7 @@ class Pipeline:
             full_modules=info.full_modules(spec.training.full),
             stacked=info.stacked(allocation),
             full_examples=self.problem.full_examples,
-            start_folder=str(self.study.path("members", started.id)) if started else None,
+            start_folder=self._find_checkpoint(started),
             output_folder=str(self.study.path(name)),
             cache_folder=str(self.study.path("cache")),
             seed=started.seed if started else spec.search.seed,
@@ -244,6 +250,11 @@ class Pipeline:
         )
         self.study.write(f"plan/{name}.json", planned, planned.digest())
         return planned
+
+    def _find_checkpoint(self, member: MemberSpec | None) -> str | None:
+        """The folder from which the run goes on; None if another study folder with the same storage trained it."""
+        folder = self.study.path("members", member.id) if member else None
+        return str(folder) if folder and (folder / STATE_FILE).exists() else None
 
     def _train_full_run(self, name: str, spec: FinalSpec, title: str) -> FinalResult:
         inputs = spec.inputs_digest()
@@ -284,7 +295,7 @@ def export_decision(study: Study, names: Sequence[str] = ()) -> list[Path]:
     decision, prepared = study.read("decision.json", DecisionRecord), study.read("prepared.json", Prepared)
     if decision is None or prepared is None:
         raise StudyError(f"{study.folder} has no decision yet. Run its search again; it continues where it stopped.")
-    final = study.read("final.json", FinalResult)
+    final = study.read_full_run("final")
     adapter = Path(final.adapter_folder) if final else None
     written: list[Path] = []
     for spec in map(PluginSpec.parse, names or plugins.names(exporters)):

@@ -17,11 +17,14 @@ from marslora.core import plugins
 from marslora.core.allocation import Space
 from marslora.core.budget import Budget, Limit
 from marslora.core.config_file import merge_settings, read_config
+from marslora.core.content import digest_model_folder, digest_paths
+from marslora.core.data_files import MEMORY, list_sources, parse_source
 from marslora.core.errors import ConfigError
 from marslora.core.ladders import RankLadders, build_space, read_ladders
 from marslora.core.options import SEARCHING, Option, OptionRecord, OptionTable, Style
 from marslora.core.parts import ModelInfo
 from marslora.core.rates import AUTO, PART_FACTORS, find_adamw_rate, spread_rates
+from marslora.core.record import digest_texts
 from marslora.core.spec import DataSpec, ModelSpec, SearchSpec, StudySpec, TrainingSettings, TrainingSpec
 from marslora.run_options import RunOptions
 
@@ -148,4 +151,17 @@ def describe_model(spec: ModelSpec) -> ModelInfo:
 
 def default_folder(spec: StudySpec) -> Path:
     """Return ``studies/MODEL-DIGEST``: the same settings name the same folder, so repeating a command continues it."""
-    return Path("studies") / f"{Path(spec.model.path).name or 'model'}-{spec.digest()[:8]}"
+    return find_folder(Path("studies"), spec)
+
+
+def find_folder(parent: Path, spec: StudySpec) -> Path:
+    """The folder of a study in ``parent``, named after its model and the content of model and rows.
+
+    One that exists counts even if the model was renamed since.
+    """
+    files = [parse_source(source)[0] for source in list_sources(spec.data) if not source.startswith(MEMORY)]
+    folder = Path(spec.model.path).expanduser()
+    model = digest_model_folder(folder) if folder.is_dir() else spec.model.path
+    digest = digest_texts(spec.without_place().digest(), model, digest_paths(files))[:8]
+    named = parent / f"{Path(spec.model.path).name or 'model'}-{digest}"
+    return next(iter(sorted(parent.glob(f"*-{digest}"))), named)

@@ -14,7 +14,7 @@ from marslora.core.options import OptionTable, Style
 from marslora.core.spec import DataSpec, ModelSpec, PluginSpec, SearchSpec, StudySpec, TrainingSpec
 from marslora.recipes import find_recipe
 from marslora.run_options import ComparisonOptions
-from marslora.settings import StudySettings, make_spec, merge_lengths
+from marslora.settings import StudySettings, find_folder, make_spec, merge_lengths
 
 COMMON_FIELDS = ("examples", "epochs", "batch_size")
 """Fields of `TrainingSpec` that are the same for all methods, so that they see the same examples."""
@@ -49,7 +49,7 @@ class ComparisonRequest:
     @property
     def default_folder(self) -> Path:
         """``comparisons/MODEL-DIGEST``: the same model, data and common settings name the same folder."""
-        return Path("comparisons") / f"{Path(self.study.model.path).name or 'model'}-{self.study.digest()[:8]}"
+        return find_folder(Path("comparisons"), self.study)
 
 
 def read_comparison(

@@ -53,6 +53,12 @@ def data_fingerprint(data: DataSpec, media: Iterable[Path] = ()) -> str:
     return hashed.hexdigest()[:20]
 
 
+def stamp_model(path: str) -> str:
+    """Changes when a file of the model folder ``path`` is edited; empty if it is no folder."""
+    folder = Path(path).expanduser()
+    return "".join(map(_describe_file, sorted(folder.iterdir()))) if folder.is_dir() else ""
+
+
 def _list_files(source: str) -> list[Path]:
     path, _ = parse_source(source)
     path = path.parent if path.name == REGISTRY_FILE else path

@@ -233,6 +233,8 @@ class Prepared(Record):
     info: ModelInfo
     data: DataSummary
     device: str
+    model_fingerprint: str = ""
+    """A digest that changes when the weights or the configuration of the model change; empty if it is not known."""
     versions: dict[str, str] = {}
     cost: Cost = Cost()
     """The cost of reading, encoding and probing."""

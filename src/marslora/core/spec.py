@@ -67,6 +67,10 @@ class ModelSpec(OptionRecord):
     dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"], Option(RUNNING)] = "auto"
     """Number format of the frozen model; ``auto`` is bfloat16 if the device has it in hardware, otherwise float32."""
 
+    def without_place(self) -> ModelSpec:
+        """The same without saying where it is."""
+        return self.model_copy(update={"path": ""})
+
 
 class DataSpec(OptionRecord):
     """Where the examples are and how they are split."""
@@ -105,6 +109,10 @@ class DataSpec(OptionRecord):
     """Stop if a larger share of the rows cannot be used; a smaller share is skipped and counted."""
     seed: Annotated[int, Option(INPUT, name="data_seed")] = 0
     """Seed of the split and of the choice of rows."""
+
+    def without_place(self) -> DataSpec:
+        """The same without saying where the rows are; what they are, only reading them tells."""
+        return self.model_copy(update={"train": ("",), "validation": (), "test": (), "image_folder": None})
 
 
 class SearchSpec(OptionRecord):
@@ -171,6 +179,10 @@ class StudySpec(Record):
         """How calibration runs are trained."""
         adapter = self.search.adapter
         return self.training if adapter is None else self.training.model_copy(update={"adapter": adapter})
+
+    def without_place(self) -> StudySpec:
+        """The same without saying where model and rows are: what a study is, together with what these hold."""
+        return self.model_copy(update={"model": self.model.without_place(), "data": self.data.without_place()})
 
     @model_validator(mode="after")
     def _check_max_rank(self) -> StudySpec:
@@ -291,9 +303,13 @@ class FinalSpec(Record):
         return self.output_folder
 
     def inputs_digest(self) -> str:
-        """Return a digest of everything that the trained adapter depends on, which folders and trackers are not."""
+        """Return a digest of everything that the adapter depends on in its study, whose model and rows never change.
+
+        Folders and trackers do not belong to it.
+        """
         started = Path(self.start_folder).name if self.start_folder else None
-        elsewhere = {"output_folder": "", "cache_folder": "", "report_to": (), "start_folder": started}
+        elsewhere: dict[str, Any] = {"output_folder": "", "cache_folder": "", "report_to": (), "start_folder": started}
+        elsewhere |= {"model": self.model.without_place(), "data": self.data.without_place()}
         return self.model_copy(update=elsewhere).digest()
 
 

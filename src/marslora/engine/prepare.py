@@ -22,6 +22,7 @@ from marslora.engine.cost import CostMeter
 from marslora.engine.flops import count_flops
 from marslora.models import loading
 from marslora.models.discovery import discover
+from marslora.models.folders import fingerprint_model_files
 from marslora.models.loading import LoadedModel
 from marslora.models.precision import mixed_precision
 from marslora.models.probe import probe
@@ -54,6 +55,7 @@ def _prepare(spec: PrepareSpec, emit: Emit) -> Prepared:
         info=info.model_copy(update={"warnings": (*info.warnings, *rows.report.warnings)}),
         data=_summarise_rows(rows),
         device=str(loaded.device),
+        model_fingerprint=fingerprint_model_files(spec.model.path),
         versions={
             "python": platform.python_version(),
             "torch": torch.__version__,

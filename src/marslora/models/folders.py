@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from huggingface_hub import try_to_load_from_cache
+
+from marslora.core.content import digest_model_folder
 from marslora.core.errors import ModelError
 from marslora.models._hub import resolve_hub_name
 
@@ -35,6 +38,19 @@ def resolve_path(path: str) -> str:
     if in_a_folder_here or path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise ModelError(f"Model folder `{path}` does not exist. Name a folder with a config.json, or a hub name.")
     return resolve_hub_name(path)
+
+
+def fingerprint_model_files(path: str) -> str:
+    """A digest of what a model's files hold, wherever they are; that of one in memory is in its name."""
+    if path.startswith(MEMORY):
+        return path
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        cached = try_to_load_from_cache(path, "config.json")
+        if not isinstance(cached, str):
+            return path
+        folder = Path(cached).parent
+    return digest_model_folder(folder)
 
 
 def _check_folder(folder: Path) -> None:

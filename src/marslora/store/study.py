@@ -12,8 +12,10 @@ The contract:
 - **Validation losses are durable at once**, when `Trials.observe` returns; other series, the cost and the status of a
   run when `Trials.finish` does. A run that was interrupted continues from its checkpoint below ``members/`` and reports
   its last points again, with the same values.
-- **A study has one spec.** A folder that has artifacts of another spec is refused. Settings that may differ between
-  starts (workers, trackers, limits) are not part of the spec.
+- **A study is what its spec and the content of its model and rows are.** A folder that has artifacts of another study
+  is refused. Where the folder, the model and the rows are, and what may differ between starts (workers, trackers,
+  limits), does not matter. Its runs in the storage are named after its content, so that studies that share a storage
+  cannot take each other's, and one process at a time may write them, from whichever machine.
 
 Running the same command again therefore resumes the study: finished stages are read, missing ones are run.
 """
@@ -29,8 +31,8 @@ from typing import Any, TextIO, TypeVar
 
 from marslora.core.errors import ConfigError, StudyError
 from marslora.core.files import remove_leftovers, write_text
-from marslora.core.record import Record
-from marslora.core.runs import Run
+from marslora.core.record import Record, digest_texts
+from marslora.core.runs import FinalResult, Prepared, Run
 from marslora.core.spec import SCHEMA_VERSION, StudySpec
 from marslora.store.trials import Trials
 
@@ -71,11 +73,11 @@ class Study:
         lock = _take_lock(folder)
         path = folder / "spec.json"
         try:
-            if path.exists():
-                known = _load_spec(path)
-                if (folder / STAGES_FILE).exists():
-                    _check_same(known, spec, folder)
-            write_text(path, spec.to_json())
+            known = _load_spec(path) if path.exists() else None
+            if known is not None and (folder / STAGES_FILE).exists():
+                _check_same(known, spec, folder)
+            else:
+                write_text(path, spec.to_json())
             for written in (folder, *map(folder.joinpath, WRITTEN)):
                 remove_leftovers(written)
         except BaseException:
@@ -109,10 +111,20 @@ class Study:
             self._lock = None
 
     @property
+    def identity(self) -> str:
+        """A digest of the settings and of the content of model and rows. Reading the rows may change it, nothing else.
+
+        Equal studies have equal ones, in whatever folders they, their model and their rows are.
+        """
+        prepared = self.read("prepared.json", Prepared)
+        found = () if prepared is None else (prepared.data.fingerprint, prepared.model_fingerprint)
+        return digest_texts(self.spec.without_place().digest(), *found)
+
+    @property
     def trials(self) -> Trials:
-        """The runs, as trials of an Optuna study named after the spec's digest."""
+        """The runs, as trials of an Optuna study named after what the study is, wherever its files are."""
         if self._trials is None:
-            name = f"marslora-{self.spec.digest()}"
+            name = f"marslora-{self.identity}"
             writes = self._lock is not None
             self._trials = Trials(self._storage, name, self.spec.space, self.path("members"), writes=writes)
         return self._trials
@@ -129,6 +141,11 @@ class Study:
         """A path inside the study folder."""
         return self.folder.joinpath(*names)
 
+    def write_spec(self) -> None:
+        """Store the spec, if the model or the rows are now in another place than when it was stored."""
+        if _load_spec(self.path("spec.json")) != self.spec:
+            write_text(self.path("spec.json"), self.spec.to_json())
+
     def read(self, name: str, kind: type[R], inputs: str | None = None) -> R | None:
         """Read the artifact ``name``; None if it is absent or was made from other ``inputs`` (a digest).
 
@@ -141,6 +158,11 @@ class Study:
             return kind.load(path)
         except ValueError as error:
             raise StudyError(f"{path} cannot be read ({error}). Remove it and run the command again.") from None
+
+    def read_full_run(self, name: str) -> FinalResult | None:
+        """The result ``NAME.json`` of the full run in the folder ``NAME``, with the adapter where it is now."""
+        result = self.read(f"{name}.json", FinalResult)
+        return result and result.model_copy(update={"adapter_folder": str(self.path(name, "adapter"))})
 
     def write(self, name: str, artifact: Record, inputs: str) -> None:
         """Store an artifact with the digest of its inputs. Raises `WriteError`."""
@@ -200,6 +222,7 @@ def _load_spec(path: Path) -> StudySpec:
 
 
 def _check_same(old: StudySpec, new: StudySpec, folder: Path) -> None:
+    old, new = old.without_place(), new.without_place()
     if old == new:
         return
     changes = [

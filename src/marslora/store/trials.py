@@ -19,12 +19,15 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from marslora.core.allocation import Space
 from marslora.core.errors import StudyError
 from marslora.core.runs import Cost, MemberResult, Observation, Run
 from marslora.core.spec import MemberSpec
 from marslora.store.checkpoints import contradicts_checkpoint
+from marslora.store.storage_lock import StorageLock
 
 TRAIN_LOSS = "train_loss"
 """The metric that is kept as an attribute of a trial while it runs, so that an interrupted run has it too."""
@@ -61,6 +64,7 @@ class Trials:
         }
         self._folder = members_folder
         self._writes = writes
+        self._lock: StorageLock | None = None
         try:
             self._storage = optuna.storages.get_storage(url)
             self._study_id = self._find_study(name)
@@ -69,12 +73,17 @@ class Trials:
             self._void: set[int] = set()
             self.notes: list[str] = []
             """What was found wrong when the storage was opened, and what is done about it, for people to read."""
+            if writes:
+                self._lock = StorageLock(self._storage._backend.engine, name)  # type: ignore[attr-defined]
+                self._lock.take()
             self._find_void()
             if writes:
                 self._mend()
+        except StudyError:
+            raise
         except Exception as error:  # every database driver has its own exceptions
             raise StudyError(
-                f"the storage {url} cannot be opened ({error}). Give a URL that Optuna can open, e.g. "
+                f"the storage {hide_password(url)} cannot be opened ({error}). Give a URL that Optuna can open, e.g. "
                 "sqlite:///study.db."
             ) from error
 
@@ -90,7 +99,9 @@ class Trials:
             return -1
 
     def close(self) -> None:
-        """Close the connection to the database."""
+        """Release the lock and close the connection to the database."""
+        if self._lock is not None:
+            self._lock.release()
         self._storage.remove_session()
 
     def start(self, member: MemberSpec) -> None:
@@ -231,6 +242,13 @@ class Trials:
 def _read_train_losses(trial: FrozenTrial) -> dict[int, float]:
     losses = trial.user_attrs.get(RESULT, {}).get(SERIES, {}).get(TRAIN_LOSS) or trial.user_attrs.get(TRAIN_LOSS, ())
     return {int(examples): value for examples, value in losses}
+
+
+def hide_password(url: str) -> str:
+    """The address of a database without the password that may be in it."""
+    with suppress(ArgumentError):
+        return make_url(url).render_as_string(hide_password=True)
+    return url.rpartition("@")[2]
 
 
 def _assemble_run(trials: Sequence[FrozenTrial]) -> Run:

@@ -1,0 +1,62 @@
+"""What a folder of files holds, whatever it is called and wherever it is mounted: digests of content, not of names.
+
+Large files are sampled, so that a model of any size takes a moment: their size, their beginning (where safetensors
+lists names and shapes) and `SAMPLES` pieces at even distances count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+WHOLE_BYTES = 1 << 20
+"""Files up to this size are read whole."""
+SAMPLES, SAMPLE_BYTES = 64, 1 << 14
+"""Pieces that are read of a larger file: a changed weight matrix of a model shard is hit with near certainty."""
+MOST_FILES = 1000
+"""In a folder with more files only names and sizes count: it holds pictures, which the rows' own digest covers."""
+MODEL_SUFFIXES = frozenset({".json", ".safetensors", ".bin", ".pt", ".pth", ".model", ".txt", ".jinja", ".py"})
+"""Files of a model folder that count: weights, configuration, tokenizer, code."""
+
+
+def digest_model_folder(folder: Path) -> str:
+    """16 hex digits that change with the weights, the configuration or the processor of a model; empty if it has none.
+
+    The beginnings and ends of files, their sizes and samples in between are compared, not every byte.
+    """
+    files = sorted(path for path in folder.iterdir() if path.suffix in MODEL_SUFFIXES and path.is_file())
+    return _digest_files(folder, files) if files else ""
+
+
+def digest_paths(paths: Iterable[Path]) -> str:
+    """16 hex digits that change with the content of files, and of all files of folders; names of files count only
+    inside folders. A path that does not exist counts with its name."""
+    digests = []
+    for path in paths:
+        if path.is_dir():
+            digests.append(_digest_files(path, sorted(each for each in path.rglob("*") if each.is_file())))
+        else:
+            digests.append(_digest_file(path) if path.exists() else str(path))
+    return hashlib.sha256("/".join(digests).encode()).hexdigest()[:16]
+
+
+def _digest_files(folder: Path, files: list[Path]) -> str:
+    hashed = hashlib.sha256()
+    for path in files:
+        content = f"{path.stat().st_size}" if len(files) > MOST_FILES else _digest_file(path)
+        hashed.update(f"{path.relative_to(folder)} {content}\n".encode())
+    return hashed.hexdigest()[:16]
+
+
+def _digest_file(path: Path) -> str:
+    size = path.stat().st_size
+    hashed = hashlib.sha256(f"{size}".encode())
+    with path.open("rb") as file:
+        if size <= WHOLE_BYTES:
+            hashed.update(file.read())
+        else:
+            for number in range(SAMPLES + 1):
+                file.seek((size - SAMPLE_BYTES) * number // SAMPLES)
+                hashed.update(file.read(SAMPLE_BYTES))
+    return hashed.hexdigest()[:16]
