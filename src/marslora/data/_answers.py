@@ -18,11 +18,14 @@ from typing import Any
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from marslora.core.errors import DataError, ModelError
-from marslora.data._example import Message
+from marslora.data._left_out import find_left_out
+from marslora.data._turns import Message
 
 _GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 _STRANGERS = "\ue0a1\ue0a2\ue0a3\uf8a1"
 """Characters for private use: the first that a text lacks stands in for an answer while its place is found."""
+_UNENDED = "answers without an end: the {% generation %} block of the chat template leaves the end token out"
+"""The note on rows whose answers are marked in a way that does not teach the model to stop."""
 _PROBE: Message = {"role": "user", "content": [{"type": "text", "text": "a"}]}
 """A question that shows how a template writes contents, and whether it begins with a token of its own."""
 Span = tuple[int, int]
@@ -37,6 +40,8 @@ class Rendered:
     answers: tuple[Span, ...]
     marked: bool
     """Whether the template itself marks its answers; nothing is then added to them."""
+    notes: tuple[str, ...] = ()
+    """What the template left out of the conversation."""
 
 
 class Template:
@@ -58,16 +63,24 @@ class Template:
 
     def _probe_parts(self) -> bool:
         """Whether the template reads lists of parts; one made for text alone prints or refuses them."""
-        try:
+        with contextlib.suppress(DataError):
             return "'text'" not in self.render_text([_PROBE])
-        except DataError:
+        with contextlib.suppress(DataError), self._explain_refusal():
+            text = {**_PROBE, "content": "a"}
+            self._processor.apply_chat_template([text], chat_template=self._template, tokenize=False)
             return False
+        return True  # it refuses the probe for another reason
 
     @property
     def starts_with_bos(self) -> bool:
         """Whether the template writes the beginning-of-sequence token, so that the tokenizer must not add it again."""
         bos = self._tokenizer.bos_token
-        return bool(bos) and self.render_text([_PROBE]).startswith(bos)
+        if not bos:
+            return False
+        try:
+            return self.render_text([_PROBE]).startswith(bos)
+        except DataError:  # it wants more than a question
+            return "bos_token" in self._template or bos in self._template
 
     def render_text(self, messages: Sequence[Message], prompt: bool = False) -> str:
         """The conversation's text as the template writes it; ``prompt`` opens the next answer."""
@@ -85,7 +98,8 @@ class Template:
         """
         if _GENERATION.search(self._template):
             text, spans = self._render_marked(messages)
-            return Rendered(text, tuple(_select_learned(messages, spans)), marked=True)
+            learned = tuple(_select_learned(messages, spans))
+            return Rendered(text, learned, marked=True, notes=self._list_notes(messages, text, learned))
         text = self.render_text(messages)
         spans = self._find_spans(text, messages)
         stripped = text.rstrip()
@@ -93,7 +107,15 @@ class Template:
             start, _ = spans[-1]
             text = stripped + self._tokenizer.eos_token
             spans[-1] = (start, len(text))
-        return Rendered(text, tuple(_select_learned(messages, spans)), marked=False)
+        return Rendered(
+            text, tuple(_select_learned(messages, spans)), marked=False, notes=find_left_out(messages, text)
+        )
+
+    def _list_notes(self, messages: Sequence[Message], text: str, learned: Sequence[Span]) -> tuple[str, ...]:
+        notes = find_left_out(messages, text)
+        if any(self._specials.end(text[start:end].rstrip()) for start, end in learned):
+            return notes
+        return (*notes, _UNENDED)
 
     def _render_marked(self, messages: Sequence[Message]) -> tuple[str, list[Span]]:
         """Answers as the template's ``{% generation %}`` blocks mark them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,7 @@ class _RowsWriter:
         self._places: dict[tuple[str, ...], int] = {}
         self._place_of: dict[int, int] = {}
         self._skipped: dict[int, BadRow] = {}
+        self._notes: Counter[str] = Counter()
 
     def add(self, index: int, example: Example, row: RowArrays | DataError) -> None:
         """Write the arrays of a row, or note why it is refused."""
@@ -142,6 +144,7 @@ class _RowsWriter:
         elif (row.text["labels"] == IGNORED).all():
             self._refuse(index, example, _NO_ANSWER)
         else:
+            self._notes.update(row.notes)
             self._place_of[index] = self._place(example, row)
             for name, values in row.text.items():
                 self._writer.add(f"texts.{name}", index, values)
@@ -166,6 +169,7 @@ class _RowsWriter:
         meta = {
             "by_row": by_row,
             "rows": rows,
+            "notes": dict(self._notes.most_common()),
             "picture_of": [self._place_of[index] for index in rows],
             "skipped": [self._skipped[index].model_dump() for index in sorted(self._skipped)],
         }

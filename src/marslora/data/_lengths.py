@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
+from marslora.core.errors import DataError
 from marslora.data._example import Example
 from marslora.data._process import RowProcessor
 
@@ -15,14 +17,16 @@ class LengthCounter:
         self._processor = RowProcessor(processor)
         self._expansions: dict[tuple[Any, ...], int] = {}
 
-    def count_tokens(self, example: Example) -> dict[str, int]:
-        """``tokens``, and ``text tokens`` (those of the same conversation without its pictures and sounds).
+    def count_tokens(self, example: Example) -> tuple[dict[str, int], tuple[str, ...]]:
+        """(``tokens`` and ``text tokens``, those of the same conversation without its pictures and sounds; what the
+        template left out).
 
         Raises `DataError` for a row that the processor or the chat template refuses.
         """
-        short = self._processor.count_text_tokens(example.messages)
-        if not example.media_digests:
-            return {"tokens": short, "text tokens": short}
+        rendered = self._processor.render(example.messages)
+        short = self._processor.count_tokens(rendered.text)
+        if not example.pictures_and_sounds:
+            return {"tokens": short, "text tokens": short}, rendered.notes
         sizes = (*(image.size for image in example.images), *(sound.length for sound in example.sounds))
         if sizes not in self._expansions:
             (row,) = self._processor.encode_rows([example], [self._processor.decode_media(example)])
@@ -31,4 +35,7 @@ class LengthCounter:
             {**message, "content": [part for part in message["content"] if part["type"] == "text"]}
             for message in example.messages
         ]
-        return {"tokens": short + self._expansions[sizes], "text tokens": self._processor.count_text_tokens(bare)}
+        text_tokens = short
+        with contextlib.suppress(DataError):  # a template may want pictures: the placeholders are few tokens then
+            text_tokens = self._processor.count_tokens(self._processor.render(bare).text)
+        return {"tokens": short + self._expansions[sizes], "text tokens": text_tokens}, rendered.notes

@@ -7,7 +7,7 @@ with its last row alone, and processors whose rows depend on their neighbours ru
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,11 +18,12 @@ from PIL import Image
 
 from marslora.core.errors import DataError, ModelError
 from marslora.core.labels import IGNORED
-from marslora.data._answers import Template, find_answer_tokens, map_positions
+from marslora.data._answers import Rendered, Template, find_answer_tokens, map_positions
 from marslora.data._example import Example, Message
 
 _ABOUT_MEDIA = ("pixel_", "image_", "video_", "audio_", "input_features", "feature_")
 """How the names of arrays about pictures and sounds begin: their second axis may equal the text's length by chance."""
+_UNKNOWN = "characters that the tokenizer does not know: read as its unknown token"
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -34,6 +35,8 @@ class RowArrays:
     """Arrays whose first axis is the row's tokens, ``labels`` among them."""
     pictures: Arrays
     """All others. Their first axis counts pictures, patches, sounds or rows and is joined over the rows of a batch."""
+    notes: tuple[str, ...] = ()
+    """What the template or the tokenizer left out of the row."""
 
 
 @dataclass(frozen=True)
@@ -89,20 +92,33 @@ class RowProcessor:
         rendered = [self._template.render(example.messages) for example in examples]
         texts = [conversation.text for conversation in rendered]
         encoded = self._encode_texts(texts, media)
-        short = self._tokenizer(texts, add_special_tokens=self._special_tokens, return_offsets_mapping=True)
+        short = self._call_tokenizer(texts, return_offsets_mapping=True)
         for index, row in enumerate(encoded):
             offsets = short["offset_mapping"][index]
             positions = find_answer_tokens(offsets, rendered[index].answers)
             first, last = offsets[-1]
             if first == last and not rendered[index].marked and positions[-1:] == [len(offsets) - 2]:
                 positions.append(len(offsets) - 1)  # an end that the tokenizer itself adds belongs to the answer
-            row.text["labels"] = self._make_labels(positions, short["input_ids"][index], row.text["input_ids"])
+            ids = short["input_ids"][index]
+            row.text["labels"] = self._make_labels(positions, ids, row.text["input_ids"])
+            unknown = [_UNKNOWN] if self._unknown_id in ids else []
+            encoded[index] = replace(row, notes=(*rendered[index].notes, *unknown))
         return encoded
 
-    def count_text_tokens(self, messages: Sequence[Message]) -> int:
-        """The number of tokens of a conversation as the template writes it, placeholders not expanded."""
-        text = self._template.render(messages).text
-        return len(self._tokenizer(text, add_special_tokens=self._special_tokens)["input_ids"])
+    @cached_property
+    def _unknown_id(self) -> int | None:
+        """The token of what the tokenizer does not know; None if it has none, or one that means something else too."""
+        used = {getattr(self._tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
+        unknown: int | None = self._tokenizer.unk_token_id
+        return None if unknown in used else unknown
+
+    def count_tokens(self, text: str) -> int:
+        """The number of tokens of a text, placeholders not expanded."""
+        return len(self._call_tokenizer([text])["input_ids"][0])
+
+    def render(self, messages: Sequence[Message]) -> Rendered:
+        """The conversation as text. Raises `DataError` if the template refuses it or leaves out its words."""
+        return self._template.render(messages)
 
     def find_per_row_keys(self, example: Example) -> tuple[str, ...]:
         """The picture arrays with one entry per row, however many pictures it shows; others have one per picture.
@@ -142,6 +158,16 @@ class RowProcessor:
         assert rows is not None
         return rows[0]
 
+    def _call_tokenizer(self, texts: list[str], **options: Any) -> Any:
+        try:
+            return self._tokenizer(texts, add_special_tokens=self._special_tokens, **options)
+        except MemoryError:
+            raise
+        except Exception as error:  # tokenizers come with the model, some as code
+            raise DataError(
+                f"{type(self._tokenizer).__name__} cannot read the row ({error}): correct or remove it"
+            ) from None
+
     def _call_processor(self, texts: list[str], media: Sequence[DecodedMedia]) -> Any:
         arguments: dict[str, Any] = {"text_kwargs": {"padding": True, "add_special_tokens": self._special_tokens}}
         if any(one.images for one in media):
@@ -151,7 +177,9 @@ class RowProcessor:
             arguments["audio_kwargs"] = {"sampling_rate": self.sampling_rate}
         try:
             return self._processor(text=texts, return_tensors="pt", **arguments)
-        except (ValueError, TypeError, IndexError, KeyError, RuntimeError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # processors come with the model, some as code
             raise DataError(
                 f"{type(self._processor).__name__} cannot encode the row ({error}): correct or remove it"
             ) from None

@@ -27,7 +27,7 @@ from marslora.core.spec import MAX_PIXELS
 from marslora.data._media_cache import MediaCaches
 from marslora.data.pictures import Picture
 from marslora.data.sounds import Sound
-from marslora.data.splits import BadRow, read_example
+from marslora.data.splits import BadRow, explain_exception, read_example
 
 if TYPE_CHECKING:
     from marslora.data._example import Example
@@ -94,18 +94,24 @@ class RowChecker:
         try:
             for medium in example.pictures_and_sounds:
                 self._check_medium(medium)
+            counter = self._length_counter
+            lengths, notes = counter.count_tokens(example) if counter else (count_words(example), ())
             return RowReport(
                 row=number,
                 digest=bytes.fromhex(example.digest),
                 turns=sum(message["role"] != "system" for message in example.messages),
                 images=len(example.images),
                 sounds=len(example.sounds),
-                notes=example.notes,
+                notes=(*example.notes, *notes),
                 seconds=sum(sound.seconds for sound in example.sounds),
-                lengths=self._length_counter.count_tokens(example) if self._length_counter else count_words(example),
+                lengths=lengths,
             )
         except DataError as error:
             return RowReport(number, str(error))
+        except MemoryError:
+            raise
+        except Exception as error:  # decoders and processors may raise anything: it is the reason of this row
+            return RowReport(number, explain_exception(error))
 
     @cached_property
     def _length_counter(self) -> LengthCounter | None:

@@ -27,7 +27,7 @@ from marslora.data._example import Example
 from marslora.data._ragged import Ragged, read_ragged
 from marslora.data.splits import BadRow, RowProgress, check_bad_share
 
-_LAYOUT = 2
+_LAYOUT = 3
 """The version of the cache's files: raise it if what is written changes, so that old folders are not read."""
 
 
@@ -48,6 +48,8 @@ class EncodedRows:
     """Row -> index of its example."""
     skipped: tuple[BadRow, ...]
     """Rows that were refused, and why."""
+    notes: dict[str, int]
+    """What the chat template or the tokenizer left out -> the number of rows."""
     pad_token_id: int
     digest: str
     """Changes when a row, the processor or a limit changes."""
@@ -155,6 +157,7 @@ def _open(folder: Path, digest: str, processor: Any) -> EncodedRows | None:
         picture_of=np.array(meta["picture_of"], dtype=np.int64),
         by_row=tuple(meta["by_row"]),
         rows=np.array(meta["rows"], dtype=np.int64),
+        notes=meta["notes"],
         skipped=tuple(BadRow.parse(row) for row in meta["skipped"]),
         pad_token_id=pad_token_id or 0,
         digest=digest,

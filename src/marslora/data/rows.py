@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -14,7 +15,7 @@ from marslora.core.spec import DataSpec, TrainingSpec
 from marslora.data import order
 from marslora.data._example import Example
 from marslora.data.encode import EncodedRows, encode
-from marslora.data.splits import BadRow, DataReport, load_splits
+from marslora.data.splits import BadRow, DataReport, load_splits, write_notes
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -117,6 +118,14 @@ def load_encoded_splits(
 def list_refused_rows(rows: EncodedSplits[EncodedRows]) -> list[BadRow]:
     """The rows that could be read but not encoded, of all splits."""
     return [bad for split in SPLITS for bad in rows.split(split).skipped]
+
+
+def list_warnings(rows: EncodedSplits[EncodedRows]) -> list[str]:
+    """What reading and encoding left out or changed, in words."""
+    notes: Counter[str] = Counter()
+    for name in SPLITS:
+        notes.update(rows.split(name).notes)
+    return [*rows.report.warnings, *write_notes(dict(notes.most_common()))]
 
 
 def iterate_batches_by_length(rows: EncodedRows, batch_size: int) -> Iterator[dict[str, Tensor]]:

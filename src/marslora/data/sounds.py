@@ -48,7 +48,7 @@ class Sound:
         try:
             samples_TC, rate = soundfile.read(self._file(), dtype="float32", always_2d=True)
         except (OSError, RuntimeError, TypeError) as error:
-            raise DataError(f"{self} cannot be decoded: {error}; copy or save it again") from None
+            raise DataError(f"{self} cannot be decoded: {_explain(error)}; copy or save it again") from None
         samples_T = samples_TC.mean(axis=1)
         self._check_samples(samples_TC, samples_T)
         if rate != sampling_rate:
@@ -84,7 +84,7 @@ class Sound:
                 )
             frames, _, _ = self._about
         except (OSError, RuntimeError, TypeError, ValueError) as error:
-            return f"{self} is not a sound that libsndfile can open ({error}): save it as WAV or FLAC"
+            return f"{self} is not a sound that libsndfile can open ({_explain(error)}): save it as WAV or FLAC"
         if frames == 0:
             return f"{self} is empty: it holds no samples; record or save it again"
         stated, present = self._stated_bytes(), self._num_bytes()
@@ -145,6 +145,11 @@ class Sound:
 
     def __str__(self) -> str:
         return f"audio `{self.source}`" if isinstance(self.source, Path) else f"audio of {self._num_bytes()} bytes"
+
+
+def _explain(error: Exception) -> str:
+    """What libsndfile says, without the address of the file in memory."""
+    return str(getattr(error, "error_string", error)).rstrip(".")
 
 
 def encode_wav(value: Any) -> tuple[bytes, tuple[str, ...]]:

@@ -187,8 +187,12 @@ def read_example(row: dict[str, Any] | str, cache: MediaCache, place: str, numbe
     except MemoryError:
         raise
     except Exception as error:  # formats may be anyone's, and rows hold anything: one row never ends a study
-        reason = f"the row cannot be read ({type(error).__name__}: {error}): correct it or remove it"
-        return BadRow(source=place, row=number, reason=reason)
+        return BadRow(source=place, row=number, reason=explain_exception(error))
+
+
+def explain_exception(error: Exception) -> str:
+    """The reason of a row that made foreign code raise anything but `DataError`."""
+    return f"the row cannot be read ({type(error).__name__}: {str(error)[:200]}): correct it or remove it"
 
 
 def check_bad_share(bad: list[BadRow], num_rows: int, max_bad_share: float, what: str) -> None:

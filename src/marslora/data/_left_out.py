@@ -1,0 +1,41 @@
+"""Whether every text of a row is found again in what the chat template wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from marslora.core.errors import DataError
+from marslora.data._turns import Message
+
+_END_OF_THOUGHT = "</think>"
+"""Templates of models that think leave out what stands before it in all answers but the last."""
+
+
+def find_left_out(messages: Sequence[Message], text: str) -> tuple[str, ...]:
+    """What of the messages the template left out of ``text``, as notes: system turns, and thoughts of earlier answers.
+
+    Raises `DataError` if the words of a question or an answer are missing.
+    """
+    return tuple(dict.fromkeys(_list_left_out(messages, text)))
+
+
+def _list_left_out(messages: Sequence[Message], text: str) -> Iterator[str]:
+    for message in messages:
+        for part in message["content"]:
+            words = part.get("text", "").strip()
+            if words in text or _is_in(words, text):
+                continue
+            if message["role"] == "system":
+                yield "system turns: left out by the chat template"
+            elif message["role"] == "assistant" and _is_in(words.rpartition(_END_OF_THOUGHT)[2], text):
+                yield "thoughts of earlier answers: left out by the chat template"
+            else:
+                raise DataError(
+                    f"the chat template leaves out or changes `{words[:40]}` of a turn of the {message['role']}: "
+                    "change the row or the template"
+                )
+
+
+def _is_in(words: str, text: str) -> bool:
+    """Whether the words are in the text, however they are spaced."""
+    return "".join(words.split()) in "".join(text.split())
