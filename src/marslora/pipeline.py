@@ -22,10 +22,12 @@ from marslora.core.decision import DecisionRecord
 from marslora.core.errors import StudyError
 from marslora.core.packs import describe_members, group_members, split_groups
 from marslora.core.progress import Listener, SilentListener
+from marslora.core.promise import check_promise
 from marslora.core.record import digest_texts
 from marslora.core.runs import FinalResult, Prepared, Run
-from marslora.core.schedule import full_examples
+from marslora.core.schedule import final_evaluation_steps, full_examples, list_validations, num_steps
 from marslora.core.spec import (
+    VALIDATION_WORK,
     FinalSpec,
     MemberSpec,
     PackSpec,
@@ -115,13 +117,19 @@ class Pipeline:
         """The search problem that the strategy solves. Raises `ConfigError` for a part that the model does not have."""
         spec = self.study.spec
         prepared = self.prepare()
-        for part in (*spec.space.parts, *spec.training.part_learning_rates):
+        for part in (*spec.space.parts, *spec.training.part_learning_rates, *spec.part_rate_factors):
             prepared.info.part(part)
+        full = full_examples(spec.training, prepared.data.num_train)
+        looks = final_evaluation_steps(num_steps(full, spec.training.batch_size), spec.training.evaluations)
         return Problem(
             space=spec.space,
             num_train=prepared.data.num_train,
-            full_examples=full_examples(spec.training, prepared.data.num_train),
+            full_examples=full,
             batch_size=spec.training.batch_size,
+            num_validation=prepared.data.num_validation,
+            full_validations=len(looks),
+            learning_rates=spec.learning_rates,
+            part_rate_factors=tuple(spec.part_rate_factors.items()),
             count_parameters=lambda allocation: prepared.info.num_trainable(
                 allocation, spec.training.full, use_dora=spec.training.use_dora
             ),
@@ -170,12 +178,25 @@ class Pipeline:
     def _note_overspending(self, problem: Problem, members: Sequence[MemberSpec], runs: Sequence[Run]) -> None:
         """Note once, before the round that exceeds the budget, that it does and why that happens."""
         spent, most = problem.spent(runs), problem.budget
-        total = spent + _count_new_examples(members, runs) / problem.full_examples
+        total = spent + self._count_new_work(problem, members, runs) / problem.full_work
         if most is not None and spent <= BUDGET_TOLERANCE * most < total:
             self.listener.note(
                 f"calibration comes to {total:.2g} full runs with this round; the budget was {most:g}. Each run has at "
                 f"least {MIN_STEPS} steps, `--sweep` comes on top, and not every strategy looks at the budget."
             )
+
+    def _count_new_work(self, problem: Problem, members: Sequence[MemberSpec], runs: Sequence[Run]) -> float:
+        """What training and validating the members costs from where they stand, in training examples."""
+        seen = {run.member.id: run.last_examples for run in runs}
+        looks = [
+            examples
+            for member in members
+            for examples in list_validations(
+                member, self.study.spec.calibration, problem.full_examples, problem.num_validation
+            )
+            if examples > seen.get(member.id, 0)
+        ]
+        return _count_new_examples(members, runs) + VALIDATION_WORK * problem.num_validation * len(looks)
 
     def _reaches_limit(self, members: Sequence[MemberSpec], runs: Sequence[Run]) -> bool:
         new = _count_new_examples(members, runs)
@@ -199,8 +220,8 @@ class Pipeline:
         return decision
 
     def plan_final(self) -> FinalSpec:
-        """The spec of the final run, stored in ``plan/``. It continues the calibration run of the chosen allocation if
-        there is one and it trained the same adapter."""
+        """The spec of the final run at the chosen ranks and learning rates, stored in ``plan/``. It continues the
+        calibration run of the chosen setting if there is one and it trained the same adapter."""
         decision = self.decide()
         spec = self.study.spec
         can_continue = spec.calibration == spec.training  # a run of another adapter holds other weights
@@ -208,12 +229,20 @@ class Pipeline:
         return self._plan_full_run("final", decision.chosen, next(members, None) if can_continue else None)
 
     def train(self) -> FinalResult:
-        """The result of the final run, whose adapter is in ``final/``; stored as ``final.json``."""
+        """The result of the final run, whose adapter is in ``final/``; stored as ``final.json``.
+
+        What the search had predicted of it is compared with what came out in ``promise.json``.
+        """
         spec = self.plan_final()
-        return self._train_full_run("final", spec, f"Training the chosen allocation ({spec.allocation})")
+        decision = self.decide()
+        result = self._train_full_run("final", spec, f"Training the chosen setting ({decision.setting})")
+        if (promise := check_promise(decision, result)) is not None:
+            self.study.write("promise.json", promise, digest_texts(decision.digest(), result.digest()))
+        return result
 
     def train_uniform(self) -> FinalResult | None:
-        """The result of a full run at one rank for every part, with about as many trainable parameters as chosen.
+        """The result of a full run at one rank for every part, with about as many trainable parameters as chosen, at
+        the chosen learning rates.
 
         None if that is the chosen allocation: there is nothing else to train.
         """
@@ -235,7 +264,7 @@ class Pipeline:
         planned = FinalSpec(
             model=spec.model,
             data=spec.data,
-            training=spec.training,
+            training=self.decide().setting.apply_to(spec.training),
             allocation=allocation,
             module_ranks=info.module_ranks(allocation),
             full_modules=info.full_modules(spec.training.full),

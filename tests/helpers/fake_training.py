@@ -19,6 +19,8 @@ from marslora.core.runs import (
 )
 
 BEST = {"vision": 4, "language": 16}
+BEST_RATE, TOO_HIGH = 1e-3, 0.1
+"""The best learning rate, and the least at which runs diverge at once."""
 INFO = ModelInfo(
     architecture="FakeLlava",
     modalities=("image", "text"),
@@ -42,11 +44,12 @@ def prepare(spec, emit):
     emit(PREPARED)
 
 
-def loss(allocation, examples, seed):
-    """A bowl in log rank around `BEST`, a power law in examples, a little noise."""
+def loss(allocation, examples, seed, rate=BEST_RATE):
+    """A bowl in log rank around `BEST` and in log rate around `BEST_RATE`, a power law in examples, a little noise."""
     ranks = {part: allocation.get(part) for part in BEST}
     bowl = sum(0.05 * math.log2(max(rank, 0.5) / BEST[part]) ** 2 for part, rank in ranks.items())
     noise = random.Random(f"{ranks}{examples}{seed}").gauss(0, 0.002)
+    bowl += 0.1 * math.log2(rate / BEST_RATE) ** 2 if examples else 0.0
     return 0.3 + bowl + 2.0 * (1 + examples / 40) ** -0.8 + noise
 
 
@@ -54,10 +57,19 @@ def run_pack(spec, emit):
     for member in spec.members:
         if os.environ.get("FAKE_DIE_AT") == member.id:
             raise KeyboardInterrupt
+        rate = member.learning_rate or BEST_RATE
         points = [0, *(2**n for n in range(4, 20) if 2**n < member.until_examples), member.until_examples]
+        if rate >= TOO_HIGH:
+            emit(Observation(member=member.id, examples=0, metric="validation_loss", value=2.3))
+            emit(MemberResult(member=member.id, status="diverged", examples=16, message="loss became NaN"))
+            continue
+        looks = points if member.validations == "regular" else {0, member.until_examples}
         for examples in points:
-            value = loss(member.allocation, examples, member.seed)
-            emit(Observation(member=member.id, examples=examples, metric="validation_loss", value=value))
+            value = loss(member.allocation, examples, member.seed, rate)
+            if examples in looks:
+                emit(Observation(member=member.id, examples=examples, metric="validation_loss", value=value))
+            if examples:
+                emit(Observation(member=member.id, examples=examples, metric="train_loss", value=value))
         emit(
             MemberResult(
                 member=member.id,
@@ -70,7 +82,7 @@ def run_pack(spec, emit):
 
 
 def run_final(spec, emit):
-    value = loss(spec.allocation, spec.full_examples, 0)
+    value = loss(spec.allocation, spec.full_examples, 0, spec.training.learning_rate)
     emit(
         FinalResult(
             id=spec.id,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from marslora.core.errors import ConfigError
-from marslora.core.spec import MAX_VALIDATION_SHARE, VALIDATION_WORK, TrainingSpec
+from marslora.core.spec import MAX_VALIDATION_SHARE, VALIDATION_WORK, MemberSpec, TrainingSpec
 
 ADAMW_BETAS = (0.9, 0.999)
 """Of AdamW where they are not set."""
@@ -59,6 +59,19 @@ def few_evaluation_steps(steps: Sequence[int], batch_size: int, num_validation: 
         if validating <= MAX_VALIDATION_SHARE * (step * batch_size + validating):
             kept.append(step)
     return tuple(kept)
+
+
+def list_validations(
+    member: MemberSpec, training: TrainingSpec, full_examples: int, num_validation: int
+) -> tuple[int, ...]:
+    """The examples after which a member is validated on ``num_validation`` rows, as `MemberSpec.validations` says."""
+    size, until = training.batch_size, member.until_examples
+    steps = evaluation_steps(num_steps(full_examples, size), training.evaluations)
+    regular = [step * size for step in steps if step * size <= until]
+    if member.validations == "few":
+        few = few_evaluation_steps(steps, size, num_validation)
+        return tuple(examples for examples in regular if examples // size in few)
+    return tuple(dict.fromkeys([*(regular if member.validations == "regular" else ()), until]))
 
 
 def final_evaluation_steps(total_steps: int, evaluations: int) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from marslora.core.allocation import Allocation
 from marslora.core.decision import LEVEL, Candidate
+from marslora.core.promise import check_promise
 from marslora.core.runs import FinalResult
 from marslora.report.candidates import (
     describe_edges,
@@ -135,13 +136,25 @@ def _describe_gain_over_base(data: ReportData) -> list[str]:
         right = f"{format_accuracy(final.base_validation_accuracy)} of answer tokens were right before and "
         right += f"{format_accuracy(final.validation_accuracy)} after"
         sentence = f"The validation loss was {losses}; {right}."
-        return [sentence, *_describe_kept_point(final), *_describe_test(final)]
+        return [sentence, *_describe_promise(data, final), *_describe_kept_point(final), *_describe_test(final)]
     predicted, base = data.chosen.predicted_loss, data.base_loss
     if predicted is None or base is None:
         return []
     bounds = f"{format_loss(predicted.low)} to {format_loss(predicted.high)}"
     reached = f"{format_loss(predicted.value)} ({bounds})"
     return [f"The validation loss is {format_loss(base)} now and is expected to reach {reached}."]
+
+
+def _describe_promise(data: ReportData, final: FinalResult) -> list[str]:
+    """Whether the final run ended where the search had predicted."""
+    promise = check_promise(data.decision, final)
+    if promise is None:
+        return []
+    bounds = f"{format_loss(promise.predicted.low)} to {format_loss(promise.predicted.high)}"
+    away = f"{format_loss(abs(promise.excess))} nats {'above' if promise.excess > 0 else 'below'} the interval"
+    verdict = "inside the interval" if promise.is_kept else away
+    said = f"The search had predicted {bounds} ({format_percent(promise.predicted.level)} interval)"
+    return [f"{said}; the run ended at {format_loss(promise.ended)}, {verdict}."]
 
 
 def _describe_kept_point(final: FinalResult) -> list[str]:

@@ -2,16 +2,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marslora.core.allocation import Allocation
 from marslora.core.errors import ConfigError
 from marslora.core.schedule import (
     evaluation_steps,
     few_evaluation_steps,
     final_evaluation_steps,
     full_examples,
+    list_validations,
     num_steps,
     rate_factor,
 )
-from marslora.core.spec import MAX_VALIDATION_SHARE, VALIDATION_WORK, TrainingSpec
+from marslora.core.spec import MAX_VALIDATION_SHARE, VALIDATION_WORK, MemberSpec, TrainingSpec
 
 
 def test_values_of_a_short_run():
@@ -91,6 +93,29 @@ def test_a_longer_run_begins_with_the_same_few_validations():
     assert few_evaluation_steps([step for step in evaluation_steps(512, 20) if step < 200], 16, 128) == tuple(
         step for step in few if step < 200
     )
+
+
+@given(st.integers(1, 100), st.integers(1, 400), st.integers(0, 300))
+def test_validations_of_a_member_are_those_that_it_asks_for(batch_size, until, rows):
+    training = TrainingSpec(batch_size=batch_size)
+    full = 400 * batch_size
+
+    def list_all(validations):
+        member = MemberSpec(
+            id="m",
+            allocation=Allocation.of(a=1),
+            data_examples=1,
+            until_examples=until * batch_size,
+            validations=validations,
+        )
+        return list_validations(member, training, full, rows)
+
+    steps = evaluation_steps(400, training.evaluations)
+    regular = [step * batch_size for step in steps if step <= until]
+    assert list_all("end") == (until * batch_size,)
+    assert list_all("regular") == tuple(sorted({*regular, until * batch_size}))
+    few = few_evaluation_steps(steps, batch_size, rows)
+    assert list_all("few") == tuple(step * batch_size for step in few if step <= until)
 
 
 def test_a_last_batch_may_be_short():

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from marslora.core.decision import Interval
 from marslora.core.runs import Cost
 from marslora.core.setting import Setting
 from marslora.report import numbers, words
@@ -261,3 +262,27 @@ def test_terms_are_explained_if_the_page_uses_them(clear):
     bare = clear.decision.model_copy(update={"candidates": observed, "laws": ()})
     explained = words.explain_terms(replace(clear, decision=bare))
     assert not any(term in explained for term in ("P(best)", "Law-C", "Law-P"))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.6, 0.7, "inside the interval"),
+        (0.5, 0.6, "0.055 nats above"),
+        (0.7, 0.8, "0.045 nats below"),
+    ],
+)
+def test_the_prediction_is_compared_with_the_final_run(clear, low, high, words):
+    predicted = Interval(value=(low + high) / 2, low=low, high=high)
+    chosen = clear.chosen.model_copy(update={"predicted_loss": predicted})
+    others = tuple(each for each in clear.decision.candidates if each.status != "chosen")
+    decision = clear.decision.model_copy(update={"candidates": (chosen, *others)})
+    sentence = f"The search had predicted {low:.3f} to {high:.3f} (90 % interval); the run ended at 0.655, {words}"
+    assert sentence in said(replace(clear, decision=decision))
+
+
+def test_without_a_final_run_or_a_prediction_no_promise_is_checked(clear):
+    assert "had predicted" not in said(replace(clear, final=None, uniform=None))
+    chosen = clear.chosen.model_copy(update={"predicted_loss": None})
+    decision = clear.decision.model_copy(update={"candidates": (chosen,)})
+    assert "had predicted" not in said(replace(clear, decision=decision))
