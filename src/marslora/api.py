@@ -179,16 +179,17 @@ def compare(
     return run_comparison(request, run_options, listener)
 
 
-def attach(model: Any, folder: str | Path) -> Any:
+def attach(model: Any, folder: str | Path, *, trust_remote_code: bool = False) -> Any:
     """Put a trained adapter on ``model`` and return it ready to be called, whichever method trained it.
 
     A folder in PEFT's own format gives a `PeftModel`. Any other adapter changes ``model`` itself and gives an object
     whose ``use_task`` chooses a task and whose ``remove`` takes the adapter off.
+    An adapter may name Python code from outside marslora; it is imported with ``trust_remote_code`` alone.
     Raises `StudyError` if ``folder`` holds no adapter, or one for another model.
     """
     from marslora import methods
 
-    return methods.attach(model, folder)
+    return methods.attach(model, folder, trust_remote_code=trust_remote_code)
 
 
 @takes_options(INSPECT_OPTIONS)

@@ -32,7 +32,7 @@ def test_it_trains_packed_and_in_the_final_run_and_is_attached(tmp_path):
     model = AutoModelForImageTextToText.from_pretrained(
         settings.make_settings("small", tmp_path / "data")["model"]["path"]
     )
-    change = marslora.attach(model, decision.adapter_folder)
+    change = marslora.attach(model, decision.adapter_folder, trust_remote_code=True)
     gains = [each.parameter for each in change.trainables() if each.name.endswith(".gain")]
     assert gains and any(bool((gain != 1).any()) for gain in gains)
     assert not any(torch.isnan(gain).any() for gain in gains)

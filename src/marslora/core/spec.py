@@ -21,8 +21,8 @@ from marslora.core.training import ObjectiveSpec as ObjectiveSpec
 from marslora.core.training import PluginSpec as PluginSpec
 from marslora.core.training import TrainingSettings as TrainingSettings
 from marslora.core.training import TrainingSpec as TrainingSpec
+from marslora.core.training import read_files
 from marslora.core.training import read_lora_variant as read_lora_variant
-from marslora.core.training import read_names
 
 MAX_VALIDATION_SHARE = 0.15
 """Largest share of a run's operations that validation may take where it is kept low; a convention."""
@@ -37,7 +37,7 @@ SCHEMA_VERSION: Literal[3] = 3
 """Version of ``spec.json``: it grows by one whenever study folders of the version before cannot be read any more."""
 
 
-Files = Annotated[tuple[str, ...], BeforeValidator(read_names)]
+Files = Annotated[tuple[str, ...], BeforeValidator(read_files)]
 """One file or several."""
 
 

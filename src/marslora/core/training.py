@@ -33,6 +33,14 @@ def read_names(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+def read_files(value: Any) -> Any:
+    """One file or several as a tuple. Raises `ValueError` for an empty name, which would be the current folder."""
+    files = read_names(value)
+    if isinstance(files, Sequence) and any(isinstance(file, str) and not file.strip() for file in files):
+        raise ValueError(f"must name a file or a folder, found {value!r}: is a variable of the shell empty?")
+    return files
+
+
 def _read_rates(value: Any) -> Any:
     is_words = isinstance(value, Sequence) and not isinstance(value, str)
     return read_pairs(value, "vision=1e-4") if is_words else value

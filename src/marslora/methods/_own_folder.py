@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS = "marslora_adapter.json", "marslora_adapter.safetensors"
 """Files of the folder: a `SavedAdapter`, and the tensors of `AbstractChange.state`."""
 
+PEFT_CONFIG = "adapter_config.json"
+"""The file that makes a folder an adapter of PEFT."""
+IMPORTING_FIELDS = ("megatron_config", "tokenizer_name_or_path", "tokenizer_kwargs")
+"""Fields of PEFT's configurations that make it import a module, or load a tokenizer, that they name."""
+
 FORMAT = 2
 """The version of the format: it grows by one whenever folders of the version before cannot be read any more."""
 
@@ -52,15 +57,17 @@ def write(folder: Path, change: AdaptedModel, method: AbstractMethod) -> None:
     save_file(change.state(), folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def attach(model: nn.Module, folder: str | Path) -> Any:
+def attach(model: nn.Module, folder: str | Path, *, trust_remote_code: bool = False) -> Any:
     """Put the trained adapter in ``folder`` on ``model`` and return it, ready to be called.
 
     For a plain PEFT folder this is a `PeftModel`. For any other it is an `AbstractChange`: call its ``model``, choose a
     task with ``use_task``, and take it off with ``remove``. Raises `StudyError` if the folder does not contain an
-    adapter, or contains one for another model.
+    adapter, or contains one for another model, or one that names code to import, without ``trust_remote_code``.
     """
     folder = Path(folder)
-    if (folder / "adapter_config.json").exists():
+    if (folder / PEFT_CONFIG).exists():
+        if not trust_remote_code:
+            _check_imports_nothing(folder)
         return PeftModel.from_pretrained(model, str(folder)).eval()
     _check_format(folder)
     try:
@@ -71,6 +78,8 @@ def attach(model: nn.Module, folder: str | Path) -> Any:
             f"{folder} does not contain a readable adapter ({error}). "
             "Pass the folder `final/adapter` of a finished study."
         ) from None
+    if ":" in saved.adapter and not trust_remote_code:
+        raise _refuse_code(folder / CONFIG, f"`adapter`: {saved.adapter!r}")
     absent = [path for path in (*saved.plan.ranks, *saved.plan.full_modules) if not _has(model, path)]
     if absent:
         raise StudyError(
@@ -82,6 +91,26 @@ def attach(model: nn.Module, folder: str | Path) -> Any:
     change.load_state(state)
     change.model.requires_grad_(False).eval()
     return change
+
+
+def _check_imports_nothing(folder: Path) -> None:
+    """Raise `StudyError` for a PEFT configuration that makes PEFT import modules or load other files by name."""
+    try:
+        config = json.loads((folder / PEFT_CONFIG).read_text())
+    except (OSError, ValueError) as error:
+        raise StudyError(
+            f"{folder / PEFT_CONFIG} cannot be read ({error}). Copy the adapter again, or train it again."
+        ) from None
+    for field in IMPORTING_FIELDS:
+        if isinstance(config, dict) and config.get(field):
+            raise _refuse_code(folder / PEFT_CONFIG, f"`{field}`: {config[field]!r}")
+
+
+def _refuse_code(path: Path, what: str) -> StudyError:
+    return StudyError(
+        f"{path} names code that is not marslora's ({what}), which would be imported. If you trust the source, pass "
+        "`trust_remote_code=True`."
+    )
 
 
 def _check_format(folder: Path) -> None:

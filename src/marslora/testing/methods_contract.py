@@ -50,7 +50,7 @@ def logits(model, batch):
 
 def attached_logits(model, folder, batch):
     """What a copy of the model computes with the adapter of a folder."""
-    change = attach(copy.deepcopy(model), folder)
+    change = attach(copy.deepcopy(model), folder, trust_remote_code=True)
     return logits(change if hasattr(change, "peft_config") else change.model, batch)
 
 

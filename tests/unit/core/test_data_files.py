@@ -7,6 +7,8 @@ import os
 import pytest
 
 from marslora.core.data_files import data_fingerprint, has_rows_in_memory, parse_source
+from marslora.core.errors import ConfigError
+from marslora.core.options import OptionTable
 from marslora.core.spec import DataSpec
 
 
@@ -62,3 +64,11 @@ def test_other_files_do_not_matter(folder):
 def test_rows_in_memory_are_known_by_their_name():
     assert has_rows_in_memory(DataSpec(train=("a.jsonl",), validation=("memory:rows",)))
     assert not has_rows_in_memory(DataSpec(train=("a.jsonl",)))
+
+
+@pytest.mark.parametrize("name", ["", "  ", ["rows.jsonl", ""]])
+@pytest.mark.parametrize("field", ["train", "validation", "test"])
+def test_an_empty_name_is_not_the_current_folder(field, name):
+    table = OptionTable.of(DataSpec)
+    with pytest.raises(ConfigError, match=f"{field}.* (must name a file or a folder, found|is missing)"):
+        table.parse(DataSpec, {"train": "rows.jsonl", field: name}, "the settings", "flag", [field])

@@ -137,4 +137,6 @@ def test_any_other_is_saved_for_attach(tmp_path):
     change.save(tmp_path)
     change.remove()
     assert not (tmp_path / "adapter_config.json").exists()
-    torch.testing.assert_close(logits(attach(model, tmp_path).model, batch), trained, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(
+        logits(attach(model, tmp_path, trust_remote_code=True).model, batch), trained, atol=1e-6, rtol=1e-6
+    )
