@@ -143,7 +143,7 @@ class DecisionRecord(Record):
     calibration: Cost = Cost()
     """The total cost of all runs before the final one."""
     calibration_full_runs: float = 0.0
-    """The same in full runs, by examples seen."""
+    """The same in full runs: the training and the validation of a full run are 1."""
     assumptions: tuple[str, ...] = ()
     next_steps: tuple[str, ...] = ()
 

@@ -9,7 +9,7 @@ from marslora.core.allocation import Allocation
 from marslora.core.errors import MarsloraError, StudyError, WorkerDiedError, find_error, rebuild_error
 from marslora.core.parts import ModelInfo
 from marslora.core.record import Record
-from marslora.core.spec import MemberSpec
+from marslora.core.spec import VALIDATION_WORK, MemberSpec
 
 Status = Literal["running", "complete", "diverged", "stopped", "failed"]
 
@@ -27,9 +27,10 @@ class Cost(Record):
     """Counted floating-point operations, forward and backward, validation included."""
     peak_bytes: int = 0
 
-    def full_runs(self, full_examples: int) -> float:
-        """The cost in full runs: examples seen, divided by the examples of one full run."""
-        return self.examples / full_examples
+    @property
+    def work(self) -> float:
+        """Training and validation together, in training examples."""
+        return self.examples + VALIDATION_WORK * self.validation_examples
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(

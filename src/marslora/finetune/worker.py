@@ -236,14 +236,15 @@ class _FinalRun:
             train_curve=progress.train_curve,
             kept_examples=kept_examples,
             started_at_examples=progress.started_at_examples,
-            cost=self._cost(watch.seconds),
+            cost=self._cost(watch.seconds, sum(seen > self.start.examples for seen in progress.examples)),
         )
 
-    def _cost(self, seconds: float) -> Cost:
+    def _cost(self, seconds: float, num_validations: int) -> Cost:
         examples = self.spec.full_examples - self.start.examples
         return Cost(
             seconds=self.setup.seconds + seconds,
             examples=examples,
+            validation_examples=len(self.rows.validation) * num_validations,
             flops=self.setup.flops + examples * self.flops.trained + self.scorer.num_scored * self.flops.scored,
             peak_bytes=read_peak_bytes(),
         )

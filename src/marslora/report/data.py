@@ -12,8 +12,8 @@ from marslora.core.decision import Candidate, DecisionRecord, LawFit
 from marslora.core.errors import StudyError
 from marslora.core.parts import ModelInfo
 from marslora.core.runs import GRADIENTS, BlockGradient, Cost, DataSummary, FinalResult, Prepared, Run
-from marslora.core.schedule import full_examples
-from marslora.core.spec import StudySpec
+from marslora.core.schedule import final_evaluation_steps, full_examples, num_steps
+from marslora.core.spec import VALIDATION_WORK, StudySpec
 from marslora.store.study import Study
 
 CONVERGENCE = "convergence"
@@ -95,6 +95,18 @@ class ReportData:
             return self.final.base_validation_loss
         return next((run.validation_loss[0] for run in self.runs if run.examples[:1] == (0,)), None)
 
+    @property
+    def full_work(self) -> float:
+        """What a full run costs with its own validations, in training examples."""
+        num_rows = 0 if self.summary is None else self.summary.num_validation
+        training = self.spec.training
+        looks = final_evaluation_steps(num_steps(self.full_examples, training.batch_size), training.evaluations)
+        return self.full_examples + VALIDATION_WORK * num_rows * len(looks)
+
+    def count_full_runs(self, cost: Cost) -> float:
+        """A cost in full runs: its training and validation, in units of those of a full run."""
+        return cost.work / self.full_work
+
     def num_trainable(self, allocation: Allocation) -> int:
         """Trainable parameters of an allocation, parts that are trained whole included."""
         training = self.spec.training
@@ -121,10 +133,10 @@ def compute_calibration_spending(data: ReportData) -> Spending:
 
 
 def compute_final_spending(data: ReportData) -> Spending:
-    """The spending on the final run: as measured, or a whole full run if it has not been made."""
+    """The spending on the final run: a full run without what a calibration run had trained of it."""
     if data.final is None:
         return Spending(1.0, estimate_full_run_seconds(data))
-    return Spending(_count_full_runs(data.final.cost, data), data.final.cost.seconds or None)
+    return Spending(1 - data.final.started_at_examples / data.full_work, data.final.cost.seconds or None)
 
 
 def compute_total_spending(data: ReportData) -> Spending:
@@ -150,12 +162,6 @@ def estimate_full_run_seconds(data: ReportData) -> float | None:
         if cost.seconds > 0 and cost.examples > 0:
             return cost.seconds * data.full_examples / cost.examples
     return None
-
-
-def _count_full_runs(cost: Cost, data: ReportData) -> float:
-    assert data.final is not None
-    seen = cost.examples or data.full_examples - data.final.started_at_examples
-    return cost.model_copy(update={"examples": seen}).full_runs(data.full_examples)
 
 
 def gather_data(study: Study, runs: Sequence[Run] | None = None) -> ReportData:

@@ -186,7 +186,7 @@ def build_cost_table(data: ReportData) -> Markup:
             cell(name),
             cell(format_number(cost.seconds), number=True),
             cell(format_count(cost.examples), number=True),
-            cell(format_number(cost.full_runs(data.full_examples)), number=True),
+            cell(format_number(data.count_full_runs(cost)), number=True),
             cell(f"{cost.flops:.3g}" if cost.flops else NONE, number=True),
             cell(format_bytes(cost.peak_bytes), number=True),
         ]

@@ -9,7 +9,7 @@ import torch
 
 from marslora.core.runs import Observation, ProgressEvent
 from marslora.core.schedule import evaluation_steps
-from marslora.core.spec import PluginSpec
+from marslora.core.spec import VALIDATION_WORK, PluginSpec
 from marslora.engine import loop
 from tests.helpers.packs import go, member, tensors
 
@@ -67,7 +67,7 @@ def test_results_say_how_members_ended_and_what_it_cost(pack):
     assert seen.pack.cost.flops == pytest.approx(total.flops) and total.flops > 0
     assert seen.pack.cost.seconds == pytest.approx(total.seconds) and total.seconds > 0
     assert seen.pack.cost.peak_bytes > 0
-    assert seen.pack.cost.full_runs(full_examples=160) == 104 / 160
+    assert seen.pack.cost.work == 104 + VALIDATION_WORK * seen.pack.cost.validation_examples
 
 
 def test_what_is_tried_out_before_training_is_paid_for(pack, monkeypatch):

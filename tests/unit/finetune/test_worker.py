@@ -47,7 +47,7 @@ def test_a_run_learns_and_reports(final_spec):
     last = [e for e in events if isinstance(e, ProgressEvent)][-1]
     assert last.detail.startswith(f"validation loss {result.validation_loss:.3f}, training loss ")
     assert [e.done for e in events if isinstance(e, ProgressEvent)][-1] == 40
-    assert result.cost.examples == 40
+    assert (result.cost.examples, result.cost.validation_examples) == (40, 5 * 16)
     assert result.cost.flops > 6 * 40 * result.num_trainable
     assert result.num_trainable == sum(tensor.numel() for tensor in weights(spec).values())
     assert FinalResult.load(Path(spec.output_folder) / "final.json") == result
@@ -112,7 +112,7 @@ def test_a_calibration_run_is_continued_as_if_it_had_never_stopped(world, exact_
     assert_exact(weights(continued), whole)
     assert result.started_at_examples == 24
     assert result.examples == (24, 32, 40)
-    assert result.cost.examples == 16
+    assert (result.cost.examples, result.cost.validation_examples) == (16, 2 * 16)
 
 
 def first_checkpoint(spec, model):

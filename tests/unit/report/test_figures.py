@@ -277,7 +277,7 @@ def test_costs_add_up_to_the_total_and_the_grid(clear):
     grid, total, last, first = runs.traces[0]["x"]
     assert (grid, total) == (16.0, pytest.approx(first + last))
     assert first == clear.decision.calibration_full_runs
-    assert last == (4096 - 256) / 4096
+    assert last == pytest.approx(1 - 256 / clear.full_work)
     grid, total, last, first = seconds.traces[0]["x"]
     assert total == pytest.approx(21.5 + 34.0)
     assert grid == pytest.approx(16 * 34.0 * 4096 / 3840)

@@ -6,7 +6,9 @@ import pytest
 
 from marslora.core.decision import Interval
 from marslora.core.runs import Cost
+from marslora.core.schedule import final_evaluation_steps
 from marslora.core.setting import Setting
+from marslora.core.spec import VALIDATION_WORK
 from marslora.report import numbers, words
 from marslora.report.data import (
     compute_final_spending,
@@ -35,7 +37,10 @@ def test_a_clear_verdict_names_ranks_probability_gain_and_cost(clear):
     assert "the loss was 2.130 before and 0.671 after training" in lines
     assert "It ended lower than uniform rank 14" in lines
     assert "0.655 against 0.683" in lines
-    assert "It cost 1.55 full runs and 55.5 s: 0.61 for calibration, 0.94 for the final run." in lines
+    last = 1 - 256 / clear.full_work
+    assert (
+        f"It cost {0.61 + last:.2f} full runs and 55.5 s: 0.61 for calibration, {last:.2f} for the final run." in lines
+    )
     assert "Training all 16 allocations would cost 16 full runs" in lines
     assert "Adapter: studies/tiny-llava/final/adapter" in lines
 
@@ -207,7 +212,7 @@ def test_without_timings_no_seconds_are_claimed(clear):
         decision=clear.decision.model_copy(update={"calibration": Cost()}),
     )
     assert estimate_full_run_seconds(untimed) is None
-    assert words.describe_cost(untimed).startswith("It cost 1.55 full runs: ")
+    assert words.describe_cost(untimed).startswith(f"It cost {0.61 + 1 - 256 / clear.full_work:.2f} full runs: ")
 
 
 @pytest.mark.parametrize(
@@ -286,3 +291,12 @@ def test_without_a_final_run_or_a_prediction_no_promise_is_checked(clear):
     chosen = clear.chosen.model_copy(update={"predicted_loss": None})
     decision = clear.decision.model_copy(update={"candidates": (chosen,)})
     assert "had predicted" not in said(replace(clear, decision=decision))
+
+
+def test_a_full_run_is_the_final_run_with_its_validations(clear):
+    looks = final_evaluation_steps(clear.full_examples // 16, clear.spec.training.evaluations)
+    whole = Cost(examples=clear.full_examples, validation_examples=256 * len(looks))
+    assert clear.full_work == clear.full_examples + VALIDATION_WORK * 256 * len(looks)
+    assert clear.count_full_runs(whole) == 1
+    assert clear.count_full_runs(Cost(examples=clear.full_examples)) < 1
+    assert replace(clear, summary=None).full_work == clear.full_examples
