@@ -81,7 +81,8 @@ def render_method(data: ReportData) -> Markup:
     tried = list_rates(data)
     varied = [f"ranks of {join_words(list(data.searched))}"]
     varied += [f"learning rates ({', '.join(f'{rate:g}' for rate in tried)})"] if len(tried) > 1 else []
-    varied += [f"the learning rate of {part}, apart from that of the others" for part in data.spec.part_rate_factors]
+    apart = dict.fromkeys(part for each in data.decision.candidates for part in each.part_learning_rates)
+    varied += [f"the learning rate of {part}, apart from that of the others" for part in apart]
     varied += [f"{len(sizes)} data sizes ({', '.join(map(format_count, sizes))} rows)"] if len(sizes) > 1 else []
     varied += [f"{len(seeds)} seeds"] if len(seeds) > 1 else []
     fixed = [part for part in data.spec.space.parts if part not in data.spec.space.searched]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -67,7 +66,8 @@ class ReportData:
     @property
     def searches_rates(self) -> bool:
         """Whether the candidates differ in their learning rates."""
-        return len(self.spec.learning_rates) > 1 or bool(self.spec.part_rate_factors)
+        candidates = self.decision.candidates
+        return len({(each.learning_rate, tuple(each.part_learning_rates.items())) for each in candidates}) > 1
 
     @property
     def candidate_noun(self) -> str:
@@ -77,16 +77,7 @@ class ReportData:
     @property
     def num_candidates(self) -> int:
         """The number of candidates that could be chosen, which an exhaustive grid would all train."""
-        most = self.spec.search.most_parameters
-        return sum(
-            self._count_settings(allocation)
-            for allocation in self.spec.space.allocations()
-            if allocation.active and (most is None or self.num_trainable(allocation) <= most)
-        )
-
-    def _count_settings(self, allocation: Allocation) -> int:
-        factors = [len(own) for part, own in self.spec.part_rate_factors.items() if allocation.get(part)]
-        return max(len(self.spec.learning_rates), 1) * math.prod(factors)
+        return len(self.decision.candidates)
 
     @property
     def base_loss(self) -> float | None:

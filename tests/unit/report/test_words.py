@@ -195,13 +195,21 @@ def test_a_grid_costs_as_many_runs_as_it_has_cells(data):
     assert compute_total_spending(data).runs == pytest.approx(0.61 + compute_final_spending(data).runs)
 
 
-def test_a_grid_has_no_allocation_above_the_limit(clear):
-    sizes = sorted(clear.num_trainable(allocation) for allocation in clear.spec.space.allocations())
-    search = clear.spec.search.model_copy(update={"max_parameters": sizes[4]})
-    limited = replace(clear, spec=clear.spec.model_copy(update={"search": search}))
-    assert limited.num_candidates == sum(size <= sizes[4] for size in sizes) < len(clear.spec.space)
+def test_a_grid_trains_the_candidates_alone(clear):
+    few = tuple(each for each in clear.decision.candidates if each.allocation["vision"] < 64)
+    limited = replace(clear, decision=clear.decision.model_copy(update={"candidates": few}))
+    assert limited.num_candidates == 12
     assert compute_grid_spending(limited).runs == limited.num_candidates
     assert f"Training all {limited.num_candidates} allocations" in words.describe_cost(limited)
+
+
+def test_candidates_at_one_rate_are_allocations():
+    data = example_studies.make_example("rates")
+    same = tuple(each for each in data.decision.candidates if each.setting.part_learning_rates == ())
+    one = tuple(each for each in same if each.learning_rate == 8.5e-4)
+    at_one_rate = replace(data, decision=data.decision.model_copy(update={"candidates": one}))
+    assert (data.candidate_noun, at_one_rate.candidate_noun) == ("setting", "allocation")
+    assert words.write_headline(at_one_rate).endswith(", at learning rate 0.00085")
 
 
 def test_without_timings_no_seconds_are_claimed(clear):
