@@ -123,7 +123,7 @@ class MarsSampler(BaseSampler):
             seed=seed,
             budget=budget,
             max_parameters=max_parameters,
-            learning_rates=_check_rates(learning_rates or (), bool(part_rate_factors)),
+            learning_rates=_check_rates(learning_rates or (), list(part_rate_factors or ())),
             part_rate_factors=tuple((part, tuple(each)) for part, each in (part_rate_factors or {}).items()),
         )
         self._random = RandomSampler(seed=seed)
@@ -256,17 +256,20 @@ class MarsSampler(BaseSampler):
                 study.stop()
 
 
-def _check_rates(rates: Sequence[float], are_needed: bool) -> tuple[float, ...]:
-    """The learning rates as a tuple; `ConfigError` unless they are above 0 and increase."""
+def _check_rates(rates: Sequence[float], apart: Sequence[str]) -> tuple[float, ...]:
+    """The learning rates as a tuple; `ConfigError` unless they are above 0 and increase.
+
+    ``apart``: the parts with factors on them, which need at least one.
+    """
     if list(rates) != sorted(set(rates)) or any(not 0 < rate < math.inf for rate in rates):
         raise ConfigError(
             f"`learning_rates` must be above 0 and increase without repeats, found {list(rates)}. "
             "Give e.g. (5e-4, 1e-3, 2e-3)."
         )
-    if are_needed and not rates:
+    if apart and not rates:
         raise ConfigError(
-            "`part_rate_factors` are factors on the learning rate of all parts, so they need `learning_rates`, found "
-            "none. Give at least one."
+            f"`part_rate_factors` are factors on the learning rate of all parts, so they need `learning_rates`, found "
+            f"factors of {list(apart)} alone. Give at least one learning rate."
         )
     return tuple(rates)
 

@@ -197,7 +197,7 @@ def test_a_search_without_learning_rates_suggests_none():
     [
         ({"learning_rates": (1e-3, 5e-4)}, r"`learning_rates` must be above 0 and increase"),
         ({"learning_rates": (0, 5e-4)}, r"`learning_rates` must be above 0 and increase"),
-        ({"part_rate_factors": {"eye": (1, 3)}}, r"so they need `learning_rates`, found none"),
+        ({"part_rate_factors": {"eye": (1, 3)}}, r"so they need `learning_rates`, found factors of \['eye'\]"),
     ],
 )
 def test_wrong_learning_rates_are_refused(more, message):
