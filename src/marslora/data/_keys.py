@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from marslora.core.errors import DataError
 from marslora.data._values import describe_value
 
-_PREFERENCES = ("chosen", "rejected", "rejected_response", "rejected_messages", "rejected_images", "chosen_messages")
-"""Columns of preference data: better and worse answers to one question."""
+_PREFERENCES = re.compile(r"(^|_)(chosen|rejected)(_|$)")
+"""Names of columns of preference data: better and worse answers to one question."""
 _TOOLS = ("tools", "functions")
 """Columns that describe tools which the model may call."""
 _CALLS = ("tool_calls", "function_call")
@@ -50,7 +51,7 @@ def is_empty(value: Any) -> bool:
 
 def check_columns(row: ReadRow) -> None:
     """Raise `DataError` if a row is no conversation to learn from: preferences, or calls of tools."""
-    found = [name for name in _PREFERENCES if not is_empty(row.peek(name))]
+    found = [name for name, value in row.items() if _PREFERENCES.search(str(name)) and not is_empty(value)]
     if isinstance(row.peek("label"), bool):
         found.append("label")
     if found:

@@ -131,7 +131,9 @@ def _find_orientation(image: Image.Image) -> int:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Grey values of more than 8 bits as 8; other pictures as they are."""
+    """Grey values of more than 8 bits as 8, premultiplied alpha as plain; other pictures as they are."""
+    if image.mode in ("La", "RGBa"):
+        return image.convert(image.mode.upper())
     if not (image.mode in ("I", "F") or image.mode.startswith("I;16")):
         return image
     values_HW = np.asarray(image)

@@ -35,7 +35,9 @@ _SOUNDS = (
 _STRANGE = (
     r"<img>[^<>\n]{1,300}</img>",
     r"<audio>\s*[^\s<>]{1,200}</audio>",
-    r"<\|?/?(?:im|img|image|images|video|vision|audio)(?:[_-][\w-]{1,20}|\d{1,3})?\|?>",
+    r"<\|?/?(?:img|images?|pictures?|videos?|vision|audios?)(?:[\w:./ -]{0,40})\|?>",
+    r"\[(?:img|image|picture|audio|video)[ _-]?\d{0,3}\]",
+    r"\{\{?\s*(?:img|image|picture|audio|video)[ _-]?\d{0,3}\s*\}?\}",
 )
 """What looks like a placeholder and is none that is known: paths between tags, videos, ends without a beginning."""
 _NUMBERED = r"<\|?(?P<medium>image|img|audio)[ _-]?(?P<number>\d{1,3})\|?>"
@@ -62,7 +64,7 @@ class Tag:
 
 def split_tags(text: str, *, is_answer: bool, has_media: bool) -> list[str | Tag]:
     """The text cut at its placeholders. Raises `DataError` for a tag that looks like one and cannot be read."""
-    if "<" not in text and "[" not in text:
+    if "<" not in text and "[" not in text and "{" not in text:
         return [text]
     pieces: list[str | Tag] = []
     at = 0

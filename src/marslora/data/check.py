@@ -99,7 +99,7 @@ def check_data(
 def _estimate_rows(file: AbstractSource) -> int:
     try:
         return file.num_rows()
-    except DataError:
+    except Exception:
         return 0  # reading the file reports the error
 
 

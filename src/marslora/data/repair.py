@@ -102,7 +102,7 @@ class _RowCopier:
                 self._copy_texts(file)
             else:
                 self._copy_tables(file.place, tables)
-        except DataError:
+        except Exception:  # whatever broke the file off while it was checked
             if (file.place, 0) not in self._reasons:
                 raise
         if (reason := self._reasons.get((file.place, 0))) is not None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
+import gzip
+import io
+import json
 import random
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from marslora.core.errors import DataError
-from marslora.data import _formats
+from marslora.data import _formats, repair
 from marslora.data._media_cache import MediaCache
 from marslora.data._row_checks import RowChecker, RowChunk
-from marslora.data.check import check_data
+from marslora.data.check import check_data, resolve_files
 from marslora.data.encode import encode
 from marslora.data.splits import BadRow, read_example, register_rows
 from tests.helpers import tiny_processors as tiny
@@ -87,7 +92,7 @@ def mutate(value, rng):
         holder, key = rng.choice(places)
         change = rng.random()
         if change < 0.55:
-            holder[key] = rng.choice(ODD)
+            holder[key] = copy.deepcopy(rng.choice(ODD))
         elif change < 0.7:
             del holder[key]
         elif change < 0.8 and isinstance(holder, list):
@@ -95,7 +100,7 @@ def mutate(value, rng):
         elif change < 0.9:
             holder[key] = [holder[key]]
         elif isinstance(holder, dict):
-            holder[rng.choice(KEYS)] = rng.choice(ODD)
+            holder[rng.choice(KEYS)] = copy.deepcopy(rng.choice(ODD))
         if not value:
             value["messages"] = None
     return value
@@ -141,6 +146,39 @@ def test_a_hundred_thousand_mutated_rows_are_good_or_bad_and_nothing_else(folder
         seen = [example for example in good if not example.sounds]
         encoded = encode(seen, tiny.llava_processor(), max_bad_share=1.0)
         assert len(encoded) + len(encoded.skipped) == len(seen)
+
+
+def damage(data, rng):
+    """Bytes with a piece left out, doubled or changed, or cut off."""
+    at, length = rng.randrange(len(data)), rng.randrange(1, 40)
+    piece = {
+        "cut": b"",
+        "drop": data[at + length :],
+        "double": data[at : at + length] * 2 + data[at + length :],
+        "change": rng.randbytes(length) + data[at + length :],
+    }[rng.choice(["cut", "drop", "double", "change"])]
+    return data[:at] + piece
+
+
+def test_damaged_files_are_bad_rows_and_nothing_else(folder, tmp_path_factory):
+    rows = [{"question": f"what {number}?", "answer": "red", "image": "0.png"} for number in range(6)]
+    lines = "".join(json.dumps(one) + "\n" for one in rows).encode()
+    table = io.BytesIO()
+    parquet.write_table(pa.Table.from_pylist(rows), table)
+    cells = "question,answer\n" + "".join(f"what {number}?,red\n" for number in range(6))
+    files = {"a.jsonl": lines, "a.json": json.dumps(rows).encode(), "a.csv": cells.encode(), "a.tsv": cells.encode()}
+    files |= {f"{name}.gz": gzip.compress(data) for name, data in files.items()} | {"a.parquet": table.getvalue()}
+    rng = random.Random(2)
+    for number in range(8):
+        for name, data in files.items():
+            place = folder / f"{number}{name}"
+            place.write_bytes(damage(data, rng))
+            report = check_data([str(place)])
+            assert report.num_rows + len(report.bad) > 0
+            assert all(bad.reason for bad in report.bad)
+            if report.bad:
+                out = tmp_path_factory.mktemp("out") / "mended"
+                repair.write_repaired(resolve_files([str(place)]), report.bad, out)
 
 
 class Strange(Exception):

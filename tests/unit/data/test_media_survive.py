@@ -94,6 +94,19 @@ def test_a_16_bit_picture_with_a_transparent_grey():
     assert opened(data)[0, 0].tolist() == [255] * 3 and opened(data)[2, 0].tolist() == [0] * 3
 
 
+MODES = ("1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I", "F", "LA", "PA", "La", "RGBa", "RGBX", "I;16")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_picture_in_memory_of_any_mode_keeps_its_content(mode):
+    source = picture(5).convert("LA" if mode == "La" else "RGBA" if mode == "RGBa" else "RGB")
+    image = Image.fromarray(np.asarray(source.convert("L")).astype(np.uint16) << 8) if mode == "I;16" else None
+    shown = np.asarray(Picture(image or source.convert(mode)).open()).astype(int)
+    expected = np.asarray(source.convert("RGB") if mode in ("RGB", "RGBA", "RGBa", "RGBX") else source.convert("L"))
+    expected = expected if expected.ndim == 3 else expected[..., None]
+    assert np.corrcoef(shown.mean(axis=2).ravel(), expected.mean(axis=2).ravel())[0, 1] > 0.5
+
+
 LOST = {
     "white on transparent": save(text_picture("RGBA", (255,) * 4, (0, 0, 0, 0)), "PNG"),
     "16 bits that use 7": save(Image.fromarray((RAMP * 100).astype(np.uint16)), "PNG"),

@@ -26,7 +26,14 @@ def is_dataset(path: Path) -> bool:
 
 def open_saved(path: Path, role: str) -> AbstractSource:
     """The data set in a folder, or its split called ``role``."""
-    return DatasetRows(datasets.load_from_disk(str(path)), role, str(path), path)
+    try:
+        values = datasets.load_from_disk(str(path))
+    except Exception as error:  # of a folder that is damaged or half copied, in many ways
+        raise DataError(
+            f"The data set in `{path}` cannot be read ({type(error).__name__}: {error}). Save it again with "
+            "`save_to_disk`, or copy the whole folder."
+        ) from None
+    return DatasetRows(values, role, str(path), path)
 
 
 class DatasetRows(AbstractSource):
