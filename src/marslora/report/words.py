@@ -58,7 +58,7 @@ def write_headline(data: ReportData) -> str:
     towers = list_optional_towers(data)
     left = [part for part in towers if not data.decision.chosen.get(part)]
     chosen = _name_choice(data, [part for part in data.searched if part not in left])
-    sentences = [_describe_tower(data, part) for part in towers]
+    sentences = [sentence for part in towers if (sentence := _describe_tower(data, part))]
     if data.decision.verdict == "indistinguishable":
         sentences.append(f"No clear winner; a good choice: {chosen or 'leave it so'}")
     elif chosen:
@@ -74,11 +74,11 @@ def _name_choice(data: ReportData, parts: Sequence[str]) -> str:
 
 
 def _describe_tower(data: ReportData, part: str) -> str:
-    """Say whether a tower that could have been left as it is should be trained."""
+    """Say whether a tower that could have been left as it is should be trained; empty if nothing shows that it pays."""
     chance, is_trained = find_training_probability(data, part), bool(data.decision.chosen.get(part))
     advice = f"Train the {part} tower" if is_trained else f"Leave the {part} tower as it is"
     if chance is None:
-        return advice
+        return "" if is_trained else advice
     sure = chance if is_trained else 1 - chance
     if sure >= LEVEL:
         return f"{advice} (probability {format_percent(sure)})"
