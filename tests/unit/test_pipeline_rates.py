@@ -7,6 +7,7 @@ from marslora.core.promise import Promise
 from marslora.core.schedule import evaluation_steps, final_evaluation_steps
 from marslora.core.spec import VALIDATION_WORK, FinalSpec
 from marslora.pipeline import Pipeline
+from marslora.store.checkpoints import STATE_FILE
 from marslora.store.study import Study
 from tests.helpers import fake_training
 from tests.helpers.cached_fits import cached_fits  # noqa: F401
@@ -44,13 +45,17 @@ def test_the_final_run_and_the_baseline_train_at_the_chosen_rates(tmp_path):
     factors = {"vision": (0.25, 0.5)}
     with Study.create(tmp_path, rated("grid", (5e-4, 1e-3, 2e-3), part_rate_factors=factors, space=space)) as study:
         line = Pipeline(study)
-        decision, final = line.decide(), line.plan_final()
+        decision = line.decide()
+        checkpoint = tmp_path / "members" / decision.continue_run
+        checkpoint.mkdir(parents=True)
+        (checkpoint / STATE_FILE).write_text("{}")
+        final = line.plan_final()
         line.train_uniform()
     assert decision.chosen.as_dict() == {"vision": 4, "projector": 16, "language": 16}
     assert decision.learning_rate == 1e-3 and set(decision.part_learning_rates) == {"vision"}
     assert final.training.learning_rate == 1e-3
     assert final.training.part_learning_rates == decision.part_learning_rates
-    assert final.start_folder == str(tmp_path / "members" / decision.continue_run)
+    assert final.start_folder == str(checkpoint)
     uniform = FinalSpec.load(tmp_path / "plan" / "uniform.json")
     assert uniform.training == final.training
 
