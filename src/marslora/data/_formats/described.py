@@ -17,6 +17,6 @@ def read_turns(row: dict[str, Any]) -> list[dict[str, Any]]:
     if not isinstance(text, str):
         raise DataError(
             f"the column {COLUMNS[1].replace('|', ', ')} of a picture or sound must be text, found "
-            f"{describe_value(text)}{str(text)[:40]}"
+            f"{describe_value(text)}: write it as text"
         )
     return [{"role": "user", "content": []}, {"role": "assistant", "content": text}]
