@@ -20,6 +20,7 @@ from marslora.core.allocation import Allocation
 from marslora.core.data_files import data_fingerprint, has_rows_in_memory, stamp_model
 from marslora.core.decision import DecisionRecord
 from marslora.core.errors import StudyError
+from marslora.core.files import explain_write_errors
 from marslora.core.packs import describe_members, group_members, split_groups
 from marslora.core.progress import Listener, SilentListener
 from marslora.core.promise import check_promise
@@ -65,6 +66,7 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         """Fail on unknown plugins, options or trackers before any compute is spent."""
+        self.study.tell = self.listener.note
         spec, training = self.study.spec, self.study.spec.training
         plugins.check(training.optimizer.name, optim)
         dropout, experts = training.dropout, spec.model.experts
@@ -209,15 +211,20 @@ class Pipeline:
         runs = self.calibrate()
         inputs = digest_texts(self.study.identity, *(run.digest() for run in runs))
         if (known := self.study.read("decision.json", DecisionRecord, inputs)) is not None:
+            if not self.study.is_readable("laws.json"):
+                self._write_laws(known, inputs)
             return known
         self.listener.stage("Fitting the laws")
         decision = self.make_strategy().decide(self.problem, runs)
         if problems := find_problems(decision, runs, self.study.spec.calibration):
             summary = " ".join((*problems, decision.summary))
             decision = decision.model_copy(update={"problems": problems, "summary": summary})
-        self.study.write_json("laws.json", [law.model_dump(mode="json") for law in decision.laws], inputs)
+        self._write_laws(decision, inputs)
         self.study.write("decision.json", decision, inputs)
         return decision
+
+    def _write_laws(self, decision: DecisionRecord, inputs: str) -> None:
+        self.study.write_json("laws.json", [law.model_dump(mode="json") for law in decision.laws], inputs)
 
     def plan_final(self) -> FinalSpec:
         """The spec of the final run at the chosen ranks and learning rates, stored in ``plan/``. It continues the
@@ -287,7 +294,8 @@ class Pipeline:
 
     def _train_full_run(self, name: str, spec: FinalSpec, title: str) -> FinalResult:
         inputs = spec.inputs_digest()
-        if (known := self.study.read(f"{name}.json", FinalResult, inputs)) is not None:
+        known = self.study.read(f"{name}.json", FinalResult, inputs)
+        if known is not None and self.study.has_whole_adapter(name):
             return known.model_copy(update={"id": spec.id, "adapter_folder": str(Path(spec.output_folder, "adapter"))})
         self.listener.stage(title)
         result = self.executor.ask(RUN_FINAL, spec, FinalResult, self.listener.advance)
@@ -316,10 +324,11 @@ def _count_new_examples(members: Sequence[MemberSpec], runs: Sequence[Run]) -> i
     return sum(member.until_examples - seen.get(member.id, 0) for member in members)
 
 
-def export_decision(study: Study, names: Sequence[str] = ()) -> list[Path]:
-    """Write a study's decision as settings of other tools, all by default, in ``exports/NAME/``; the files to read.
+def export_decision(study: Study, names: Sequence[str] = (), out: Path | None = None) -> list[Path]:
+    """Write a study's decision as settings of other tools, all by default; the files to read.
 
-    Raises `StudyError` if the study has no decision yet.
+    They go to the folder NAME of ``out``, which is ``exports`` of the study by default. Raises `StudyError` if the
+    study has no decision yet, and `WriteError` if they cannot be written.
     """
     decision, prepared = study.read("decision.json", DecisionRecord), study.read("prepared.json", Prepared)
     if decision is None or prepared is None:
@@ -329,6 +338,7 @@ def export_decision(study: Study, names: Sequence[str] = ()) -> list[Path]:
     written: list[Path] = []
     for spec in map(PluginSpec.parse, names or plugins.names(exporters)):
         exporter = plugins.load(exporters, spec.name, AbstractExporter)(**spec.options)
-        output = study.path("exports", spec.name.replace(":", "."))
-        written += exporter.export(decision, prepared.info, study.spec.training, adapter, output)
+        output = (out or study.path("exports")) / spec.name.replace(":", ".")
+        with explain_write_errors(output):
+            written += exporter.export(decision, prepared.info, study.spec.training, adapter, output)
     return written

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from marslora.core.errors import WriteError, find_error
+from marslora.core.errors import StudyError, WriteError, find_error
 from marslora.core.progress import Listener, ProgressBar
 from marslora.core.runs import Event, Failure, MemberResult, Observation, PackResult, ProgressEvent
 from marslora.core.spec import PackSpec
@@ -16,8 +16,8 @@ def train_packs(study: Study, executor: AbstractExecutor, work: str, packs: Sequ
     """Run ``work`` on every pack and store its events in ``study``, where the members must be registered.
 
     A pack that fails for a reason that may pass is trained once more. The runs of one that fails again are marked as
-    failed until the study is run again, when they are trained again. If every pack failed, or if the disk is full,
-    nothing is marked and the error is raised.
+    failed until the study is run again, when they are trained again. If every pack failed, or if the user has to do
+    something (a full disk, a damaged checkpoint), nothing is marked and the error is raised.
     """
     bar = ProgressBar.of(packs)
     failures: list[Failure] = []
@@ -46,7 +46,7 @@ def train_packs(study: Study, executor: AbstractExecutor, work: str, packs: Sequ
             f"Pack {failure.id} failed and is trained once more: {failure.error}: {failure.message}"
         ),
     )
-    fatal = [failure for failure in failures if find_error(failure.error) is WriteError]
+    fatal = [failure for failure in failures if find_error(failure.error) in (WriteError, StudyError)]
     if fatal or (failures and len(failures) == len(packs)):
         raise (fatal or failures)[0].to_error()
     for failure in failures:

@@ -3,7 +3,9 @@
 import math
 import os
 import random
+from pathlib import Path
 
+from marslora.core.files import write_text
 from marslora.core.parts import LinearInfo, ModelInfo, PartInfo
 from marslora.core.runs import (
     Cost,
@@ -83,6 +85,7 @@ def run_pack(spec, emit):
 
 def run_final(spec, emit):
     value = loss(spec.allocation, spec.full_examples, 0, spec.training.learning_rate)
+    write_text(Path(spec.output_folder, "adapter", "weights.json"), "{}")
     emit(
         FinalResult(
             id=spec.id,

@@ -61,7 +61,13 @@ def recover_checkpoints(root: Path, members: Iterable[str]) -> None:
     """Complete an interrupted write of these members, or discard it if not all folders had been written."""
     mine = set(members)
     for marker in root.glob(".commit-*"):
-        if mine & set(listed := json.loads(marker.read_text())):
+        try:
+            listed = json.loads(marker.read_text())
+            is_mine = bool(mine & set(listed))
+        except (ValueError, TypeError):  # damaged from outside: what it lists is not known to be whole
+            marker.unlink()
+            continue
+        if is_mine:
             _put_in_place(root, listed)
             marker.unlink()
     for member in mine:
@@ -74,10 +80,13 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
         return None
     try:
         weights = load_file(folder / WEIGHTS)
+        state = json.loads((folder / STATE).read_text())
+        if not isinstance(state, dict):
+            raise ValueError(f"{STATE} must be a mapping, found {state!r}")
         return Checkpoint(
             weights={key.removeprefix(PREFIX): tensor for key, tensor in weights.items()},
             moments=load_file(folder / OPTIMIZER),
-            state=json.loads((folder / STATE).read_text()),
+            state=state,
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise StudyError(

@@ -14,9 +14,14 @@ STUDY = typer.Argument(help="Study folder with a decision.")
 TO = typer.Option(
     "--to", "-t", help="Exporter: peft, trl, axolotl, ... (see `marslora list`). Repeatable. Default: all."
 )
+OUT = typer.Option("--out", "-o", help="Folder to write to. Default: exports in the study folder.", metavar="FOLDER")
 
 
-def command(study: Annotated[Path, STUDY], to: Annotated[list[str] | None, TO] = None) -> None:
+def command(
+    study: Annotated[Path, STUDY],
+    to: Annotated[list[str] | None, TO] = None,
+    out: Annotated[Path | None, OUT] = None,
+) -> None:
     """Write the decision for PEFT, TRL, Axolotl, LLaMA-Factory, ms-swift, Unsloth or vLLM.
 
     Example: marslora export studies/llava-1a2b3c4d --to axolotl
@@ -24,5 +29,5 @@ def command(study: Annotated[Path, STUDY], to: Annotated[list[str] | None, TO] =
     from marslora.pipeline import export_decision
     from marslora.store.study import Study
 
-    for path in export_decision(Study.open(study), to or ()):
+    for path in export_decision(Study.open(study), to or (), out):
         print_line(Console(), str(path))

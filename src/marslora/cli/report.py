@@ -10,12 +10,14 @@ from rich.console import Console
 
 from marslora.cli._console import print_line
 
+OUT = typer.Option("--out", "-o", help="File to write. Default: report.html in the study folder.", metavar="FILE")
 STUDY = typer.Argument(help="Study folder.")
 
 
 def command(
     study: Annotated[Path, STUDY],
     storage: Annotated[str | None, typer.Option(help="Optuna URL of the study, if it was started with one.")] = None,
+    out: Annotated[Path | None, OUT] = None,
 ) -> None:
     """Write report.html of a study that has a decision, and print the verdict.
 
@@ -26,7 +28,7 @@ def command(
 
     opened = Study.open(study, storage)
     console = Console()
-    path = page.write_report(opened)
+    path = page.write_report(opened, out)
     for line in page.summarise_study(study):
         print_line(console, line)
     print_line(console, f"\n{path}")

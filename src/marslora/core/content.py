@@ -7,6 +7,9 @@ lists names and shapes) and `SAMPLES` pieces at even distances count.
 from __future__ import annotations
 
 import hashlib
+import json
+import struct
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -27,6 +30,38 @@ def digest_model_folder(folder: Path) -> str:
     """
     files = sorted(path for path in folder.iterdir() if path.suffix in MODEL_SUFFIXES and path.is_file())
     return _digest_files(folder, files) if files else ""
+
+
+def find_damage(folder: Path) -> str | None:
+    """Which file of a folder with weights is not whole, and why; None if all are.
+
+    Only what a moment can tell is looked at: safetensors have the size that they announce, JSON can be read, archives
+    of torch have an end.
+    """
+    files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    if not files:
+        return f"{folder} is empty or gone"
+    for path in files:
+        if not _is_whole(path):
+            return f"{path} is damaged ({path.stat().st_size} bytes)"
+    return None
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+        elif path.suffix == ".safetensors":
+            with path.open("rb") as file:
+                (header_bytes,) = struct.unpack("<Q", file.read(8))
+                header = json.loads(file.read(min(header_bytes, path.stat().st_size)))
+            ends = [value["data_offsets"][1] for key, value in header.items() if key != "__metadata__"]
+            return bool(path.stat().st_size == 8 + header_bytes + max(ends, default=0))
+        elif path.suffix in (".pt", ".pth"):
+            return zipfile.is_zipfile(path)
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error):
+        return False
+    return True
 
 
 def digest_paths(paths: Iterable[Path]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 from pathlib import Path
 
@@ -89,7 +90,8 @@ def probe_parts(
     """
     path = Path(cache_folder) / f"parts-{digest_texts(model.digest(), rows.train.digest)}.json"
     if path.exists():
-        return ModelInfo.load(path)
+        with contextlib.suppress(OSError, ValueError):  # a damaged file is made again
+            return ModelInfo.load(path)
     batch = rows.train.batch(range(min(PROBE_ROWS, len(rows.train))))
     moved = {name: value.to(loaded.device) for name, value in batch.items()}
     with mixed_precision(loaded.device, loaded.dtype):

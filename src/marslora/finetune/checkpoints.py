@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from marslora.core.content import find_damage
 from marslora.core.errors import MarsloraError
 from marslora.core.files import write_text
 from marslora.core.record import Record
@@ -77,7 +78,7 @@ def _list_complete(folder: Path, spec_digest: str) -> Iterator[tuple[Path, Final
             progress = FinalRunState.load(path / MARKER)
         except (OSError, json.JSONDecodeError, MarsloraError):
             continue
-        if progress.spec_digest == spec_digest:
+        if progress.spec_digest == spec_digest and find_damage(path) is None:
             yield path, progress
 
 

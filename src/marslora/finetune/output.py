@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from marslora.core.content import find_damage
 from marslora.core.errors import MarsloraError
 from marslora.core.files import explain_write_errors, replace_folder, write_text
 from marslora.core.runs import FinalResult
@@ -24,7 +25,7 @@ def read_result(spec: FinalSpec) -> FinalResult | None:
     """The result of an earlier run of the same spec, with today's id and adapter folder; None if there is none."""
     folder = Path(spec.output_folder)
     try:
-        if (folder / DIGEST).read_text() != spec.inputs_digest() or not get_adapter_folder(spec).is_dir():
+        if (folder / DIGEST).read_text() != spec.inputs_digest() or find_damage(get_adapter_folder(spec)):
             return None
         result = FinalResult.load(folder / RESULT)
     except (OSError, ValueError, MarsloraError):

@@ -66,9 +66,12 @@ def write_page(data: ReportData, path: Path) -> Path:
     return path
 
 
-def write_report(study: Study) -> Path:
-    """Write the page of a study into its folder. Raises `StudyError` if the study has no decision yet."""
-    return write_page(gather_data(study), study.path(NAME))
+def write_report(study: Study, path: Path | None = None) -> Path:
+    """Write the page of a study to ``path``, by default into its folder, and return where it is.
+
+    Raises `StudyError` if the study has no decision yet, and `WriteError`.
+    """
+    return write_page(gather_data(study), path or study.path(NAME))
 
 
 def summarise_study(folder: Path) -> list[str]:

@@ -25,10 +25,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
+from marslora.core.content import find_damage
 from marslora.core.errors import ConfigError, StudyError
 from marslora.core.files import remove_leftovers, write_text
 from marslora.core.record import Record, digest_texts
@@ -54,6 +55,8 @@ class Study:
         self._storage = storage or f"sqlite:///{(folder / 'study.db').resolve()}"
         self._lock = lock
         self._trials: Trials | None = None
+        self.tell: Callable[[str], None] = lambda _: None
+        """Gets sentences about what was found damaged and is made again."""
 
     @classmethod
     def create(cls, folder: Path, spec: StudySpec, storage: str | None = None) -> Study:
@@ -149,20 +152,36 @@ class Study:
     def read(self, name: str, kind: type[R], inputs: str | None = None) -> R | None:
         """Read the artifact ``name``; None if it is absent or was made from other ``inputs`` (a digest).
 
-        Raises `StudyError` if it is damaged.
+        A damaged one is absent for the process that can make it again; for any other it is a `StudyError`.
         """
         path = self.path(name)
         if not path.exists() or (inputs is not None and self._stages().get(name) != inputs):
             return None
         try:
             return kind.load(path)
-        except ValueError as error:
-            raise StudyError(f"{path} cannot be read ({error}). Remove it and run the command again.") from None
+        except (OSError, ValueError) as error:
+            self._report_damage(path, error)
+            return None
 
     def read_full_run(self, name: str) -> FinalResult | None:
         """The result ``NAME.json`` of the full run in the folder ``NAME``, with the adapter where it is now."""
         result = self.read(f"{name}.json", FinalResult)
         return result and result.model_copy(update={"adapter_folder": str(self.path(name, "adapter"))})
+
+    def is_readable(self, name: str) -> bool:
+        """Whether there is JSON in the artifact ``name``."""
+        try:
+            json.loads(self.path(name).read_text())
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def has_whole_adapter(self, name: str) -> bool:
+        """Whether the adapter of the full run in the folder ``name`` is there and can be loaded."""
+        damage = find_damage(self.path(name, "adapter"))
+        if damage:
+            self.tell(f"{damage}; the adapter is made again")
+        return damage is None
 
     def write(self, name: str, artifact: Record, inputs: str) -> None:
         """Store an artifact with the digest of its inputs. Raises `WriteError`."""
@@ -179,9 +198,18 @@ class Study:
             stages = json.loads(path.read_text()) if path.exists() else {}
             if not isinstance(stages, dict):
                 raise ValueError(f"it must be a mapping, found {stages!r}")
-        except ValueError as error:
-            raise StudyError(f"{path} cannot be read ({error}). Remove it and run the command again.") from None
+        except (OSError, ValueError) as error:
+            self._report_damage(path, error)
+            return {}
         return stages
+
+    def _report_damage(self, path: Path, error: Exception) -> None:
+        if self._lock is None:
+            raise StudyError(
+                f"{path} cannot be read ({error}). Run the search or the comparison again: it makes the file again "
+                "from what was measured."
+            ) from None
+        self.tell(f"{path} cannot be read and is made again ({error})")
 
 
 def _take_lock(folder: Path) -> TextIO:

@@ -9,24 +9,25 @@ have a checkpoint report what is in it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import SQLAlchemyError
 
 from marslora.core.allocation import Space
 from marslora.core.errors import StudyError
 from marslora.core.runs import Cost, MemberResult, Observation, Run
 from marslora.core.spec import MemberSpec
 from marslora.store.checkpoints import contradicts_checkpoint
+from marslora.store.storage_errors import explain_storage_error, is_absent
 from marslora.store.storage_lock import StorageLock
 
 TRAIN_LOSS = "train_loss"
@@ -39,6 +40,23 @@ RATE = FloatDistribution(1e-9, 1.0, log=True)
 """Optuna's distribution of learning rates, for the axes of the dashboard: whatever a member trains with is stored."""
 MEMBER, RESULT, SERIES = "member", "result", "series"
 """Attributes of a trial: its `MemberSpec`, its `MemberResult`, and the metrics other than the validation loss."""
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _explain_errors(method: Callable[Concatenate[Trials, P], T]) -> Callable[Concatenate[Trials, P], T]:
+    """The method with errors of the database as one sentence."""
+
+    @wraps(method)
+    def call(trials: Trials, /, *args: P.args, **more: P.kwargs) -> T:
+        try:
+            return method(trials, *args, **more)
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            raise explain_storage_error(trials.url, error) from error
+
+    return call
 
 
 @dataclass
@@ -63,10 +81,12 @@ class Trials:
             part: IntDistribution(0, max(space.ladder(part)[-1], 1)) for part in space.parts
         }
         self._folder = members_folder
+        self.url = url
         self._writes = writes
         self._lock: StorageLock | None = None
         try:
-            self._storage = optuna.storages.get_storage(url)
+            can_open = writes or not is_absent(url)  # to read a database must not make one
+            self._storage = optuna.storages.get_storage(url if can_open else None)
             self._study_id = self._find_study(name)
             self._open: dict[str, _OpenTrial] = {}
             self._unfinished: dict[str, FrozenTrial] = {}
@@ -82,10 +102,7 @@ class Trials:
         except StudyError:
             raise
         except Exception as error:  # every database driver has its own exceptions
-            raise StudyError(
-                f"the storage {hide_password(url)} cannot be opened ({error}). Give a URL that Optuna can open, e.g. "
-                "sqlite:///study.db."
-            ) from error
+            raise explain_storage_error(url, error) from error
 
     def _find_study(self, name: str) -> int:
         """The number of the Optuna study; -1 if it does not exist and this process may not make it."""
@@ -104,6 +121,7 @@ class Trials:
             self._lock.release()
         self._storage.remove_session()
 
+    @_explain_errors
     def start(self, member: MemberSpec) -> None:
         """Register a member that is about to train. The unfinished trial of an earlier start is continued."""
         if member.id in self._open:
@@ -134,6 +152,7 @@ class Trials:
         )
         self._open[member.id] = _OpenTrial(self._storage.create_new_trial(self._study_id, template), {})
 
+    @_explain_errors
     def observe(self, seen: Observation) -> None:
         """Store one observation: a validation or training loss at once, any other metric when the member finishes."""
         trial = self._open.get(seen.member)
@@ -149,6 +168,7 @@ class Trials:
             self._storage.set_trial_intermediate_value(trial.trial_id, seen.examples, seen.value)
             trial.points[seen.examples] = seen.value
 
+    @_explain_errors
     def finish(self, result: MemberResult) -> None:
         """Close a member's trial with its status, its cost and its other series."""
         trial = self._open.pop(result.member, None)
@@ -159,6 +179,7 @@ class Trials:
         self._storage.set_trial_user_attr(trial.trial_id, RESULT, ended)  # from here on, the run has ended
         self._close_trial(trial.trial_id, result.status, trial.points)
 
+    @_explain_errors
     def runs(self, *, with_unfinished: bool = True) -> list[Run]:
         """All runs in the order in which they first started, each assembled from the trials of its member.
 
@@ -167,6 +188,7 @@ class Trials:
         """
         return [_assemble_run(trials) for _, trials in self._segments(with_unfinished=with_unfinished)]
 
+    @_explain_errors
     def series(self, metric: str) -> dict[str, list[tuple[int, float]]]:
         """``[(examples, value)]`` of every member, for a metric other than the validation loss."""
         found: dict[str, list[tuple[int, float]]] = {}
@@ -242,13 +264,6 @@ class Trials:
 def _read_train_losses(trial: FrozenTrial) -> dict[int, float]:
     losses = trial.user_attrs.get(RESULT, {}).get(SERIES, {}).get(TRAIN_LOSS) or trial.user_attrs.get(TRAIN_LOSS, ())
     return {int(examples): value for examples, value in losses}
-
-
-def hide_password(url: str) -> str:
-    """The address of a database without the password that may be in it."""
-    with suppress(ArgumentError):
-        return make_url(url).render_as_string(hide_password=True)
-    return url.rpartition("@")[2]
 
 
 def _assemble_run(trials: Sequence[FrozenTrial]) -> Run:

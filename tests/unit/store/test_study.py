@@ -138,12 +138,16 @@ def test_a_folder_without_a_study_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["data.json", "stages.json"])
-def test_a_damaged_artifact_says_how_to_go_on(tmp_path, name):
+def test_a_damaged_artifact_is_absent_for_who_can_make_it_and_an_error_for_who_reads(tmp_path, name):
+    told = []
     with Study.create(tmp_path, spec()) as study:
+        study.tell = told.append
         study.write("data.json", DataSpec(train=("x",)), "digest")
         (tmp_path / name).write_text("{")
-        with pytest.raises(StudyError, match=f"{name} cannot be read .* Remove it and run the command again"):
-            study.read("data.json", DataSpec, "digest")
+        assert study.read("data.json", DataSpec, "digest") is None
+        assert f"{name} cannot be read and is made again" in told[0]
+    with pytest.raises(StudyError, match=f"{name} cannot be read .* Run the search or the comparison again"):
+        Study.open(tmp_path).read("data.json", DataSpec, "digest")
 
 
 def test_a_damaged_spec_says_so(tmp_path):

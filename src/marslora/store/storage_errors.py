@@ -1,0 +1,60 @@
+"""Say what is wrong with a database in one sentence, with a way to go on and without its password."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+from marslora.core.errors import MarsloraError, StudyError, WriteError
+from marslora.core.files import write_error
+
+SQLITE = "sqlite:///"
+"""The beginning of the address of a file."""
+FULL = ("disk is full", "No space left", "could not extend file")
+"""What SQLite, the system and PostgreSQL say of a full disk."""
+READ_ONLY = ("readonly database", "read-only transaction")
+DAMAGED = ("not a database", "malformed", "disk I/O error")
+"""What SQLite says of a damaged file."""
+
+
+def explain_storage_error(url: str, error: BaseException) -> MarsloraError:
+    """The error to raise for what went wrong with the storage at ``url``."""
+    shown, reason = hide_password(url), " ".join(str(error.__cause__ or error).split())[:300]
+    path = url.removeprefix(SQLITE)
+    if _says(error, FULL):
+        return write_error(Path(path), "No space left on device", full=True)
+    if _says(error, READ_ONLY):
+        return WriteError(f"Cannot write the storage {shown}: it is read-only. Make it writable and run again.")
+    if _says(error, DAMAGED):
+        return StudyError(
+            f"the storage {shown} is damaged ({reason}). Move it away and run the same command again: the runs are "
+            "taken from their checkpoints, and nothing is trained again."
+        )
+    return StudyError(
+        f"the storage {shown} cannot be used ({reason}). Give a URL that Optuna can open, e.g. sqlite:///study.db."
+    )
+
+
+def hide_password(url: str) -> str:
+    """The address of a database without the password that may be in it."""
+    with suppress(ArgumentError):
+        return make_url(url).render_as_string(hide_password=True)
+    return url.rpartition("@")[2]
+
+
+def is_absent(url: str) -> bool:
+    """Whether the address is that of an SQLite file that does not exist."""
+    path = url.removeprefix(SQLITE)
+    return path != url and "?" not in path and not Path(path).exists()
+
+
+def _says(error: BaseException | None, texts: tuple[str, ...]) -> bool:
+    """Whether an error, or what it was caused by, says one of the texts."""
+    while error is not None:
+        if any(text in str(error) for text in texts):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
