@@ -1,8 +1,14 @@
 """Packs that fail are trained again; what is missing in the end is said first."""
 
+import contextlib
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
+import typer
 
 from marslora import api, pipeline
+from marslora.cli import _run
 from marslora.core.errors import DataError, StudyError, WorkerDiedError, WriteError
 from marslora.core.runs import FinalResult
 from marslora.executors.processes import Processes
@@ -73,6 +79,16 @@ def test_the_final_run_of_a_killed_worker_is_started_again(tmp_path, monkeypatch
         executor.ask(f"{FAILING}:never_answer", named, FinalResult)
     with pytest.raises(DataError, match="once"):
         executor.ask(f"{FAILING}:refuse_once", named, FinalResult)
+
+
+@pytest.mark.parametrize(("problems", "code"), [((), 0), (("2 of 6 runs are missing.",), 3)])
+def test_the_exit_code_says_whether_the_verdict_can_be_relied_on(monkeypatch, problems, code):
+    record = SimpleNamespace(problems=problems)
+    monkeypatch.setattr(api, "run_study", lambda *_: SimpleNamespace(record=record, folder=None))
+    monkeypatch.setattr("marslora.report.page.summarise_study", lambda folder: [*problems, "verdict"])
+    with pytest.raises(typer.Exit) if code else contextlib.nullcontext() as exited:
+        _run.watch_study(spec("grid", space=SPACE), RunOptions(study=Path("study")))
+    assert (exited.value.exit_code if code else 0) == code
 
 
 def test_every_pack_failing_is_an_error(tmp_path, monkeypatch):

@@ -67,6 +67,16 @@ def test_a_handler_of_the_program_is_left_alone():
     assert calls == [1]
 
 
+def test_an_ignored_signal_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with defer_signals() as stop:
+            send(signal.SIGINT)
+            assert not stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_other_threads_touch_no_handler():
     def use():
         with exit_on_termination(), defer_signals() as stop:

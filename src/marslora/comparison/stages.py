@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from marslora import gradients, methods, optim
@@ -141,8 +142,11 @@ class ComparisonStages:
                     self.listener.note(f"{self._artifact_name(by_id[event.id])} failed: {self.errors[event.id]}")
                     self.listener.advance(bar.finish(event.id))
 
-        self.executor.run(TRAIN, waiting, receive)
+        self.executor.run_persistently(TRAIN, waiting, receive, self._tell_of_retry)
         return results
+
+    def _tell_of_retry(self, failure: Failure) -> None:
+        self.listener.note(f"{Path(failure.id).name} failed and is trained once more: {failure.message}")
 
     def _check_method(self, entry: MethodSpec) -> None:
         """Raise `ConfigError` for a method that no final run can train, before the model or the rows are read."""

@@ -66,12 +66,16 @@ def exit_on_termination() -> Iterator[None]:
 
 @contextlib.contextmanager
 def defer_signals() -> Iterator[Stop]:
-    """Note Ctrl-C and SIGTERM in the block instead of raising; a second one raises. Only the main thread gets them."""
+    """Note Ctrl-C and SIGTERM in the block instead of raising; a second one raises.
+
+    Only the main thread gets them, and one that is ignored, as by a program in the background, stays ignored.
+    """
     stop = Stop()
     if not _is_main_thread():
         yield stop
         return
-    before = {number: signal.signal(number, stop.ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop.ask) for number in heard}
     try:
         yield stop
     finally:
