@@ -19,6 +19,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from marslora.core.errors import DataError, ModelError
 from marslora.data._left_out import find_left_out
+from marslora.data._tools import check_template
 from marslora.data._turns import Message
 
 _GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
@@ -86,7 +87,11 @@ class Template:
         """The conversation's text as the template writes it; ``prompt`` opens the next answer."""
         with self._explain_refusal():
             text: str = self._processor.apply_chat_template(
-                self._convert(messages), chat_template=self._template, tokenize=False, add_generation_prompt=prompt
+                self._convert(messages),
+                tools=messages[0].get("tools"),
+                chat_template=self._template,
+                tokenize=False,
+                add_generation_prompt=prompt,
             )
         return text
 
@@ -96,6 +101,7 @@ class Template:
         If a template that marks none ends the last answer without any special token, the end-of-sequence token is
         added, so that the model learns to stop. Raises `DataError` for a template in which the answers cannot be found.
         """
+        check_template(messages, self._template)
         if _GENERATION.search(self._template):
             text, spans = self._render_marked(messages)
             learned = tuple(_select_learned(messages, spans))
@@ -122,6 +128,7 @@ class Template:
         with self._explain_refusal():
             texts, marks = render_jinja_template(
                 conversations=[self._convert(messages)],
+                tools=messages[0].get("tools"),
                 chat_template=self._template,
                 return_assistant_tokens_mask=True,
                 **self._tokenizer.special_tokens_map,
@@ -129,7 +136,8 @@ class Template:
         return texts[0], [(start, end) for start, end in marks[0]]
 
     def _convert(self, messages: Sequence[Message]) -> list[Message]:
-        return list(messages) if self._takes_parts else [_join_parts(message) for message in messages]
+        given = [{key: value for key, value in message.items() if key != "tools"} for message in messages]
+        return given if self._takes_parts else [_join_parts(message) for message in given]
 
     @staticmethod
     @contextlib.contextmanager
@@ -165,7 +173,8 @@ class Template:
     def _find_content(self, text: str, messages: Sequence[Message], index: int) -> Span:
         """Where the words of answer ``index`` are: what changes if a stranger stands in their place."""
         stranger = next((one for one in _STRANGERS if one not in text), _STRANGERS[0])
-        other = {**messages[index], "content": [{"type": "text", "text": stranger}]}
+        other = {key: value for key, value in messages[index].items() if key != "tool_calls"}
+        other["content"] = [{"type": "text", "text": stranger}]
         changed = self.render_text([*messages[:index], other, *messages[index + 1 :]])
         if stranger not in changed:
             raise _explain_rewriting(messages[index])

@@ -11,9 +11,10 @@ from typing import Any
 
 from marslora.core.errors import DataError
 from marslora.data import _formats
-from marslora.data._keys import ReadRow, check_columns
+from marslora.data._keys import ReadRow, check_columns, is_empty
 from marslora.data._media import RowMedia
 from marslora.data._media_cache import MediaCache
+from marslora.data._tools import CALLS_NOTE, read_tools
 from marslora.data._turns import Message as Message
 from marslora.data._turns import read_messages
 from marslora.data.pictures import Picture
@@ -66,6 +67,9 @@ def to_example(row: Mapping[str, Any], cache: MediaCache, source: str, number: i
     messages = read_messages(turns, media, notes)
     first = next(message for message in messages if message["role"] == "user")
     first["content"] = [*media.take_rest(), *first["content"]]
+    if not is_empty(tools := read.get("tools")):
+        messages[0]["tools"] = read_tools(tools)
+        notes.append(CALLS_NOTE)
     notes += [f"`{column}`: not read" for column in read.list_unread()]
     images = tuple(cache.get_picture(value, notes) for value in media.get_taken("image"))
     sounds = tuple(cache.get_sound(value, notes) for value in media.get_taken("audio"))

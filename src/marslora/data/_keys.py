@@ -11,10 +11,8 @@ from marslora.data._values import describe_value
 
 _PREFERENCES = re.compile(r"(^|_)(chosen|rejected)(_|$)")
 """Names of columns of preference data: better and worse answers to one question."""
-_TOOLS = ("tools", "functions")
-"""Columns that describe tools which the model may call."""
-_CALLS = ("tool_calls", "function_call")
-"""Keys of a turn in which the model calls a tool."""
+_OLD_CALLS = ("functions", "function_call")
+"""What OpenAI called tools and calls of them before; chat templates have no place for these."""
 _MEDIA_OF_TURNS = ("images", "image", "audios", "audio", "videos", "video")
 """Keys under which some data sets give a turn its own pictures and sounds."""
 
@@ -50,7 +48,7 @@ def is_empty(value: Any) -> bool:
 
 
 def check_columns(row: ReadRow) -> None:
-    """Raise `DataError` if a row is no conversation to learn from: preferences, or calls of tools."""
+    """Raise `DataError` if a row is no conversation to learn from: preferences, or old calls of tools."""
     found = [name for name, value in row.items() if _PREFERENCES.search(str(name)) and not is_empty(value)]
     if isinstance(row.peek("label"), bool):
         found.append("label")
@@ -59,12 +57,15 @@ def check_columns(row: ReadRow) -> None:
             f"the row holds preferences ({', '.join(f'`{name}`' for name in found)}), and only answers that are to be "
             "learned are read: keep the better answer as a conversation, and remove the other"
         )
-    for name in _TOOLS:
-        if not is_empty(row.peek(name)):
-            raise DataError(
-                f"the row has `{name}`, and calls of tools are not read: write the tools and their calls as text in "
-                "the turns, and remove the column"
-            )
+    if not is_empty(row.peek("functions")):
+        raise _explain_old_calls("the row", "functions")
+
+
+def _explain_old_calls(place: str, key: str) -> DataError:
+    return DataError(
+        f"{place} has `{key}`, an old form of calls of tools that no chat template writes: write `tools`, `tool_calls` "
+        "and turns of the role `tool` instead"
+    )
 
 
 def check_turn(turn: Mapping[str, Any], read: tuple[str, ...], notes: list[str]) -> None:
@@ -72,11 +73,8 @@ def check_turn(turn: Mapping[str, Any], read: tuple[str, ...], notes: list[str])
     for key, value in turn.items():
         if key in read or is_empty(value):
             continue
-        if key in _CALLS:
-            raise DataError(
-                f"a turn has `{key}` ({describe_value(value)}), and calls of tools are not read: write the call as "
-                "text in its `content`, or remove the turn"
-            )
+        if key in _OLD_CALLS:
+            raise _explain_old_calls("a turn", key)
         if key in _MEDIA_OF_TURNS:
             raise DataError(
                 f"a turn has `{key}` ({describe_value(value)}): name pictures and sounds in the row's column `images` "

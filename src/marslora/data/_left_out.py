@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 
 from marslora.core.errors import DataError
+from marslora.data._tools import list_words
 from marslora.data._turns import Message
 
 _END_OF_THOUGHT = "</think>"
@@ -21,6 +23,11 @@ def find_left_out(messages: Sequence[Message], text: str) -> tuple[str, ...]:
 
 def _list_left_out(messages: Sequence[Message], text: str) -> Iterator[str]:
     for message in messages:
+        if missing := next((word for word in list_words(message) if not _is_written(word, text)), None):
+            raise DataError(
+                f"the chat template leaves out `{missing[:40]}` of the row's tools or calls: change the row or the "
+                "template"
+            )
         for part in message["content"]:
             words = part.get("text", "").strip()
             if words in text or _is_in(words, text):
@@ -39,3 +46,8 @@ def _list_left_out(messages: Sequence[Message], text: str) -> Iterator[str]:
 def _is_in(words: str, text: str) -> bool:
     """Whether the words are in the text, however they are spaced."""
     return "".join(words.split()) in "".join(text.split())
+
+
+def _is_written(word: str, text: str) -> bool:
+    """Whether a word is in the text, as it is or as JSON writes it."""
+    return word in text or json.dumps(word)[1:-1] in text or json.dumps(word, ensure_ascii=False)[1:-1] in text

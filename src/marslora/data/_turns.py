@@ -9,21 +9,28 @@ from marslora.core.errors import DataError
 from marslora.data._keys import check_turn, is_empty
 from marslora.data._media import RowMedia
 from marslora.data._tags import Tag, split_tags
+from marslora.data._tools import CALLS_NOTE, read_calls
 from marslora.data._values import describe_value
 
 _ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
     **dict.fromkeys(("user", "human"), "user"),
+    "tool": "tool",
     **dict.fromkeys(("assistant", "gpt", "model", "chatgpt", "bot"), "assistant"),
 }
-"""What data sets call the three roles -> the role."""
+"""What data sets call the roles -> the role."""
 _LEARNED = ("loss", "weight", "train")
 """Keys by which ms-swift, OpenAI and Axolotl say whether an answer is learned: true or 1, false or 0."""
-_READ = ("role", "content", *_LEARNED)
-"""The keys of a turn that are read."""
+_READ = {
+    **dict.fromkeys(("system", "user"), ("role", "content", *_LEARNED)),
+    "assistant": ("role", "content", "tool_calls", *_LEARNED),
+    "tool": ("role", "content", "name", "tool_call_id", *_LEARNED),
+}
+"""The keys of a turn that are read, by its role."""
 Message = dict[str, Any]
 """``{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "..."}]}``. An assistant's turn with
-``"learn": False`` is read and not learned."""
+``"learn": False`` is read and not learned; one with ``tool_calls`` is followed by turns of the role ``tool``. The
+first message also holds the ``tools`` of the row."""
 
 
 def read_messages(turns: Sequence[Any], media: RowMedia, notes: list[str]) -> list[Message]:
@@ -48,13 +55,20 @@ def _read_message(turn: Any, media: RowMedia, notes: list[str]) -> Message:
         raise DataError(f"a turn must be an object with `role` and `content`, found {describe_value(turn)}")
     name = turn.get("role")
     role = _ROLES.get(name) if isinstance(name, str) else None
-    check_turn(turn, _READ, notes)
+    check_turn(turn, _READ[role or "user"], notes)
     if role is None:
         raise DataError(
-            f"a turn's role must be system, user or assistant, found {describe_value(name)}: rename the role or remove "
-            "the turn"
+            f"a turn's role must be system, user, assistant or tool, found {describe_value(name)}: rename the role or "
+            "remove the turn"
         )
-    message = {"role": role, "content": list(_read_parts(turn.get("content"), media, role == "assistant", notes))}
+    message: Message = {"role": role, "content": []}
+    if role == "assistant" and not is_empty(turn.get("tool_calls")):
+        message["tool_calls"] = read_calls(turn["tool_calls"])
+        notes.append(CALLS_NOTE)
+    if turn.get("content") is not None or "tool_calls" not in message:
+        message["content"] = list(_read_parts(turn.get("content"), media, role == "assistant", notes))
+    if role == "tool":
+        message |= {key: turn[key] for key in ("name", "tool_call_id") if isinstance(turn.get(key), str)}
     is_learned = all(_read_switch(key, turn[key]) for key in _LEARNED if turn.get(key) is not None)
     return message if is_learned or role != "assistant" else {**message, "learn": False}
 
@@ -123,6 +137,8 @@ def _check_characters(text: str) -> None:
 
 
 def _can_join(first: Message, second: Message) -> bool:
+    if "tool" in (first["role"], second["role"]) or "tool_calls" in first or "tool_calls" in second:
+        return False
     return bool(first["role"] == second["role"] and first.get("learn", True) == second.get("learn", True))
 
 
@@ -135,7 +151,8 @@ def _join(first: list[dict[str, str]], second: list[dict[str, str]]) -> list[dic
 
 def _check_roles(messages: list[Message]) -> None:
     roles = [message["role"] for message in messages]
-    turns = roles[1:] if roles[:1] == ["system"] else roles
+    turns = _drop_calls(messages)
+    turns = turns[1:] if turns[:1] == ["system"] else turns
     expected = ["user", "assistant"] * (len(turns) // 2)
     if not turns or turns != expected:
         raise DataError(
@@ -150,8 +167,26 @@ def _check_roles(messages: list[Message]) -> None:
             "set one to true or remove the row"
         )
     for number, message in enumerate(answers, start=1):
-        if message in learned and not "".join(part.get("text", "") for part in message["content"]).strip():
+        if (
+            message in learned
+            and "tool_calls" not in message
+            and not "".join(part.get("text", "") for part in message["content"]).strip()
+        ):
             raise DataError(
                 f"answer {number} of {len(answers)} (an assistant's turn) has no text to learn: write it or remove the "
                 "row"
             )
+
+
+def _drop_calls(messages: list[Message]) -> list[str]:
+    """The roles without those answers that call tools, and without what the tools return: both belong to one answer."""
+    roles = [message["role"] for message in messages]
+    kept = []
+    for at, message in enumerate(messages):
+        is_call = "tool_calls" in message and roles[at + 1 : at + 2] == ["tool"]
+        is_result = (
+            message["role"] == "tool" and at > 0 and (roles[at - 1] == "tool" or "tool_calls" in messages[at - 1])
+        )
+        if not (is_call or is_result):
+            kept.append(message["role"])
+    return kept

@@ -188,7 +188,7 @@ BAD = {
     "alternate user, assistant": make_row(("assistant", "a"), ("user", "b")),
     "end in an answer": make_row(("user", "a")),
     "has no text to learn": make_row(("user", "a"), ("assistant", " ")),
-    "role must be": make_row(("user", "a"), ("tool", "b")),
+    "role must be": make_row(("user", "a"), ("observation", "b")),
     "content must be text": make_row(("user", 3), ("assistant", "b")),
     "`messages` must be a list": {"messages": "hello"},
     "must be a list of turns, found str": {"conversations": "hello"},

@@ -99,10 +99,15 @@ REFUSED = {
     "a part of a turn must be text or an image or audio, found int": ask([3]),
     "a part's `index` must be": ask([{"type": "image", "index": "first"}], A),
     "an image's `crop`": ask([{"type": "image", "image": A, "crop": [0, 0, 1, 1]}]),
-    "calls of tools are not read": {
+    "an entry of `tool_calls` must be a function with a `name`": {
         "messages": [{"role": "user", "content": "?"}, {**ANSWER, "tool_calls": [{"id": "1", "function": {}}]}]
     },
-    "has `tools`": ask("?", tools=[{"name": "crop"}]),
+    "`tools` must be a list": ask("?", tools={"name": "crop"}),
+    "`tools` is not valid JSON": ask("?", tools="crop"),
+    "the row has `functions`, an old form": ask("?", functions=[{"name": "crop"}]),
+    "end in an answer, found ['user', 'tool', 'assistant']": {
+        "messages": [{"role": "user", "content": "?"}, {"role": "tool", "content": "1"}, ANSWER]
+    },
     "preferences (`chosen`, `rejected`)": {"prompt": "?", "chosen": "red", "rejected": "blue"},
     "preferences (`answer_chosen`)": ask("?", answer_chosen="blue"),
     "preferences (`rejected_response`)": ask("?", rejected_response="blue"),
@@ -110,7 +115,9 @@ REFUSED = {
     "a turn has `images`": {"messages": [{"role": "user", "content": "?", "images": [A]}, ANSWER]},
     "a turn's `weight` must be": {"messages": [{"role": "user", "content": "?"}, {**ANSWER, "weight": 0.5}]},
     "`weight` 0": {"messages": [{"role": "user", "content": "?"}, {**ANSWER, "weight": 0}]},
-    "role must be system, user or assistant, found list": {"messages": [{"role": ["user"], "content": "x"}, ANSWER]},
+    "role must be system, user, assistant or tool, found list": {
+        "messages": [{"role": ["user"], "content": "x"}, ANSWER]
+    },
     "half a character": ask("nice \ud83d"),
     "`input` must be text, found int 5": {"instruction": "Add 2 to", "input": 5, "output": "7"},
     "`answer` must be text, found list": {"question": "?", "answer": ["a", "b"]},
