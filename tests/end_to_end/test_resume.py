@@ -108,7 +108,7 @@ def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(folder, undisturbed,
     assert process.returncode == code, out
     assert "Traceback" not in out
     assert "To continue:" in out and "marslora search --model model" in out
-    assert not any(child.is_running() for child in children)
+    assert not psutil.wait_procs(children, timeout=20)[1]
     command = out[out.index("To continue:") :].splitlines()[1]
     subprocess.run(command, shell=True, cwd=folder, check=True, capture_output=True)  # as a user pastes it
     assert outcome(folder, study) == undisturbed

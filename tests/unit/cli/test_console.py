@@ -45,7 +45,7 @@ LONG = "/tmp" + "/a folder [red]" * 12 + "/with-a-long-name/compare.html"
 
 def say_how_to_continue(console):
     with pytest.raises(typer.Exit):
-        _run.tell_how_to_continue(console, "nothing is lost")
+        _run.tell_how_to_continue(console, "nothing is lost", KeyboardInterrupt())
 
 
 def show_settings(console):
