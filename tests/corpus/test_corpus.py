@@ -113,5 +113,13 @@ def test_a_file_of_rows_is_read_or_refused(name, tmp_path):
     assert right.startswith("!") or report.num_rows == 3
 
 
+def test_the_page_lists_the_whole_corpus():
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    names = [case["name"].partition(": ")[2].replace("|", "\\|") for case in CASES]
+    missing = [name for name in names if f"| {name} |" not in page]
+    missing += [name for name in (*files.PICTURES, *files.SOUNDS, *files.DATA) if f"| `{name}` |" not in page]
+    assert not missing, "run python scripts/data_page.py"
+
+
 def test_the_corpus_is_large_enough():
     assert len(CASES) >= 150 and len(files.PICTURES) + len(files.SOUNDS) + len(files.DATA) >= 60
