@@ -54,7 +54,8 @@ class StorageLock:
 
     def take(self) -> None:
         """Take the lock, if need be from an owner that is gone. Raises `StudyError` if the owner is alive."""
-        LOCKS.metadata.create_all(self._engine)
+        with contextlib.suppress(SQLAlchemyError):  # another process may make the table at the same moment
+            LOCKS.metadata.create_all(self._engine)
         silent_since, last = time.monotonic(), None
         while not self._insert():
             found = self._read()

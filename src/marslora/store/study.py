@@ -22,16 +22,18 @@ Running the same command again therefore resumes the study: finished stages are 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from marslora.core.content import find_damage
 from marslora.core.errors import ConfigError, StudyError
-from marslora.core.files import remove_leftovers, write_text
+from marslora.core.files import explain_write_errors, remove_leftovers, write_text
 from marslora.core.record import Record, digest_texts
 from marslora.core.runs import FinalResult, Prepared, Run
 from marslora.core.spec import SCHEMA_VERSION, StudySpec
@@ -213,19 +215,23 @@ class Study:
 
 
 def _take_lock(folder: Path) -> TextIO:
-    lock = (folder / ".lock").open("a+")
+    """Lock the folder. Where the file system has no locks, the one in the storage is the only one."""
+    with explain_write_errors(folder / ".lock"):
+        lock = (folder / ".lock").open("a+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         lock.seek(0)
         owner = lock.read().strip() or "unknown"
         lock.close()
         raise StudyError(
             f"another process (pid {owner}) is working on {folder}. Wait for it, or choose another folder."
         ) from None
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
+    except OSError:
+        return lock
+    with contextlib.suppress(OSError):  # on a full disk the lock is as good without the name
+        os.truncate(lock.fileno(), 0)
+        os.pwrite(lock.fileno(), f"{os.getpid()} on {socket.gethostname()}".encode(), 0)
     return lock
 
 
