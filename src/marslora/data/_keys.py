@@ -44,7 +44,9 @@ class ReadRow(dict[str, Any]):
 
 def is_empty(value: Any) -> bool:
     """Whether a cell holds nothing: tables fill columns that a row does not have."""
-    return value is None or (isinstance(value, str | list | tuple | dict) and len(value) == 0) or value == "[]"
+    if isinstance(value, str):
+        return value in ("", "[]")
+    return value is None or (isinstance(value, list | tuple | dict) and len(value) == 0)
 
 
 def check_columns(row: ReadRow) -> None:

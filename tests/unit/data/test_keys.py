@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 
+import numpy as np
 import pytest
 
 from marslora.core.errors import DataError
@@ -156,6 +157,17 @@ def test_what_is_not_read_is_counted(folder):
     assert check_data([source]).notes == expected
     report = load_splits(DataSpec(train=(source,))).report
     assert report.notes == expected and "`topic`: 1 row, not read" in report.warnings
+
+
+def test_columns_of_any_type_are_counted(folder):
+    columns = {"embedding": np.ones(3), "scores": {1, 2}, "empty": np.ones(0), "tags": "[]"}
+    example = read(ask([{"type": "text", "text": "?", "weights": np.ones(2)}], **columns), folder)
+    assert example.notes == (
+        "`weights` of a part: not read",
+        "`embedding`: not read",
+        "`scores`: not read",
+        "`empty`: not read",
+    )
 
 
 def test_columns_that_a_registry_does_not_name_are_counted(folder):
