@@ -120,6 +120,8 @@ class Trials:
         if self._lock is not None:
             self._lock.release()
         self._storage.remove_session()
+        if backend := getattr(self._storage, "_backend", None):
+            backend.engine.dispose()  # a pool would keep the file of a deleted study open
 
     @_explain_errors
     def start(self, member: MemberSpec) -> None:
