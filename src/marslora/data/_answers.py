@@ -98,30 +98,29 @@ class Template:
     def render(self, messages: Sequence[Message]) -> Rendered:
         """The conversation's text and its answers: as the template marks them, or each with the tokens that end it.
 
-        If a template that marks none ends the last answer without any special token, the end-of-sequence token is
-        added, so that the model learns to stop. Raises `DataError` for a template in which the answers cannot be found.
+        If a template ends the last answer without any special token, the end-of-sequence token is added, so that the
+        model learns to stop. Raises `DataError` for a template in which the answers cannot be found.
         """
         check_template(messages, self._template)
-        if _GENERATION.search(self._template):
+        is_marked = bool(_GENERATION.search(self._template))
+        if is_marked:
             text, spans = self._render_marked(messages)
-            learned = tuple(_select_learned(messages, spans))
-            return Rendered(text, learned, marked=True, notes=self._list_notes(messages, text, learned))
-        text = self.render_text(messages)
-        spans = self._find_spans(text, messages)
-        stripped = text.rstrip()
-        if not self._specials.end(stripped) and self._tokenizer.eos_token:
-            start, _ = spans[-1]
-            text = stripped + self._tokenizer.eos_token
-            spans[-1] = (start, len(text))
-        return Rendered(
-            text, tuple(_select_learned(messages, spans)), marked=False, notes=find_left_out(messages, text)
-        )
-
-    def _list_notes(self, messages: Sequence[Message], text: str, learned: Sequence[Span]) -> tuple[str, ...]:
+        else:
+            text = self.render_text(messages)
+            spans = self._find_spans(text, messages)
+        text, spans = self._end(text, spans)
+        learned = tuple(_select_learned(messages, spans))
         notes = find_left_out(messages, text)
-        if any(self._specials.end(text[start:end].rstrip()) for start, end in learned):
-            return notes
-        return (*notes, _UNENDED)
+        if is_marked and learned and not any(self._specials.end(text[start:end].rstrip()) for start, end in learned):
+            notes = (*notes, _UNENDED)
+        return Rendered(text, learned, is_marked, notes)
+
+    def _end(self, text: str, spans: list[Span]) -> tuple[str, list[Span]]:
+        """The text with an end-of-sequence token, if it ends in an answer without any special token (LLaVA 1.5)."""
+        stripped, token = text.rstrip(), self._tokenizer.eos_token
+        if not token or not spans or spans[-1][1] < len(stripped) or self._specials.end(stripped):
+            return text, spans
+        return stripped + token, [*spans[:-1], (spans[-1][0], len(stripped) + len(token))]
 
     def _render_marked(self, messages: Sequence[Message]) -> tuple[str, list[Span]]:
         """Answers as the template's ``{% generation %}`` blocks mark them."""

@@ -27,7 +27,7 @@ from marslora.data._example import Example
 from marslora.data._ragged import Ragged, read_ragged
 from marslora.data.splits import BadRow, RowProgress, check_bad_share
 
-_LAYOUT = 4
+_LAYOUT = 5
 """The version of the cache's files: raise it if what is written changes, so that old folders are not read."""
 
 

@@ -74,7 +74,6 @@ MARKED = {
     "with the end token": "{% generation %}{{ text }}<|im_end|>{% endgeneration %}\n",
     "with all that ends a turn": "{% generation %}{{ text }}<|im_end|>\n{% endgeneration %}",
     "without the end token": "{% generation %}{{ text }}{% endgeneration %}<|im_end|>\n",
-    "without anything behind": "{% generation %}{{ text }}{% endgeneration %}",
     "with a space before": " {%- generation -%}{{ ' ' + text }}<|im_end|>{%- endgeneration -%}",
     "thinking apart": "<think>{% generation %}{{ text }}</think>{% endgeneration %}{% generation %}{{ text }}<|im_end|>"
     "{% endgeneration %}",
@@ -87,6 +86,11 @@ def marked(block):
         "== 'assistant' %}assistant\n" + block + "{% else %}user\n{{ text }}<|im_end|>\n{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
+
+
+def test_marked_answers_that_nothing_ends_get_an_end():
+    """As `llava-hf` publishes its template: without it, the model would never learn to stop."""
+    assert learned(families.LLAVA_HF, talk("a?", "red", "b?", "blue")) == ["red ", "blue</s>"]
 
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12).filter(str.strip)
