@@ -28,6 +28,8 @@ LEASE_SECONDS = 60.0
 """How long the owner may be silent: several beats, since a database may be busy."""
 POLL_SECONDS = 1.0
 """How often somebody who waits looks."""
+CLOCK_SECONDS = 10.0
+"""How far the start of a process may seem to move when the clock of the machine is set."""
 LOCKS = Table(
     "marslora_locks",
     MetaData(),
@@ -114,6 +116,6 @@ def _is_gone(owner: dict[str, Any]) -> bool | None:
     if owner["host"] != socket.gethostname():
         return None
     try:
-        return bool(psutil.Process(owner["pid"]).create_time() != owner["started"])
+        return bool(abs(psutil.Process(owner["pid"]).create_time() - owner["started"]) > CLOCK_SECONDS)
     except psutil.NoSuchProcess:
         return True

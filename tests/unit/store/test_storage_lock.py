@@ -54,6 +54,15 @@ def test_a_process_that_is_gone_is_replaced_at_once(engine, changes):
     lock.release()
 
 
+def test_a_clock_that_was_set_is_no_other_process(engine):
+    held = change_owner(engine)
+    change = json.loads(held._owner)
+    with engine.begin() as connection:
+        connection.execute(update(LOCKS).values(owner=json.dumps({**change, "started": change["started"] + 1.0})))
+    with pytest.raises(StudyError, match="in the same storage"):
+        StorageLock(engine, "study").take()
+
+
 def test_another_machine_is_replaced_when_it_is_silent(engine):
     change_owner(engine, host="elsewhere", pid=1)
     before = time.monotonic()
