@@ -71,7 +71,8 @@ class Pipeline:
         plugins.check(training.optimizer.name, optim)
         dropout, experts = training.dropout, spec.model.experts
         methods.check_adapter(training.adapter, dropout=dropout, experts=experts)
-        if self.make_strategy().measures and len(spec.space) > 1:
+        has_choice = spec.space.has_choice or len(spec.learning_rates) > 1 or spec.part_rate_factors
+        if self.make_strategy().measures and has_choice:
             methods.check_adapter(spec.calibration.adapter, packed=True, dropout=dropout, experts=experts)
         if self.options.report_to:
             Inline().run(CHECK_TRACKERS, [TrackerSpec(names=self.options.report_to)], lambda _: None)

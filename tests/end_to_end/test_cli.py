@@ -101,8 +101,10 @@ def test_errors_say_which_what_and_how(monkeypatch, capsys, tmp_path, rows):
     assert "4;16" in said("search", "--model", model, "--train", rows, "--ranks", "4;16")
     assert "audio" in said("search", "--model", model, "--train", rows, "--ranks", "audio=4,16")
     assert "increasing" in said("search", "--model", model, "--train", rows, "--ranks", "16,4")
-    assert "must be one of" in said("search", "--model", model, "--train", rows, "--strategy", "best", "-o", out)
-    assert "must be one of" in said("demo", "--task", "smell", "--study", out)
+    unknown = said("search", "--model", model, "--train", rows, "--strategy", "best", "-o", out)
+    assert "`best` is not a plugin in marslora.strategies" in unknown and "'mars'" in unknown
+    unknown = said("demo", "--task", "smell", "--study", out)
+    assert "no task `smell`" in unknown and "'vision'" in unknown
     assert "not a study folder" in said("report", tmp_path)
 
 
@@ -131,8 +133,10 @@ def test_the_version_is_printed(monkeypatch, capsys):
 
 
 def test_a_study_folder_of_another_spec_is_refused(monkeypatch, capsys, spec_of_another, rows):
-    words = ["search", "--model", embedded_folder(), "--train", rows, "--study", spec_of_another, "--no-final"]
-    assert "data.train" in error(monkeypatch, capsys, *words)
+    words = ["search", "--model", embedded_folder(), "--train", rows, "--study", spec_of_another, "--batch-size", 3]
+    said = error(monkeypatch, capsys, *words)
+    assert "holds a study with other settings" in said and "training.batch_size: 16 there, 3 now" in said
+    assert "learning_rates: [] there" in said and "data.train" not in said  # where the rows are is no setting
 
 
 def test_inspect_prints_the_parts(monkeypatch, capsys):

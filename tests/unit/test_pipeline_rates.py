@@ -1,5 +1,7 @@
 """A study whose learning rates are searched, what it costs, and whether its prediction holds."""
 
+import contextlib
+
 import pytest
 
 from marslora.core.errors import ConfigError
@@ -98,3 +100,22 @@ def test_what_was_predicted_is_compared_with_what_came_out(tmp_path, strategy, k
     if promise:
         assert (promise.setting, promise.ended) == (decision.setting, final.validation_loss)
         assert promise.predicted == decision.chosen_candidate.predicted_loss
+
+
+@pytest.mark.parametrize(
+    ("space", "rates", "factors", "is_refused"),
+    [
+        ({"vision": [16], "language": [16]}, (), {}, False),
+        ({"vision": [16], "language": [16]}, (1e-3,), {}, False),
+        ({"vision": [0], "language": [0, 16]}, (), {}, False),  # rank 0 everywhere is no candidate
+        ({"vision": [16], "language": [0, 16]}, (), {}, True),
+        ({"vision": [16], "language": [16]}, (5e-4, 1e-3), {}, True),
+        ({"vision": [16], "language": [16]}, (1e-3,), {"vision": (0.5, 1.0)}, True),
+    ],
+)
+def test_an_adapter_must_train_packed_wherever_there_is_a_choice(tmp_path, space, rates, factors, is_refused):
+    training = {"examples": 2048, "batch_size": 16, "learning_rate": 1e-3, "adapter": {"name": "asymlora"}}
+    asked = spec(space=space, training=training, learning_rates=rates, part_rate_factors=factors)
+    refuses = pytest.raises(ConfigError, match=r"`--calibration-adapter lora`.*`--strategy uniform`")
+    with Study.create(tmp_path, asked) as study, refuses if is_refused else contextlib.nullcontext():
+        Pipeline(study)

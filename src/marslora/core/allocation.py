@@ -148,6 +148,11 @@ class Space(Record):
             size *= len(ladder)
         return size
 
+    @property
+    def has_choice(self) -> bool:
+        """Whether more than one allocation trains something, so that there is something to measure."""
+        return sum(bool(allocation.active) for allocation in self.allocations()) > 1
+
     def allocations(self) -> Iterator[Allocation]:
         """Every allocation of the space, the last part varying fastest."""
         for ranks in itertools.product(*(ladder for _, ladder in self.ladders)):

@@ -55,7 +55,7 @@ def check_adapter(adapter: PluginSpec, *, packed: bool = False, dropout: float =
         raise ConfigError(
             f"`adapter` {adapter.name} can only train in the final run, because calibration runs share one model, "
             f"which needs one of {list(plugins.names(adapters))}. Calibrate with plain LoRA "
-            "(`--calibration-adapter lora`), or choose the ranks yourself (`--strategy uniform`)."
+            "(`--calibration-adapter lora`), or choose the setting yourself (`--strategy uniform`)."
         )
     make_method(adapter)
     takes_dropout = adapter_class.takes_dropout if issubclass(adapter_class, AbstractAdapter) else True
