@@ -2,9 +2,10 @@
 
     python benchmarks/tables/build.py [--tables both small ...] [--work FOLDER]
 
-Each table is one parquet file, beside this script, in `large/` (many allocations, one seed) or in `held_out/` (made
-after the constants of the search were set). Each run is a full one (warm-up, stable, decay),
-validated at points that are even in the logarithm of the examples seen. The five tasks also have runs of one part alone
+Each table is one parquet file: beside this script (ranks at one learning rate), in `large/` (many allocations, one
+seed), in `held_out/` (ranks alone, made later), in `rates/` (ranks and learning rates) or in `small/` and `null_small/`
+(the same with fewer ranks and shorter runs). Each run is a full one (warm-up, stable, decay), validated at points that
+are even in the logarithm of the examples seen. The five tasks also have runs of one part alone
 on fewer rows, for searches that measure parts alone. Runs are checkpointed in the working folder: run again, the script
 continues.
 """
@@ -56,6 +57,13 @@ class TablePlan:
     seeds: tuple[int, ...] = (0, 1, 2)
     folder: str = ""
     """Folder of the table, beside this script."""
+    learning_rates: tuple[float, ...] = ()
+    """Learning rates at which every allocation is trained; none: that of the task alone."""
+    settings: dict[str, object] = field(default_factory=dict)
+    """Further fields of `TrainingSpec`."""
+    evaluations: int = EVALUATIONS
+    num_validation: int | None = None
+    """Validation rows, if not all of the task's."""
     base: tasks.DemoTask = field(init=False)
 
     def __post_init__(self) -> None:
@@ -76,13 +84,14 @@ class TablePlan:
     def training(self) -> TrainingSpec:
         own = {"examples": self.examples, "learning_rate": self.learning_rate}
         given = {name: value for name, value in own.items() if value is not None}
-        return TrainingSpec.parse({**self.base.training, **given, "evaluations": EVALUATIONS})
+        return TrainingSpec.parse({**self.base.training, **given, "evaluations": self.evaluations, **self.settings})
 
     def members(self, seed: int) -> Iterator[MemberSpec]:
         """The runs of a seed; those of one pack follow one another."""
         full = self.training.examples or 0
         for allocation in self.space.allocations():
-            yield self._make_member(allocation, self.rows, full, seed)
+            for rate in self.learning_rates or (self.training.learning_rate,):
+                yield self._make_member(allocation, self.rows, full, seed, rate)
         if self.has_part_runs:
             yield from self._list_part_runs(
                 seed, round(PART_RUN_LENGTH * full / self.training.batch_size) * self.training.batch_size
@@ -95,10 +104,9 @@ class TablePlan:
                 for rank in ladder if share == min(PART_RUN_SHARES) else ladder[-1:]:
                     part_alone = Allocation.of(dict.fromkeys(self.space.parts, 0)).replace(**{part: rank})
                     rows = max(round(share * self.rows), self.training.batch_size)
-                    yield self._make_member(part_alone, rows, until, seed)
+                    yield self._make_member(part_alone, rows, until, seed, self.training.learning_rate)
 
-    def _make_member(self, allocation: Allocation, rows: int, until: int, seed: int) -> MemberSpec:
-        rate = self.training.learning_rate
+    def _make_member(self, allocation: Allocation, rows: int, until: int, seed: int, rate: float) -> MemberSpec:
         return MemberSpec(
             id=f"{'.'.join(f'{part[0]}{rank}' for part, rank in allocation.ranks)}.d{rows}.lr{rate:g}.s{seed}",
             allocation=allocation,
@@ -107,6 +115,7 @@ class TablePlan:
             seed=seed,
             order_seed=seed,
             learning_rate=rate,
+            validations="regular",
             decays=True,
         )
 
@@ -140,6 +149,56 @@ PLANS = {
     ),
 }  # fmt: skip
 
+RATES = (4e-4, 8e-4, 1.6e-3, 3.2e-3, 6.4e-3)
+"""The ladder that `--learning-rate auto` gives the embedded model, rounded."""
+SMALL_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
+"""Learning rates of the small tables: wider, and shifted."""
+SETTINGS = {
+    "vision": (0, 4, 16, 64),
+    "language": (0, 4, 16, 64),
+    "learning_rates": RATES,
+    "evaluations": 14,
+    "num_validation": 96,
+    "folder": "rates",
+}
+"""What the tables of ranks and learning rates have in common."""
+PLANS |= {
+    f"{name}_rates": TablePlan(
+        task=name,
+        description=f"`{name}`: ranks and learning rates, half as long.",
+        examples=examples,
+        seeds=(0, 1),
+        **SETTINGS,
+    )
+    for name, examples in (("both", 1200), ("vision", 1200), ("language", 1200), ("small", 1200), ("null", 800))
+}
+SMALL_VARIANTS = {
+    "short": {"examples": 320},
+    "long": {"examples": 800},
+    "few": {"examples": 640, "num_train": 96},
+    "wide": {"examples": 640, "settings": {"batch_size": 32}},
+    "narrow": {"examples": 400, "settings": {"batch_size": 8}},
+    "muon": {"examples": 480, "settings": {"optimizer": "moonlight"}},
+}
+"""What distinguishes the small tables of one task."""
+PLANS |= {
+    f"{task}_{variant}": TablePlan(
+        task=task,
+        description=f"`{task}`: ranks and learning rates, small ({variant}).",
+        vision=(0, 4, 32),
+        language=(0, 4, 32),
+        learning_rates=SMALL_RATES,
+        evaluations=12,
+        num_validation=96,
+        seeds=(0,),
+        folder="null_small" if task == "null" else "small",
+        **changes,
+    )
+    for variant, changes in SMALL_VARIANTS.items()
+    for task in ("both", "vision", "language", "null")
+}
+"""Small tables: from these and those in `rates/` the constants of the law of settings are learnt."""
+
 
 class Recorder:
     """Gathers the events of a pack into entries."""
@@ -166,6 +225,7 @@ class Recorder:
             allocation=member.allocation,
             data_examples=member.data_examples,
             learning_rate=member.learning_rate or 0.0,
+            part_learning_rates=dict(member.part_learning_rates),
             seed=member.seed,
             num_trainable=num_trainable,
             status=result.status,
@@ -190,9 +250,14 @@ def build(name: str, plan: TablePlan, work: Path) -> RunTable:
     from marslora.engine.worker import run_pack
 
     training = plan.training
-    folder = work / f"{plan.task}-{plan.rows}-{training.examples}"  # tables that hold the same runs share them
+    folder = work / f"{plan.task}-{plan.rows}-{training.examples}{'-' + name if plan.folder else ''}"
     paths = task_files.ensure_task(plan.task, work / "rows")
-    data = DataSpec(train=(str(paths["train"]),), validation=(str(paths["validation"]),), max_examples=plan.num_train)
+    data = DataSpec(
+        train=(str(paths["train"]),),
+        validation=(str(paths["validation"]),),
+        max_examples=plan.num_train,
+        max_validation=plan.num_validation or DataSpec.model_fields["max_validation"].default,
+    )
     model = ModelSpec(path=str(embedded_folder()))
     prepared: list[Prepared] = []
     spec = PrepareSpec(model=model, data=data, batch_size=training.batch_size, cache_folder=str(folder / "cache"))
@@ -219,6 +284,7 @@ def build(name: str, plan: TablePlan, work: Path) -> RunTable:
                 raise SystemExit(f"{spec.id}: {recorder.failure.error}: {recorder.failure.message}")
             entries += [recorder.entry(m, prepared[0].info.num_trainable(m.allocation)) for m in group]
             print(f"{spec.id}: {len(group)} runs, {time.perf_counter() - start:.0f} s", flush=True)
+    rates = plan.learning_rates
     header = TableHeader(
         name=name,
         description=plan.description,
@@ -226,7 +292,9 @@ def build(name: str, plan: TablePlan, work: Path) -> RunTable:
         num_train=plan.rows,
         full_examples=training.examples or 0,
         batch_size=training.batch_size,
-        learning_rate=training.learning_rate,
+        learning_rate=rates[len(rates) // 2] if rates else training.learning_rate,
+        learning_rates=rates,
+        num_validation=prepared[0].data.num_validation,
         seeds=plan.seeds,
         made_by=f"python benchmarks/tables/build.py --tables {name}",
         versions={package: version(package) for package in ("marslora", "torch", "transformers", "peft")},
