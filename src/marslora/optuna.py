@@ -226,7 +226,7 @@ class MarsSampler(BaseSampler):
         values: dict[str, Any] = {part: member.allocation.get(part) for part in problem.space.parts}
         values["learning_rate"] = member.learning_rate
         for part, factors in problem.part_rate_factors:
-            rate = member.part_learning_rates.get(part, member.learning_rate)
+            rate = dict(member.part_learning_rates).get(part, member.learning_rate)
             factor = (rate or 1.0) / (member.learning_rate or 1.0)
             values[f"learning_rate_factor.{part}"] = min({1.0, *factors}, key=lambda each: abs(each - factor))
         return {name: values[name] for name in search_space}

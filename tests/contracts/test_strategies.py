@@ -21,6 +21,8 @@ class TestStrategy(StrategyContract):
 
     @pytest.fixture(params=NAMES)
     def strategy(self, request) -> AbstractStrategy:
+        if request.param == "kronecker_gp":
+            pytest.importorskip("botorch", reason="kronecker_gp needs BoTorch: pip install 'marslora[bench]'")
         return plugins.load(strategies, request.param, AbstractStrategy)()
 
 

@@ -51,7 +51,7 @@ class Trainer:
 
 
 def sampler(**more):
-    return MarsSampler(RANKS, **{"num_train": 3200, "full_examples": FULL, "options": {"fit_laws": False}, **more})
+    return MarsSampler(RANKS, **{"num_train": 3200, "full_examples": FULL, **more})
 
 
 def study(driver, **more):

@@ -81,6 +81,22 @@ class ClosedForm(Record):
     message: str = ""
 
 
+class Effect(Record):
+    """How much one choice matters: what its worst value costs, with everything else at its best for that value."""
+
+    knob: str
+    """What is chosen: ``learning rate``, ``vision rank``, ``training vision``, ..."""
+    nats: Interval
+    """Loss at the worst value above that at the best one, nats per answer token."""
+    share: Interval
+    """The same as a share of what training gained."""
+    best: str
+    """The best value."""
+    worst: str
+    """The worst value."""
+    verdict: Literal["matters", "does not matter", "unresolved"]
+
+
 class Candidate(Record):
     """One setting: its measurements and predictions, and whether it was chosen, kept or dropped."""
 
@@ -126,7 +142,9 @@ class DecisionRecord(Record):
     """The chosen learning rate; None if it was not searched."""
     part_learning_rates: dict[str, float] = {}
     """The chosen learning rates of single parts, if they were searched."""
-    verdict: Literal["clear", "indistinguishable", "fallback"]
+    verdict: Literal["clear", "indistinguishable", "alike", "unmeasured", "fallback"]
+    """One setting is best; several cannot be told apart; nothing that was searched matters; too little was measured;
+    or nothing could be compared."""
     summary: str
     """The verdict in one or two sentences."""
     candidates: tuple[Candidate, ...]
@@ -134,6 +152,10 @@ class DecisionRecord(Record):
     """Why the decision is not to be relied on, each with what to do; empty if it is. The summary begins with them."""
     plausible: tuple[Setting, ...] = ()
     """The plausible set: the fewest settings that hold 90 % of the probability of being best."""
+    effects: tuple[Effect, ...] = ()
+    """How much each choice matters, the largest effect first."""
+    corners: tuple[str, ...] = ()
+    """Sentences about choices that are the last of their ladder, beyond which the best may lie."""
     fallback: str | None = None
     """What was done instead, and why, if the laws could not decide."""
     laws: tuple[LawFit, ...] = ()

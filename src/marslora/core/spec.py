@@ -222,7 +222,7 @@ class MemberSpec(Record):
     """Seed of the order of the batches; members of one pack have the same."""
     learning_rate: float | None = None
     """Learning rate of this run; None: that of the training spec."""
-    part_learning_rates: dict[str, float] = {}
+    part_learning_rates: tuple[tuple[str, float], ...] = ()
     """Learning rates of single parts in this run, which override all others."""
     alpha_over_rank: float | None = None
     """Scale of this run's adapters; None: that of the training spec."""
@@ -242,15 +242,12 @@ class MemberSpec(Record):
         return Setting(
             allocation=self.allocation,
             learning_rate=self.learning_rate,
-            part_learning_rates=tuple(self.part_learning_rates.items()),
+            part_learning_rates=self.part_learning_rates,
         )
-
-    def __hash__(self) -> int:
-        return hash((self.id, self.until_examples))
 
     def rate_of(self, part: str, training: TrainingSpec) -> float:
         """The learning rate of ``part`` in this run, where ``training`` says how all runs are trained."""
-        own = self.part_learning_rates.get(part)
+        own = dict(self.part_learning_rates).get(part)
         return training.rate_of(part, self.learning_rate) if own is None else own
 
 

@@ -9,3 +9,8 @@ from .law import AbstractLaw as AbstractLaw
 from .performance import PerformanceLaw as PerformanceLaw
 from .reference_curve import ReferenceCurve as ReferenceCurve
 from .reference_curve import RunCurve as RunCurve
+from .setting_features import Features as Features
+from .setting_features import make_features as make_features
+from .setting_law import Measurements as Measurements
+from .setting_law import SettingLaw as SettingLaw
+from .setting_law import fit_setting_law as fit_setting_law

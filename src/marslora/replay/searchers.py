@@ -7,6 +7,7 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from marslora import strategies
@@ -47,20 +48,33 @@ def format_value(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+BUDGETS = (0.1, 0.15, 0.25, 0.4, 0.6, 1.0, 2.0)
+"""Full runs of calibration over which searches with a budget are compared."""
+
+
+HALVING = MappingProxyType({"first_rung": 1 / 16})
+"""First rung of halving and ASHA: the shortest of 1/64 to 1/16 has a few steps only where full runs are short."""
+
+
 def standard_searchers() -> tuple[Searcher, ...]:
     """What a user could choose, over the range of costs that each family allows."""
-    rungs = (1 / 64, 1 / 32, 1 / 16, 1 / 8)
-    budgets = (0.1, 0.15, 0.2, 0.3, 0.4, 0.6)
     return (
-        *(Searcher(f"uniform r={rank}", "uniform", {"rank": rank}) for rank in (8, 16, 32)),
-        *(Searcher("mars", "mars", {"fit_laws": False}, budget) for budget in budgets),
-        *(Searcher("MARS as published", "mars_paper", budget=budget) for budget in (0.2, 0.5, 0.9)),
+        Searcher("mars", "mars"),
+        *(Searcher("mars by budget", "mars", budget=budget) for budget in BUDGETS),
+        *(Searcher("rank 16 at n rates", "rate_sweep", {"num_rates": num}) for num in (1, 2, 3, 4)),
+        *(Searcher("ranks only, middle rate", "ranks_only", {"fit_laws": False}, budget) for budget in BUDGETS[:5]),
+        *(Searcher("MARS as published", "mars_paper", budget=budget) for budget in (0.25, 0.5, 1.0)),
+        *(Searcher("random, full runs", "random_search", budget=budget) for budget in (1.0, 2.0, 4.0)),
         *(
-            Searcher(f"successive halving, eta {eta}", "successive_halving", {"eta": eta, "first_rung": rung})
+            Searcher(
+                f"successive halving, eta {eta}",
+                "successive_halving",
+                {"eta": eta, "num_begun": num, "first_rung": 1 / 16},
+            )
             for eta in (2, 4)
-            for rung in rungs
+            for num in (3, 4, 6, 8, 12, 24)
         ),
-        *(Searcher("ASHA, eta 4", "asha", {"first_rung": 1 / 64}, budget) for budget in (0.2, 0.3, 0.5, 1.0, 2.0)),
+        *(Searcher("ASHA, eta 4", "asha", HALVING, budget) for budget in (0.25, 0.4, 0.6, 1.0, 2.0)),
         *(
             Searcher(f"Optuna {sampler}, quarter runs", "optuna_sampler", {"sampler": sampler, "share": 0.25}, budget)
             for sampler in ("tpe", "gp", "random")
@@ -69,9 +83,8 @@ def standard_searchers() -> tuple[Searcher, ...]:
         *(
             Searcher(f"Optuna {sampler}, full runs", "optuna_sampler", {"sampler": sampler}, budget)
             for sampler in ("tpe", "gp")
-            for budget in (1.0, 2.0, 4.0, 8.0)
+            for budget in (1.0, 2.0, 4.0)
         ),
-        Searcher("grid", "grid"),
     )
 
 

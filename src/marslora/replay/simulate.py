@@ -83,6 +83,7 @@ class Simulation:
             batch_size=header.batch_size,
             num_validation=header.num_validation or NUM_VALIDATION,
             full_validations=FULL_VALIDATIONS,
+            points=self._list_common_points(),
             learning_rates=header.learning_rates,
             part_rate_factors=tuple(header.part_rate_factors.items()),
             count_parameters=num_trainable.__getitem__,
@@ -98,6 +99,12 @@ class Simulation:
         losses = np.array([[self._find_lowest_loss(setting, seed) for seed in header.seeds] for setting in candidates])
         sd = float(np.sqrt(losses.var(axis=1, ddof=1).mean())) if len(header.seeds) > 1 else 0.0
         return GroundTruth(dict(zip(candidates, losses.mean(axis=1).tolist(), strict=True)), sd, len(header.seeds))
+
+    def _list_common_points(self) -> tuple[int, ...]:
+        """The points at which every full run of the table was measured."""
+        header = self.table.header
+        full = (set(entry.examples) for entry in self.table if entry.examples[-1] == header.full_examples)
+        return tuple(sorted(set.intersection(*full) - {0}))
 
     def train(self, member: MemberSpec, before: Run | None) -> Run:
         """The run of a member until it has seen ``until_examples``; examples beyond ``before`` are charged."""

@@ -260,7 +260,7 @@ class Trials:
         """The parameters of a trial: the ranks, and the learning rates if they are searched."""
         ranks = {part: member.allocation.get(part) for part in self._distributions}
         rates = {} if member.learning_rate is None else {"learning_rate": member.learning_rate}
-        return {**ranks, **rates, **{f"learning_rate.{part}": r for part, r in member.part_learning_rates.items()}}
+        return {**ranks, **rates, **{f"learning_rate.{part}": r for part, r in member.part_learning_rates}}
 
 
 def _read_train_losses(trial: FrozenTrial) -> dict[int, float]:

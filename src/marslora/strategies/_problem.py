@@ -10,10 +10,13 @@ from typing import Literal
 from marslora.core.allocation import Allocation, Space
 from marslora.core.errors import ConfigError
 from marslora.core.runs import Run
+from marslora.core.schedule import evaluation_steps, num_steps
 from marslora.core.seeds import derive
 from marslora.core.setting import Setting
-from marslora.core.spec import VALIDATION_WORK, MemberSpec
+from marslora.core.spec import VALIDATION_WORK, MemberSpec, TrainingSpec
 
+DEFAULT_EVALUATIONS: int = TrainingSpec.model_fields["evaluations"].default
+"""Regular points of a full run, if a problem does not list them."""
 MIN_STEPS = 4
 """No run is shorter than this many batches. A convention: a run needs a few steps before its loss says anything."""
 
@@ -39,6 +42,8 @@ class Problem:
     """Validations of a full run."""
     count_parameters: Callable[[Allocation], int]
     """Trainable parameters of an allocation."""
+    points: tuple[int, ...] = ()
+    """Examples seen at the regular points of a full run, at which training losses are recorded; empty: the default."""
     seed: int = 0
     budget: float | None = None
     """Most full runs to spend before the final run; None leaves it to the strategy."""
@@ -118,6 +123,15 @@ class Problem:
         batches = max(round(share * self.full_examples / self.batch_size), MIN_STEPS)
         return min(batches * self.batch_size, self.full_examples)
 
+    def list_lengths(self) -> tuple[int, ...]:
+        """Lengths of runs in examples that end at a regular point: at least `MIN_STEPS` batches, at most a full run."""
+        points = self.points or tuple(
+            min(step * self.batch_size, self.full_examples)
+            for step in evaluation_steps(num_steps(self.full_examples, self.batch_size), DEFAULT_EVALUATIONS)
+        )
+        least = min(MIN_STEPS * self.batch_size, self.full_examples)
+        return tuple(sorted({point for point in points if point >= least} | {self.full_examples}))
+
     def rows(self, share: float) -> int:
         """A share of the training rows: at least one batch, at most all rows."""
         return min(max(round(share * self.num_train), self.batch_size), self.num_train)
@@ -147,7 +161,7 @@ class Problem:
             id=f"{_name_setting(setting)}.d{rows}.s{repeat}",
             allocation=setting.allocation,
             learning_rate=setting.learning_rate,
-            part_learning_rates=dict(setting.part_learning_rates),
+            part_learning_rates=setting.part_learning_rates,
             data_examples=rows,
             until_examples=until,
             seed=derive(self.seed, "member", repeat) % 2**31,

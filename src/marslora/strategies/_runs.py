@@ -50,7 +50,7 @@ def _cut_run(run: Run, member: MemberSpec) -> Run:
 
 def is_usable(run: Run) -> bool:
     """Whether the run has a finite loss beyond its start and did not fail or diverge."""
-    return run.num_validations > 0 and run.status != "failed" and run.last_loss < float("inf")
+    return run.last_examples > 0 and run.status != "failed" and run.last_loss < float("inf")
 
 
 def sum_costs(runs: Iterable[Run]) -> Cost:

@@ -1,4 +1,4 @@
-"""MARS with a joint law: begin many allocations, fit all runs at once, continue those that can change the choice.
+"""MARS over ranks and learning rates: begin a few settings, predict all, continue those that may be the best.
 
 A strategy is a pure function of the problem and the runs, with no state of its own: `propose` re-enacts the whole
 search at each call. It plans the first round; if one of its members is unfinished, that is the proposal. Otherwise it
@@ -6,189 +6,185 @@ cuts the runs to what was known after that round, plans the next round from thes
 is running again, a failed run changes nothing but what follows from it, and the same runs always lead to the same
 search. Rounds:
 
-1. *Part runs*, if the budget pays for them: each part alone, for Law-C and for whether balance predicts loss here.
-2. *First candidates*: short runs of allocations spread over the space.
-3. *Leaders*, several rounds: those that are likeliest to be best by the joint law go on, until the choice is clear.
-4. *Sweep*, on request: the chosen allocation and its neighbours.
+1. *First settings*: short runs of those that together are likeliest to hold one as good as the best, by what the law of
+   settings (`marslora.laws.setting_law`) knows before anything is measured. If they are more than two, the usual
+   setting is among them.
+2. *Leaders*, several rounds: those that may be the best by all that was measured, also such as were not begun yet.
+3. *Sweep*, on request: the chosen setting and its neighbours.
 
-The final run continues the chosen candidate's run.
+Runs are compared by their training losses, which are paired, since all see the same rows in the same order, and by few
+validations. The final run continues the chosen setting's run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
-from marslora.core.allocation import Allocation
 from marslora.core.decision import DecisionRecord
 from marslora.core.runs import Run
-from marslora.core.spec import MemberSpec
-from marslora.strategies._analysis import analyse_runs
-from marslora.strategies._calibration import (
-    list_neighbours,
-    pick_distant,
-    plan_calibration,
-    plan_candidate_runs,
-    plan_part_runs,
-    select_candidate_runs,
-)
-from marslora.strategies._choice import Choice, choose_candidate
-from marslora.strategies._decision import write_decision
-from marslora.strategies._joint_predictions import predict_by_joint_law
-from marslora.strategies._problem import MIN_STEPS, Problem
+from marslora.core.schedule import few_evaluation_steps
+from marslora.core.setting import Setting
+from marslora.core.spec import VALIDATION_WORK, MemberSpec
+from marslora.strategies._design import cover_best
+from marslora.strategies._problem import Problem
 from marslora.strategies._runs import cut_runs, select_unfinished
+from marslora.strategies._setting_decision import choose_setting, decide_setting
+from marslora.strategies._setting_predictions import predict_best_losses
 from marslora.strategies._strategy import AbstractStrategy
+from marslora.strategies._uniform import find_nearest_uniform
 
-NUM_CANDIDATES, NUM_EXTENDED = 8, 3
-"""Candidate runs, and how many of them go on, in the plan that sets the length of part runs: those of `mars_paper`."""
-CANDIDATES_PER_PART = 2
-"""The first round has at least this many allocations for each searched part, and one more: a line through each rank."""
+MIN_FIRST = 2
+"""Settings of the first round even if the budget does not pay for them: fewer cannot be compared."""
+LATER_SHARE = 0.5
+"""Share of what is left of the budget that a later round takes, so that there can be more of them."""
 
 
 class MarsStrategy(AbstractStrategy):
-    """A joint law of allocations and time says what to measure next, what to choose, and how sure that is."""
+    """A law of ranks, learning rate and time says what to measure next, what to choose, and how sure that is."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config(AbstractStrategy.Config):
-        """How much is measured, and what counts as equal."""
+        """How much is measured."""
 
-        cost: float = 0.25
-        """Full runs of calibration if the problem has no budget. More gained nothing on the tables of benchmarks."""
-        part_runs_from: float = 0.8
-        """Budget in full runs from which each part is also measured alone; below it all goes into candidates."""
-        part_run_steps: int = 8
-        """Parts are not measured alone if a part run got fewer optimizer steps: it would not leave the warm-up."""
-        data_shares: tuple[float, ...] = (1 / 32, 1 / 8)
-        """Data sizes of part runs, as shares of the training rows."""
-        max_first: int = 24
-        """Most allocations of the first round."""
-        first_share: float = 0.5
-        """Share of the budget for candidates that the first round takes; the later rounds share the rest."""
-        num_leaders: tuple[int, ...] = (4, 2)
-        """Allocations that go on in each later round."""
-        confidence: float = 0.95
-        """The search ends when the chosen allocation is best with this probability."""
-        tolerance: float = 1.25
-        """Ratio of convergence times that counts as balanced."""
-        indifference: float = 0.001
-        """Relative loss that a cheaper allocation may cost in expectation if it cannot be told from the best."""
-        sweep: float = 0.0
-        """Share of a full run for which the chosen allocation and its neighbours (one rank up or down in one part) are
-        trained at last, beyond the budget, and again around what is chosen then; 0: no sweep."""
-        fit_laws: bool = True
-        """Also fit Law-C and Law-P, for the report; without them a decision takes a moment."""
+        cost: Annotated[float, Field(gt=0)] = 0.5
+        """Full runs of calibration if the problem has no budget."""
+        max_first: Annotated[int, Field(ge=2)] = 24
+        """Most settings of the first round."""
+        first_length: Annotated[float, Field(gt=0, le=1)] = 0.3
+        """Length of the first runs as a share of a full run: shorter if the budget does not pay for two of them."""
+        first_share: Annotated[float, Field(gt=0, le=1)] = 0.4
+        """Share of the budget for the first round; each later round takes half of what is left."""
+        max_rounds: Annotated[int, Field(ge=1)] = 6
+        """Most rounds before the sweep."""
+        max_leaders: Annotated[int, Field(ge=2)] = 6
+        """Most settings that go on in a later round."""
+        confidence: Annotated[float, Field(gt=0, le=1)] = 0.95
+        """The search ends when the chosen setting is best with this probability."""
+        usual_rank: Annotated[int, Field(ge=1)] = 16
+        """Rank of the usual setting, which is begun at the middle learning rate wherever more than two settings are."""
+        sweep: Annotated[float, Field(ge=0, le=1)] = 0.0
+        """Share of a full run for which the chosen setting and its neighbours (one rank up or down in one part, or one
+        learning rate) are trained at last, beyond the budget; 0: no sweep."""
 
     config: Config
 
     def propose(self, problem: Problem, runs: Sequence[Run]) -> Sequence[MemberSpec]:
         """The unfinished members of the first unfinished round."""
-        if len(problem.allocations()) == 1:
+        if len(problem.candidates()) == 1:
             return ()
-        budget = self.config.cost if problem.budget is None else problem.budget
-        if part_runs := self._plan_part_runs(problem, budget):
-            if todo := select_unfinished(part_runs, runs):
-                return todo
-            budget -= problem.spent(cut_runs(part_runs, runs))
-        first = self._plan_first_candidates(problem, budget * self.config.first_share)
+        budget = (self.config.cost if problem.budget is None else problem.budget) * problem.full_work
+        first = self._plan_first(problem, budget * self.config.first_share)
         if todo := select_unfinished(first, runs):
             return todo
-        return self._propose_leaders(problem, runs, first, budget) or self._propose_sweep(problem, runs)
-
-    def decide(self, problem: Problem, runs: Sequence[Run]) -> DecisionRecord:
-        """The choice by the joint law, together with Law-C and Law-P."""
-        ordered = tuple(sorted(runs, key=lambda run: run.member.id))
-        predictions = predict_by_joint_law(problem, tuple(select_candidate_runs(problem, ordered)))
-        analysis = analyse_runs(
-            problem,
-            ordered,
-            self.config.tolerance,
-            self.config.indifference,
-            predictions,
-            fit_laws=self.config.fit_laws or predictions is None,
-        )
-        return write_decision("mars", problem, runs, analysis)
-
-    def _plan_part_runs(self, problem: Problem, budget: float) -> list[MemberSpec]:
-        """Round 1; empty if the budget does not pay for it."""
-        lengths = plan_calibration(problem, self.config.cost, NUM_CANDIDATES, NUM_EXTENDED)
-        is_long_enough = lengths.part_short >= self.config.part_run_steps * problem.batch_size
-        if budget < self.config.part_runs_from or not is_long_enough:
-            return []
-        return plan_part_runs(problem, self.config.data_shares, lengths)
-
-    def _plan_first_candidates(self, problem: Problem, budget: float) -> list[MemberSpec]:
-        """Round 2: allocations spread over the space, as many as can be given a few steps each."""
-        candidates = problem.allocations()
-        least = MIN_STEPS * problem.batch_size / problem.full_examples
-        most = min(self.config.max_first, len(candidates))
-        fewest = min(CANDIDATES_PER_PART * len(problem.space.searched) + 1, most)
-        num = int(np.clip(budget / least, fewest, most))
-        largest = max(range(len(candidates)), key=lambda c: problem.count_parameters(candidates[c]))
-        picked = [largest, *pick_distant(candidates, [largest], range(len(candidates)), num - 1)]
-        return plan_candidate_runs(problem, [candidates[c] for c in picked], problem.examples(budget / num))
-
-    def _propose_leaders(
-        self, problem: Problem, runs: Sequence[Run], first: list[MemberSpec], budget: float
-    ) -> Sequence[MemberSpec]:
-        """Round 3: the leaders of the first of its rounds that is unfinished; empty when the choice is clear."""
         seen = cut_runs(first, runs)
-        budget_each = (budget - problem.spent(seen)) / len(self.config.num_leaders)
-        if budget_each <= 0:
-            return ()
-        for num in self.config.num_leaders:
-            choice = self._choose(problem, seen)
-            if choice is None or self._is_settled(choice):
-                return ()
-            leaders = self._select_leaders(problem, choice, num)
-            until = self._find_common_length(problem, seen, leaders, budget_each)
-            continued = plan_candidate_runs(problem, leaders, until)
+        for number in range(2, self.config.max_rounds + 1):
+            left = budget - problem.work(seen)
+            share = 1.0 if number == self.config.max_rounds else LATER_SHARE
+            continued = [] if self._is_settled(problem, seen) else self._plan_leaders(problem, seen, share * left, left)
             if todo := select_unfinished(continued, runs):
                 return todo
+            if not continued:
+                break
             ids = {member.id for member in continued}
             seen = [run for run in seen if run.member.id not in ids] + cut_runs(continued, runs)
-        return ()
+        return self._propose_sweep(problem, runs, seen)
 
-    def _propose_sweep(self, problem: Problem, runs: Sequence[Run]) -> Sequence[MemberSpec]:
-        """Round 4: the allocation that is chosen now and its neighbours; empty without a sweep."""
-        choice = self._choose(problem, runs) if self.config.sweep else None
-        if choice is None:
+    def decide(self, problem: Problem, runs: Sequence[Run]) -> DecisionRecord:
+        """The choice by the law of settings."""
+        return decide_setting("mars", problem, runs, _predict(problem, runs) if runs else None)
+
+    def _plan_first(self, problem: Problem, budget: float) -> list[MemberSpec]:
+        """Round 1: as many runs of the first length as the budget pays for, and at least `MIN_FIRST`.
+
+        All are as long as the budget allows: longer than the first length if there are no more settings, shorter if it
+        does not pay for the fewest.
+        """
+        lengths = problem.list_lengths()
+        wanted = _find_nearest(lengths, self.config.first_length * problem.full_examples)
+        most = min(self.config.max_first, len(problem.candidates()))
+        num = int(np.clip(budget / _count_work(problem, 0, wanted), min(MIN_FIRST, most), most))
+        affordable = [each for each in lengths if num * _count_work(problem, 0, each) <= budget]
+        usual = problem.at_middle_rate(find_nearest_uniform(problem, self.config.usual_rank))
+        first = [problem.candidates().index(usual)] if num > MIN_FIRST else []
+        picked = cover_best(_predict(problem, ()), num, first)
+        return self._plan_runs(problem, picked, max(affordable, default=lengths[0]))
+
+    def _plan_leaders(self, problem: Problem, seen: Sequence[Run], budget: float, most: float) -> list[MemberSpec]:
+        """A later round for a budget, or a shorter one of as many as can be had for ``most``; empty if none can be."""
+        loss_SC = _predict(problem, seen)
+        p_best_C = np.bincount(loss_SC.argmin(axis=1), minlength=loss_SC.shape[1]) / len(loss_SC)
+        num_likely = float(np.exp(-(p_best_C[p_best_C > 0] * np.log(p_best_C[p_best_C > 0])).sum()))
+        leaders = cover_best(loss_SC, int(np.clip(np.ceil(num_likely / 2), 2, self.config.max_leaders)))
+        reached = {run.member.setting: run.last_examples for run in seen}
+        for num in range(len(leaders), 0, -1):
+            begun = {c: reached.get(problem.candidates()[c], 0) for c in leaders[:num]}
+            length = self._find_affordable_length(problem, list(begun.values()), budget, most)
+            if length is not None:
+                return self._plan_runs(problem, [c for c in begun if begun[c] < length], length)
+        return []
+
+    def _find_affordable_length(self, problem: Problem, begun: Sequence[int], budget: float, most: float) -> int | None:
+        """The greatest length to which a budget brings runs from ``begun``, or the least that ``most`` pays for."""
+        cost = {each: sum(_count_work(problem, start, each) for start in begun) for each in problem.list_lengths()}
+        longer = [length for length in cost if length > min(begun) and cost[length] <= most]
+        within = [length for length in longer if cost[length] <= budget]
+        return max(within) if within else min(longer, default=None)
+
+    def _plan_runs(self, problem: Problem, candidates: Sequence[int], until: int) -> list[MemberSpec]:
+        settings = [problem.candidates()[c] for c in candidates]
+        return [problem.member(each, problem.num_train, until, "candidate run", validations="few") for each in settings]
+
+    def _is_settled(self, problem: Problem, seen: Sequence[Run]) -> bool:
+        loss_SC = _predict(problem, seen)
+        chosen = choose_setting(problem, seen, loss_SC).chosen
+        return bool((loss_SC.argmin(axis=1) == chosen).mean() >= self.config.confidence)
+
+    def _propose_sweep(self, problem: Problem, runs: Sequence[Run], seen: Sequence[Run]) -> Sequence[MemberSpec]:
+        """The setting that is chosen now and its neighbours; empty without a sweep."""
+        if not self.config.sweep:
             return ()
-        near = list_neighbours(problem, problem.allocations()[choice.chosen])
-        return select_unfinished(plan_candidate_runs(problem, near, problem.examples(self.config.sweep)), runs)
+        chosen = choose_setting(problem, seen, _predict(problem, seen)).chosen
+        until = _find_nearest(problem.list_lengths(), self.config.sweep * problem.full_examples)
+        return select_unfinished(self._plan_runs(problem, list_neighbours(problem, chosen), until), runs)
 
-    def _choose(self, problem: Problem, seen: Sequence[Run]) -> Choice | None:
-        """The choice by the joint law of these runs; None if too little was measured."""
-        ordered = tuple(sorted(select_candidate_runs(problem, seen), key=lambda run: run.member.id))
-        predictions = predict_by_joint_law(problem, ordered)
-        if predictions is None:
-            return None
-        cost_C = [problem.count_parameters(allocation) for allocation in problem.allocations()]
-        nats = self.config.indifference * float(predictions.loss_C.min())
-        all_C = np.ones(len(cost_C), dtype=bool)
-        return choose_candidate(predictions.loss_SC, all_C, cost_C, nats, predictions.resolution)
 
-    def _is_settled(self, choice: Choice) -> bool:
-        return bool(choice.p_best_C[choice.chosen] >= self.config.confidence)
+def list_neighbours(problem: Problem, chosen: int) -> list[int]:
+    """The candidate, and every other that differs in one rank or in the learning rate, by one step of its ladder."""
+    candidates = problem.candidates()
+    near = [chosen]
+    near += [c for c in range(len(candidates)) if _count_steps(problem, candidates[chosen], candidates[c]) == 1]
+    return near
 
-    def _select_leaders(self, problem: Problem, choice: Choice, num: int) -> list[Allocation]:
-        """The best, the chosen, then those that are likeliest to be best."""
-        likely = np.argsort(-choice.p_best_C, kind="stable").tolist()
-        ranked = [choice.best, choice.chosen, *(c for c in likely if choice.p_best_C[c] > 0)]
-        return [problem.allocations()[c] for c in dict.fromkeys(ranked)][:num]
 
-    def _find_common_length(
-        self, problem: Problem, seen: Sequence[Run], leaders: Sequence[Allocation], budget: float
-    ) -> int:
-        """The length in examples to which a budget of full runs brings the leaders, the shortest first."""
-        candidate_runs = select_candidate_runs(problem, seen)
-        reached = {run.member.allocation: run.last_examples / problem.full_examples for run in candidate_runs}
-        lengths = sorted(reached.get(allocation, 0.0) for allocation in leaders)
-        longest = lengths[-1]
-        length = longest
-        for count in range(len(lengths), 0, -1):  # as water fills vessels: those above the level get nothing
-            length = (budget + sum(lengths[:count])) / count
-            if length >= lengths[count - 1]:
-                break
-        return problem.examples(max(length, longest))
+def _count_steps(problem: Problem, one: Setting, other: Setting) -> int:
+    """Steps on the ladders of ranks and rates between two settings; parts' own rates must agree."""
+    ranks = [(problem.space.ladder(part), one.allocation[part], other.allocation[part]) for part in problem.space.parts]
+    steps = sum(abs(ladder.index(a) - ladder.index(b)) for ladder, a, b in ranks)
+    if problem.learning_rates:
+        rates = problem.learning_rates
+        steps += abs(rates.index(one.learning_rate or 0.0) - rates.index(other.learning_rate or 0.0))
+    return steps + 2 * (len(one.part_learning_rates) != len(other.part_learning_rates))
+
+
+def _predict(problem: Problem, runs: Sequence[Run]) -> np.ndarray:
+    return predict_best_losses(problem, tuple(sorted(runs, key=lambda run: run.member.id)))
+
+
+def _find_nearest(lengths: Sequence[int], wanted: float) -> int:
+    return min(lengths, key=lambda length: abs(np.log(length / wanted)))
+
+
+def _count_work(problem: Problem, start: int, until: int) -> float:
+    """What it costs to train a run from one length to another, with its few validations, in training examples."""
+    if until <= start:
+        return 0.0
+    size = problem.batch_size
+    steps = [length // size for length in problem.list_lengths()]
+    looks = few_evaluation_steps(steps, size, problem.num_validation)
+    num = sum(start < step * size <= until for step in looks)
+    return until - start + VALIDATION_WORK * problem.num_validation * num

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from marslora.core.decision import DecisionRecord
-from marslora.core.errors import ConfigError
 from marslora.core.runs import Run
 from marslora.core.spec import MemberSpec
 from marslora.strategies._lowest_loss import decide_by_loss
@@ -25,14 +26,10 @@ class RateSweepStrategy(AbstractStrategy):
     class Config(AbstractStrategy.Config):
         """The rank, and how many learning rates are tried."""
 
-        rank: int = 16
+        rank: Annotated[int, Field(ge=1)] = 16
         """Rank of every part; the nearest candidate is taken."""
-        num_rates: int = 4
+        num_rates: Annotated[int, Field(ge=1)] = 4
         """Learning rates to train; all of the ladder if it has fewer."""
-
-        def __post_init__(self) -> None:
-            if self.num_rates < 1:
-                raise ConfigError(f"`num_rates` must be at least 1, found {self.num_rates}. Use e.g. 4.")
 
     config: Config
 

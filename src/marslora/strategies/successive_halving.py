@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
 
 from marslora.core.decision import DecisionRecord
 from marslora.core.runs import Run
+from marslora.core.seeds import derive
 from marslora.core.setting import Setting
 from marslora.core.spec import MemberSpec
 from marslora.strategies._lowest_loss import decide_by_loss
@@ -21,13 +26,16 @@ class SuccessiveHalvingStrategy(AbstractStrategy):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(RungConfig):
-        """The lengths of the rungs."""
+        """The lengths of the rungs, and how many settings begin."""
+
+        num_begun: Annotated[int, Field(ge=0)] = 0
+        """Settings that begin, drawn at random; 0: all."""
 
     config: Config
 
     def propose(self, problem: Problem, runs: Sequence[Run]) -> Sequence[MemberSpec]:
         """The members of the first unfinished rung; empty once one allocation is left."""
-        alive, share = list(problem.candidates()), self.config.first_rung
+        alive, share = self._draw_settings(problem), self.config.first_rung
         while len(alive) > 1:
             wanted = [
                 problem.member(setting, problem.num_train, problem.examples(share), "halving") for setting in alive
@@ -39,6 +47,12 @@ class SuccessiveHalvingStrategy(AbstractStrategy):
                 break
             share = min(share * self.config.eta, 1.0)
         return ()
+
+    def _draw_settings(self, problem: Problem) -> list[Setting]:
+        candidates = problem.candidates()
+        order = np.random.default_rng(derive(problem.seed, "halving")).permutation(len(candidates))
+        num = self.config.num_begun or len(candidates)
+        return [candidates[c] for c in sorted(order[:num].tolist())]
 
     def _select_survivors(
         self, alive: Sequence[Setting], wanted: Sequence[MemberSpec], runs: Sequence[Run]

@@ -64,7 +64,7 @@ class ToyTraining:
         if self.broken(member):
             return Run(member=member, status="failed", examples=(), validation_loss=())
         until, rates = member.until_examples, _list_rates(member.setting)
-        regular = [int(t) for t in np.geomspace(full_examples / 300, full_examples, 20) if t <= until]
+        regular = [t for t in _list_regular(full_examples) if t <= until]
         looks = self._list_validations(member, regular)
         examples = sorted({0, *looks, *(before.examples if before else ())})
         rng = np.random.default_rng(int(hashlib.sha256(f"{self.seed}/{member.id}".encode()).hexdigest()[:8], 16))
@@ -104,6 +104,7 @@ class ToyTraining:
             full_examples=full_examples,
             batch_size=BATCH_SIZE,
             num_validation=self.num_validation,
+            points=tuple(_list_regular(full_examples)),
             count_parameters=lambda allocation: sum(100 * rank for _, rank in allocation.ranks),
             seed=self.seed,
             **more,
@@ -124,6 +125,12 @@ def _list_rates(setting: Setting) -> dict[str, float]:
     """The searched learning rate of every part."""
     rates = {part: setting.rate_of(part) for part in setting.allocation.parts}
     return {part: rate for part, rate in rates.items() if rate is not None}
+
+
+def _list_regular(full_examples: int) -> list[int]:
+    """The regular points of a full run, in examples: whole batches, even in the logarithm."""
+    points = np.geomspace(full_examples / 300, full_examples, 20)
+    return sorted({max(round(point / BATCH_SIZE), 1) * BATCH_SIZE for point in points})
 
 
 def replay(strategy: AbstractStrategy, toy: ToyTraining, problem: Problem, max_rounds: int = 100) -> list[Run]:

@@ -18,7 +18,7 @@ def test_a_word_is_read_as_a_family():
     assert [searcher.setting for searcher in HALVING] == ["eta=4, first_rung=0.05", "eta=4, first_rung=0.2"]
     assert {searcher.family for searcher in HALVING} == {"successive_halving eta=4"}
     assert [searcher.budget for searcher in parse_searchers("mars@0.1/2")] == [0.1, 2.0]
-    (found,) = parse_searchers("mars:fit_laws=false,num_leaders=[3,2],confidence=9e-1@0.4")
+    (found,) = parse_searchers("ranks_only:fit_laws=false,num_leaders=[3,2],confidence=9e-1@0.4")
     assert found.options == {"fit_laws": False, "num_leaders": [3, 2], "confidence": 0.9}
     assert found.make_strategy().config.num_leaders == (3, 2)
     (outside,) = parse_searchers("marslora.strategies.asha:AshaStrategy:eta=2@0.3")
@@ -35,7 +35,7 @@ def test_a_word_is_read_as_a_family():
         ("mars@-1", "found '-1'"),
         ("successive_halving:eta=4,first_rung", "must look like STRATEGY"),
         ("mars:cost=[", r"`--strategy mars:cost=\[`: the value '\[' is not valid YAML"),
-        ("mars:cost=few", "`cost` of MarsStrategy must be a number, found 'few'"),
+        ("mars:cost=few", "`cost` of MarsStrategy must be a number above 0, found 'few'"),
     ],
 )
 def test_errors_name_what_is_wrong_with_a_word(word, message):

@@ -37,7 +37,9 @@ def test_a_short_ladder_is_trained_whole(rates, trained):
 
 def test_the_number_of_rates_is_an_option():
     assert len(search(RATES, num_rates=2)[1]) == 2
-    with pytest.raises(ConfigError, match="`num_rates` must be at least 1, found 0"):
+    with pytest.raises(
+        ConfigError, match="`num_rates` of RateSweepStrategy must be a whole number of at least 1, found 0"
+    ):
         RateSweepStrategy(num_rates=0)
 
 

@@ -1,0 +1,88 @@
+"""What the law of settings predicts of every candidate, from the training and validation losses of the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from marslora.core.arrays import Array
+from marslora.core.runs import Run
+from marslora.core.seeds import derive
+from marslora.laws import Features, Measurements, fit_setting_law, make_features
+from marslora.strategies._problem import MIN_STEPS, Problem
+
+NUM_DRAWS = 2000
+"""Draws of the law. A probability of 0.95 then has a standard error of 0.005."""
+FAR_ABOVE = 1.5
+"""Log loss above the median setting beyond which it does not matter how bad a setting is."""
+FIRST_SHARE = 1 / 40
+"""Losses before this share of a full run are not read: they are those of the warm-up."""
+
+
+@lru_cache(maxsize=128)  # a search asks the same question again whenever it re-enacts its rounds
+def predict_best_losses(problem: Problem, runs: tuple[Run, ...]) -> Array:
+    """Draws of the best loss in a full run of every candidate, (S, C), in nats per answer token."""
+    measured = make_measurements(problem, runs)
+    law = fit_setting_law(_describe_candidates(problem), measured)
+    rng = np.random.default_rng(derive(problem.seed, "law of settings"))
+    log_SC = law.draw(NUM_DRAWS, rng)
+    losses: Array = np.exp(np.minimum(log_SC, _find_bound(runs, log_SC)))
+    return losses
+
+
+def _find_bound(runs: Sequence[Run], log_SC: Array) -> Array | float:
+    """What no best loss exceeds: the log loss of the untouched model, or if it is unknown, much above the middle."""
+    before = [run.validation_loss[0] for run in runs if run.examples and run.examples[0] == 0]
+    return float(np.log(np.median(before))) if before else np.median(log_SC, axis=1, keepdims=True) + FAR_ABOVE
+
+
+@lru_cache(maxsize=16)
+def _describe_candidates(problem: Problem) -> Features:
+    num_steps = problem.full_examples / problem.batch_size
+    return make_features(
+        problem.candidates(), problem.space.searched or problem.space.parts, problem.middle_rate, num_steps
+    )
+
+
+def make_measurements(problem: Problem, runs: Sequence[Run]) -> Measurements:
+    """The losses of the candidates' runs on all rows, as the law of settings takes them.
+
+    Training losses count in the first pass over the rows, where no row has been seen before. Of a run that diverged,
+    the loss that it ended with counts as that of the untouched model: it is at least as bad.
+    """
+    index = {setting: number for number, setting in enumerate(problem.candidates())}
+    points: list[tuple[int, float, float, bool, tuple[int, ...], int]] = []
+    for run in sorted(runs, key=lambda run: run.member.id):
+        place = index.get(run.member.setting)
+        if place is not None and run.member.data_examples == problem.num_train and run.status != "failed":
+            points += [(place, *point) for point in _list_points(problem, run)]
+    if not points:
+        return Measurements.none()
+    settings, examples, losses, is_train, batches, rows = zip(*points, strict=True)
+    numbers = {batch: number for number, batch in enumerate(dict.fromkeys(batches))}
+    return Measurements(
+        setting_N=np.array(settings, dtype=np.int64),
+        log_share_N=np.log(np.array(examples) / problem.full_examples),
+        log_loss_N=np.log(np.array(losses)),
+        is_train_N=np.array(is_train, dtype=float),
+        batch_N=np.array([numbers[batch] for batch in batches], dtype=np.int64),
+        rows_N=np.array(rows, dtype=float),
+        is_final_N=np.zeros(len(rows)),
+    )
+
+
+def _list_points(problem: Problem, run: Run) -> Iterator[tuple[float, float, bool, tuple[int, ...], int]]:
+    """(examples, loss, whether a training loss, what it was measured on, rows) of every usable loss of a run."""
+    first = max((MIN_STEPS - 1) * problem.batch_size, FIRST_SHARE * problem.full_examples)
+    start = 0
+    for end, loss in zip(run.train_examples, run.train_loss, strict=True):
+        if first <= end <= problem.num_train and 0 < loss < np.inf:
+            yield (start + end) / 2, loss, True, (start, end), end - start
+        start = end
+    for examples, loss in zip(run.examples, run.validation_loss, strict=True):
+        if examples >= first and 0 < loss < np.inf:
+            yield float(examples), loss, False, (examples,), 1
+    if run.status == "diverged" and run.validation_loss:
+        yield float(max(run.last_examples, first)), run.validation_loss[0], False, (run.last_examples,), 1
