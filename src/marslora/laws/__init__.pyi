@@ -14,3 +14,4 @@ from .setting_features import make_features as make_features
 from .setting_law import Measurements as Measurements
 from .setting_law import SettingLaw as SettingLaw
 from .setting_law import fit_setting_law as fit_setting_law
+from .setting_law import load_constants as load_constants

@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_solve, cholesky
 
 from marslora.core.arrays import Array
+from marslora.core.errors import ConfigError
 from marslora.laws.setting_features import Features
 from marslora.laws.setting_kernel import (
     MOST_STEPS,
@@ -178,8 +179,16 @@ def make_points(features: Features, measured: Measurements, constants: Constants
     )
 
 
-@lru_cache(maxsize=1)
-def load_constants() -> Mapping[str, Any]:
-    """The learnt constants by name."""
-    values: Mapping[str, Any] = json.loads(CONSTANTS_FILE.read_text())["constants"]
+@lru_cache(maxsize=8)
+def load_constants(path: str = "") -> Mapping[str, Any]:
+    """The constants by name: those of the package, or of another file that the script wrote.
+
+    Raises `ConfigError` for a file that holds none.
+    """
+    try:
+        values: Mapping[str, Any] = json.loads((Path(path) if path else CONSTANTS_FILE).read_text())["constants"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"`constants` must be a file that benchmarks/fit_setting_law.py wrote, found {path} ({error!r})."
+        ) from None
     return values

@@ -10,7 +10,7 @@ import numpy as np
 from marslora.core.arrays import Array
 from marslora.core.runs import Run
 from marslora.core.seeds import derive
-from marslora.laws import Features, Measurements, fit_setting_law, make_features
+from marslora.laws import Features, Measurements, fit_setting_law, load_constants, make_features
 from marslora.strategies._problem import MIN_STEPS, Problem
 
 NUM_DRAWS = 2000
@@ -22,10 +22,13 @@ FIRST_SHARE = 1 / 40
 
 
 @lru_cache(maxsize=128)  # a search asks the same question again whenever it re-enacts its rounds
-def predict_best_losses(problem: Problem, runs: tuple[Run, ...]) -> Array:
-    """Draws of the best loss in a full run of every candidate, (S, C), in nats per answer token."""
+def predict_best_losses(problem: Problem, runs: tuple[Run, ...], constants: str = "") -> Array:
+    """Draws of the best loss in a full run of every candidate, (S, C), in nats per answer token.
+
+    ``constants`` is the path of other constants than those of the package, see `load_constants`.
+    """
     measured = make_measurements(problem, runs)
-    law = fit_setting_law(_describe_candidates(problem), measured)
+    law = fit_setting_law(_describe_candidates(problem), measured, load_constants(constants))
     rng = np.random.default_rng(derive(problem.seed, "law of settings"))
     log_SC = law.draw(NUM_DRAWS, rng)
     losses: Array = np.exp(np.minimum(log_SC, _find_bound(runs, log_SC)))

@@ -25,6 +25,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
+from marslora.core.arrays import Array
 from marslora.core.decision import DecisionRecord
 from marslora.core.runs import Run
 from marslora.core.schedule import few_evaluation_steps
@@ -71,6 +72,9 @@ class MarsStrategy(AbstractStrategy):
         """Share of a full run for which the chosen setting and its neighbours (one rank up or down in one part, or one
         learning rate) are trained at last, beyond the budget; 0: no sweep."""
 
+        constants: str = ""
+        """Path of other constants of the law, as benchmarks/fit_setting_law.py writes them. Default: the package's."""
+
     config: Config
 
     def propose(self, problem: Problem, runs: Sequence[Run]) -> Sequence[MemberSpec]:
@@ -96,7 +100,7 @@ class MarsStrategy(AbstractStrategy):
 
     def decide(self, problem: Problem, runs: Sequence[Run]) -> DecisionRecord:
         """The choice by the law of settings."""
-        return decide_setting("mars", problem, runs, _predict(problem, runs) if runs else None)
+        return decide_setting("mars", problem, runs, self._predict(problem, runs) if runs else None)
 
     def _plan_first(self, problem: Problem, budget: float) -> list[MemberSpec]:
         """Round 1: as many runs of the first length as the budget pays for, and at least `MIN_FIRST`.
@@ -111,12 +115,12 @@ class MarsStrategy(AbstractStrategy):
         affordable = [each for each in lengths if num * _count_work(problem, 0, each) <= budget]
         usual = problem.at_middle_rate(find_nearest_uniform(problem, self.config.usual_rank))
         first = [problem.candidates().index(usual)] if num > MIN_FIRST else []
-        picked = cover_best(_predict(problem, ()), num, first)
+        picked = cover_best(self._predict(problem, ()), num, first)
         return self._plan_runs(problem, picked, max(affordable, default=lengths[0]))
 
     def _plan_leaders(self, problem: Problem, seen: Sequence[Run], budget: float, most: float) -> list[MemberSpec]:
         """A later round for a budget, or a shorter one of as many as can be had for ``most``; empty if none can be."""
-        loss_SC = _predict(problem, seen)
+        loss_SC = self._predict(problem, seen)
         p_best_C = np.bincount(loss_SC.argmin(axis=1), minlength=loss_SC.shape[1]) / len(loss_SC)
         num_likely = float(np.exp(-(p_best_C[p_best_C > 0] * np.log(p_best_C[p_best_C > 0])).sum()))
         leaders = cover_best(loss_SC, int(np.clip(np.ceil(num_likely / 2), 2, self.config.max_leaders)))
@@ -140,15 +144,19 @@ class MarsStrategy(AbstractStrategy):
         return [problem.member(each, problem.num_train, until, "candidate run", validations="few") for each in settings]
 
     def _is_settled(self, problem: Problem, seen: Sequence[Run]) -> bool:
-        loss_SC = _predict(problem, seen)
+        loss_SC = self._predict(problem, seen)
         chosen = choose_setting(problem, seen, loss_SC).chosen
         return bool((loss_SC.argmin(axis=1) == chosen).mean() >= self.config.confidence)
+
+    def _predict(self, problem: Problem, runs: Sequence[Run]) -> Array:
+        ordered = tuple(sorted(runs, key=lambda run: run.member.id))
+        return predict_best_losses(problem, ordered, self.config.constants)
 
     def _propose_sweep(self, problem: Problem, runs: Sequence[Run], seen: Sequence[Run]) -> Sequence[MemberSpec]:
         """The setting that is chosen now and its neighbours; empty without a sweep."""
         if not self.config.sweep:
             return ()
-        chosen = choose_setting(problem, seen, _predict(problem, seen)).chosen
+        chosen = choose_setting(problem, seen, self._predict(problem, seen)).chosen
         until = _find_nearest(problem.list_lengths(), self.config.sweep * problem.full_examples)
         return select_unfinished(self._plan_runs(problem, list_neighbours(problem, chosen), until), runs)
 
@@ -169,10 +177,6 @@ def _count_steps(problem: Problem, one: Setting, other: Setting) -> int:
         rates = problem.learning_rates
         steps += abs(rates.index(one.learning_rate or 0.0) - rates.index(other.learning_rate or 0.0))
     return steps + 2 * (len(one.part_learning_rates) != len(other.part_learning_rates))
-
-
-def _predict(problem: Problem, runs: Sequence[Run]) -> np.ndarray:
-    return predict_best_losses(problem, tuple(sorted(runs, key=lambda run: run.member.id)))
 
 
 def _find_nearest(lengths: Sequence[int], wanted: float) -> int:
