@@ -3,10 +3,10 @@
     python benchmarks/search_rates.py [--tables benchmarks/tables/rates] [--json benchmarks/search_rates.json]
 
 Every standard search (`marslora.replay.searchers`) is replayed on every seed of every table. `mars` decides by
-constants that were learnt without the task of the table (`benchmarks/left_out`, see `fit_setting_law.py`). All costs are counted:
-training and validation of calibration and of the final run, in full runs with their validations. Searches that draw at
-random are repeated with `DRAWS` seeds. Regret is the best loss of a full run of the choice above that of the best
-setting, means over the seeds of the table, in nats per answer token, with a 90 % interval over tables and seeds.
+constants that were learnt without the task of the table (`benchmarks/left_out`, see `fit_setting_law.py`). All costs
+are counted: training and validation of calibration and of the final run, in full runs with their validations. Searches
+are repeated with `DRAWS` seeds. Regret is the best loss of a full run of the choice above that of the best setting,
+means over the seeds of the table, in nats per answer token, with a 90 % interval over tables and seeds.
 """
 
 from __future__ import annotations

@@ -7,10 +7,6 @@ from typing import Any
 
 from marslora.demo.tasks import TASKS, find_task
 
-CALIBRATION_COST = 2.0
-"""The budget of the demo's calibration, in full runs. A real study needs less: a full run of the demo has at most 150
-steps, so with a budget of 0.9 most steps of the runs were warm-up, and no part converged (dev/LOG.md, 2026-11-22)."""
-
 
 def make_settings(task: str, folder: Path) -> dict[str, Any]:
     """The settings of a study of ``task``, one of `TASKS`; its rows are written into ``folder`` as Parquet files.
@@ -26,5 +22,5 @@ def make_settings(task: str, folder: Path) -> dict[str, Any]:
         "model": {"path": str(embedded_folder())},
         "data": {split: [str(path)] for split, path in paths.items()},
         "training": {name: value for name, value in TASKS[task].training.items() if name != "learning_rate"},
-        "search": {"strategy": {"name": "mars"}, "budget": CALIBRATION_COST},
+        "search": {"strategy": {"name": "mars"}},
     }

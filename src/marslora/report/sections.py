@@ -58,12 +58,21 @@ def render_tiles(data: ReportData) -> list[Markup]:
     total, grid = compute_total_spending(data), compute_grid_spending(data)
     chance = "observed" if data.chosen.p_best is None else format_percent(data.chosen.p_best)
     held = pluralise(len(decision.plausible), data.candidate_noun)
-    certainty = {"clear": chance, "indistinguishable": "undecided", "fallback": "fallback"}
+    undecided = f"{held} hold 90{SPACE}% of the probability"
+    certainty = {
+        "clear": chance,
+        "indistinguishable": "undecided",
+        "unmeasured": "a guess",
+        "alike": "all alike",
+        "fallback": "fallback",
+    }
     remarks = {
         "clear": f"probability of being the best of {len(decision.candidates)}"
         if data.chosen.p_best is not None
         else "lowest loss; no probability",
-        "indistinguishable": f"{held} hold 90{SPACE}% of the probability",
+        "indistinguishable": undecided,
+        "unmeasured": undecided,
+        "alike": "nothing that was searched matters much",
         "fallback": "the laws could not decide",
     }
     tiles = [
@@ -166,9 +175,10 @@ def render_convergence(data: ReportData, charts: Markup) -> Markup:
 
 
 def render_allocations(data: ReportData, charts: Markup) -> Markup:
-    """The section that maps the expected loss of every candidate."""
+    """The section about the candidates: how much each choice matters, and a map of their expected losses."""
     title = "Which ranks and learning rate" if data.searches_rates else "Which ranks together"
-    return section("map", title, charts) if charts else Markup("")
+    effects = tables.build_effects_table(data) if data.decision.effects else Markup("")
+    return section("map", title, effects, charts) if effects or charts else Markup("")
 
 
 def render_final_run(data: ReportData, charts: Markup) -> Markup:

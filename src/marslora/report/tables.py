@@ -53,6 +53,23 @@ def build_parts_table(data: ReportData) -> Markup:
     return table([*heads, "dead layers"], rows, marks=marks)
 
 
+def build_effects_table(data: ReportData) -> Markup:
+    """Build a table of the choices: what the worst value of each costs, with all others at their best for it."""
+    rows = [
+        [
+            tag("span", effect.knob, class_="name"),
+            effect.best,
+            effect.worst,
+            cell(format_interval(effect.nats), number=True),
+            cell(format_percent(effect.share.value), number=True),
+            effect.verdict,
+        ]
+        for effect in data.decision.effects
+    ]
+    heads = ["choice", "best", "worst", "the worst costs (nats, 90 %)", "share of what training gains", "verdict"]
+    return table(heads, rows)
+
+
 def build_candidates_table(data: ReportData) -> Markup:
     """Build a table of all candidates, each with its numbers and the reason why it was chosen, kept or dropped."""
     names = data.searched

@@ -51,6 +51,14 @@ class Notice:
     text: str
 
 
+OPENINGS = {
+    "indistinguishable": "No clear winner; a good choice",
+    "alike": "Nothing that was searched matters much; the cheapest will do",
+    "unmeasured": "Too little was measured to be sure; the best guess",
+}
+"""How the choice is introduced, by the verdict; a clear one needs no introduction."""
+
+
 def write_headline(data: ReportData) -> str:
     """The verdict in a sentence or two without the last full stop: towers first, then ranks and learning rate."""
     if data.decision.verdict == "fallback":
@@ -59,8 +67,8 @@ def write_headline(data: ReportData) -> str:
     left = [part for part in towers if not data.decision.chosen.get(part)]
     chosen = _name_choice(data, [part for part in data.searched if part not in left])
     sentences = [sentence for part in towers if (sentence := _describe_tower(data, part))]
-    if data.decision.verdict == "indistinguishable":
-        sentences.append(f"No clear winner; a good choice: {chosen or 'leave it so'}")
+    if data.decision.verdict in OPENINGS:
+        sentences.append(f"{OPENINGS[data.decision.verdict]}: {chosen or 'leave it so'}")
     elif chosen:
         sentences.append(f"Give {chosen}")
     return ". ".join(sentences)
@@ -92,7 +100,7 @@ def describe_certainty(data: ReportData) -> str:
     if decision.verdict == "fallback":
         why = "The laws could not decide" if decision.laws else "No law was fitted"
         return f"{why}, so there is no probability of being best."
-    if decision.verdict == "indistinguishable":
+    if decision.verdict in OPENINGS:
         regret = chosen.expected_regret
         more = (
             ""
@@ -120,6 +128,18 @@ def describe_size(data: ReportData) -> str:
     mine = data.num_trainable(data.decision.chosen)
     most = max(data.num_trainable(candidate.allocation) for candidate in data.decision.candidates)
     return f"{abbreviate_count(mine)} trainable parameters (the largest has {abbreviate_count(most)})"
+
+
+def describe_effects(data: ReportData) -> list[str]:
+    """Say which choices matter and which do not, one sentence each; empty if the strategy does not measure that."""
+    matter = [
+        f"{effect.knob} ({format_loss(effect.nats.value)} nats between {effect.best} and {effect.worst})"
+        for effect in data.decision.effects
+        if effect.verdict == "matters"
+    ]
+    alike = [effect.knob for effect in data.decision.effects if effect.verdict == "does not matter"]
+    sentences = [f"What matters: {join_words(matter)}."] if matter else []
+    return [*sentences, f"What does not matter: {join_words(alike)}."] if alike else sentences
 
 
 def describe_gain(data: ReportData) -> list[str]:
@@ -313,6 +333,7 @@ def write_summary_lines(data: ReportData) -> list[str]:
         *data.decision.problems,
         write_headline(data) + ".",
         describe_certainty(data),
+        *describe_effects(data),
         *describe_gain(data),
         describe_cost(data),
     ]

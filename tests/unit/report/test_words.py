@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from marslora.core.decision import Interval
+from marslora.core.decision import Effect, Interval
 from marslora.core.runs import Cost
 from marslora.core.schedule import final_evaluation_steps
 from marslora.core.setting import Setting
 from marslora.core.spec import VALIDATION_WORK
-from marslora.report import numbers, words
+from marslora.report import numbers, sections, tables, words
 from marslora.report.data import (
     compute_final_spending,
     compute_grid_spending,
@@ -310,3 +310,29 @@ def test_a_full_run_is_the_final_run_with_its_validations(clear):
     assert clear.count_full_runs(whole) == 1
     assert clear.count_full_runs(Cost(examples=clear.full_examples)) < 1
     assert replace(clear, summary=None).full_work == clear.full_examples
+
+
+@pytest.mark.parametrize(("verdict", "opening"), words.OPENINGS.items())
+def test_an_open_verdict_is_introduced_as_what_it_is(verdict, opening):
+    data = choose(
+        example_studies.make_example("rates"), frozen_tower(example_studies.make_example("rates")), verdict=verdict
+    )
+    assert f"{opening}: language rank 64" in words.write_headline(data)
+    assert "hold" in words.describe_certainty(data)
+    page = str(sections.render_verdict(data))
+    assert "How sure" in page
+
+
+def test_what_matters_is_said_in_words_and_in_a_table():
+    def effect(knob, value, verdict):
+        nats = Interval(value=value, low=value / 2, high=2 * value)
+        fields = {"knob": knob, "nats": nats, "share": nats, "best": "0.0016", "worst": "0.0004", "verdict": verdict}
+        return Effect.model_validate(fields)
+
+    data = example_studies.make_example("rates")
+    effects = (effect("learning rate", 0.4, "matters"), effect("vision rank", 0.001, "does not matter"))
+    data = replace(data, decision=data.decision.model_copy(update={"effects": effects}))
+    assert "What matters: learning rate (0.400 nats between 0.0016 and 0.0004)." in said(data)
+    assert "What does not matter: vision rank." in said(data)
+    table = str(tables.build_effects_table(data))
+    assert "0.400 (0.200 to 0.800)" in plain(table) and "does not matter" in table
