@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from marslora.core.allocation import Allocation
 from marslora.core.record import Record
 from marslora.core.training import TrainingSpec
+
+PartRates = Annotated[
+    tuple[tuple[str, float], ...],
+    BeforeValidator(lambda rates: tuple(rates.items()) if isinstance(rates, Mapping) else rates),
+]
+"""Learning rates of single parts, hashable; made from a mapping too."""
 
 
 class Setting(Record):
@@ -17,16 +24,8 @@ class Setting(Record):
     allocation: Allocation
     learning_rate: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Learning rate of all parts without one of their own; None: that of the training spec, which is not searched."""
-    part_learning_rates: tuple[tuple[str, float], ...] = ()
+    part_learning_rates: PartRates = ()
     """Learning rates of single parts, if they are searched."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_mapping(cls, values: object) -> object:
-        rates = values.get("part_learning_rates") if isinstance(values, Mapping) else None
-        if isinstance(values, Mapping) and isinstance(rates, Mapping):
-            return {**values, "part_learning_rates": tuple(rates.items())}
-        return values
 
     def rate_of(self, part: str) -> float | None:
         """The learning rate of ``part``; None if that of the training spec holds."""

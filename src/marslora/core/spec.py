@@ -15,7 +15,7 @@ from marslora.core.allocation import Allocation, Space
 from marslora.core.options import INPUT, RUNNING, SEARCHING, Option, OptionRecord
 from marslora.core.parts import ModelInfo
 from marslora.core.record import Record
-from marslora.core.setting import Setting
+from marslora.core.setting import PartRates, Setting
 from marslora.core.training import LORA_VARIANTS as LORA_VARIANTS
 from marslora.core.training import ObjectiveSpec as ObjectiveSpec
 from marslora.core.training import PluginSpec as PluginSpec
@@ -222,7 +222,7 @@ class MemberSpec(Record):
     """Seed of the order of the batches; members of one pack have the same."""
     learning_rate: float | None = None
     """Learning rate of this run; None: that of the training spec."""
-    part_learning_rates: tuple[tuple[str, float], ...] = ()
+    part_learning_rates: PartRates = ()
     """Learning rates of single parts in this run, which override all others."""
     alpha_over_rank: float | None = None
     """Scale of this run's adapters; None: that of the training spec."""
