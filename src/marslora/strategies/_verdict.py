@@ -36,7 +36,7 @@ def describe_verdict(
         alike = f"Nothing that was searched matters by more than {ALIKE_SHARE:.0%} of what training gains"
         return "alike", f"{alike}, so the cheapest will do: {chosen} ({odds})."
     if regret > UNMEASURED_SHARE * gain:
-        guess = f"Too little was measured to be sure; the best guess is {chosen} ({odds})."
+        guess = f"Too little was measured to be sure; the choice is {chosen}, as no other is surely better ({odds})."
         return "unmeasured", " ".join([*first, guess, _recommend_budget(problem, runs, regret, gain), *matters])
     if len(choice.tied) == 1:
         return "clear", " ".join([*first, f"{chosen} is the best choice ({odds}).", *matters])
@@ -57,7 +57,7 @@ def _say_why(choice: SettingChoice) -> str:
     if choice.chosen == choice.tied[0]:
         return "the cheapest of them"
     is_best = choice.chosen == choice.best
-    return "the one with the least expected loss" if is_best else "the cheapest that is as good as the best"
+    return "the one that is taken" if is_best else "the cheapest that is as good as the best"
 
 
 def _say_what_to_train(problem: Problem, p_best_C: Array) -> list[str]:

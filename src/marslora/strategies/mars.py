@@ -6,10 +6,11 @@ cuts the runs to what was known after that round, plans the next round from thes
 is running again, a failed run changes nothing but what follows from it, and the same runs always lead to the same
 search. Rounds:
 
-1. *First settings*: short runs of those that together are likeliest to hold one as good as the best, by what the law of
-   settings (`marslora.laws.setting_law`) knows before anything is measured. If they are more than two, the usual
-   setting is among them.
-2. *Leaders*, several rounds: those that may be the best by all that was measured, also such as were not begun yet.
+1. *First settings*: runs of those that together are likeliest to hold one as good as the best, by what the law of
+   settings (`marslora.laws.setting_law`) knows before anything is measured. The reference setting, which is chosen
+   unless another one is surely better, is always among them; so is the usual one if they are more than two.
+2. *Leaders*, several rounds: the choice so far, and others that may be the best by all that was measured, also such as
+   were not begun yet.
 3. *Sweep*, on request: the chosen setting and its neighbours.
 
 Runs are compared by their training losses, which are paired, since all see the same rows in the same order, and by few
@@ -34,7 +35,7 @@ from marslora.core.spec import VALIDATION_WORK, MemberSpec
 from marslora.strategies._design import cover_best
 from marslora.strategies._problem import Problem
 from marslora.strategies._runs import cut_runs, select_unfinished
-from marslora.strategies._setting_decision import choose_setting, decide_setting
+from marslora.strategies._setting_decision import choose_setting, decide_setting, find_reference
 from marslora.strategies._setting_predictions import predict_best_losses
 from marslora.strategies._strategy import AbstractStrategy
 from marslora.strategies._uniform import find_nearest_uniform
@@ -114,7 +115,8 @@ class MarsStrategy(AbstractStrategy):
         num = int(np.clip(budget / _count_work(problem, 0, wanted), min(MIN_FIRST, most), most))
         affordable = [each for each in lengths if num * _count_work(problem, 0, each) <= budget]
         usual = problem.at_middle_rate(find_nearest_uniform(problem, self.config.usual_rank))
-        first = [problem.candidates().index(usual)] if num > MIN_FIRST else []
+        first = list(dict.fromkeys([find_reference(problem), problem.candidates().index(usual)]))
+        first = first if num > MIN_FIRST else first[:1]
         picked = cover_best(self._predict(problem, ()), num, first)
         return self._plan_runs(problem, picked, max(affordable, default=lengths[0]))
 
@@ -123,7 +125,9 @@ class MarsStrategy(AbstractStrategy):
         loss_SC = self._predict(problem, seen)
         p_best_C = np.bincount(loss_SC.argmin(axis=1), minlength=loss_SC.shape[1]) / len(loss_SC)
         num_likely = float(np.exp(-(p_best_C[p_best_C > 0] * np.log(p_best_C[p_best_C > 0])).sum()))
-        leaders = cover_best(loss_SC, int(np.clip(np.ceil(num_likely / 2), 2, self.config.max_leaders)))
+        chosen = choose_setting(problem, seen, loss_SC).chosen
+        num = int(np.clip(np.ceil(num_likely / 2), 2, self.config.max_leaders))
+        leaders = cover_best(loss_SC, num, [chosen])
         reached = {run.member.setting: run.last_examples for run in seen}
         for num in range(len(leaders), 0, -1):
             begun = {c: reached.get(problem.candidates()[c], 0) for c in leaders[:num]}

@@ -9,7 +9,7 @@ from marslora.core.allocation import Space
 from marslora.core.runs import Run
 from marslora.strategies._design import cover_best
 from marslora.strategies._knobs import measure_effects
-from marslora.strategies._setting_decision import decide_setting
+from marslora.strategies._setting_decision import decide_setting, find_reference
 from marslora.strategies._setting_predictions import make_measurements
 from marslora.strategies._verdict import find_corners
 from marslora.strategies.mars import MarsStrategy, list_neighbours
@@ -60,11 +60,26 @@ def test_the_usual_setting_is_begun_where_more_than_two_are():
     assert any(set(r.member.allocation.as_dict().values()) == {16} and r.member.learning_rate == 1e-3 for r in runs)
 
 
-def test_the_rate_follows_what_was_measured():
-    low, high = (dataclasses.replace(CLEAR, best_rate=rate) for rate in (2.5e-4, 4e-3))
-    decisions = [search(toy, 2.0)[2] for toy in (low, high)]
-    assert decisions[0].learning_rate < decisions[1].learning_rate
-    assert all("learning rate" in {effect.knob for effect in decision.effects} for decision in decisions)
+def test_what_was_measured_moves_the_expected_rate():
+    def expect_log_rate(best_rate):
+        decision = search(dataclasses.replace(CLEAR, best_rate=best_rate), 2.0)[2]
+        assert "learning rate" in {effect.knob for effect in decision.effects}
+        return sum(each.p_best * np.log(each.learning_rate) for each in decision.candidates)
+
+    assert expect_log_rate(2.5e-4) < expect_log_rate(4e-3)
+
+
+def test_the_reference_is_taken_unless_another_is_surely_better():
+    problem = CLEAR.problem(learning_rates=RATES)
+    runs = replay(MarsStrategy(), CLEAR, problem)
+    reference = problem.candidates()[find_reference(problem)]
+    assert set(reference.allocation.as_dict().values()) == {16} and reference.learning_rate == 1e-3
+    draws = np.random.default_rng(0).normal(size=(1000, len(problem.candidates())))
+    better = problem.candidates().index(problem.make_setting(reference.allocation, 2e-3))
+    for gain, expected in ((0.05, reference), (0.5, problem.candidates()[better])):
+        loss_SC = 2.0 + 0.1 * draws - gain * (np.arange(len(problem.candidates())) == better)
+        loss_SC[:, find_reference(problem)] -= 0.01
+        assert decide_setting("mars", problem, runs, loss_SC).setting == expected
 
 
 def test_the_last_of_a_ladder_is_said():
