@@ -26,7 +26,7 @@ from marslora.core.progress import Listener, SilentListener
 from marslora.core.promise import check_promise
 from marslora.core.record import digest_texts
 from marslora.core.runs import FinalResult, Prepared, Run
-from marslora.core.schedule import final_evaluation_steps, full_examples, list_validations, num_steps
+from marslora.core.schedule import count_final_validations, full_examples, list_regular_points, list_validations
 from marslora.core.spec import (
     VALIDATION_WORK,
     FinalSpec,
@@ -123,14 +123,14 @@ class Pipeline:
         for part in (*spec.space.parts, *spec.training.part_learning_rates, *spec.part_rate_factors):
             prepared.info.part(part)
         full = full_examples(spec.training, prepared.data.num_train)
-        looks = final_evaluation_steps(num_steps(full, spec.training.batch_size), spec.training.evaluations)
         return Problem(
             space=spec.space,
             num_train=prepared.data.num_train,
             full_examples=full,
             batch_size=spec.training.batch_size,
             num_validation=prepared.data.num_validation,
-            full_validations=len(looks),
+            full_validations=count_final_validations(spec.training, full),
+            points=list_regular_points(spec.training, full),
             learning_rates=spec.learning_rates,
             part_rate_factors=tuple(spec.part_rate_factors.items()),
             count_parameters=lambda allocation: prepared.info.num_trainable(

@@ -61,15 +61,21 @@ def few_evaluation_steps(steps: Sequence[int], batch_size: int, num_validation: 
     return tuple(kept)
 
 
+def list_regular_points(training: TrainingSpec, full_examples: int) -> tuple[int, ...]:
+    """The examples seen at the regular points of a full run, at which training losses are recorded."""
+    steps = evaluation_steps(num_steps(full_examples, training.batch_size), training.evaluations)
+    return tuple(step * training.batch_size for step in steps)
+
+
 def list_validations(
     member: MemberSpec, training: TrainingSpec, full_examples: int, num_validation: int
 ) -> tuple[int, ...]:
     """The examples after which a member is validated on ``num_validation`` rows, as `MemberSpec.validations` says."""
     size, until = training.batch_size, member.until_examples
-    steps = evaluation_steps(num_steps(full_examples, size), training.evaluations)
-    regular = [step * size for step in steps if step * size <= until]
+    points = list_regular_points(training, full_examples)
+    regular = [examples for examples in points if examples <= until]
     if member.validations == "few":
-        few = few_evaluation_steps(steps, size, num_validation)
+        few = few_evaluation_steps([examples // size for examples in points], size, num_validation)
         return tuple(examples for examples in regular if examples // size in few)
     return tuple(dict.fromkeys([*(regular if member.validations == "regular" else ()), until]))
 
@@ -79,6 +85,11 @@ def final_evaluation_steps(total_steps: int, evaluations: int) -> tuple[int, ...
     even = [math.ceil(index * total_steps / evaluations) for index in range(1, evaluations + 1)]
     early = [step for step in evaluation_steps(total_steps, evaluations) if step < even[0]]
     return tuple(dict.fromkeys([*early, *even])) if total_steps else ()
+
+
+def count_final_validations(training: TrainingSpec, full_examples: int) -> int:
+    """How often a final run is validated after its start."""
+    return len(final_evaluation_steps(num_steps(full_examples, training.batch_size), training.evaluations))
 
 
 def full_examples(training: TrainingSpec, num_train: int) -> int:

@@ -105,6 +105,11 @@ class Problem:
         return replace(self, learning_rates=rates, part_rate_factors=())
 
     @property
+    def searches_rates(self) -> bool:
+        """Whether there is a choice of learning rates."""
+        return len(self.learning_rates) > 1 or bool(self.part_rate_factors)
+
+    @property
     def middle_rate(self) -> float | None:
         """The learning rate that is taken if none was measured; None if the learning rate is not searched."""
         return self.learning_rates[len(self.learning_rates) // 2] if self.learning_rates else None

@@ -14,7 +14,8 @@ search. Rounds:
 3. *Sweep*, on request: the chosen setting and its neighbours.
 
 Runs are compared by their training losses, which are paired, since all see the same rows in the same order, and by few
-validations. The final run continues the chosen setting's run.
+validations. The final run continues the chosen setting's run. Where the learning rate is given, only ranks are
+searched, as `marslora.strategies.ranks_only` does.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from marslora.strategies._setting_decision import choose_setting, decide_setting
 from marslora.strategies._setting_predictions import predict_best_losses
 from marslora.strategies._strategy import AbstractStrategy
 from marslora.strategies._uniform import find_nearest_uniform
+from marslora.strategies.ranks_only import RanksOnlyStrategy
 
 MIN_FIRST = 2
 """Settings of the first round even if the budget does not pay for them: fewer cannot be compared."""
@@ -82,6 +84,8 @@ class MarsStrategy(AbstractStrategy):
         """The unfinished members of the first unfinished round."""
         if len(problem.candidates()) == 1:
             return ()
+        if not problem.searches_rates:
+            return self._search_ranks().propose(problem, runs)
         budget = (self.config.cost if problem.budget is None else problem.budget) * problem.full_work
         first = self._plan_first(problem, budget * self.config.first_share)
         if todo := select_unfinished(first, runs):
@@ -101,7 +105,13 @@ class MarsStrategy(AbstractStrategy):
 
     def decide(self, problem: Problem, runs: Sequence[Run]) -> DecisionRecord:
         """The choice by the law of settings."""
+        if not problem.searches_rates:
+            return self._search_ranks().decide(problem, runs).model_copy(update={"strategy": "mars"})
         return decide_setting("mars", problem, runs, self._predict(problem, runs) if runs else None)
+
+    def _search_ranks(self) -> RanksOnlyStrategy:
+        """The search at one learning rate, whose law did better there on the tables (docs/benchmarks.md)."""
+        return RanksOnlyStrategy(sweep=self.config.sweep)
 
     def _plan_first(self, problem: Problem, budget: float) -> list[MemberSpec]:
         """Round 1: as many runs of the first length as the budget pays for, and at least `MIN_FIRST`.

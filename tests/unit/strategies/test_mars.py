@@ -13,6 +13,7 @@ from marslora.strategies._setting_decision import decide_setting, find_reference
 from marslora.strategies._setting_predictions import make_measurements
 from marslora.strategies._verdict import find_corners
 from marslora.strategies.mars import MarsStrategy, list_neighbours
+from marslora.strategies.ranks_only import RanksOnlyStrategy
 from marslora.testing.toy_training import CLEAR, TRIO, replay
 
 RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)
@@ -92,11 +93,13 @@ def test_the_last_of_a_ladder_is_said():
     assert "lowest learning rate of its ladder" in rate
 
 
-def test_ranks_alone_can_be_searched():
+def test_at_a_given_rate_ranks_are_searched_as_by_ranks_only():
     problem = CLEAR.problem(budget=0.5)
-    decision = MarsStrategy().decide(problem, replay(MarsStrategy(), CLEAR, problem))
+    runs = replay(MarsStrategy(), CLEAR, problem)
+    assert {run.member.id for run in runs} == {run.member.id for run in replay(RanksOnlyStrategy(), CLEAR, problem)}
+    decision, expected = (each.decide(problem, runs) for each in (MarsStrategy(), RanksOnlyStrategy()))
+    assert (decision.strategy, decision.chosen) == ("mars", expected.chosen)
     assert decision.learning_rate is None
-    assert {effect.knob for effect in decision.effects} == {"eye rank", "tongue rank"}
 
 
 def test_a_part_that_need_not_be_trained_comes_first_in_the_verdict():
