@@ -79,7 +79,7 @@ class Measurements:
 
     @classmethod
     def none(cls) -> Measurements:
-        """Nothing measured."""
+        """Return measurements of nothing at all."""
         empty, index = np.zeros(0), np.zeros(0, dtype=np.int64)
         return cls(index, empty, empty, empty, index, empty, empty)
 
