@@ -136,6 +136,13 @@ class Run(Record):
         return max((*self.examples[-1:], *self.train_examples[-1:]), default=0)
 
     @property
+    def last_measured(self) -> float:
+        """The latest loss after the start: of validation, or of training if it was never validated."""
+        if self.num_validations or not self.train_loss or self.status == "diverged":
+            return self.last_loss
+        return self.train_loss[-1]
+
+    @property
     def num_validations(self) -> int:
         """How often it was validated after its start."""
         return sum(examples > 0 for examples in self.examples)

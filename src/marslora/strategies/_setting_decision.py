@@ -51,6 +51,10 @@ class SettingChoice:
     """Share of the draws in which each is best."""
     regret_C: Array
     """Expected loss above the best candidate of the same draw, in nats."""
+    favourite: int
+    """The candidate with the least expected loss."""
+    p_favourite: float
+    """Probability that it is better than the reference; 0 if it is the reference."""
     best: int
     """The candidate with the least expected loss if it is surely better than the reference, else the reference."""
     tied: tuple[int, ...]
@@ -69,17 +73,18 @@ def choose_setting(problem: Problem, runs: Sequence[Run], loss_SC: Array) -> Set
     size_C = [problem.count_parameters(each.allocation) for each in candidates]
     p_best_C = np.bincount(loss_SC.argmin(axis=1), minlength=len(candidates)) / len(loss_SC)
     regret_C = (loss_SC - loss_SC.min(axis=1, keepdims=True)).mean(axis=0)
-    best = int(regret_C.argmin())
-    reference = find_reference(problem)
-    if (loss_SC[:, best] < loss_SC[:, reference]).mean() < DEPARTURE:
-        best = reference
+    favourite, reference = int(regret_C.argmin()), find_reference(problem)
+    p_favourite = float((loss_SC[:, favourite] < loss_SC[:, reference]).mean())
+    best = favourite if p_favourite >= DEPARTURE else reference
     tied_C = (loss_SC > loss_SC[:, [best]]).mean(axis=0) < CLEARLY_WORSE
     tied_C[best] = True
     tied = sorted(np.flatnonzero(tied_C).tolist(), key=lambda c: (size_C[c], regret_C[c]))
     extra_C = np.quantile(loss_SC - loss_SC[:, [best]], CLEARLY_WORSE, axis=0)
     price = PRICE * find_gain(runs, loss_SC)
     chosen = next(c for c in tied if c == best or extra_C[c] <= price)
-    return SettingChoice(p_best_C, regret_C, best, tuple(tied), chosen, _list_plausible(p_best_C, chosen))
+    return SettingChoice(
+        p_best_C, regret_C, favourite, p_favourite, best, tuple(tied), chosen, _list_plausible(p_best_C, chosen)
+    )
 
 
 def _list_plausible(p_best_C: Array, chosen: int) -> tuple[int, ...]:
@@ -137,7 +142,7 @@ def _describe_candidate(
         reason=_explain(choice, c),
         num_trainable=problem.count_parameters(setting.allocation),
         predicted_loss=measure_interval(float(np.median(loss_SC[:, c])), loss_SC[:, c]),
-        observed_loss=min(run.validation_loss) if run else None,
+        observed_loss=run.best_loss if run and run.num_validations else None,
         observed_examples=run.last_examples if run else None,
         p_best=float(choice.p_best_C[c]),
         expected_regret=float(choice.regret_C[c]),

@@ -36,15 +36,25 @@ def describe_verdict(
         alike = f"Nothing that was searched matters by more than {ALIKE_SHARE:.0%} of what training gains"
         return "alike", f"{alike}, so the cheapest will do: {chosen} ({odds})."
     if regret > UNMEASURED_SHARE * gain:
-        guess = f"Too little was measured to be sure; the choice is {chosen}, as no other is surely better ({odds})."
+        guess = (
+            f"Too little was measured to be sure; the choice is {chosen} ({odds}){_explain_reference(problem, choice)}."
+        )
         return "unmeasured", " ".join([*first, guess, _recommend_budget(problem, runs, regret, gain), *matters])
     if len(choice.tied) == 1:
         return "clear", " ".join([*first, f"{chosen} is the best choice ({odds}).", *matters])
     ties = (
         f"{len(choice.tied)} of {len(problem.candidates())} settings cannot be told apart from the best with a "
-        f"probability of 90 %; {_say_why(choice)} is {chosen} ({odds})."
+        f"probability of 90 %; {_say_why(choice)} is {chosen} ({odds}){_explain_reference(problem, choice)}."
     )
     return "indistinguishable", " ".join([*first, ties, *matters])
+
+
+def _explain_reference(problem: Problem, choice: SettingChoice) -> str:
+    """Why the choice is not the setting with the least expected loss; empty if it is, or if it is a cheaper one."""
+    if choice.best == choice.favourite or choice.chosen != choice.best:
+        return ""
+    favourite = problem.candidates()[choice.favourite]
+    return f": the law expects a lower loss of {favourite}, but with a probability of {choice.p_favourite:.0%} only"
 
 
 def _recommend_budget(problem: Problem, runs: Sequence[Run], regret: float, gain: float) -> str:
@@ -57,7 +67,7 @@ def _say_why(choice: SettingChoice) -> str:
     if choice.chosen == choice.tied[0]:
         return "the cheapest of them"
     is_best = choice.chosen == choice.best
-    return "the one that is taken" if is_best else "the cheapest that is as good as the best"
+    return "the choice" if is_best else "the cheapest that is as good as the best"
 
 
 def _say_what_to_train(problem: Problem, p_best_C: Array) -> list[str]:

@@ -58,6 +58,7 @@ def group_runs(data: ReportData) -> dict[str, list[Run]]:
 def _draw_panel(data: ReportData, title: str, runs: Sequence[Run]) -> Chart:
     points = {point.run: point for law in data.decision.laws if law.subject == title for point in law.points}
     starts = [run.examples[1] for run in runs if len(run.examples) > 1 and run.examples[0] == 0]
+    starts += [run.train_examples[0] for run in runs if run.train_examples]
     origin = min(starts, default=1) / 2
     labels = list(
         dict.fromkeys(_make_label(run, title, data) for run in sorted(runs, key=lambda run: _sort_key(run, title)))
@@ -74,9 +75,11 @@ def _draw_panel(data: ReportData, title: str, runs: Sequence[Run]) -> Chart:
         accuracies = dict(data.accuracies.get(run.member.id, ()))
         traces.append(_draw_curve(run, label, colours[label], dash, origin, named, accuracies))
         if train_losses := data.train_losses.get(run.member.id):
-            traces.append(_draw_training_curve(train_losses, label, colours[label], dash))
+            width = 0.8 if run.num_validations else 1.8
+            traces.append(_draw_training_curve(train_losses, label, colours[label], dash, width))
     traces += _draw_marks(runs, points, {run.member.id: colours[_make_label(run, title, data)] for run in runs}, origin)
-    x = [origin, *(float(each) for run in runs for each in run.examples if each > 0)]
+    trained_at = [float(t) for run in runs for t, _ in data.train_losses.get(run.member.id, ())]
+    x = [origin, *(float(each) for run in runs for each in run.examples if each > 0), *trained_at]
     across = make_log_axis("examples seen", x, start=origin)
     trained = [value for run in runs for _, value in data.train_losses.get(run.member.id, ())]
     up = make_log_axis("loss (nats per answer token)", [*(v for run in runs for v in run.validation_loss), *trained])
@@ -87,14 +90,21 @@ def _draw_panel(data: ReportData, title: str, runs: Sequence[Run]) -> Chart:
         traces=traces,
         layout=make_layout(across, up),
         caption=_write_caption(data, runs, points, title, sizes, len(labels))
-        + (" Thin lines: training loss." if trained else ""),
+        + _explain_training_lines(runs, bool(trained)),
         height=360,
         wide=title == JOINT,
     )
 
 
-def _draw_training_curve(points: Points, label: str, colour: str, dash: str) -> Trace:
-    """The training loss of a run as a thin line, shown and hidden together with its validation loss."""
+def _explain_training_lines(runs: Sequence[Run], any_trained: bool) -> str:
+    if not any_trained:
+        return ""
+    never = any(not run.num_validations for run in runs)
+    return " Thin lines: training loss." + (" Runs that were never validated have it as a thick line." if never else "")
+
+
+def _draw_training_curve(points: Points, label: str, colour: str, dash: str, width: float) -> Trace:
+    """The training loss of a run, shown and hidden together with its validation loss."""
     return {
         "type": "scatter",
         "mode": "lines",
@@ -103,8 +113,8 @@ def _draw_training_curve(points: Points, label: str, colour: str, dash: str) -> 
         "name": escape_text(label),
         "legendgroup": escape_text(label),
         "showlegend": False,
-        "line": {"color": colour, "width": 0.8, "dash": dash},
-        "opacity": 0.45,
+        "line": {"color": colour, "width": width, "dash": dash},
+        "opacity": 0.45 if width < 1 else 0.95,
         "hovertemplate": f"{escape_text(label)}<br>training loss<br>%{{x:,.0f}} examples: %{{y:.4f}}<extra></extra>",
     }
 
@@ -174,13 +184,13 @@ def _write_caption(
     sizes: Sequence[int],
     num_labels: int,
 ) -> str:
-    ended = [run for run in runs if math.isfinite(run.last_loss)]
+    ended = [run for run in runs if math.isfinite(run.last_measured)]
     sentences = []
     if ended:
-        best = min(ended, key=lambda run: run.last_loss)
+        best = min(ended, key=lambda run: run.last_measured)
         who = _make_label(best, title, data)
         sentences.append(
-            f"{len(runs)} runs; {who} ended lowest, at {format_loss(best.last_loss)} after "
+            f"{len(runs)} runs; {who} ended lowest, at {format_loss(best.last_measured)} after "
             f"{format_count(best.last_examples)} examples."
         )
     if points:
