@@ -6,7 +6,9 @@ import random
 import shutil
 import sqlite3
 import traceback
+from pathlib import Path
 
+import optuna
 import pytest
 
 from marslora import pipeline
@@ -124,8 +126,14 @@ def test_a_damaged_database_is_made_again_from_checkpoints(study, monkeypatch, h
     assert run(study)[:2] == (decision, loss)
 
 
+def others_can_read(path):
+    return all(folder.stat().st_mode & 0o005 == 0o005 for folder in path.resolve().parents)
+
+
 def test_a_study_that_cannot_be_written_can_be_reported_and_exported(study, tmp_path, monkeypatch):
     """In a process without rights on the folder; this one may be root."""
+    if os.geteuid() == 0 and not others_can_read(Path(optuna.__file__)):
+        pytest.skip("another user cannot read the installed packages")
     out = tmp_path / "out"
     out.mkdir()
     for path in (study, *study.rglob("*")):
