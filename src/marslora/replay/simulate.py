@@ -84,7 +84,7 @@ class Simulation:
             num_validation=header.num_validation or NUM_VALIDATION,
             full_validations=FULL_VALIDATIONS,
             points=self._list_common_points(),
-            learning_rates=header.learning_rates,
+            learning_rates=self.table.list_rates(),
             part_rate_factors=tuple(header.part_rate_factors.items()),
             count_parameters=num_trainable.__getitem__,
             seed=self.seed,

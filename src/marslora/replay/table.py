@@ -90,6 +90,20 @@ class RunTable:
     def __len__(self) -> int:
         return len(self.entries)
 
+    def list_rates(self) -> tuple[float, ...]:
+        """The learning rates that may be chosen, increasing: those of the header, or those of every allocation.
+
+        Empty if there is one: then the learning rate is not searched.
+        """
+        if self.header.learning_rates:
+            return self.header.learning_rates
+        full = [entry for entry in self.entries if entry.data_examples == self.header.num_train]
+        rates = {allocation: set[float]() for allocation in self.header.space.allocations() if allocation.active}
+        for entry in full:
+            rates.get(entry.allocation, set()).add(entry.learning_rate)
+        common = sorted(set.intersection(*rates.values())) if rates else []
+        return tuple(common) if len(common) > 1 else ()
+
     def index_runs(self) -> dict[tuple[Setting, int, int], FinishedRun]:
         """Every run by setting, rows and seed."""
         return {(entry.setting, entry.data_examples, entry.seed): entry for entry in self.entries}

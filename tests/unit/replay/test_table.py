@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marslora.core.errors import DataError
+from marslora.replay.simulate import Simulation
 from marslora.replay.table import RunTable, find_tables
 from tests.helpers.toy_tables import RANKS, table
 
@@ -26,6 +27,16 @@ def test_a_saved_table_is_loaded_as_it_was(tmp_path_factory, seeds, ranks, luck,
     made.save(path)
     assert RunTable.load(path) == made
     assert [p.name for p in path.parent.iterdir()] == ["toy.parquet"]
+
+
+def test_rates_that_every_allocation_has_may_be_chosen_though_the_header_does_not_say_so():
+    made = table(rates=(5e-4, 1e-3))
+    unsaid = RunTable(made.header.model_copy(update={"learning_rates": ()}), made.entries)
+    assert unsaid.list_rates() == made.list_rates() == (5e-4, 1e-3)
+    lacking = [entry for entry in unsaid if entry.learning_rate == 1e-3 or entry.allocation["eye"] > RANKS[0]]
+    assert RunTable(unsaid.header, tuple(lacking)).list_rates() == ()
+    assert table().list_rates() == ()
+    assert Simulation(unsaid, 0).problem.learning_rates == (5e-4, 1e-3)
 
 
 def test_a_file_that_is_not_a_table_is_an_error(tmp_path):
