@@ -61,10 +61,10 @@ def write_summary_lines(bench: BenchmarkResult) -> list[str]:
         f"{pluralise(len(bench.scores), 'replay')}."
     )
     rule = (
-        "Regret is how far the lowest loss of the chosen allocation within a full run lies above that of the best "
-        "allocation, both as means over the table's seeds, in nats per answer token (the unit of the cross-entropy "
-        "loss). A full run trains one allocation to the end. A search pays for every example that it trains on, and "
-        "for the rest of the final run."
+        "Regret is how far the lowest loss of the choice within a full run lies above that of the best "
+        "candidate, both as means over the table's seeds, in nats per answer token (the unit of the cross-entropy "
+        "loss). A full run trains one setting to the end, with its validations. A search pays for all training and "
+        "validation before its final run, and for the rest of the final run."
     )
     choice = (
         "A family is a strategy with several settings that spend different amounts. Between two settings, regret is "
