@@ -33,6 +33,8 @@ def keep_float64():
     with contextlib.ExitStack() as stack:
         for owner, name in NARROWING:
             stack.enter_context(mock.patch.object(owner, name, _keep_float64_in(getattr(owner, name))))
+        product = _widen_operands(torch.Tensor.__matmul__)  # Gemma 4 makes float32 weights of whole numbers
+        stack.enter_context(mock.patch.object(torch.Tensor, "__matmul__", product))
         yield
 
 
@@ -45,6 +47,14 @@ def _keep_float64_in(function):
             return tensor
         args = [_widen(argument) for argument in args]
         return function(tensor, *args, **{name: _widen(argument) for name, argument in kwargs.items()})
+
+    return call
+
+
+def _widen_operands(function):
+    @functools.wraps(function)
+    def call(one, other):
+        return function(*((one.double(), other.double()) if one.dtype != other.dtype else (one, other)))
 
     return call
 
