@@ -291,7 +291,7 @@ def collect_answer(
     run(receive)
     if not answers:
         raise StudyError(
-            f"{work} ended without a {kind.__name__}. This is a bug in marslora or in the executor; run the command "
-            "again."
+            f"{work} ended without an event `{kind.__name__}`. This is a bug in marslora or in the executor; run the "
+            "command again."
         )
     return answers[-1]

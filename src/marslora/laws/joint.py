@@ -35,8 +35,8 @@ from marslora.laws.reference_curve import NOISE, ReferenceCurve, RunCurve
 OWN_LOSS = 0.01
 """e of equation (1): standard deviation of an allocation's own departure in log loss, whatever its speed.
 
-With 0.02 or 0.03 the 90 % set holds the best in 84 instead of 82 % of replays, and where rank does not matter nothing
-short of a full run can say so (dev/LOG.md, 2026-11-23).
+With 0.02 or 0.03 the plausible set holds the best in 84 instead of 82 % of replays, and where rank does not matter
+nothing short of a full run can say so (dev/LOG.md, 2026-11-23).
 """
 OFFSET_WIDTH, LINE_WIDTH, SQUARE_WIDTH = 2.0, 0.8, 0.25
 """Prior standard deviations of w in equation (4), in e-folds of time: the constant, the ranks, squares and products.

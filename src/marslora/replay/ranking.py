@@ -170,9 +170,9 @@ class Reliability:
     num: int
     """Replays in which it stated a probability."""
     coverage: float
-    """Share of them whose reported 90 % set holds the best candidate, or one tied with it."""
+    """Share of them whose reported plausible set holds the best candidate, or one tied with it."""
     coverage_best: float
-    """Share of them whose reported 90 % set holds the best candidate itself."""
+    """Share of them whose reported plausible set holds the best candidate itself."""
     mean_plausible: float
     """Mean size of that set."""
     bins: tuple[Bin, ...]

@@ -68,7 +68,7 @@ class ExecutorContract:
             executor.ask(f"{HERE}:fail", specs(1)[0], Observation)
 
     def test_work_without_an_answer_is_an_error(self, executor):
-        with pytest.raises(StudyError, match="ended without a Observation"):
+        with pytest.raises(StudyError, match="ended without an event `Observation`"):
             executor.ask(f"{HERE}:do_nothing", specs(1)[0], Observation)
 
     def test_an_unknown_option_is_refused(self, executor):
