@@ -88,6 +88,8 @@ def _describe_tower(data: ReportData, part: str) -> str:
     if chance is None:
         return "" if is_trained else advice
     sure = chance if is_trained else 1 - chance
+    if any(each.knob == f"training {part}" and each.verdict == "unresolved" for each in data.decision.effects):
+        return f"{advice}, though that is open (it pays with probability {format_percent(chance)})"
     if sure >= LEVEL:
         return f"{advice} (probability {format_percent(sure)})"
     left = "" if is_trained else "; it is left as it is"

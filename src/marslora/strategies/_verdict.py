@@ -80,7 +80,7 @@ def _say_what_to_train(problem: Problem, p_best_C: Array) -> list[str]:
             sure = max(p_train, 1 - p_train)
             verb = "Train" if p_train >= 0.5 else "Leave"
             rest = "" if p_train >= 0.5 else " as it is"
-            said.append(f"{verb} {part}{rest} (probability {sure:.0%} that this is better).")
+            said.append(f"{verb} {part}{rest} (probability {sure:.0%} that this is better, other tasks included).")
     return said
 
 

@@ -336,3 +336,12 @@ def test_what_matters_is_said_in_words_and_in_a_table():
     assert "What does not matter: vision rank." in said(data)
     table = str(tables.build_effects_table(data))
     assert "0.400 (0.200 to 0.800)" in plain(table) and "does not matter" in table
+
+
+def test_a_tower_whose_effect_is_not_resolved_is_called_open():
+    data = example_studies.make_example("rates")
+    nats = Interval(value=0.1, low=-0.1, high=0.3)
+    fields = {"knob": "training vision", "nats": nats, "share": nats, "best": "trained", "worst": "not trained"}
+    effect = Effect.model_validate({**fields, "verdict": "unresolved"})
+    data = replace(data, decision=data.decision.model_copy(update={"effects": (effect,)}))
+    assert plain(words.write_headline(data)).startswith("Train the vision tower, though that is open (it pays with")
