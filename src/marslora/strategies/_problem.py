@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from marslora.core.allocation import Allocation, Space
@@ -98,11 +98,6 @@ class Problem:
             for chosen in itertools.product(*(own for _, own in factors)):
                 own_rates = zip((part for part, _ in factors), chosen, strict=True)
                 yield self.make_setting(allocation, rate, dict(own_rates))
-
-    def keep_rate(self, learning_rate: float | None) -> Problem:
-        """The problem of choosing ranks alone, at one learning rate of all parts."""
-        rates = () if learning_rate is None else (learning_rate,)
-        return replace(self, learning_rates=rates, part_rate_factors=())
 
     @property
     def searches_rates(self) -> bool:

@@ -42,6 +42,8 @@ from marslora.strategies._strategy import AbstractStrategy
 from marslora.strategies._uniform import find_nearest_uniform
 from marslora.strategies.ranks_only import RanksOnlyStrategy
 
+DEFAULT_COST = 0.5
+"""Full runs of calibration if neither a budget nor the option ``cost`` is given. Chosen on the tables."""
 MIN_FIRST = 2
 """Settings of the first round even if the budget does not pay for them: fewer cannot be compared."""
 LATER_SHARE = 0.5
@@ -53,10 +55,10 @@ class MarsStrategy(AbstractStrategy):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(AbstractStrategy.Config):
-        """How much is measured."""
+        """How much is measured. At a given learning rate only ``cost``, ``confidence`` and ``sweep`` apply."""
 
-        cost: Annotated[float, Field(gt=0)] = 0.5
-        """Full runs of calibration if the problem has no budget."""
+        cost: Annotated[float, Field(gt=0)] | None = None
+        """Full runs of calibration if the problem has no budget. Default: 0.5, or 0.25 where the rate is given."""
         max_first: Annotated[int, Field(ge=2)] = 24
         """Most settings of the first round."""
         first_length: Annotated[float, Field(gt=0, le=1)] = 0.3
@@ -86,7 +88,7 @@ class MarsStrategy(AbstractStrategy):
             return ()
         if not problem.searches_rates:
             return self._search_ranks().propose(problem, runs)
-        budget = (self.config.cost if problem.budget is None else problem.budget) * problem.full_work
+        budget = (problem.budget or self.config.cost or DEFAULT_COST) * problem.full_work
         first = self._plan_first(problem, budget * self.config.first_share)
         if todo := select_unfinished(first, runs):
             return todo
@@ -110,8 +112,13 @@ class MarsStrategy(AbstractStrategy):
         return decide_setting("mars", problem, runs, self._predict(problem, runs) if runs else None)
 
     def _search_ranks(self) -> RanksOnlyStrategy:
-        """The search at one learning rate, whose law did better there on the tables (docs/benchmarks.md)."""
-        return RanksOnlyStrategy(sweep=self.config.sweep)
+        """The search at one learning rate, whose law did better there on the tables (docs/benchmarks.md).
+
+        Of the options, those that it has too are passed on: the cost, the confidence and the sweep.
+        """
+        config = self.config
+        cost = {} if config.cost is None else {"cost": config.cost}
+        return RanksOnlyStrategy(confidence=config.confidence, sweep=config.sweep, **cost)
 
     def _plan_first(self, problem: Problem, budget: float) -> list[MemberSpec]:
         """Round 1: as many runs of the first length as the budget pays for, and at least `MIN_FIRST`.
@@ -202,7 +209,7 @@ def _count_work(problem: Problem, start: int, until: int) -> float:
     if until <= start:
         return 0.0
     size = problem.batch_size
-    steps = [length // size for length in problem.list_lengths()]
+    steps = [length // size for length in problem.points or problem.list_lengths()]
     looks = few_evaluation_steps(steps, size, problem.num_validation)
     num = sum(start < step * size <= until for step in looks)
     return until - start + VALIDATION_WORK * problem.num_validation * num

@@ -12,7 +12,7 @@ from marslora.strategies._knobs import measure_effects
 from marslora.strategies._setting_decision import decide_setting, find_reference
 from marslora.strategies._setting_predictions import make_measurements
 from marslora.strategies._verdict import find_corners
-from marslora.strategies.mars import MarsStrategy, list_neighbours
+from marslora.strategies.mars import DEFAULT_COST, MarsStrategy, list_neighbours
 from marslora.strategies.ranks_only import RanksOnlyStrategy
 from marslora.testing.toy_training import CLEAR, TRIO, replay
 
@@ -47,7 +47,7 @@ def test_the_budget_is_kept_validations_included(budget):
 
 def test_the_default_budget_is_kept_too():
     problem, runs, _ = search(CLEAR)
-    assert problem.spent(runs) <= MarsStrategy().config.cost * 1.02
+    assert problem.spent(runs) <= DEFAULT_COST * 1.02
 
 
 def test_validation_takes_at_most_15_percent():
@@ -100,6 +100,12 @@ def test_at_a_given_rate_ranks_are_searched_as_by_ranks_only():
     decision, expected = (each.decide(problem, runs) for each in (MarsStrategy(), RanksOnlyStrategy()))
     assert (decision.strategy, decision.chosen) == ("mars", expected.chosen)
     assert decision.learning_rate is None
+
+
+def test_the_cost_is_not_dropped_at_a_given_rate():
+    problem = CLEAR.problem()
+    spent = [problem.spent(replay(MarsStrategy(**options), CLEAR, problem)) for options in ({}, {"cost": 0.7})]
+    assert spent[0] <= 0.26 and 0.4 < spent[1] <= 0.72
 
 
 def test_a_part_that_need_not_be_trained_comes_first_in_the_verdict():

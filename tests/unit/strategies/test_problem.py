@@ -57,12 +57,11 @@ def test_limits_hold_at_every_rate():
     assert {each.allocation["eye"] for each in posed.candidates()} == {0} and len(posed.candidates()) == 2
 
 
-def test_ranks_alone_are_chosen_at_one_rate():
+def test_ranks_alone_are_compared_at_the_middle_rate():
     posed = problem(learning_rates=(1e-3, 2e-3, 4e-3), part_rate_factors=(("eye", (0.5,)),))
     assert posed.middle_rate == 2e-3
-    alone = posed.keep_rate(posed.middle_rate)
-    assert alone.candidates() == tuple(map(posed.at_middle_rate, posed.allocations()))
-    assert posed.keep_rate(None).candidates() == problem().candidates()
+    assert all(posed.at_middle_rate(each).learning_rate == 2e-3 for each in posed.allocations())
+    assert posed.searches_rates and not problem().searches_rates
 
 
 def run(posed, until, looks, **more):
