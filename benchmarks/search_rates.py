@@ -28,6 +28,8 @@ from marslora.replay.table import RunTable, find_tables
 HERE = Path(__file__).parent
 DRAWS = 5
 """Seeds of each search on each table and seed."""
+HELD = ("coverage", "chosen_inside", "in_set", "set_size", "p_best", "is_best")
+"""How the predictions of a search held, if it makes any."""
 LARGEST = "largest ranks, middle rate"
 """The family that trains the largest ranks everywhere at the middle of the ladder of rates, and measures nothing."""
 
@@ -62,6 +64,8 @@ def replay(table: RunTable, seed: int, searcher: Searcher, draw: int) -> list[di
         inside = [each.low <= loss <= each.high for each, loss in zip(predicted, ended, strict=True) if each]
         row |= {"coverage": float(np.mean(inside)), "in_set": truth.best in decision.plausible}
         row |= {"set_size": len(decision.plausible), "p_best": decision.chosen_candidate.p_best}
+        chosen = [candidate.setting for candidate in decision.candidates].index(decision.setting)
+        row |= {"chosen_inside": inside[chosen], "is_best": decision.setting == truth.best}
     return [row]
 
 
@@ -74,7 +78,7 @@ def summarise(rows: list[dict[str, object]]) -> list[dict[str, object]]:
     for (family, setting), own in groups.items():
         regret = bootstrap_mean(np.array([row["regret"] for row in own]), [(row["table"], row["seed"]) for row in own])
         mean = {name: float(np.mean([row[name] for row in own])) for name in ("cost", "tied", "seconds")}  # type: ignore[arg-type]
-        held = {n: float(np.mean([row[n] for row in own])) for n in ("coverage", "in_set", "set_size") if n in own[0]}  # type: ignore[arg-type]
+        held = {n: float(np.mean([row[n] for row in own])) for n in HELD if n in own[0]}  # type: ignore[arg-type]
         interval = {"regret": regret.value, "low": regret.low, "high": regret.high}
         summary.append({"family": family, "setting": setting, **interval, **mean, **held})
     return summary
@@ -95,7 +99,7 @@ def main() -> None:
     for row in sorted(summary, key=lambda row: str(row["family"])):
         name = f"{row['family']} ({row['setting']})" if row["setting"] else str(row["family"])
         text = f"{name:70s} cost {row['cost']:.2f}  regret {row['regret']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-        extra = f"  intervals hold {row['coverage']:.2f}, best in set {row['in_set']:.2f}" if "coverage" in row else ""
+        extra = "".join(f"  {name} {row[name]:.2f}" for name in HELD if name in row)
         print(text + extra)
     if given.json:
         given.json.write_text(json.dumps({"summary": summary, "replays": rows}, indent=1) + "\n")
