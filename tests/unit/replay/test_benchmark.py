@@ -35,7 +35,7 @@ def test_a_word_is_read_as_a_family():
         ("mars@-1", "found '-1'"),
         ("successive_halving:eta=4,first_rung", "must look like STRATEGY"),
         ("mars:cost=[", r"`--strategy mars:cost=\[`: the value '\[' is not valid YAML"),
-        ("mars:cost=few", "`cost` of MarsStrategy must be a number above 0, found 'few'"),
+        ("mars:cost=few", "`cost` of MarsStrategy must be a number above 0 or null, found 'few'"),
     ],
 )
 def test_errors_name_what_is_wrong_with_a_word(word, message):
