@@ -25,7 +25,7 @@ def row_lengths(W_OI: Tensor, A_KRI: Tensor, B_KOR: Tensor, scales: Sequence[flo
     ``|w + s b A|^2 = |w|^2 + 2 s b (A w) + s^2 b (A A^T) b^T`` for each row w of W and b of B.
     """
     W_OI = W_OI.to(A_KRI.dtype)
-    scale_K11 = torch.tensor(scales, dtype=A_KRI.dtype, device=A_KRI.device).view(-1, 1, 1)
+    scale_K11 = torch.tensor(scales, dtype=A_KRI.dtype).to(A_KRI.device, non_blocking=True).view(-1, 1, 1)
     b_KOR = B_KOR * scale_K11
     linear_KO = (b_KOR * (W_OI @ A_KRI.mT)).sum(-1)
     square_KO = (b_KOR @ (A_KRI @ A_KRI.mT) * b_KOR).sum(-1)

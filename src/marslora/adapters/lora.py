@@ -102,7 +102,7 @@ class Lora(AbstractAdapter):
         """Return the output of DoRA, given the linear's output ``y``. ``x`` is after dropout; the bias stays."""
         W_OI = weight_OI(self.base)
         lengths_KO = row_lengths(W_OI, self.A_KRI, self.B_KOR, self.scales)
-        is_adapted_K1 = torch.tensor([[rank > 0] for rank in self.ranks], device=lengths_KO.device)
+        is_adapted_K1 = torch.tensor([[rank > 0] for rank in self.ranks]).to(lengths_KO.device, non_blocking=True)
         gain_KO = torch.where(is_adapted_K1, magnitude_KO / lengths_KO, 1.0)
         bias_O: Any = self.base.bias
         if is_dropped:

@@ -29,18 +29,18 @@ class Scores(NamedTuple):
 def evaluate(base: Base, batches: Iterable[dict[str, Any]], pack: Pack | None = None) -> Scores:
     """The scores of the members of ``pack`` on collated batches; without a pack those of the model as it is (K = 1)."""
     members = pack.num_members if pack else 1
-    nats_K = torch.zeros(members, dtype=torch.float64)
-    correct_K = torch.zeros(members, dtype=torch.float64)
+    nats_K = torch.zeros(members, dtype=torch.float64, device=base.device)
+    correct_K = torch.zeros_like(nats_K)
     num_tokens = 0
     for collated in batches:
         batch = base.batch(collated)
         with base.mixed_precision():
             logits_KNV = answer_logits(base.model, base.head, batch, members)
         sums = token_sums(logits_KNV, batch.answers()[2])
-        nats_K += sums.nats_K.double().cpu()
-        correct_K += sums.correct_K.double().cpu()
+        nats_K += sums.nats_K.double()
+        correct_K += sums.correct_K.double()
         num_tokens += sums.num_tokens
-    return Scores(nats_K / max(num_tokens, 1), correct_K / max(num_tokens, 1))
+    return Scores(*(torch.stack([nats_K, correct_K]).cpu() / max(num_tokens, 1)))
 
 
 def write_scores(path: Path, scores: Scores) -> None:

@@ -1,4 +1,7 @@
-"""One optimizer step of a pack: K losses and one backward; clipping and update are separate for each member."""
+"""One optimizer step of a pack: K losses and one backward; clipping and update are separate for each member.
+
+Numbers stay on the device until the gradients are there; then losses and norms come to the CPU in one transfer.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from marslora.core.labels import IGNORED
 from marslora.engine.pack import Pack
 from marslora.models.answers import Batch
 
@@ -42,21 +44,28 @@ def train_step(
             _backward(pack, batches)
     loss_K = _backward(pack, batches)
     norms_K = gradient_norms(pack)
-    is_finite_K = (loss_K.isfinite() & norms_K.isfinite()).cpu()
-    if two_point is not None:
-        is_finite_K &= member_norms(pack, (last for _, last in two_point.last_gradients())).isfinite().cpu()
     clip_gradients(pack, norms_K)
+    numbers = [loss_K, norms_K]
+    if two_point is not None:
+        numbers.append(member_norms(pack, (last for _, last in two_point.last_gradients())))
+    is_finite_K, loss_K = _read_on_cpu(numbers)
     before = _copy_factors(pack) if measure_updates else {}
     if pack.optimizer:
         pack.optimizer.set_active(is_finite_K & is_active_K)
         pack.optimizer.step()
         pack.optimizer.zero_grad(set_to_none=True)
-    return StepResult(loss_K.cpu(), is_finite_K, _measure_updates(pack, before))
+    return StepResult(loss_K, is_finite_K, _measure_updates(pack, before))
+
+
+def _read_on_cpu(numbers: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """(Which members have finite numbers, the first of the numbers), both (K,), on the CPU: the step's one transfer."""
+    values_NK = torch.stack([number.expand(numbers[-1].shape) for number in numbers]).cpu()
+    return values_NK.isfinite().all(0), values_NK[0].to(numbers[0].dtype)
 
 
 def _backward(pack: Pack, batches: Sequence[Batch]) -> Tensor:
     """Fill the gradients of the step's mean loss at the members' current point; return each member's loss, (K,)."""
-    num_tokens = sum(int((batch.labels_BT[:, batch.shift :] != IGNORED).sum()) for batch in batches)
+    num_tokens = sum(batch.num_answer_tokens for batch in batches)
     loss_K: Tensor = torch.zeros((), device=pack.base.device)
     pack.position.training = True
     try:
@@ -106,8 +115,8 @@ def _copy_factors(pack: Pack) -> dict[int, Tensor]:
 
 
 def _measure_updates(pack: Pack, before: dict[int, Tensor]) -> dict[str, Tensor]:
-    squares: dict[str, Tensor] = defaultdict(lambda: torch.zeros(pack.num_members))
+    squares: dict[str, Tensor] = defaultdict(lambda: torch.zeros(pack.num_members, device=pack.base.device))
     for part, _, factor in pack.factors() if before else ():
         change = factor.parameter.detach() - before[id(factor.parameter)]
-        squares[part] += change.flatten(1).square().sum(-1).cpu()
-    return {part: squares_K.sqrt() for part, squares_K in squares.items()}
+        squares[part] = squares[part] + change.flatten(1).square().sum(-1)
+    return dict(zip(squares, torch.stack([*squares.values()]).sqrt().cpu(), strict=True)) if squares else {}

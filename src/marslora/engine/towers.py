@@ -20,6 +20,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from marslora.engine.flops import count_flops
 from marslora.engine.memory import is_out_of_memory
+from marslora.models.answers import inputs_on_cpu
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-7}
 """Largest difference between features, relative to the largest of them, that still counts as rounding."""
@@ -53,6 +54,9 @@ class FrozenTower:
     """The outputs of the latest call while `find_used_outputs` runs the model; None at all other times."""
     _item_flops: dict[Any, float] = field(default_factory=dict)
     """Operations of an item by the shapes of its inputs."""
+    _inputs: dict[int, str] | None = None
+    """Which of its arguments on a device are inputs of the batch, by name, except for their shape and dtype. Items are
+    told apart by the numbers that the CPU has of these. None: not known yet."""
 
     @contextlib.contextmanager
     def replace_forward(self, module: nn.Module, members: int) -> Iterator[None]:
@@ -120,7 +124,13 @@ class FrozenTower:
         Whether one run is enough for all members can only be seen with several members.
         """
         plain = run(flat)
-        if len(_split_items(once)) > 1 and self._agrees(plain, lambda: self._run_items(run, once, members)):
+        if self._inputs is None:
+            self._inputs = _find_inputs(once)
+        if (
+            self._tells_items_apart(once)
+            and len(_split_items(once)) > 1
+            and self._agrees(plain, lambda: self._run_items(run, once, members))
+        ):
             self.plan = "items"
             return plain
         self._forget()
@@ -137,12 +147,30 @@ class FrozenTower:
             return False
 
     def _run_items(self, run: Callable[[Leaves], Output], once: Leaves, members: int) -> Output:
-        outputs = [self._run_item(run, item) for item in _split_items(once)]
+        items = _split_items(self._on_cpu(once), once)
+        outputs = [self._run_item(run, known, item) for known, item in items]
         columns = zip(*(leaves for leaves, _ in outputs), strict=True)
         return [self._join_outputs(list(column), index, members) for index, column in enumerate(columns)], outputs[0][1]
 
-    def _run_item(self, run: Callable[[Leaves], Output], item: Leaves) -> Output:
-        key = _key(item)
+    def _tells_items_apart(self, once: Leaves) -> bool:
+        """Whether the CPU has the largest argument: to bring it back from a device would cost more than to run."""
+        sizes = {index: leaf.numel() for index, leaf in enumerate(once) if isinstance(leaf, Tensor) and leaf.ndim}
+        main = max(sizes, key=lambda index: sizes[index], default=None)
+        return main is None or once[main].device.type == "cpu" or main in (self._inputs or {})
+
+    def _on_cpu(self, once: Leaves) -> Leaves:
+        """The arguments on the CPU. Those that are not inputs of the batch, typically masks, come from the device."""
+        inputs, names = inputs_on_cpu(), self._inputs or {}
+        known = {index: inputs[name] for index, name in names.items() if name in inputs}
+        same = {i: value.reshape(once[i].shape) for i, value in known.items() if value.numel() == once[i].numel()}
+        return [
+            same[index] if index in same else leaf.cpu() if isinstance(leaf, Tensor) else leaf
+            for index, leaf in enumerate(once)
+        ]
+
+    def _run_item(self, run: Callable[[Leaves], Output], known: Leaves, item: Leaves) -> Output:
+        """The outputs of an item, remembered under ``known``, its arguments as `_on_cpu` has them."""
+        key = _key(known)
         if key in self._features:
             return self._features[key]
         shapes = tuple(tuple(leaf.shape) for leaf in item if isinstance(leaf, Tensor))
@@ -197,19 +225,38 @@ def _repeat(leaves: Leaves, members: int) -> Leaves:
     return [torch.cat([leaf] * members) if isinstance(leaf, Tensor) and leaf.ndim else leaf for leaf in leaves]
 
 
-def _split_items(once: Leaves) -> list[Leaves]:
-    """The arguments of each row alone, or of each image alone if the patches of all images are laid end to end."""
+def _find_inputs(once: Leaves) -> dict[int, str]:
+    """The names of the batch's inputs that arguments on a device are equal to, by the place of the argument."""
+    found = {}
+    for index, leaf in enumerate(once):
+        if isinstance(leaf, Tensor) and leaf.device.type != "cpu":
+            for name, value in inputs_on_cpu().items():
+                if value.numel() == leaf.numel() and torch.equal(value.reshape(leaf.shape).to(leaf.dtype), leaf.cpu()):
+                    found[index] = name
+    return found
+
+
+def _split_items(once: Leaves, *more: Leaves) -> list[tuple[Leaves, ...]]:
+    """The arguments of each row alone, or of each image alone if the patches of all images are laid end to end.
+
+    ``more`` are the same arguments elsewhere, which are split in the same way.
+    """
     tensors = [leaf for leaf in once if isinstance(leaf, Tensor) and leaf.ndim]
+    every = (once, *more)
     if not tensors:
-        return [once]
+        return [every]
     main = max(tensors, key=lambda tensor: tensor.numel())
     rows = main.shape[0]
     grid = next((t for t in tensors if _is_grid(t, rows)), None) if main.ndim == 2 else None
     if grid is None:
-        return [[_slice_rows(leaf, rows, slice(row, row + 1)) for leaf in once] for row in range(rows)]
+        return [tuple([_slice_rows(x, rows, slice(row, row + 1)) for x in own] for own in every) for row in range(rows)]
     bounds = [0, *grid.prod(-1).cumsum(0).tolist()]
+
+    def take(leaf: Any, image: int, low: int, high: int) -> Any:
+        return _slice_rows(_slice_rows(leaf, rows, slice(low, high)), len(grid), slice(image, image + 1))
+
     return [
-        [_slice_rows(_slice_rows(leaf, rows, slice(low, high)), len(grid), slice(image, image + 1)) for leaf in once]
+        tuple([take(leaf, image, low, high) for leaf in own] for own in every)
         for image, (low, high) in enumerate(itertools.pairwise(bounds))
     ]
 
@@ -228,7 +275,7 @@ def _key(item: Leaves) -> bytes:
     for leaf in item:
         if isinstance(leaf, Tensor):
             hashed.update(f"{leaf.dtype}{tuple(leaf.shape)}".encode())
-            hashed.update(leaf.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            hashed.update(leaf.detach().contiguous().view(torch.uint8).numpy().tobytes())
         else:
             hashed.update(repr(leaf).encode())
     return hashed.digest()

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -16,10 +18,31 @@ from torch.nn.functional import cross_entropy
 
 from marslora.core.labels import IGNORED
 
+_running: ContextVar[Mapping[str, Tensor]] = ContextVar("running", default={})  # noqa: B039 (never changed)
+"""The tensors on the CPU of the batch that a model runs on now."""
+
+
+def inputs_on_cpu() -> Mapping[str, Tensor]:
+    """The inputs of the batch that a model runs on now, as they were before they were moved to its device."""
+    return _running.get()
+
+
+@contextlib.contextmanager
+def running_on(on_cpu: Mapping[str, Tensor]) -> Iterator[None]:
+    """Within it, `inputs_on_cpu` are these."""
+    token = _running.set(on_cpu)
+    try:
+        yield
+    finally:
+        _running.reset(token)
+
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch on the model's device. It is kept once, and repeated for the members only while it runs."""
+    """One micro-batch on the model's device. It is kept once, and repeated for the members only while it runs.
+
+    Where its answers are is found on the CPU, before it is moved, so that no number has to come back from the device.
+    """
 
     inputs: dict[str, Any]
     """Keyword arguments of the model without labels; the first dimension of a tensor is rows, tiles or patches."""
@@ -27,14 +50,19 @@ class Batch:
     """`IGNORED` where a token is not part of an answer."""
     shift: int = 1
     """The logits of a position predict the label this many positions later: 1, or 0 in encoder-decoder models."""
+    on_cpu: Mapping[str, Tensor] = field(default_factory=dict)
+    """Those of the inputs and labels that were on the CPU before the batch was moved, by name."""
 
     @classmethod
     def of(cls, batch: Mapping[str, Any], device: torch.device, *, is_encoder_decoder: bool = False) -> Batch:
         """A collated batch with its labels, moved to ``device``."""
-        moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+        moved = {name: _move(value, device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+        tensors = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
+        on_cpu = {name: value for name, value in tensors.items() if value.device.type == "cpu"}
+        labels_BT = moved["labels"]
         if is_encoder_decoder:
-            return cls(moved, moved["labels"], shift=0)
-        return cls({name: value for name, value in moved.items() if name != "labels"}, moved["labels"])
+            return cls(moved, labels_BT, 0, on_cpu)
+        return cls({name: value for name, value in moved.items() if name != "labels"}, labels_BT, 1, on_cpu)
 
     @property
     def num_rows(self) -> int:
@@ -43,9 +71,19 @@ class Batch:
 
     def answers(self) -> tuple[Tensor, Tensor, Tensor]:
         """(rows, positions, tokens), each (N,), of the answer tokens; a position is where a token is predicted."""
-        labels_BT = self.labels_BT[:, self.shift :]
+        return self._answers
+
+    @cached_property
+    def _answers(self) -> tuple[Tensor, Tensor, Tensor]:
+        labels_BT = self.on_cpu.get("labels", self.labels_BT)[:, self.shift :]
         rows_N, positions_N = (labels_BT != IGNORED).nonzero(as_tuple=True)
-        return rows_N, positions_N, labels_BT[rows_N, positions_N]
+        tokens_N, device = labels_BT[rows_N, positions_N], self.labels_BT.device
+        return _move(rows_N, device), _move(positions_N, device), _move(tokens_N, device)
+
+    @property
+    def num_answer_tokens(self) -> int:
+        """The number of answer tokens N."""
+        return len(self.answers()[2])
 
     def repeated(self, members: int) -> dict[str, Any]:
         """The inputs repeated ``members`` times along their first dimension."""
@@ -55,6 +93,11 @@ class Batch:
             name: torch.cat([value] * members) if isinstance(value, Tensor) and value.ndim else value
             for name, value in self.inputs.items()
         }
+
+
+def _move(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on ``device``; the CPU does not wait until it is there."""
+    return tensor.to(device, non_blocking=True)
 
 
 class TokenSums(NamedTuple):
@@ -118,7 +161,7 @@ def answer_outputs(model: Any, head: AnswerHead | None, batch: Batch, members: i
     rows_N, positions_N, _ = batch.answers()
     chunks_KN = rows_N + batch.num_rows * torch.arange(members, device=rows_N.device).unsqueeze(-1)
     rows, positions = chunks_KN.flatten(), positions_N.repeat(members)
-    with head.at(rows, positions) if head else contextlib.nullcontext():
+    with running_on(batch.on_cpu), head.at(rows, positions) if head else contextlib.nullcontext():
         outputs = model(**batch.repeated(members), use_cache=False)
     logits: Tensor = outputs.logits
     if logits.shape[:2] != (1, len(rows)):

@@ -221,7 +221,7 @@ class AbstractOptimizer(torch.optim.Optimizer, AbstractPlugin, ABC):
     def _step_group(self, group: dict[str, Any], rule: str, owners: list[Tensor], members: list[int]) -> None:
         """Bring the active rows of parameters of one rule, device and dtype together, update them, write them back."""
         everyone = len(members) == num_members(group)
-        rows = None if everyone else torch.tensor(members, device=owners[0].device)
+        rows = None if everyone else torch.tensor(members).to(owners[0].device, non_blocking=True)
         states = [self._state_of(param, group) for param in owners]
         steps = [state["step"].view(-1) for state in states]
         if everyone:

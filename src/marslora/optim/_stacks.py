@@ -47,7 +47,7 @@ def foreach_values(values: Tensor, like: Sequence[Tensor]) -> float | list[float
     rows_NK = values.expand(len(like), -1)
     if rows_NK.shape[1] == 1:
         return [float(value) for value in rows_NK[:, 0]]
-    rows_NK = rows_NK.to(like[0].device, like[0].dtype)
+    rows_NK = rows_NK.to(like[0].device, like[0].dtype, non_blocking=True)
     return [row.view(-1, *(1,) * (tensor.ndim - 1)) for row, tensor in zip(rows_NK.unbind(), like, strict=True)]
 
 
@@ -59,7 +59,7 @@ def rank_mask(ranks: Sequence[int], like: Tensor, rank_dim: int) -> Tensor | Non
     keep_KR = torch.arange(size) < torch.tensor(ranks).unsqueeze(-1)
     shape = [len(ranks)] + [1] * (like.ndim - 1)
     shape[rank_dim] = size
-    return keep_KR.view(shape).to(like.device)
+    return keep_KR.view(shape).to(like.device, non_blocking=True)
 
 
 def zero_padding(grads: Sequence[Any], group: dict[str, Any]) -> list[Tensor]:
