@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import struct
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+
+from marslora.core.tensor_files import read_header
 
 WHOLE_BYTES = 1 << 20
 """Files up to this size are read whole."""
@@ -52,14 +53,10 @@ def _is_whole(path: Path) -> bool:
         if path.suffix == ".json":
             json.loads(path.read_text())
         elif path.suffix == ".safetensors":
-            with path.open("rb") as file:
-                (header_bytes,) = struct.unpack("<Q", file.read(8))
-                header = json.loads(file.read(min(header_bytes, path.stat().st_size)))
-            ends = [value["data_offsets"][1] for key, value in header.items() if key != "__metadata__"]
-            return bool(path.stat().st_size == 8 + header_bytes + max(ends, default=0))
+            read_header(path)
         elif path.suffix in (".pt", ".pth"):
             return zipfile.is_zipfile(path)
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error):
+    except ValueError:
         return False
     return True
 

@@ -53,7 +53,7 @@ def _prepare(spec: PrepareSpec, emit: Emit) -> Prepared:
     info, flops = count_flops(lambda: probe_parts(spec.model, loaded, rows, spec.cache_folder))
     meter.add_flops(flops)
     return Prepared(
-        info=info.model_copy(update={"warnings": (*info.warnings, *data_rows.list_warnings(rows))}),
+        info=info.model_copy(update={"warnings": (*loaded.warnings, *info.warnings, *data_rows.list_warnings(rows))}),
         data=_summarise_rows(rows),
         device=str(loaded.device),
         model_fingerprint=fingerprint_model_files(spec.model.path),

@@ -55,6 +55,11 @@ def fingerprint_model_files(path: str) -> str:
 
 def _check_folder(folder: Path) -> None:
     if (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise ModelError(
+                f"`{folder}` holds both a model (config.json) and a PEFT adapter (adapter_config.json), and "
+                "`transformers` would load the adapter's base model instead. Move the adapter to a folder of its own."
+            )
         return
     if (folder / "adapter_config.json").is_file():
         raise ModelError(f"`{folder}` must hold a model, but holds a PEFT adapter. Name the folder of its base model.")

@@ -20,6 +20,7 @@ from marslora.core.errors import ConfigError, ModelError
 from marslora.core.packs import WORKER
 from marslora.core.parts import ModelInfo
 from marslora.core.spec import ModelSpec
+from marslora.models import _checkpoint, _weights
 from marslora.models._classes import find_model_class, first_line, list_modalities, read_config
 from marslora.models.discovery import discover
 from marslora.models.folders import MEMORY, resolve_path
@@ -42,6 +43,8 @@ class LoadedModel:
     processor: Any
     device: torch.device
     dtype: torch.dtype
+    warnings: tuple[str, ...] = ()
+    """What its checkpoint holds that the model does not use, each with a remedy."""
 
 
 def register_model(name: str, model: nn.Module, processor: Any) -> str:
@@ -64,7 +67,8 @@ def load(spec: ModelSpec) -> LoadedModel:
 
     A registered model stays on its device and in its dtype if the spec says ``auto``.
     Raises `ModelError` for a missing folder, a folder without a model, a model that is not multimodal, a missing
-    processor, and a processor whose package is not installed.
+    processor, a processor whose package is not installed, and for weights that are missing, of another shape, without a
+    place in the model, not finite, or quantised in a way that the configuration does not say.
     """
     if spec.path.startswith(MEMORY):
         return _load_registered(spec)
@@ -159,16 +163,38 @@ def _load_folder(spec: ModelSpec) -> LoadedModel:
     config = read_config(spec.path, spec.trust_remote_code)
     model_class = find_model_class(config, spec.path)
     processor = load_processor(spec)
+    model, warnings = _load_weights(model_class, config, spec, dtype)
+    return LoadedModel(_freeze(model).to(device), processor, device, dtype, warnings)
+
+
+def _load_weights(
+    model_class: type[PreTrainedModel], config: Any, spec: ModelSpec, dtype: torch.dtype
+) -> tuple[PreTrainedModel, tuple[str, ...]]:
+    """The model on the CPU with every weight checked, and what its checkpoint holds besides, in words."""
+    folder = _checkpoint.find_model_folder(spec.path)
+    if folder:
+        _checkpoint.check_files(folder)
+        _weights.check_types(folder, config)
     disable_progress_bar()  # a study shows its own
-    try:
-        model = model_class.from_pretrained(resolve_path(spec.path), config=config, dtype=dtype)
-    except ImportError as error:
-        raise ModelError(_describe_missing_package(spec.path, error)) from None
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(
-            f"The weights of `{spec.path}` cannot be loaded: {first_line(error)}. Download or save the model again."
-        ) from None
-    return LoadedModel(_freeze(model).to(device), processor, device, dtype)
+    with _weights.keep_log() as log:
+        try:
+            model, report = model_class.from_pretrained(
+                resolve_path(spec.path),
+                config=config,
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are in the report, which names them
+            )
+        except ImportError as error:
+            raise ModelError(_describe_missing_package(spec.path, error)) from None
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+            raise ModelError(
+                f"The weights of `{spec.path}` cannot be loaded: {first_line(error)}.{_weights.name_unconverted(log)} "
+                "Download or save the model again."
+            ) from None
+    warnings = _weights.check_report(model, report, spec.path)
+    _weights.check_numbers(model, spec.path, folder or _checkpoint.find_model_folder(spec.path))
+    return model, warnings
 
 
 def _load_registered(spec: ModelSpec) -> LoadedModel:
@@ -182,6 +208,7 @@ def _load_registered(spec: ModelSpec) -> LoadedModel:
         model.to(resolve_device(spec.device))
     if spec.dtype != "auto":
         model.to(getattr(torch, spec.dtype))
+    _weights.check_numbers(model, spec.path, None)
     first = next(model.parameters())
     return LoadedModel(_freeze(model), processor, first.device, first.dtype)
 
@@ -202,7 +229,7 @@ def _freeze(model: Any) -> Any:
 
 def _describe_missing_package(path: str, error: ImportError) -> str:
     text = str(error)
-    named = re.search(r"pip install `?([\w.-]+)", text)
+    named = re.search(r"pip install `?(?:-\S+ )*`?([\w.-]+)", text)
     package = "torchvision" if "torchvision" in text.lower() else named.group(1) if named else error.name
     fix = f"Run: pip install {package}" if package else first_line(error)
     return f"`{path}` needs a package that is not installed. {fix}"
