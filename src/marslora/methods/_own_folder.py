@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peft import PeftModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from marslora import methods
 from marslora.core.errors import StudyError
 from marslora.core.record import Record
 from marslora.core.training import PluginSpec
-from marslora.methods._base import AbstractMethod, AdapterPlan
+from marslora.methods._base import AbstractChange, AbstractMethod, AdapterPlan
 from marslora.methods._find import make_method
+from marslora.methods._peft_folder import check_finite, list_some, load_peft_folder
 
 if TYPE_CHECKING:
     from marslora.methods._layers import AdaptedModel
@@ -62,13 +63,14 @@ def attach(model: nn.Module, folder: str | Path, *, trust_remote_code: bool = Fa
 
     For a plain PEFT folder this is a `PeftModel`. For any other it is an `AbstractChange`: call its ``model``, choose a
     task with ``use_task``, and take it off with ``remove``. Raises `StudyError` if the folder does not contain an
-    adapter, or contains one for another model, or one that names code to import, without ``trust_remote_code``.
+    adapter, or contains one for another model, or one that names code to import, without ``trust_remote_code``; the
+    model is then as before. Each tensor of the folder has been found in the model, and the other way round.
     """
     folder = Path(folder)
     if (folder / PEFT_CONFIG).exists():
         if not trust_remote_code:
             _check_imports_nothing(folder)
-        return PeftModel.from_pretrained(model, str(folder)).eval()
+        return load_peft_folder(model, folder)
     _check_format(folder)
     try:
         saved = SavedAdapter.load(folder / CONFIG)
@@ -86,11 +88,33 @@ def attach(model: nn.Module, folder: str | Path, *, trust_remote_code: bool = Fa
             f"The adapter in {folder} belongs to another model: {type(model).__name__} has no module `{absent[0]}`. "
             "Load the model that the adapter was trained on."
         )
+    check_finite(state, folder)
+    method = make_method(PluginSpec(name=saved.adapter, options=saved.options))
     model.requires_grad_(False)
-    change = make_method(PluginSpec(name=saved.adapter, options=saved.options)).apply(model, saved.plan)
-    change.load_state(state)
+    change = method.apply(model, saved.plan)
+    try:
+        _load_state(change, state, folder)
+    except BaseException:
+        change.remove()
+        raise
     change.model.requires_grad_(False).eval()
     return change
+
+
+def _load_state(change: AbstractChange, state: Mapping[str, Tensor], folder: Path) -> None:
+    """Load the tensors of an adapter. Raises `StudyError` if one is missing, misshapen, or has no place."""
+    try:
+        change.load_state(state)
+    except (StudyError, RuntimeError, KeyError) as error:
+        raise StudyError(
+            f"The adapter in {folder} belongs to another model than this {type(change.model).__name__}, or is damaged "
+            f"({error}). Load the model that the adapter was trained on, or copy the adapter again."
+        ) from None
+    if unused := sorted(set(state) - set(change.state())):
+        raise StudyError(
+            f"The adapter in {folder} holds {list_some(unused)}, which this {type(change.model).__name__} has no place "
+            "for. Load the model that the adapter was trained on, or copy the adapter again."
+        )
 
 
 def _check_imports_nothing(folder: Path) -> None:
