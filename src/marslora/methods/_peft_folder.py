@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
+import transformers
 from peft import PeftModel, get_peft_model_state_dict, load_peft_weights
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -25,6 +27,7 @@ def load_peft_folder(model: nn.Module, folder: Path) -> PeftModel:
     Raises `StudyError`, and leaves the model as it was, unless each tensor of the folder has its place in the adapted
     model, and each weight of the adapter comes from the folder.
     """
+    _check_family(model, folder)
     stored = _read_weights(model, folder)
     with _restore_on_error(model):
         try:
@@ -53,6 +56,21 @@ def check_finite(stored: Mapping[str, Tensor], folder: Path) -> None:
         raise StudyError(
             f"The adapter in {folder} holds numbers that are not finite: {list_some(broken)}. Copy it again, or train "
             "it again."
+        )
+
+
+def _check_family(model: nn.Module, folder: Path) -> None:
+    """Raise `StudyError` if PEFT noted that it adapted a model of another architecture, whose layers may fit as well."""
+    try:
+        noted = json.loads((folder / "adapter_config.json").read_text())["auto_mapping"]["base_model_class"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    known = getattr(transformers, str(noted), None)
+    expected, found = getattr(known, "config_class", None), getattr(model, "config_class", None)
+    if expected and found and expected is not found:
+        raise StudyError(
+            f"The adapter in {folder} belongs to another model: it was trained on a {noted}, and this is a "
+            f"{type(model).__name__}. {_OTHER_MODEL}"
         )
 
 

@@ -104,12 +104,28 @@ def test_a_damaged_folder_of_peft_is_refused_by_name(folder, case):
     assert modules(model) == before and not hasattr(model, "peft_config")
 
 
-def test_an_adapter_of_another_model_is_refused(folder):
-    model, _ = build("qwen2_5_vl")
+def test_an_adapter_of_another_architecture_is_refused_even_if_its_layers_fit(folder):
+    model, _ = build("paligemma")
     before = modules(model)
-    with pytest.raises(StudyError, match=r"belongs to another model|cannot be put on"):
+    with pytest.raises(StudyError, match="trained on a LlavaForConditionalGeneration, and this is a PaliGemma"):
         attach(model, folder)
     assert modules(model) == before
+
+
+def test_an_adapter_of_a_deeper_model_is_refused(folder):
+    model, _ = build("llava")
+    del model.model.language_model.layers[-1]
+    with pytest.raises(StudyError, match=r"belongs to another model than this Llava.*layers\.1.* have no place"):
+        attach(model, folder)
+
+
+def test_the_model_without_its_head_has_other_keys(tmp_path):
+    model, _ = build("llava")
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=r"(model\.)?language_model.*\.(q_proj|v_proj)"))
+    adapted.save_pretrained(tmp_path)
+    headless = build("llava")[0].model
+    with pytest.raises(StudyError, match="has no place|have no place"):
+        attach(headless, tmp_path)
 
 
 def test_embeddings_that_peft_saves_beside_an_adapter_are_at_home(folder):
