@@ -60,7 +60,7 @@ def check_finite(stored: Mapping[str, Tensor], folder: Path) -> None:
 
 
 def _check_family(model: nn.Module, folder: Path) -> None:
-    """Raise `StudyError` if PEFT noted that it adapted a model of another architecture, whose layers may fit as well."""
+    """Raise `StudyError` if PEFT noted that it adapted a model of another architecture, whose layers may fit."""
     try:
         noted = json.loads((folder / "adapter_config.json").read_text())["auto_mapping"]["base_model_class"]
     except (OSError, ValueError, KeyError, TypeError):

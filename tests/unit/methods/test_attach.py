@@ -107,7 +107,7 @@ def test_a_damaged_folder_of_peft_is_refused_by_name(folder, case):
 def test_an_adapter_of_another_architecture_is_refused_even_if_its_layers_fit(folder):
     model, _ = build("paligemma")
     before = modules(model)
-    with pytest.raises(StudyError, match="trained on a LlavaForConditionalGeneration, and this is a PaliGemma"):
+    with pytest.raises(StudyError, match=r"trained on a LlavaForConditionalGeneration, and this is a PaliGemma"):
         attach(model, folder)
     assert modules(model) == before
 
@@ -124,7 +124,7 @@ def test_the_model_without_its_head_has_other_keys(tmp_path):
     adapted = get_peft_model(model, LoraConfig(r=2, target_modules=r"(model\.)?language_model.*\.(q_proj|v_proj)"))
     adapted.save_pretrained(tmp_path)
     headless = build("llava")[0].model
-    with pytest.raises(StudyError, match="has no place|have no place"):
+    with pytest.raises(StudyError, match=r"has no place|have no place"):
         attach(headless, tmp_path)
 
 
