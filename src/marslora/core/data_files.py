@@ -39,8 +39,8 @@ def has_rows_in_memory(data: DataSpec) -> bool:
     return any(source.startswith(MEMORY) for source in list_sources(data))
 
 
-def data_fingerprint(data: DataSpec, media: Iterable[Path] = ()) -> str:
-    """20 hex digits that change when a file of ``data`` or ``media`` (pictures, sounds) is edited, added or removed.
+def data_fingerprint(data: DataSpec) -> str:
+    """20 hex digits that change when a file of ``data`` is edited, added or removed.
 
     A folder counts with all its files; so does the folder of a LLaMA-Factory registry, which holds the data files.
     """
@@ -49,7 +49,14 @@ def data_fingerprint(data: DataSpec, media: Iterable[Path] = ()) -> str:
         hashed.update(f"{source}\n".encode())
         if not source.startswith(MEMORY):
             hashed.update("".join(map(_describe_file, _list_files(source))).encode())
-    hashed.update("".join(map(_describe_file, sorted(set(media)))).encode())
+    return hashed.hexdigest()[:20]
+
+
+def describe_files(files: Iterable[Path]) -> str:
+    """20 hex digits that change when one of some files is edited or removed."""
+    hashed = hashlib.sha256()
+    for file in files:
+        hashed.update(_describe_file(file).encode())
     return hashed.hexdigest()[:20]
 
 

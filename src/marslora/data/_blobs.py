@@ -28,11 +28,16 @@ class BlobStore:
 
     def put(self, data: bytes) -> StoredBlob:
         """Store ``data`` and return where it lies."""
+        stored = StoredBlob(self, self._end, len(data), compute_digest(data))
+        self.append(data)
+        return stored
+
+    def append(self, data: bytes) -> int:
+        """Store ``data`` and return where its end lies."""
         self._file.seek(self._end)
         self._file.write(data)
-        stored = StoredBlob(self, self._end, len(data), compute_digest(data))
         self._end += len(data)
-        return stored
+        return self._end
 
     def get(self, offset: int, num_bytes: int) -> bytes:
         """The bytes stored at ``offset``."""

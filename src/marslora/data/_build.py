@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from marslora.core.errors import DataError
 from marslora.core.files import publish_folder
@@ -37,43 +40,59 @@ def build_rows_folder(
     try:
         writer = _RowsWriter(RaggedWriter(temporary / "new"), max_length)
         row_processor = RowProcessor(processor)
+        plan = _Plan(examples)
         done = 0
-        for group in _group_examples(examples):
-            for index, row in _encode_group(row_processor, examples, group):
-                writer.add(index, examples[index], row)
+        for group in plan.iterate_groups():
+            chosen = [examples[index] for index in group]
+            for place, row in _encode_group(row_processor, chosen):
+                writer.add(group[place], chosen[place], row)
             done += len(group)
             progress(done, len(examples))
-        writer.close(_find_per_row_keys(row_processor, examples))
+        writer.close(plan.find_per_row_keys(row_processor))
         publish_folder(temporary / "new", folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _find_per_row_keys(row_processor: RowProcessor, examples: Sequence[Example]) -> tuple[str, ...]:
-    """The keys whose arrays count rows; looked for only if some rows have pictures and others do not."""
-    showing = [example for example in examples if example.images]
-    return row_processor.find_per_row_keys(showing[0]) if 0 < len(showing) < len(examples) else ()
+class _Plan:
+    """Which examples are encoded together: those whose pictures have equal sizes and whose sounds have equal lengths;
+    rows with the same pictures are neighbours."""
 
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self._examples = examples
+        self._sizes: list[int] = []
+        self._shows_image: list[bool] = []
+        shapes: dict[tuple[Any, ...], int] = {}
+        media: dict[int, int] = {}
+        self._shape_N, media_N = (np.empty(len(examples), dtype=np.int64) for _ in range(2))
+        for index, example in enumerate(examples):
+            shape = tuple(image.size for image in example.images), tuple(sound.length for sound in example.sounds)
+            self._shape_N[index] = shapes.setdefault(shape, len(shapes))
+            media_N[index] = media.setdefault(hash(example.media_digests), len(media))
+            if len(shapes) > len(self._sizes):
+                self._sizes.append(_group_size(example))
+                self._shows_image.append(bool(example.images))
+        self._order_N = np.lexsort((media_N, self._shape_N))
 
-def _group_examples(examples: Sequence[Example]) -> Iterator[list[int]]:
-    """Indices of examples with equally many pictures of equal sizes and sounds of equal lengths, a few at a time; rows
-    with the same pictures are neighbours."""
-
-    def shape(index: int) -> tuple[Any, ...]:
-        example = examples[index]
-        return (tuple(image.size for image in example.images), tuple(sound.length for sound in example.sounds))
-
-    def sort_key(index: int) -> tuple[Any, ...]:
-        return (shape(index), examples[index].media_digests, index)
-
-    group: list[int] = []
-    for index in sorted(range(len(examples)), key=sort_key):
-        if group and (len(group) >= _group_size(examples[index]) or shape(index) != shape(group[0])):
+    def iterate_groups(self) -> Iterator[list[int]]:
+        """Indices of the examples, a few at a time."""
+        group: list[int] = []
+        shape = -1
+        for index in self._order_N.tolist():
+            if group and (self._shape_N[index] != shape or len(group) >= self._sizes[shape]):
+                yield group
+                group = []
+            group.append(index)
+            shape = self._shape_N[index]
+        if group:
             yield group
-            group = []
-        group.append(index)
-    if group:
-        yield group
+
+    def find_per_row_keys(self, row_processor: RowProcessor) -> tuple[str, ...]:
+        """The keys whose arrays count rows; looked for only if some rows have pictures and others do not."""
+        if all(self._shows_image) or not any(self._shows_image):
+            return ()
+        shows_N = np.array(self._shows_image)[self._shape_N]
+        return row_processor.find_per_row_keys(self._examples[int(np.argmax(shows_N))])
 
 
 def _group_size(example: Example) -> int:
@@ -84,36 +103,35 @@ def _group_size(example: Example) -> int:
 
 
 def _encode_group(
-    row_processor: RowProcessor, examples: Sequence[Example], group: list[int]
+    row_processor: RowProcessor, examples: Sequence[Example]
 ) -> Iterator[tuple[int, RowArrays | DataError]]:
-    """(index, arrays or the reason of refusal) of every example of a group."""
+    """(place, arrays or the reason of refusal) of every example of a group."""
     opened: dict[tuple[str, ...], DecodedMedia] = {}
     good, media = [], []
-    for index in group:
-        example = examples[index]
+    for place, example in enumerate(examples):
         try:
             if example.media_digests not in opened:
                 opened[example.media_digests] = row_processor.decode_media(example)
         except DataError as error:
-            yield index, error
+            yield place, error
             continue
-        good.append(index)
+        good.append(place)
         media.append(opened[example.media_digests])
     if good:
         yield from _encode_opened(row_processor, examples, good, media)
 
 
 def _encode_opened(
-    row_processor: RowProcessor, examples: Sequence[Example], indices: list[int], media: list[DecodedMedia]
+    row_processor: RowProcessor, examples: Sequence[Example], places: list[int], media: list[DecodedMedia]
 ) -> Iterator[tuple[int, RowArrays | DataError]]:
     try:
-        yield from zip(indices, row_processor.encode_rows([examples[index] for index in indices], media), strict=True)
+        yield from zip(places, row_processor.encode_rows([examples[place] for place in places], media), strict=True)
     except DataError as error:
-        if len(indices) == 1:
-            yield indices[0], error
+        if len(places) == 1:
+            yield places[0], error
             return
-        for index, one in zip(indices, media, strict=True):
-            yield from _encode_opened(row_processor, examples, [index], [one])
+        for place, one in zip(places, media, strict=True):
+            yield from _encode_opened(row_processor, examples, [place], [one])
 
 
 _NO_ANSWER = "0 answer tokens are left after tokenization: the answer must hold text that the tokenizer knows"
@@ -130,8 +148,8 @@ class _RowsWriter:
     def __init__(self, writer: RaggedWriter, max_length: int | None) -> None:
         self._writer = writer
         self._max_length = max_length
-        self._places: dict[tuple[str, ...], int] = {}
-        self._place_of: dict[int, int] = {}
+        self._places: dict[bytes, int] = {}
+        self._rows, self._pictures = array("q"), array("q")
         self._skipped: dict[int, BadRow] = {}
         self._notes: Counter[str] = Counter()
 
@@ -145,7 +163,8 @@ class _RowsWriter:
             self._refuse(index, example, _NO_ANSWER)
         else:
             self._notes.update(row.notes)
-            self._place_of[index] = self._place(example, row)
+            self._rows.append(index)
+            self._pictures.append(self._place(example, row))
             for name, values in row.text.items():
                 self._writer.add(f"texts.{name}", index, values)
 
@@ -155,7 +174,7 @@ class _RowsWriter:
     def _place(self, example: Example, row: RowArrays) -> int:
         if not row.pictures:
             return -1
-        key = example.media_digests
+        key = bytes.fromhex("".join(example.media_digests))
         if key not in self._places:
             self._places[key] = len(self._places)
             for name, values in row.pictures.items():
@@ -164,13 +183,14 @@ class _RowsWriter:
 
     def close(self, by_row: tuple[str, ...]) -> None:
         """Number the rows that were kept in the examples' order and finish the files."""
-        rows = sorted(self._place_of)
-        self._writer.renumber("texts", {index: place for place, index in enumerate(rows)})
+        rows_N, pictures_N = (np.array(values, dtype=np.int64) for values in (self._rows, self._pictures))
+        order_N = np.argsort(rows_N)
+        self._writer.renumber("texts", rows_N[order_N])
         meta = {
             "by_row": by_row,
-            "rows": rows,
             "notes": dict(self._notes.most_common()),
-            "picture_of": [self._place_of[index] for index in rows],
             "skipped": [self._skipped[index].model_dump() for index in sorted(self._skipped)],
         }
-        self._writer.close({"texts": len(rows), "pictures": len(self._places)}, meta)
+        self._writer.add("rows.rows", 0, rows_N[order_N])
+        self._writer.add("rows.picture_of", 0, pictures_N[order_N])
+        self._writer.close({"rows": 1, "texts": len(rows_N), "pictures": len(self._places)}, meta)

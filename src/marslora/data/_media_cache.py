@@ -1,9 +1,9 @@
-"""Make pictures and sounds from the values in rows; equal files and equal bytes are made only once."""
+"""Make pictures and sounds from the values in rows; equal files and equal bytes of near rows are made only once."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
@@ -14,6 +14,10 @@ from marslora.data._blobs import BlobStore, StoredBlob
 from marslora.data._values import describe_value
 from marslora.data.pictures import Picture
 from marslora.data.sounds import Sound, encode_wav
+
+_MOST = 4096
+"""Pictures and sounds that are remembered: rows with the same one are mostly neighbours, and memory stays flat."""
+MediumT = TypeVar("MediumT", Picture, Sound)
 
 
 class MediaCache:
@@ -42,7 +46,7 @@ class MediaCache:
             )
         key = _make_key(content)
         if key not in self._pictures:
-            self._pictures[key] = Picture(self._keep(content), self._max_pixels)
+            _add(self._pictures, key, Picture(self._keep(content), self._max_pixels))
         return self._pictures[key]
 
     def get_sound(self, value: Any, notes: list[str] | None = None) -> Sound:
@@ -54,7 +58,7 @@ class MediaCache:
             content, changes = encode_wav(content)
         key = _make_key(content)
         if key not in self._sounds:
-            self._sounds[key] = Sound(self._keep(content), changes)
+            _add(self._sounds, key, Sound(self._keep(content), changes))
         return self._sounds[key]
 
     def _keep(self, content: Path | bytes) -> Path | StoredBlob:
@@ -74,6 +78,13 @@ class MediaCaches:
         """The cache for rows whose relative paths start in ``folder``, unless an image folder was named for all."""
         folder = self._image_folder if self._image_folder is not None else folder
         return self._by_folder.setdefault(folder, MediaCache(folder, self._blobs, self._max_pixels))
+
+
+def _add(known: dict[Path | str, MediumT], key: Path | str, medium: MediumT) -> None:
+    """Remember one more; the oldest is forgotten."""
+    if len(known) >= _MOST:
+        del known[next(iter(known))]
+    known[key] = medium
 
 
 def _make_key(content: Path | bytes) -> Path | str:

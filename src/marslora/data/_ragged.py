@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
+from array import array
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -51,8 +52,9 @@ class RaggedWriter:
         folder.mkdir(parents=True)
         self._folder = folder
         self._files: dict[str, BinaryIO] = {}
-        self._shapes: dict[str, list[tuple[int, ...]]] = {}
-        self._entries: dict[str, list[int]] = {}
+        self._shapes: dict[str, array[int]] = {}
+        self._ranks: dict[str, int] = {}
+        self._entries: dict[str, array[int]] = {}
         self._dtypes: dict[str, str] = {}
         self._sums: dict[str, int] = {}
 
@@ -64,19 +66,20 @@ class RaggedWriter:
     def _add(self, name: str, index: int, values: NDArray[Any]) -> None:
         if name not in self._files:
             self._files[name] = (self._folder / make_file_name(name)).open("wb")
-            self._shapes[name], self._entries[name], self._sums[name] = [], [], 0
+            self._shapes[name], self._entries[name], self._sums[name] = array("q"), array("q"), 0
+            self._ranks[name] = values.ndim
             self._dtypes[name] = values.dtype.str
         data = np.ascontiguousarray(values, dtype=self._dtypes[name]).tobytes()
         self._files[name].write(data)
         self._sums[name] = zlib.crc32(data, self._sums[name])
-        self._shapes[name].append(values.shape)
+        self._shapes[name].extend(values.shape)
         self._entries[name].append(index)
 
-    def renumber(self, group: str, entries: dict[int, int]) -> None:
-        """Give the entries of a group's lists other numbers."""
-        for name, numbers in self._entries.items():
+    def renumber(self, group: str, kept_N: NDArray[np.int64]) -> None:
+        """Number the entries of a group's lists by their places in ``kept_N``, the increasing numbers that are kept."""
+        for name, entries in self._entries.items():
             if name.partition(".")[0] == group:
-                self._entries[name] = [entries[number] for number in numbers]
+                self._entries[name] = array("q", np.searchsorted(kept_N, entries).tobytes())
 
     def close(self, sizes: dict[str, int], meta: dict[str, Any]) -> None:
         """Finish the files: ``sizes`` says how long the lists of a group are; ``meta`` is kept beside them."""
@@ -87,11 +90,15 @@ class RaggedWriter:
         arrays = {}
         for name, file in self._files.items():
             file.close()
-            np.save(self._folder / f"{make_file_name(name)}.shapes.npy", np.array(self._shapes[name], dtype=np.int64))
+            np.save(self._folder / f"{make_file_name(name)}.shapes.npy", self._read_shapes(name))
             np.save(self._folder / f"{make_file_name(name)}.entries.npy", np.array(self._entries[name], dtype=np.int64))
             size = sizes[name.partition(".")[0]]
             arrays[name] = {"dtype": self._dtypes[name], "crc": self._sums[name], "size": size}
         (self._folder / _INDEX).write_text(json.dumps({"arrays": arrays, "meta": meta}))
+
+    def _read_shapes(self, name: str) -> NDArray[np.int64]:
+        """(entries, axes)."""
+        return np.array(self._shapes[name], dtype=np.int64).reshape(len(self._entries[name]), self._ranks[name])
 
 
 def read_ragged(folder: Path) -> tuple[dict[str, Ragged], dict[str, Any]]:

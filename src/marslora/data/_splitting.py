@@ -4,61 +4,66 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
 from marslora.core.errors import DataError
-from marslora.data._example import Example
+from marslora.data._example_store import ExampleColumns
 
 
-def hold_out(examples: list[Example], share: float, limit: int, seed: int) -> tuple[list[Example], list[Example]]:
-    """(kept, held out): about ``share`` of the rows, at most ``limit``, chosen by content and ``seed``.
+def hold_out(examples: ExampleColumns, share: float, limit: int, seed: int) -> NDArray[np.bool_]:
+    """(N,) whether each row is held out: about ``share`` of them, at most ``limit``, chosen by content and ``seed``.
 
     Rows that share a picture or sound (or, without any, all their text) stay together. If they form groups so large
     that none fits into the held-out share, rows are held out one by one. Raises `DataError` for fewer than 2 rows.
     """
-    num_wanted = min(max(1, round(share * len(examples))), limit)
-    if len(examples) < 2:
+    num_rows = len(examples.digest_N)
+    num_wanted = min(max(1, round(share * num_rows)), limit)
+    if num_rows < 2:
         raise DataError(
-            f"There must be at least 2 training rows to hold some out for validation, found {len(examples)}. Give more "
+            f"There must be at least 2 training rows to hold some out for validation, found {num_rows}. Give more "
             "rows, or name a validation file."
         )
-    one_by_one = [[index] for index in range(len(examples))]
-    chosen = _choose_groups(examples, _group_by_content(examples), num_wanted, seed)
-    chosen = chosen or _choose_groups(examples, one_by_one, num_wanted, seed)
-    kept = [example for index, example in enumerate(examples) if index not in chosen]
-    return kept, [examples[index] for index in sorted(chosen)]
+    chosen_N = _choose_groups(examples, _group_by_content(examples), num_wanted, seed)
+    return chosen_N if chosen_N.any() else _choose_groups(examples, np.arange(num_rows), num_wanted, seed)
 
 
-def _choose_groups(examples: list[Example], groups: list[list[int]], num_wanted: int, seed: int) -> set[int]:
-    """The rows of whole groups, as many as fit into ``num_wanted``, in an order given by their contents and a seed."""
+def _choose_groups(
+    examples: ExampleColumns, group_N: NDArray[np.int64], num_wanted: int, seed: int
+) -> NDArray[np.bool_]:
+    """The rows of whole groups, as many as fit into ``num_wanted``, in an order given by their contents and a seed.
 
-    def key(group: list[int]) -> bytes:
-        return hashlib.sha256(f"{seed}/{examples[group[0]].digest}".encode()).digest()
-
-    chosen: set[int] = set()
-    for group in sorted(groups, key=key):
-        if len(chosen) + len(group) <= num_wanted:
-            chosen.update(group)
-        if len(chosen) == num_wanted:
+    A group has the number of its first row.
+    """
+    first_G, size_G = np.unique(group_N, return_counts=True)
+    salt = hashlib.sha256(f"{seed}/".encode())
+    key_G = np.empty(len(first_G), "S32")
+    for place, digest in enumerate(examples.digest_N[first_G]):
+        hashed = salt.copy()
+        hashed.update(digest.tobytes().hex().encode())
+        key_G[place] = hashed.digest()
+    chosen: list[int] = []
+    count = 0
+    for group in np.argsort(key_G, kind="stable").tolist():
+        if count + size_G[group] <= num_wanted:
+            chosen.append(int(first_G[group]))
+            count += int(size_G[group])
+        if count == num_wanted:
             break
-    return chosen
+    return np.isin(group_N, chosen)
 
 
-def _group_by_content(examples: list[Example]) -> list[list[int]]:
-    """Indices of rows that are connected by shared contents, directly or through others (union-find)."""
-    parent = list(range(len(examples)))
-
-    def find_root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
-    first_with: dict[str, int] = {}
-    for index, example in enumerate(examples):
-        for key in example.media_digests or (example.digest,):
-            other = find_root(first_with.setdefault(key, index))
-            mine = find_root(index)
-            parent[max(mine, other)] = min(mine, other)
-    groups: dict[int, list[int]] = {}
-    for index in range(len(examples)):
-        groups.setdefault(find_root(index), []).append(index)
-    return list(groups.values())
+def _group_by_content(examples: ExampleColumns) -> NDArray[np.int64]:
+    """(N,) the first row of those to which each row is connected by shared contents, directly or through others."""
+    num_rows = len(examples.digest_N)
+    bare_B = np.flatnonzero(examples.num_media_N == 0)
+    rows = np.concatenate([examples.example_M, bare_B])
+    contents = np.concatenate([examples.media_M, examples.digest_N[bare_B]])
+    _, content = np.unique(contents.view("S16"), return_inverse=True)
+    num_nodes = num_rows + len(contents)
+    links = coo_array((np.ones(len(rows), dtype=np.int8), (rows, num_rows + content)), shape=(num_nodes, num_nodes))
+    _, label = connected_components(links, directed=False)
+    _, first, group_N = np.unique(label[:num_rows], return_index=True, return_inverse=True)
+    return first[group_N]

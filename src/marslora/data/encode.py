@@ -27,7 +27,7 @@ from marslora.data._example import Example
 from marslora.data._ragged import Ragged, read_ragged
 from marslora.data.splits import BadRow, RowProgress, check_bad_share
 
-_LAYOUT = 5
+_LAYOUT = 6
 """The version of the cache's files: raise it if what is written changes, so that old folders are not read."""
 
 
@@ -110,9 +110,9 @@ def encode(
     with contextlib.ExitStack() as on_error:
         if cache_folder is None:
             on_error.callback(shutil.rmtree, root, ignore_errors=True)
-        encoded = _read_or_build(root / f"rows-{digest}", digest, examples, processor, max_length, progress)
+        encoded = _read_or_build(root, digest, examples, processor, max_length, progress)
         if examples:
-            check_bad_share(list(encoded.skipped), len(examples), max_bad_share, "rows")
+            check_bad_share(len(encoded.skipped), encoded.skipped, len(examples), max_bad_share, "rows")
         on_error.pop_all()
     if cache_folder is None:
         weakref.finalize(encoded, shutil.rmtree, root, ignore_errors=True)
@@ -120,18 +120,19 @@ def encode(
 
 
 def _read_or_build(
-    folder: Path,
+    cache_folder: Path,
     digest: str,
     examples: Sequence[Example],
     processor: Any,
     max_length: int | None,
     progress: RowProgress | None,
 ) -> EncodedRows:
-    encoded = _open(folder, digest, processor)
+    folder = _name_folder(cache_folder, digest)
+    encoded = open_encoded(cache_folder, digest, processor)
     if encoded is None:
         shutil.rmtree(folder, ignore_errors=True)
         build_rows_folder(folder, examples, processor, max_length, progress or _show_nothing)
-        encoded = _open(folder, digest, processor)
+        encoded = open_encoded(cache_folder, digest, processor)
     if encoded is None:
         raise DataError(
             f"The encoded rows in `{folder}` were written but cannot be read back. Free some space on that disk, or "
@@ -144,7 +145,13 @@ def _show_nothing(done: int, total: int) -> None:
     """Ignore progress, because nobody asked for it."""
 
 
-def _open(folder: Path, digest: str, processor: Any) -> EncodedRows | None:
+def _name_folder(cache_folder: Path, digest: str) -> Path:
+    return cache_folder / f"rows-{digest}"
+
+
+def open_encoded(cache_folder: Path, digest: str, processor: Any) -> EncodedRows | None:
+    """The rows of this digest in the cache; None if it has none, or damaged ones."""
+    folder = _name_folder(cache_folder, digest)
     try:
         lists, meta = read_ragged(folder)
     except (OSError, EOFError, ValueError, KeyError):
@@ -154,9 +161,9 @@ def _open(folder: Path, digest: str, processor: Any) -> EncodedRows | None:
     return EncodedRows(
         texts={name.partition(".")[2]: values for name, values in lists.items() if name.startswith("texts.")},
         pictures={name.partition(".")[2]: values for name, values in lists.items() if name.startswith("pictures.")},
-        picture_of=np.array(meta["picture_of"], dtype=np.int64),
+        picture_of=_read_numbers(lists["rows.picture_of"]),
         by_row=tuple(meta["by_row"]),
-        rows=np.array(meta["rows"], dtype=np.int64),
+        rows=_read_numbers(lists["rows.rows"]),
         notes=meta["notes"],
         skipped=tuple(BadRow.parse(row) for row in meta["skipped"]),
         pad_token_id=pad_token_id or 0,
@@ -165,13 +172,26 @@ def _open(folder: Path, digest: str, processor: Any) -> EncodedRows | None:
     )
 
 
-def _compute_digest(examples: Sequence[Example], processor: Any, max_length: int | None) -> str:
+def _read_numbers(numbers: Ragged) -> NDArray[np.int64]:
+    entry = numbers[0]
+    return np.zeros(0, dtype=np.int64) if entry is None else np.array(entry)
+
+
+def digest_processor(processor: Any, max_length: int | None) -> str:
+    """16 hex digits that change when the processor, its template, its tokenizer or ``max_length`` does."""
     hashed = hashlib.sha256(f"{_LAYOUT} {transformers.__version__} {max_length}".encode())
     hashed.update(json.dumps(processor.to_dict(), sort_keys=True, default=str).encode())
     hashed.update(repr(processor.chat_template or processor.tokenizer.chat_template).encode())
     hashed.update(json.dumps(processor.tokenizer.init_kwargs, sort_keys=True, default=str).encode())
     hashed.update(repr(sorted(processor.tokenizer.get_vocab().items())).encode())
-    hashed.update(repr(sorted({image.max_pixels for example in examples for image in example.images})).encode())
+    return hashed.hexdigest()[:16]
+
+
+def _compute_digest(examples: Sequence[Example], processor: Any, max_length: int | None) -> str:
+    hashed = hashlib.sha256(digest_processor(processor, max_length).encode())
+    most_pixels: set[int] = set()
     for example in examples:
         hashed.update(example.digest.encode())
+        most_pixels |= {image.max_pixels for image in example.images}
+    hashed.update(repr(sorted(most_pixels)).encode())
     return hashed.hexdigest()[:20]

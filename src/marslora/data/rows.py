@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -13,9 +14,9 @@ from torch import Tensor
 
 from marslora.core.spec import DataSpec, TrainingSpec
 from marslora.data import order
-from marslora.data._example import Example
-from marslora.data.encode import EncodedRows, encode
-from marslora.data.splits import BadRow, DataReport, load_splits, write_notes
+from marslora.data._known_splits import KnownSplits, KnownSplitsFile
+from marslora.data.encode import EncodedRows, digest_processor, encode, open_encoded
+from marslora.data.splits import BadRow, DataReport, list_media_files, load_splits, write_notes
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -92,13 +93,19 @@ def load_encoded_splits(
 ) -> EncodedSplits[EncodedRows]:
     """Read and encode ``splits`` with the model's own processor; the other splits stay empty.
 
-    Encoded rows are cached in ``cache_folder``. Raises what `load_splits` and `encode` raise.
+    Encoded rows are cached in ``cache_folder``, with what was read to make them: later calls, also of other processes,
+    read no rows as long as the files are unchanged. Raises what `load_splits` and `encode` raise.
     """
+    known_file = KnownSplitsFile(Path(cache_folder), data, digest_processor(processor, data.max_length))
+    known = known_file.read()
+    opened = {} if known is None else _open_known(known, Path(cache_folder), processor, splits)
+    if known is not None and len(opened) == len(SPLITS):
+        return EncodedSplits(opened["train"], opened["validation"], opened["test"], known.report, data.seed)
     splits_read = load_splits(data)
 
-    def encode_split(split: Split, rows: tuple[Example, ...]) -> EncodedRows:
+    def encode_split(split: Split) -> EncodedRows:
         return encode(
-            rows if split in splits else (),
+            getattr(splits_read, split) if split in splits else (),
             processor,
             cache_folder=cache_folder,
             max_length=data.max_length,
@@ -106,13 +113,25 @@ def load_encoded_splits(
             progress=(lambda done, total: progress(split, done, total)) if progress else None,
         )
 
-    return EncodedSplits(
-        encode_split("train", splits_read.train),
-        encode_split("validation", splits_read.validation),
-        encode_split("test", splits_read.test),
-        splits_read.report,
-        data.seed,
-    )
+    encoded = {split: encode_split(split) for split in SPLITS}
+    digests = {} if known is None else known.digests
+    digests = {**digests, **{split: encoded[split].digest for split in splits}}
+    known_file.write(splits_read.report, digests, list_media_files(splits_read))
+    return EncodedSplits(encoded["train"], encoded["validation"], encoded["test"], splits_read.report, data.seed)
+
+
+def _open_known(
+    known: KnownSplits, cache_folder: Path, processor: Any, splits: tuple[Split, ...]
+) -> dict[Split, EncodedRows]:
+    """The splits that the cache holds; those that are not wanted are empty."""
+    opened: dict[Split, EncodedRows] = {}
+    for split in SPLITS:
+        if split not in splits:
+            opened[split] = encode((), processor, cache_folder=cache_folder)
+        elif split in known.digests:
+            rows = open_encoded(cache_folder, known.digests[split], processor)
+            opened |= {} if rows is None else {split: rows}
+    return opened
 
 
 def list_refused_rows(rows: EncodedSplits[EncodedRows]) -> list[BadRow]:

@@ -6,19 +6,20 @@ The last result is kept in memory (`_cache`), since several stages of a study as
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from marslora.core.data_files import MEMORY, data_fingerprint, list_sources
+import numpy as np
+
+from marslora.core.data_files import MEMORY, data_fingerprint, describe_files, list_sources
 from marslora.core.errors import DataError
 from marslora.core.record import Record
 from marslora.core.spec import DataSpec
 from marslora.data import _readers
 from marslora.data._example import Example, to_example
+from marslora.data._example_store import ExampleColumns, ExampleStore, StoredExamples
 from marslora.data._media_cache import MediaCache, MediaCaches
 from marslora.data._readers import _memory
 from marslora.data._splitting import hold_out
@@ -59,12 +60,12 @@ class DataReport(Record):
 
 @dataclass(frozen=True)
 class ExampleSplits:
-    """The examples of a study. Calibration trains on ``train`` and measures on ``validation``; ``test`` is for the
-    final report alone."""
+    """The examples of a study, each read from a scratch file when it is asked for. Calibration trains on ``train`` and
+    measures on ``validation``; ``test`` is for the final report alone."""
 
-    train: tuple[Example, ...]
-    validation: tuple[Example, ...]
-    test: tuple[Example, ...]
+    train: StoredExamples
+    validation: StoredExamples
+    test: StoredExamples
     report: DataReport
 
 
@@ -106,39 +107,51 @@ _cache: dict[DataSpec, _CachedSplits] = {}
 
 def _fingerprint_inputs(spec: DataSpec, splits: ExampleSplits) -> tuple[object, ...]:
     """Changes when a file behind ``splits`` does, or when other rows are registered under the same name."""
-    examples = (*splits.train, *splits.validation, *splits.test)
-    media = {one.source for example in examples for one in example.pictures_and_sounds if isinstance(one.source, Path)}
     versions = (_memory.get_version(source) for source in list_sources(spec) if source.startswith(MEMORY))
-    return (data_fingerprint(spec, media), *versions)
+    return (data_fingerprint(spec), describe_files(list_media_files(splits)), *versions)
+
+
+def list_media_files(splits: ExampleSplits) -> Iterator[Path]:
+    """The files of all pictures and sounds, as often as rows name them."""
+    for examples in (splits.train, splits.validation, splits.test):
+        yield from examples.iterate_files()
 
 
 def _read_splits(spec: DataSpec) -> ExampleSplits:
-    bad: list[BadRow] = []
     caches = MediaCaches(spec.image_folder, spec.max_pixels)
-    train = _read_role(spec, "train", spec.train, bad, caches)
-    validation = _read_role(spec, "validation", spec.validation, bad, caches)
-    test = _read_role(spec, "test", spec.test, bad, caches)
+    roles = {role: _read_role(spec, role, getattr(spec, role), caches) for role in ("train", "validation", "test")}
+    train, validation, test = (StoredExamples(role.good, np.arange(len(role.good))) for role in roles.values())
     if not spec.validation:
-        train, validation = hold_out(train, spec.validation_share, spec.max_validation, spec.seed)
+        is_held_out = hold_out(train.columns, spec.validation_share, spec.max_validation, spec.seed)
+        train, validation = (
+            StoredExamples(roles["train"].good, np.flatnonzero(chosen)) for chosen in (~is_held_out, is_held_out)
+        )
     train = _limit_rows(train, spec.max_examples, spec.seed)
     validation = _limit_rows(validation, spec.max_validation, spec.seed)
-    notes = count_notes(example.notes for example in (*train, *validation, *test))
+    notes = _add_counts(split.columns.count_notes() for split in (train, validation, test))
     report = DataReport(
         num_train=len(train),
         num_validation=len(validation),
         num_test=len(test),
-        num_bad=len(bad),
-        bad=tuple(bad[:_NAMED_BAD_ROWS]),
+        num_bad=sum(role.num_bad for role in roles.values()),
+        bad=tuple(row for role in roles.values() for row in role.bad)[:_NAMED_BAD_ROWS],
         fingerprint=_fingerprint_examples(train, validation, test),
         notes=notes,
-        warnings=(*_find_leaks(train, validation=validation, test=test), *write_notes(notes)),
+        warnings=(
+            *_find_leaks(train.columns, validation=validation.columns, test=test.columns),
+            *write_notes(notes),
+        ),
     )
-    return ExampleSplits(tuple(train), tuple(validation), tuple(test), report)
+    return ExampleSplits(train, validation, test, report)
 
 
-def count_notes(notes: Iterable[tuple[str, ...]]) -> dict[str, int]:
-    """Note -> the number of rows that have it, the most frequent first."""
-    return dict(Counter(chain.from_iterable(notes)).most_common())
+def _add_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The sums, the most frequent first."""
+    total: dict[str, int] = {}
+    for each in counts:
+        for note, count in each.items():
+            total[note] = total.get(note, 0) + count
+    return dict(sorted(total.items(), key=lambda item: -item[1]))
 
 
 def write_notes(notes: Mapping[str, int]) -> list[str]:
@@ -150,22 +163,30 @@ def write_notes(notes: Mapping[str, int]) -> list[str]:
     return sentences
 
 
-def _read_role(
-    spec: DataSpec, role: str, sources: tuple[str, ...], bad: list[BadRow], caches: MediaCaches
-) -> list[Example]:
-    """The good rows of one role; the bad ones are added to ``bad``."""
-    good: list[Example] = []
-    bad_of_role: list[BadRow] = []
+@dataclass
+class _ReadRole:
+    """The rows of one role: training, validation or test."""
+
+    good: ExampleStore
+    bad: list[BadRow]
+    """The first bad rows, as many as reports name."""
+    num_bad: int = 0
+
+
+def _read_role(spec: DataSpec, role: str, sources: tuple[str, ...], caches: MediaCaches) -> _ReadRole:
+    read = _ReadRole(ExampleStore(), [])
     for example in _read_examples(sources, role, caches):
-        if isinstance(example, BadRow):
-            bad_of_role.append(example)
-        else:
-            good.append(example)
+        if not isinstance(example, BadRow):
+            read.good.put(example)
+            continue
+        read.num_bad += 1
+        if len(read.bad) < _NAMED_BAD_ROWS:
+            read.bad.append(example)
     if sources:
-        num_rows = len(good) + len(bad_of_role)
-        check_bad_share(bad_of_role, num_rows, spec.max_bad_share, f"{role} rows ({', '.join(sources)})")
-    bad.extend(bad_of_role)
-    return good
+        num_rows = len(read.good) + read.num_bad
+        what = f"{role} rows ({', '.join(sources)})"
+        check_bad_share(read.num_bad, read.bad, num_rows, spec.max_bad_share, what)
+    return read
 
 
 def _read_examples(sources: tuple[str, ...], role: str, caches: MediaCaches) -> Iterator[Example | BadRow]:
@@ -195,47 +216,50 @@ def explain_exception(error: Exception) -> str:
     return f"the row cannot be read ({type(error).__name__}: {str(error)[:200]}): correct it or remove it"
 
 
-def check_bad_share(bad: list[BadRow], num_rows: int, max_bad_share: float, what: str) -> None:
-    """Raise `DataError` if a larger share of ``num_rows`` than ``max_bad_share`` is bad, or if no good row is left."""
+def check_bad_share(num_bad: int, bad: Sequence[BadRow], num_rows: int, max_bad_share: float, what: str) -> None:
+    """Raise `DataError` if a larger share of ``num_rows`` than ``max_bad_share`` is bad, or if no good row is left.
+
+    ``bad`` are the first bad rows, which the message names.
+    """
     if num_rows == 0:
         raise DataError(f"There are no {what}: 0 rows were found. Name a file that holds at least one row.")
-    if len(bad) <= max_bad_share * num_rows and len(bad) < num_rows:
+    if num_bad <= max_bad_share * num_rows and num_bad < num_rows:
         return
     first = "; ".join(str(row) for row in bad[:3])
     raise DataError(
-        f"{len(bad)} of {num_rows} {what} cannot be used, and `max_bad_share` allows {max_bad_share:.1%}: {first}"
-        f"{'; ...' if len(bad) > 3 else ''}. Repair or remove them (`marslora data check FILE --fix FOLDER` writes the "
+        f"{num_bad} of {num_rows} {what} cannot be used, and `max_bad_share` allows {max_bad_share:.1%}: {first}"
+        f"{'; ...' if num_bad > 3 else ''}. Repair or remove them (`marslora data check FILE --fix FOLDER` writes the "
         "good rows to a new file), or raise `max_bad_share`."
     )
 
 
-def _limit_rows(examples: list[Example], limit: int | None, seed: int) -> list[Example]:
+def _limit_rows(examples: StoredExamples, limit: int | None, seed: int) -> StoredExamples:
     """A seeded subset in the original order; a smaller limit gives a subset of a larger one's."""
     if limit is None or len(examples) <= limit:
         return examples
-    return [examples[index] for index in sorted(nested_order(len(examples), seed)[:limit])]
+    return examples.select(np.sort(nested_order(len(examples), seed)[:limit]))
 
 
-def _fingerprint_examples(*splits: list[Example]) -> str:
+def _fingerprint_examples(*splits: StoredExamples) -> str:
     hashed = hashlib.sha256()
     for split in splits:
         hashed.update(f"{len(split)}".encode())
-        for example in split:
-            hashed.update(example.digest.encode())
+        hashed.update(split.columns.digest_N.tobytes().hex().encode())
     return hashed.hexdigest()[:16]
 
 
-def _find_leaks(train: list[Example], **others: list[Example]) -> Iterable[str]:
-    rows = {example.digest for example in train}
-    media = {digest for example in train for digest in example.media_digests}
+def _find_leaks(train: ExampleColumns, **others: ExampleColumns) -> Iterable[str]:
     for name, split in others.items():
-        if same := sum(example.digest in rows for example in split):
+        num_rows = len(split.digest_N)
+        is_known_N = np.isin(split.digest_N.view("S16"), train.digest_N.view("S16"))
+        is_shown_M = np.isin(split.media_M.view("S16"), train.media_M.view("S16"))
+        if same := int(is_known_N.sum()):
             yield (
-                f"{same} of {len(split)} {name} rows are also training rows: they measure memorisation. Remove them "
+                f"{same} of {num_rows} {name} rows are also training rows: they measure memorisation. Remove them "
                 "from one of the two."
             )
-        elif shared := sum(any(digest in media for digest in example.media_digests) for example in split):
+        elif shared := len(np.unique(split.example_M[is_shown_M])):
             yield (
-                f"{shared} of {len(split)} {name} rows show a picture or sound that training rows show too: their loss "
+                f"{shared} of {num_rows} {name} rows show a picture or sound that training rows show too: their loss "
                 "may be too low."
             )
