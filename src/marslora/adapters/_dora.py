@@ -7,15 +7,29 @@ the denominator are constants in the backward pass (section 4.3 of the paper), a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from peft.utils.integrations import dequantize_bnb_weight, dequantize_module_weight
 from torch import Tensor, nn
+
+from marslora.core.linears import QUANTIZED, is_quantized
 
 
 def weight_OI(base: nn.Module) -> Tensor:
-    """Return the weight (O, I) of a linear. GPT-2's Conv1D keeps it transposed."""
-    weight = base.get_parameter("weight")
+    """Return the weight (O, I) of a linear, as numbers if it is quantised. GPT-2's Conv1D keeps it transposed."""
+    weight: Tensor = base.get_parameter("weight") if not is_quantized(base) else _read_numbers(base)
     return weight if isinstance(base, nn.Linear) else weight.T
+
+
+def _read_numbers(base: Any) -> Tensor:
+    """Return the weight for which the codes of a quantised linear stand. The layer stays as it is."""
+    weight: Tensor
+    if type(base.weight).__name__ in QUANTIZED:
+        weight = dequantize_bnb_weight(base.weight, state=getattr(base, "state", None))
+    else:
+        weight = dequantize_module_weight(base)
+    return weight
 
 
 @torch.no_grad()

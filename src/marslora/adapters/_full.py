@@ -12,12 +12,22 @@ from transformers.pytorch_utils import Conv1D
 
 from marslora.adapters._base import AbstractAdapter, Factor, MemberSettings, TrainingPosition, factor_dtype
 from marslora.adapters._by_member import run_members
+from marslora.core.errors import ConfigError
+from marslora.core.linears import is_quantized
 
 
 def build_whole_module(
     base: nn.Module, path: str, members: Sequence[MemberSettings], position: TrainingPosition
 ) -> AbstractAdapter:
-    """Make K trained copies of a module. Copies of a linear run as one batched product, others one after the other."""
+    """Make K trained copies of a module. Copies of a linear run as one batched product, others one after the other.
+
+    Raises `ConfigError` for a quantised linear: a step of training is smaller than the distance of its levels.
+    """
+    if quantized := [name for name, each in base.named_modules() if isinstance(each, nn.Linear) and is_quantized(each)]:
+        raise ConfigError(
+            f"`full` cannot train `{'.'.join(filter(None, (path, quantized[0])))}` whole, because it is quantised. "
+            "Train its part by LoRA, or load the model without `quantize`."
+        )
     layer_class = WholeLinear if isinstance(base, nn.Linear | Conv1D) else WholeModule
     return layer_class(base, path, members, position)
 

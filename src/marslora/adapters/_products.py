@@ -17,13 +17,20 @@ PADDING_WORTH_AVOIDING = 0.75
 
 
 def add_low_rank(
-    y_KNO: Tensor, x_KNI: Tensor, A_KRI: Tensor, B_KOR: Tensor, ranks: Sequence[int], scales: Sequence[float]
+    y_KNO: Tensor,
+    x_KNI: Tensor,
+    A_KRI: Tensor,
+    B_KOR: Tensor,
+    ranks: Sequence[int],
+    scales: Sequence[float],
+    *,
+    overwrite: bool = True,
 ) -> Tensor:
-    """Return the sum, computed in the faster way. ``y_KNO`` may be overwritten."""
+    """Return the sum, computed in the faster way. ``overwrite`` allows to compute it in the memory of ``y_KNO``."""
     in_use = sum(ranks) / max(1, len(ranks) * max(ranks))
     same_dtype = y_KNO.dtype == x_KNI.dtype == A_KRI.dtype
     if y_KNO.device.type == "cpu" and same_dtype and in_use < PADDING_WORTH_AVOIDING:
-        return concatenated(y_KNO, x_KNI, A_KRI, B_KOR, ranks, scales)
+        return concatenated(y_KNO if overwrite else y_KNO.clone(), x_KNI, A_KRI, B_KOR, ranks, scales)
     return padded(y_KNO, x_KNI, A_KRI, B_KOR, scales)
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.nn.functional import linear
+from transformers.pytorch_utils import Conv1D
 
 from marslora.adapters._base import (
     AbstractAdapter,
@@ -77,6 +78,7 @@ class Lora(AbstractAdapter):
         self.scales = tuple(member.scale for member in members)
         self.magnitude_KO = None
         if self.config.use_dora:
+            _check_dora(base, path)
             lengths_O = weight_OI(base).to(dtype).norm(dim=-1)
             if not bool(lengths_O.all()):
                 raise ConfigError(
@@ -93,7 +95,10 @@ class Lora(AbstractAdapter):
             x_KNI = x_KNI.to(self.A_KRI.dtype)
         dropped_KNI = drop(x_KNI, self.members, self.path, self.position)
         if self.magnitude_KO is None:
-            y_KNO = add_low_rank(y_KNO, dropped_KNI, self.A_KRI, self.B_KOR, self.ranks, self.scales)
+            # A linear of another library may return a view of what its backward needs, as those of bitsandbytes do.
+            is_own = type(self.base) in (nn.Linear, Conv1D)
+            factors = (self.A_KRI, self.B_KOR, self.ranks, self.scales)
+            y_KNO = add_low_rank(y_KNO, dropped_KNI, *factors, overwrite=is_own)
         else:
             y_KNO = self._with_lengths(self.magnitude_KO, y_KNO, dropped_KNI, is_dropped=dropped_KNI is not x_KNI)
         return y_KNO.view(*x.shape[:-1], y_KNO.shape[-1])
@@ -122,3 +127,13 @@ class Lora(AbstractAdapter):
         if self.magnitude_KO is None:
             return products
         return (*products, Factor(MAGNITUDE, MAGNITUDE, "magnitude", self.magnitude_KO))
+
+
+def _check_dora(base: nn.Module, path: str) -> None:
+    """Refuse what PEFT, which trains the final run, cannot do: it breaks 8-bit layers on a CPU when it reads them."""
+    weight: Any = base.weight
+    if type(weight).__name__ == "Int8Params" and weight.device.type == "cpu":
+        raise ConfigError(
+            f"`use_dora` cannot adapt `{path}`: PEFT cannot train DoRA on 8-bit weights on a CPU. Use `quantize` nf4, "
+            "plain LoRA, or a GPU."
+        )

@@ -10,6 +10,8 @@ from marslora.core.record import Record
 
 TOWERS = ("vision", "audio")
 """The parts that turn pictures and sounds into embeddings."""
+LANGUAGE = "language"
+"""The part that reads embeddings and writes text."""
 
 
 class LinearInfo(Record):

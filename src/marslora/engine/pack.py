@@ -24,6 +24,7 @@ from marslora.core.errors import ConfigError
 from marslora.core.parts import ModelInfo
 from marslora.core.schedule import rate_factor
 from marslora.core.spec import MemberSpec, TrainingSpec
+from marslora.engine.outliers import separate_members
 from marslora.models.answers import AnswerHead, Batch, TokenSums, answer_logits, token_sums
 from marslora.models.precision import mixed_precision
 from marslora.optim import AbstractOptimizer, AbstractRecursion, as_two_point, create_optimizer
@@ -121,6 +122,7 @@ class Pack:
         self.parts = base.modules([member.spec for member in members])
         self.adapters = {path: self._adapter(path, part) for path, part in self.parts.items()}
         self.optimizer = self._build_optimizer() if trains else None
+        self._context = contextlib.ExitStack()
         self._load_members()
 
     def _adapter(self, path: str, part: str) -> AbstractAdapter:
@@ -136,11 +138,13 @@ class Pack:
         return base.adapter_class(module, path, settings, self.position, **base.training.adapter.options)
 
     def __enter__(self) -> Pack:
+        self._context.enter_context(separate_members(self.base.model, self.num_members))
         for path, adapter in self.adapters.items():
             self.base.model.set_submodule(path, adapter)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._context.close()
         for path, adapter in self.adapters.items():
             self.base.model.set_submodule(path, adapter.base)
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from marslora.core.parts import LANGUAGE
 from marslora.engine.cost import CostMeter
 from marslora.engine.flops import count_flops
 from marslora.engine.pack import Base
@@ -25,7 +26,7 @@ from marslora.models.answers import Batch, answer_logits, token_sums
 
 T = TypeVar("T")
 
-LAST_PART, AFTER_ENCODERS = "language", "projector"
+LAST_PART, AFTER_ENCODERS = LANGUAGE, "projector"
 """Parts by their place: the last one, and the one that reads the encoders' outputs. All others are encoders."""
 _towers: WeakKeyDictionary[nn.Module, FrozenTower] = WeakKeyDictionary()
 """The towers of every model in this process, so that its packs share remembered features (the weights are frozen).

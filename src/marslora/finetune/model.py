@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from marslora.adapters import member_generator
 from marslora.core.errors import ConfigError
+from marslora.core.linears import is_quantized
 from marslora.core.patterns import lora_config_dict
 from marslora.core.schedule import num_steps
 from marslora.core.spec import FinalSpec, TrainingSpec
@@ -116,6 +117,13 @@ def _apply_method(
         raise ConfigError(
             f"The adapter `{training.adapter.name}` cannot adapt stacked experts, found {len(spec.stacked)} parameters "
             "of them. Use the adapter `lora`, or leave `experts` out."
+        )
+    quantized = [path for path in spec.module_ranks if is_quantized(loaded.model.get_submodule(path))]
+    if quantized and not method.takes_quantized:
+        raise ConfigError(
+            f"The adapter `{training.adapter.name}` needs weights that are plain numbers, but those of "
+            f"`{quantized[0]}` and {len(quantized) - 1} more are quantised. Use the adapter `lora`, or load the model "
+            "without `quantize`."
         )
     make_lora_config(spec)  # refuses an allocation without ranks
     ranks = {path: rank for path, rank in spec.module_ranks.items() if path not in spec.full_modules}

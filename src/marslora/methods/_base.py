@@ -172,6 +172,8 @@ class AbstractMethod(AbstractPlugin, ABC):
     """Whether batches must say which tokens a user wrote (key `QUESTION`)."""
     num_batches: int = 0
     """The number of batches of training rows that the method reads before training."""
+    takes_quantized: ClassVar[bool] = False
+    """Whether it trains on linears whose weights are codes of 4 or 8 bits, which it must not read as numbers."""
 
     @abstractmethod
     def apply(self, model: nn.Module, plan: AdapterPlan, batches: Sequence[Batch] = ()) -> AbstractChange:

@@ -131,6 +131,8 @@ class PackedModel(AdaptedModel):
 class PackedMethod(AbstractMethod):
     """Trains a packed adapter in the final run."""
 
+    takes_quantized = True
+
     def __init__(self, name: str, adapter_class: type[AbstractAdapter], options: Mapping[str, Any]):
         """Check the options of an adapter that users call ``name``."""
         self.plugin_name = name

@@ -20,7 +20,7 @@ from marslora.core.errors import ConfigError, ModelError
 from marslora.core.packs import WORKER
 from marslora.core.parts import ModelInfo
 from marslora.core.spec import ModelSpec
-from marslora.models import _checkpoint, _weights
+from marslora.models import _checkpoint, _weights, quantization
 from marslora.models._classes import find_model_class, first_line, list_modalities, read_config
 from marslora.models.discovery import discover
 from marslora.models.folders import MEMORY, resolve_path
@@ -163,14 +163,18 @@ def _load_folder(spec: ModelSpec) -> LoadedModel:
     config = read_config(spec.path, spec.trust_remote_code)
     model_class = find_model_class(config, spec.path)
     processor = load_processor(spec)
-    model, warnings = _load_weights(model_class, config, spec, dtype)
-    return LoadedModel(_freeze(model).to(device), processor, device, dtype, warnings)
+    how = quantization.find_arguments(spec, config, lambda: skeleton(spec), device, dtype)
+    model, warnings = _load_weights(model_class, config, spec, {"dtype": dtype, **how})
+    quantization.keep_layout(model)
+    if not quantization.is_quantized(model):
+        model.to(device)
+    return LoadedModel(_freeze(model), processor, device, dtype, warnings)
 
 
 def _load_weights(
-    model_class: type[PreTrainedModel], config: Any, spec: ModelSpec, dtype: torch.dtype
+    model_class: type[PreTrainedModel], config: Any, spec: ModelSpec, how: dict[str, Any]
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
-    """The model on the CPU with every weight checked, and what its checkpoint holds besides, in words."""
+    """The model, on the CPU unless ``how`` says where, every weight checked, and what its checkpoint holds besides."""
     folder = _checkpoint.find_model_folder(spec.path)
     if folder:
         _checkpoint.check_files(folder)
@@ -181,7 +185,7 @@ def _load_weights(
             model, report = model_class.from_pretrained(
                 resolve_path(spec.path),
                 config=config,
-                dtype=dtype,
+                **how,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are in the report, which names them
             )
@@ -204,12 +208,14 @@ def _load_registered(spec: ModelSpec) -> LoadedModel:
             f"`{spec.path}` ({type(model).__name__}) must be multimodal, but reads text only. Register a model "
             "that takes images or sound."
         )
+    quantization.refuse_in_memory(spec)
     if spec.device != "auto":
         model.to(resolve_device(spec.device))
-    if spec.dtype != "auto":
+    if spec.dtype != "auto" and not quantization.is_quantized(model):
         model.to(getattr(torch, spec.dtype))
     _weights.check_numbers(model, spec.path, None)
-    first = next(model.parameters())
+    quantization.keep_layout(model)
+    first = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
     return LoadedModel(_freeze(model), processor, first.device, first.dtype)
 
 
