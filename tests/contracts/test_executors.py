@@ -1,13 +1,14 @@
 """What every executor promises."""
 
 import os
+import sys
 from dataclasses import dataclass
 
 import pytest
 
 from marslora import executors
 from marslora.core import plugins
-from marslora.core.errors import ConfigError
+from marslora.core.errors import ConfigError, MissingDependencyError
 from marslora.core.packs import WORKER
 from marslora.core.runs import Failure, Observation, spec_id
 from marslora.executors import AbstractExecutor
@@ -18,6 +19,8 @@ from marslora.testing import ExecutorContract
 from marslora.testing.executors_contract import double, specs
 
 HERE = "tests.contracts.test_executors"
+PACKAGES = {"ray": "ray"}
+"""The packages of extras that executors need."""
 
 
 def tell_place(spec, emit):
@@ -41,8 +44,14 @@ class Counting(Inline):
 class TestExecutor(ExecutorContract):
     """Every plugin of the folder."""
 
-    @pytest.fixture(params=plugins.names(executors))
+    @pytest.fixture(
+        params=[
+            pytest.param(name, marks=pytest.mark.slow if name in PACKAGES else ()) for name in plugins.names(executors)
+        ]
+    )
     def executor(self, request):
+        if package := PACKAGES.get(request.param):
+            pytest.importorskip(package, reason=f"needs the extra {request.param}")
         return plugins.load(executors, request.param, AbstractExecutor)()
 
 
@@ -52,6 +61,13 @@ def test_an_executor_from_elsewhere_is_named():
     assert isinstance(executor, Counting) and executor.config.limit == 3
     with pytest.raises(ConfigError, match="`num_workers` of Processes must be a whole number of at least 1, found 0"):
         ExecutorOptions.parse({"executor": "processes:num_workers=0"}).make_executor()
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_an_extra_that_is_missing_is_named(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, PACKAGES[name], None)
+    with pytest.raises(MissingDependencyError, match=rf"pip install 'marslora\[{name}\]'"):
+        ExecutorOptions.parse({"executor": name}).make_executor()
 
 
 @pytest.mark.parametrize(("workers", "name"), [(0, "Inline"), (3, "Processes")])

@@ -12,6 +12,8 @@ from marslora.core.spec import MemberSpec
 Group = tuple[MemberSpec, ...]
 WORKER = "MARSLORA_WORKER"
 """The environment variable with a worker's number (from 0), by which workers take turns on the accelerators."""
+GPU_SHARE = "MARSLORA_GPU_SHARE"
+"""The environment variable with the share of a GPU's memory that a worker may take, if others use the same one."""
 
 
 def group_members(members: Sequence[MemberSpec], runs: Sequence[Run]) -> list[Group]:

@@ -31,10 +31,11 @@ def read_options(text: str) -> dict[str, Any]:
 
 def read_plugin(text: str) -> dict[str, Any]:
     """Read ``"mars"``, ``"package.module:Class"`` or ``"mars:sweep=0.25"`` as the fields of a `PluginSpec`."""
-    name, _, options = text.rpartition(":")
-    if not name or "=" not in options:
+    before, equals, _ = text.partition("=")
+    name = before.rpartition(":")[0]  # values may hold colons too
+    if not name or not equals:
         return {"name": text}
-    return {"name": name, "options": read_options(options)}
+    return {"name": name, "options": read_options(text.removeprefix(f"{name}:"))}
 
 
 def read_pairs(words: Sequence[str], example: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import psutil  # type: ignore[import-untyped]
 import torch
 from torch import Tensor
 
+from marslora.core.packs import GPU_SHARE
 from marslora.core.spec import MemberSpec
 from marslora.engine.pack import Base, Member, Pack
 from marslora.models.answers import Batch
@@ -73,9 +75,11 @@ def _trained_bytes(pack: Pack, parameter: Tensor) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Bytes that this process could still take on ``device``, within the limit of its container."""
+    """Bytes that this process could still take on ``device``, within its share of a GPU or its container's limit."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        free, total = torch.cuda.mem_get_info(device)
+        own = int(float(os.environ.get(GPU_SHARE, "1")) * total) - torch.cuda.memory_reserved(device)
+        return max(0, min(free, own))
     return min(int(psutil.virtual_memory().available), _container_free_bytes())
 
 

@@ -1,4 +1,4 @@
-"""Run specs in this process or in several. Each file is an executor, named by ``--executor``.
+"""Run specs in this process, in several, or on a cluster. Each file is an executor, named by ``--executor``.
 
 - A *spec* is a record that describes one piece of work, e.g. a pack of runs.
 - The *work* is named ``package.module:function``, because another process must be able to import it.

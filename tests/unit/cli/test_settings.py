@@ -109,6 +109,7 @@ def test_a_bad_configuration_file_is_named(tmp_path, text, message):
         ("package.module:Class", "package.module:Class", {}),
         ("mars:sweep=0.25", "mars", {"sweep": 0.25}),
         ("package.module:Class:eta=4,first=1e-2", "package.module:Class", {"eta": 4, "first": 0.01}),
+        ("ray:address=10.0.0.1:6379,gpus=1", "ray", {"address": "10.0.0.1:6379", "gpus": 1}),
         ("adamw:betas=[0.9,0.99],amsgrad=true", "adamw", {"betas": [0.9, 0.99], "amsgrad": True}),
     ],
 )

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from marslora.core.packs import GPU_SHARE
 from marslora.engine import memory
 from marslora.engine.pack import Member
 from marslora.engine.run_state import RunState
@@ -27,6 +28,16 @@ def test_the_pack_is_as_large_as_fits():
     for room, expected in ((0, 1), (2.3, 2), (5.3, 5)):
         assert memory.largest_pack(base, specs, moved, max(1, int(room * largest))) == expected
     assert memory.largest_pack(base, specs, moved, None) > 3
+
+
+@pytest.mark.parametrize(("share", "free"), [(None, 60), ("1.0", 60), ("0.5", 40), ("0.1", 0)])
+def test_a_share_of_a_gpu_is_all_that_is_free(monkeypatch, share, free):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (60, 100))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 10)
+    monkeypatch.delenv(GPU_SHARE, raising=False)
+    if share:
+        monkeypatch.setenv(GPU_SHARE, share)
+    assert memory.free_bytes(torch.device("cuda")) == free
 
 
 def test_only_memory_errors_are_memory_errors():
