@@ -39,7 +39,7 @@ from marslora.core.spec import (
 from marslora.executors import AbstractExecutor
 from marslora.executors.inline import Inline
 from marslora.exporters import AbstractExporter
-from marslora.problems import find_problems
+from marslora.problems import complete_summary
 from marslora.rounds import train_packs
 from marslora.run_options import RunOptions
 from marslora.store.checkpoints import STATE_FILE
@@ -117,14 +117,17 @@ class Pipeline:
 
     @cached_property
     def problem(self) -> Problem:
-        """The search problem that the strategy solves. Raises `ConfigError` for a part that the model does not have."""
+        """The search problem that the strategy solves: parts that no gradient reaches are none of its choices.
+
+        Raises `ConfigError` for a part that the model does not have, and if no gradient reaches any.
+        """
         spec = self.study.spec
         prepared = self.prepare()
         for part in (*spec.space.parts, *spec.training.part_learning_rates, *spec.part_rate_factors):
             prepared.info.part(part)
         full = full_examples(spec.training, prepared.data.num_train)
         return Problem(
-            space=spec.space,
+            space=prepared.info.leave_unreached(spec.space),
             num_train=prepared.data.num_train,
             full_examples=full,
             batch_size=spec.training.batch_size,
@@ -132,7 +135,9 @@ class Pipeline:
             full_validations=count_final_validations(spec.training, full),
             points=list_regular_points(spec.training, full),
             learning_rates=spec.learning_rates,
-            part_rate_factors=tuple(spec.part_rate_factors.items()),
+            part_rate_factors=tuple(
+                (part, own) for part, own in spec.part_rate_factors.items() if part not in prepared.info.unreached
+            ),
             count_parameters=lambda allocation: prepared.info.num_trainable(
                 allocation, spec.training.full, use_dora=spec.training.use_dora
             ),
@@ -217,9 +222,7 @@ class Pipeline:
             return known
         self.listener.stage("Fitting the laws")
         decision = self.make_strategy().decide(self.problem, runs)
-        if problems := find_problems(decision, runs, self.study.spec.calibration):
-            summary = " ".join((*problems, decision.summary))
-            decision = decision.model_copy(update={"problems": problems, "summary": summary})
+        decision = complete_summary(decision, runs, self.study.spec, self.prepare().info)
         self._write_laws(decision, inputs)
         self.study.write("decision.json", decision, inputs)
         return decision

@@ -8,11 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from marslora.core.decision import DecisionRecord
+from marslora.core.parts import ModelInfo
 from marslora.core.runs import Run
-from marslora.core.spec import TrainingSpec
+from marslora.core.spec import StudySpec, TrainingSpec
 
 MOST_NAMED = 5
 """Runs that a sentence names at most."""
+
+
+def complete_summary(decision: DecisionRecord, runs: Sequence[Run], spec: StudySpec, info: ModelInfo) -> DecisionRecord:
+    """The decision with its problems, with which its summary begins, and the parts that no gradient reaches."""
+    problems = find_problems(decision, runs, spec.calibration)
+    sentences = (*problems, decision.summary, info.describe_unreached(spec.trained_parts))
+    return decision.model_copy(update={"problems": problems, "summary": " ".join(filter(None, sentences))})
 
 
 def find_problems(decision: DecisionRecord, runs: Sequence[Run], training: TrainingSpec) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ RUNGS = 256
 def make_allocation(ranks: FixedRanks, info: ModelInfo, full: Sequence[str] = ()) -> Allocation:
     """The allocation of a model at ``ranks``. A single rank is for every part with linears that is not trained whole.
 
-    Raises `ConfigError` for a part that the model does not have, or if no part is adapted.
+    Parts that no gradient reaches get rank 0. Raises `ConfigError` for a part that the model does not have, or if no
+    part is adapted.
     """
     if isinstance(ranks, Mapping):
         for part in ranks:
@@ -24,11 +25,12 @@ def make_allocation(ranks: FixedRanks, info: ModelInfo, full: Sequence[str] = ()
         by_part = {part: rank for part, rank in ranks.items() if part not in full}
     else:
         by_part = {part.name: ranks for part in info.parts if part.linears and part.name not in full}
-    allocation = Allocation.parse(by_part, "`ranks`")
+    reached = {part: 0 if part in info.unreached else rank for part, rank in by_part.items()}
+    allocation = Allocation.parse(reached, "`ranks`")
     if not allocation.active:
         raise ConfigError(
-            f"`ranks` must adapt at least one part of {info.architecture} that is not trained whole, found {ranks}. "
-            "Give a part a rank above 0."
+            f"`ranks` must adapt at least one part of {info.architecture} that is not trained whole and that "
+            f"gradients reach, found {ranks}. Give a part a rank above 0."
         )
     return allocation
 

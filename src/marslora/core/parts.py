@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
-from marslora.core.allocation import Allocation
+from marslora.core.allocation import Allocation, Space
 from marslora.core.errors import ConfigError
 from marslora.core.record import Record
 
@@ -49,6 +49,9 @@ class PartInfo(Record):
     probe."""
     frozen: bool | None = None
     """Whether a probe found every parameter of the part frozen, as LoRA expects; None without a probe."""
+    reached: bool | None = None
+    """Whether a gradient reached any weight of the part in a probe, however small it was; None without a probe. A part
+    that none reaches is not trained and is no choice of a search."""
     member_bytes: int | None = None
     """Memory in bytes of a run that adapts this part alone, without the base model, measured in a probe."""
 
@@ -64,8 +67,10 @@ class PartInfo(Record):
     @property
     def whole(self) -> tuple[str, ...]:
         """The paths of the modules that are trained if the part is trained whole: its linears, or all its modules if it
-        has no linear (like Gemma 3's projector, which is a bare parameter)."""
-        return tuple(linear.name for linear in self.alive) if self.linears else self.paths
+        has no linear (like Gemma 3's projector, which is a bare parameter); none if no gradient reaches it."""
+        if self.linears:
+            return tuple(linear.name for linear in self.alive)
+        return () if self.reached is False else self.paths
 
 
 class ModelInfo(Record):
@@ -94,6 +99,34 @@ class ModelInfo(Record):
             f"{[part.name for part in self.parts]}."
         )
 
+    @property
+    def unreached(self) -> tuple[str, ...]:
+        """The parts that no gradient reached in a probe."""
+        return tuple(part.name for part in self.parts if part.reached is False)
+
+    def leave_unreached(self, space: Space) -> Space:
+        """The same space with rank 0 alone for the parts that no gradient reaches.
+
+        Raises `ConfigError` if that leaves nothing to train.
+        """
+        kept = Space.of({part: (0,) if part in self.unreached else ladder for part, ladder in space.ladders})
+        if any(map(any, dict(space.ladders).values())) and not any(map(any, dict(kept.ladders).values())):
+            raise ConfigError(
+                f"No gradient reaches {', '.join(self.unreached)}, so nothing is left to train. "
+                f"{' '.join(self.warnings[:2])} Name ranks (`ranks`) for parts that the rows use."
+            )
+        return kept
+
+    def describe_unreached(self, parts: Collection[str]) -> str:
+        """Say which of ``parts`` no gradient reaches, and what that means; empty if there is none."""
+        unreached = [part for part in self.unreached if part in parts]
+        if not unreached:
+            return ""
+        it, are = ("it", "is") if len(unreached) == 1 else ("they", "are")
+        return (
+            f"No gradient reaches {' and '.join(unreached)} on these rows, so {it} {are} neither searched nor trained."
+        )
+
     def module_ranks(self, allocation: Allocation) -> dict[str, int]:
         """The rank of every linear that the allocation adapts, by module path."""
         return {linear.name: rank for part, rank in allocation.ranks if rank > 0 for linear in self.part(part).alive}
@@ -108,7 +141,7 @@ class ModelInfo(Record):
 
     def num_trainable(self, allocation: Allocation, full: tuple[str, ...] = (), *, use_dora: bool = False) -> int:
         """Trainable parameters of an allocation; parts in ``full`` are trained whole."""
-        count = sum(self.part(name).num_parameters for name in full)
+        count = sum(self.part(name).num_parameters for name in full if name not in self.unreached)
         for name, rank in allocation.ranks:
             if name not in full:
                 count += self.part(name).num_trainable(rank, use_dora=use_dora)

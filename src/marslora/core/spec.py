@@ -178,6 +178,11 @@ class StudySpec(Record):
     search: SearchSpec = SearchSpec()
 
     @property
+    def trained_parts(self) -> tuple[str, ...]:
+        """The parts that are trained in some candidate, whole ones included, if a gradient reaches them."""
+        return (*self.training.full, *(part for part, ladder in self.space.ladders if any(ladder)))
+
+    @property
     def calibration(self) -> TrainingSpec:
         """How calibration runs are trained."""
         adapter = self.search.adapter

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import shutil
 import tempfile
@@ -68,6 +69,17 @@ class EncodedRows:
         """Tokens of every row that the loss counts."""
         labels = self.texts["labels"]
         return np.array([np.count_nonzero(labels[row] != IGNORED) for row in range(len(self))], dtype=np.int64)
+
+    def pick_varied(self, most: int) -> list[int]:
+        """At most ``most`` rows that together have every kind of picture and sound of the split; else the first."""
+        picked: list[int] = []
+        for pictures in self.pictures.values():
+            has_entry = np.array(pictures.lengths > 0)
+            shows = np.flatnonzero((self.picture_of >= 0) & has_entry[self.picture_of])
+            if len(shows) and not set(picked) & set(shows.tolist()):
+                picked.append(int(shows[0]))
+        others = (row for row in range(len(self)) if row not in picked)
+        return sorted([*picked, *itertools.islice(others, max(most - len(picked), 0))][:most])
 
     def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> dict[str, Tensor]:
         """The rows as keyword arguments of the model, on the CPU: texts (B, T, ...) padded on the right with

@@ -28,7 +28,7 @@ def inspect_model(
     info = _prepare(model, data, cache_folder, emit).info
     loaded = loading.load(model)
     rows = load_encoded_splits(data, loaded.processor, cache_folder, splits=("train",))
-    collated = rows.train.batch(range(min(PROBE_ROWS, len(rows.train))))
+    collated = rows.train.batch(rows.train.pick_varied(PROBE_ROWS))
 
     def measure_memory(*parts: PartInfo) -> int | None:
         """Bytes of a run that adapts these parts; parts without a linear are trained whole."""

@@ -30,7 +30,8 @@ from marslora.models.probe import probe
 from marslora.optim import check_optimizer
 
 PROBE_ROWS = 4
-"""Rows of the batch that a model is probed with: enough to have every modality, small enough for a large model."""
+"""Rows of the batch that a model is probed with: enough to have every modality (see `EncodedRows.pick_varied`), small
+enough for a large model."""
 
 
 def prepare(spec: PrepareSpec, emit: Emit) -> None:
@@ -84,7 +85,8 @@ def _summarise_rows(rows: EncodedSplits[EncodedRows]) -> DataSummary:
 def probe_parts(
     model: ModelSpec, loaded: LoadedModel, rows: EncodedSplits[EncodedRows], cache_folder: str
 ) -> ModelInfo:
-    """The model's parts, with the layers marked that no gradient reaches on the first `PROBE_ROWS` rows.
+    """The model's parts, with the layers marked that no gradient reaches on `PROBE_ROWS` rows that have
+    every kind of picture and sound that the training rows have.
 
     All workers of a study must see the same parts, so the result is kept in ``cache_folder``.
     """
@@ -92,7 +94,7 @@ def probe_parts(
     if path.exists():
         with contextlib.suppress(OSError, ValueError):  # a damaged file is made again
             return ModelInfo.load(path)
-    batch = rows.train.batch(range(min(PROBE_ROWS, len(rows.train))))
+    batch = rows.train.batch(rows.train.pick_varied(PROBE_ROWS))
     moved = {name: value.to(loaded.device) for name, value in batch.items()}
     with mixed_precision(loaded.device, loaded.dtype):
         info = probe(loaded.model, moved, discover(loaded.model, model.targets, experts=model.experts))

@@ -106,9 +106,9 @@ def _choose_largest_pack(
 
 
 def _first_batch(spec: PackSpec, rows: EncodedSplits[EncodedRows]) -> dict[str, torch.Tensor]:
-    """The first micro-batch of the training rows."""
-    size = min(max(1, spec.training.batch_size // spec.training.accumulation), len(rows.train))
-    return rows.train.batch(range(size))
+    """A micro-batch of the training rows that has every kind of picture and sound."""
+    size = max(1, spec.training.batch_size // spec.training.accumulation)
+    return rows.train.batch(rows.train.pick_varied(size))
 
 
 def find_device_name(device: torch.device) -> str:

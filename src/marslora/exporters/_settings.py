@@ -55,7 +55,7 @@ class Settings:
         return cls(
             architecture=info.architecture,
             ranks=lora_only.as_dict(),
-            full=training.full,
+            full=tuple(part for part in training.full if part not in info.unreached),
             module_ranks=module_ranks,
             lora=lora,
             training=decision.setting.apply_to(training),

@@ -24,7 +24,7 @@ def count_trainable(spec: CountSpec, emit: Emit) -> None:
     if method is None:
         counts = [info.num_trainable(each, training.full, use_dora=training.use_dora) for each in spec.allocations]
     else:
-        whole = sum(info.part(part).num_parameters for part in training.full)
+        whole = sum(info.part(part).num_parameters for part in training.full if part not in info.unreached)
         sizes = {linear.name: (linear.inputs, linear.outputs) for part in info.parts for linear in part.linears}
         base = _make_base_plan(spec, method)
         counts = [whole + method.count(sizes, _plan_allocation(base, spec, each)) for each in spec.allocations]

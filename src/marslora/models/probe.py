@@ -63,12 +63,12 @@ def probe(model: nn.Module, batch: Mapping[str, Tensor], info: ModelInfo) -> Mod
         with _watch_linears(model, seen) as probes, _require_gradients(raw) as bare, torch.enable_grad():
             loss = _compute_loss(model, batch)
             gradients = torch.autograd.grad(loss, [*probes, *bare], allow_unused=True) if loss.requires_grad else ()
-    norms = _measure_norms(raw, gradients[len(probes) :])
+    measured = _measure_raw(raw, gradients[len(probes) :])
     for name in stacked:
-        square = norms.pop(name)["gradient_norm"] ** 2
+        square = measured.pop(name)["gradient_norm"] ** 2
         seen[name] = _Seen(num_calls=1, reached=square > 0, squared_norm=square)
     parts = tuple(
-        _mark_dead(part, seen).model_copy(update={"frozen": frozen[part.name]} | norms.get(part.name, {}))
+        _mark_dead(part, seen).model_copy(update={"frozen": frozen[part.name]} | measured.get(part.name, {}))
         for part in info.parts
     )
     warnings = [*_warnings.check_batch(model, batch, loss), *reentrant, *_check_parts(parts, seen)]
@@ -93,11 +93,14 @@ def _require_gradients(raw: _Raw) -> Iterator[list[nn.Parameter]]:
             parameter.requires_grad_(wanted)
 
 
-def _measure_norms(raw: _Raw, gradients: Sequence[Tensor | None]) -> dict[str, dict[str, float]]:
-    """``gradient_norm`` by part or name; ``gradients`` are those of all parameters in ``raw``, in order."""
-    remaining = iter(gradients)
-    squares = {part: sum(_squared_norm(next(remaining, None)) for _ in parameters) for part, parameters in raw.items()}
-    return {part: {"gradient_norm": square**0.5} for part, square in squares.items()}
+def _measure_raw(raw: _Raw, gradients: Sequence[Tensor | None]) -> dict[str, dict[str, float]]:
+    """``gradient_norm`` and ``reached`` by part or name, from the gradients of all parameters of ``raw``."""
+    remaining, measured = iter(gradients), {}
+    for part, parameters in raw.items():
+        own = [next(remaining, None) for _ in parameters]
+        norm = sum(map(_squared_norm, own)) ** 0.5
+        measured[part] = {"gradient_norm": norm, "reached": any(each is not None for each in own)}
+    return measured
 
 
 def _squared_norm(gradient: Tensor | None) -> float:
@@ -183,7 +186,8 @@ def _mark_dead(part: PartInfo, seen: dict[str, _Seen]) -> PartInfo:
         for linear in part.linears
     )
     norm = sum(seen[linear.name].squared_norm for linear in linears) ** 0.5
-    return part.model_copy(update={"linears": linears, "gradient_norm": norm})
+    reached = any(not linear.dead for linear in linears)
+    return part.model_copy(update={"linears": linears, "gradient_norm": norm, "reached": reached})
 
 
 def _check_parts(parts: tuple[PartInfo, ...], seen: dict[str, _Seen]) -> Iterator[str]:

@@ -66,7 +66,7 @@ def find_most_important_part(data: ReportData) -> str:
 
 def list_optional_towers(data: ReportData) -> list[str]:
     """The towers that the search could have left as they are."""
-    ladders = dict(data.spec.space.ladders)
+    ladders = dict(data.space.ladders)
     return [part for part in data.searched if part in TOWERS and ladders[part][0] == 0 and len(ladders[part]) > 1]
 
 
@@ -80,7 +80,7 @@ def describe_edges(data: ReportData) -> list[str]:
     """Sentences on where the choice is the largest rank or the first or last learning rate that was searched."""
     said = []
     for part in data.searched:
-        ladder, rank = data.spec.space.ladder(part), data.decision.chosen.get(part)
+        ladder, rank = data.space.ladder(part), data.decision.chosen.get(part)
         if len(ladder) > 1 and rank == ladder[-1] and rank != data.spec.search.max_rank:
             said.append(f"Rank {rank} is the largest of {part}: larger ones (--ranks) may be better.")
     rates = list_rates(data)

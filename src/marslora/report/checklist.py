@@ -85,7 +85,7 @@ def render_method(data: ReportData) -> Markup:
     varied += [f"the learning rate of {part}, apart from that of the others" for part in apart]
     varied += [f"{len(sizes)} data sizes ({', '.join(map(format_count, sizes))} rows)"] if len(sizes) > 1 else []
     varied += [f"{len(seeds)} seeds"] if len(seeds) > 1 else []
-    fixed = [part for part in data.spec.space.parts if part not in data.spec.space.searched]
+    fixed = [part for part in data.space.parts if part not in data.space.searched]
     rates = "".join(f", {part} {rate:g}" for part, rate in training.part_learning_rates.items())
     given = f"the learning rates{rates}" if len(tried) > 1 else f"learning rate {training.learning_rate:g}{rates}"
     constant = [

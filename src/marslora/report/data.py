@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from marslora.core.allocation import Allocation
+from marslora.core.allocation import Allocation, Space
 from marslora.core.decision import Candidate, DecisionRecord, LawFit
 from marslora.core.errors import StudyError
 from marslora.core.parts import ModelInfo
@@ -59,9 +59,20 @@ class ReportData:
         return self.decision.chosen_candidate
 
     @property
+    def space(self) -> Space:
+        """What was searched: the parts that no gradient reaches have rank 0 alone."""
+        return self.info.leave_unreached(self.spec.space)
+
+    @property
     def searched(self) -> tuple[str, ...]:
-        """The parts whose rank was searched; every part if none was."""
-        return self.spec.space.searched or self.spec.space.parts
+        """The parts whose rank was searched; every part that may be trained if none was."""
+        space = self.space
+        return space.searched or tuple(part for part, ladder in space.ladders if any(ladder)) or space.parts
+
+    @property
+    def unreached(self) -> str:
+        """A sentence about the parts that would have been trained but that no gradient reaches; empty if none."""
+        return self.info.describe_unreached(self.spec.trained_parts)
 
     @property
     def searches_rates(self) -> bool:

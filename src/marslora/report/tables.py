@@ -29,18 +29,20 @@ def build_parts_table(data: ReportData) -> Markup:
     training = data.decision.setting.apply_to(data.spec.training)
     for part in data.info.parts:
         rank = data.decision.chosen.get(part.name, -1)
-        searched = part.name in data.spec.space.searched
-        ladder = data.spec.space.ladder(part.name) if part.name in data.spec.space.parts else ()
+        searched = part.name in data.space.searched
+        ladder = data.space.ladder(part.name) if part.name in data.space.parts else ()
         use_dora = data.spec.training.use_dora
-        trained = part.num_parameters if part.name in whole else part.num_trainable(max(rank, 0), use_dora=use_dora)
+        whole_part = part.name in whole and part.reached is not False
+        trained = part.num_parameters if whole_part else part.num_trainable(max(rank, 0), use_dora=use_dora)
         among = f"of {', '.join(map(str, ladder))}" if searched else "fixed" if ladder else "not adapted"
-        chosen = "whole" if part.name in whole else NONE if rank < 0 else str(rank)
+        among = "no gradient reaches it" if part.reached is False else among
+        chosen = "whole" if whole_part else NONE if rank < 0 else str(rank)
         dead = len(part.linears) - len(part.alive)
         rows.append(
             [
                 tag("span", part.name, class_="name"),
                 cell(tag("strong", chosen), number=True),
-                tag("span", "trained whole" if part.name in whole else among, class_="soft"),
+                tag("span", "trained whole" if whole_part else among, class_="soft"),
                 cell(f"{training.rate_of(part.name):.2g}" if trained else NONE, number=True),
                 cell(format_count(trained), number=True),
                 cell(format_count(part.num_parameters), number=True),

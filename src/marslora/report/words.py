@@ -292,6 +292,8 @@ def collect_notices(data: ReportData) -> list[Notice]:
             notices.append(Notice("bad", f"{title} failed", reason))
         elif law.status == "unidentified":
             notices.append(Notice("care", f"{title} is only partly determined", reason))
+    if data.unreached:
+        notices.append(Notice("care", "Not every part can learn from these rows", data.unreached))
     if edges := describe_edges(data):
         notices.append(Notice("care", "The choice lies at the edge of what was searched", " ".join(edges)))
     bad = [run for run in data.runs if run.status in ("diverged", "failed")]

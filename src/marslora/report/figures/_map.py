@@ -42,7 +42,7 @@ def draw_heat_map(data: ReportData, across: str, up: str, expected: Expected) ->
 
     Every allocation is shown at its best learning rate.
     """
-    columns, rows = data.spec.space.ladder(across), data.spec.space.ladder(up)
+    columns, rows = data.space.ladder(across), data.space.ladder(up)
 
     def find_cell(allocation: Allocation) -> Cell:
         return columns.index(allocation[across]), rows.index(allocation[up])

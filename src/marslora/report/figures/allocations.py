@@ -55,7 +55,7 @@ def _draw_map(data: ReportData) -> Chart:
         traces=traces,
         layout=layout,
         caption=_write_map_caption(data, {str(trace.get("name")) for trace in traces}),
-        height=max(360, 96 * len(data.spec.space.ladder(up)) + 90),
+        height=max(360, 96 * len(data.space.ladder(up)) + 90),
         wide=True,
     )
 
@@ -86,7 +86,7 @@ def _write_map_caption(data: ReportData, drawn: set[str]) -> str:
 
 
 def _draw_line(data: ReportData, part: str, known: Sequence[Candidate]) -> Chart:
-    ladder = [float(rank) for rank in data.spec.space.ladder(part)]
+    ladder = [float(rank) for rank in data.space.ladder(part)]
     ordered = sorted(known, key=lambda candidate: candidate.allocation[part])
     traces = [
         {

@@ -39,7 +39,7 @@ def draw_charts(data: ReportData) -> list[Chart]:
         return []
     part = find_most_important_part(data)
     best = select_best(known, lambda candidate: (candidate.allocation.get(part), candidate.learning_rate))
-    ranks = data.spec.space.ladder(part)
+    ranks = data.space.ladder(part)
     lines = {rank: [best[rank, rate] for rate in rates if (rank, rate) in best] for rank in ranks}
     drawn = {rank: line for rank, line in lines.items() if line}
     colours = dict(zip(drawn, pick_ordered_colours(len(drawn)), strict=True))
