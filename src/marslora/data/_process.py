@@ -6,7 +6,7 @@ with its last row alone, and processors whose rows depend on their neighbours ru
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,7 @@ from PIL import Image
 
 from marslora.core.errors import DataError, ModelError
 from marslora.core.labels import IGNORED
+from marslora.core.vocabulary import read_vocabulary
 from marslora.data._answers import Rendered, Template, find_answer_tokens, map_positions
 from marslora.data._example import Example, Message
 
@@ -55,6 +56,7 @@ class RowProcessor:
         self._processor = processor
         self._template = Template(processor)
         self._tokenizer = processor.tokenizer
+        self._vocabulary = read_vocabulary(processor)
         self._special_tokens = not self._template.starts_with_bos
         self._can_batch = True
         self._compared_once = False
@@ -100,6 +102,7 @@ class RowProcessor:
             if first == last and not rendered[index].marked and positions[-1:] == [len(offsets) - 2]:
                 positions.append(len(offsets) - 1)  # an end that the tokenizer itself adds belongs to the answer
             ids = short["input_ids"][index]
+            self._check_known(row.text["input_ids"].tolist())
             row.text["labels"] = self._make_labels(positions, ids, row.text["input_ids"])
             unknown = [_UNKNOWN] if self._unknown_id in ids else []
             encoded[index] = replace(row, notes=(*rendered[index].notes, *unknown))
@@ -113,8 +116,20 @@ class RowProcessor:
         return None if unknown in used else unknown
 
     def count_tokens(self, text: str) -> int:
-        """The number of tokens of a text, placeholders not expanded."""
-        return len(self._call_tokenizer([text])["input_ids"][0])
+        """The number of tokens of a text, placeholders not expanded. Raises `DataError` for unknown tokens."""
+        ids = self._call_tokenizer([text])["input_ids"][0]
+        self._check_known(ids)
+        return len(ids)
+
+    def _check_known(self, ids: Collection[int]) -> None:
+        """Raise `DataError` for tokens that the model has no embedding of: its tokenizer has more than it has."""
+        beyond = [] if self._vocabulary is None else self._vocabulary.find_beyond(ids)
+        if self._vocabulary is not None and beyond:
+            token, rows = self._tokenizer.convert_ids_to_tokens(beyond[0]), self._vocabulary.num_rows
+            raise DataError(
+                f"the token {token!r} has the id {beyond[0]}, and the model's embedding has {rows} rows: save "
+                "the model after `model.resize_token_embeddings(len(tokenizer))`, or use its own tokenizer"
+            )
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """The conversation as text. Raises `DataError` if the template refuses it or leaves out its words."""

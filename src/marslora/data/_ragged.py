@@ -39,6 +39,12 @@ class Ragged:
         values = self._flat[self._offsets[place] : self._offsets[place + 1]]
         return values.reshape(self._shapes[place])
 
+    def distinct(self) -> NDArray[Any]:
+        """The different numbers of all entries, in increasing order. Reads a piece at a time."""
+        size = _CHUNK_BYTES // self._flat.itemsize
+        pieces = [np.unique(self._flat[start : start + size]) for start in range(0, len(self._flat), size)]
+        return np.unique(np.concatenate(pieces)) if pieces else np.array([], dtype=self._flat.dtype)
+
     @property
     def lengths(self) -> NDArray[np.int64]:
         """The first axis of every entry, 0 for one that was never written."""

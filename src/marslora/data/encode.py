@@ -22,6 +22,7 @@ from torch import Tensor
 
 from marslora.core.errors import DataError
 from marslora.core.labels import IGNORED
+from marslora.core.vocabulary import read_vocabulary
 from marslora.data._build import build_rows_folder
 from marslora.data._collate import join_pictures, pad_texts
 from marslora.data._example import Example
@@ -69,6 +70,11 @@ class EncodedRows:
         """Tokens of every row that the loss counts."""
         labels = self.texts["labels"]
         return np.array([np.count_nonzero(labels[row] != IGNORED) for row in range(len(self))], dtype=np.int64)
+
+    @property
+    def used_tokens(self) -> NDArray[np.int64]:
+        """Every id of a token in the rows, once, in increasing order."""
+        return self.texts["input_ids"].distinct()
 
     def pick_varied(self, most: int) -> list[int]:
         """At most ``most`` rows that together have every kind of picture and sound of the split; else the first."""
@@ -169,7 +175,8 @@ def open_encoded(cache_folder: Path, digest: str, processor: Any) -> EncodedRows
     except (OSError, EOFError, ValueError, KeyError):
         return None
     tokenizer = processor.tokenizer
-    pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    vocabulary = read_vocabulary(processor)
+    paddings = [each for each in (tokenizer.pad_token_id, tokenizer.eos_token_id) if each is not None]
     return EncodedRows(
         texts={name.partition(".")[2]: values for name, values in lists.items() if name.startswith("texts.")},
         pictures={name.partition(".")[2]: values for name, values in lists.items() if name.startswith("pictures.")},
@@ -178,7 +185,7 @@ def open_encoded(cache_folder: Path, digest: str, processor: Any) -> EncodedRows
         rows=_read_numbers(lists["rows.rows"]),
         notes=meta["notes"],
         skipped=tuple(BadRow.parse(row) for row in meta["skipped"]),
-        pad_token_id=pad_token_id or 0,
+        pad_token_id=next((each for each in paddings if not (vocabulary and vocabulary.find_beyond([each]))), 0),
         digest=digest,
         folder=folder,
     )
@@ -196,6 +203,7 @@ def digest_processor(processor: Any, max_length: int | None) -> str:
     hashed.update(repr(processor.chat_template or processor.tokenizer.chat_template).encode())
     hashed.update(json.dumps(processor.tokenizer.init_kwargs, sort_keys=True, default=str).encode())
     hashed.update(repr(sorted(processor.tokenizer.get_vocab().items())).encode())
+    hashed.update(repr(read_vocabulary(processor)).encode())
     return hashed.hexdigest()[:16]
 
 

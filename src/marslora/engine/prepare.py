@@ -27,6 +27,7 @@ from marslora.models.folders import fingerprint_model_files
 from marslora.models.loading import LoadedModel
 from marslora.models.precision import mixed_precision
 from marslora.models.probe import probe
+from marslora.models.tokens import find_fresh_rows
 from marslora.optim import check_optimizer
 
 PROBE_ROWS = 4
@@ -53,8 +54,9 @@ def _prepare(spec: PrepareSpec, emit: Emit) -> Prepared:
     rows = load_encoded_splits(spec.data, loaded.processor, spec.cache_folder, progress=report_progress)
     info, flops = count_flops(lambda: probe_parts(spec.model, loaded, rows, spec.cache_folder))
     meter.add_flops(flops)
+    warnings = (*loaded.warnings, *info.warnings, *warn_of_fresh_tokens(loaded, rows), *data_rows.list_warnings(rows))
     return Prepared(
-        info=info.model_copy(update={"warnings": (*loaded.warnings, *info.warnings, *data_rows.list_warnings(rows))}),
+        info=info.model_copy(update={"warnings": warnings}),
         data=_summarise_rows(rows),
         device=str(loaded.device),
         model_fingerprint=fingerprint_model_files(spec.model.path),
@@ -66,6 +68,21 @@ def _prepare(spec: PrepareSpec, emit: Emit) -> Prepared:
         },
         cost=meter.take(),
     )
+
+
+def warn_of_fresh_tokens(loaded: LoadedModel, rows: EncodedSplits[EncodedRows]) -> list[str]:
+    """A warning about tokens of the training rows whose embeddings were never trained; none if there are none."""
+    tokenizer = loaded.processor.tokenizer
+    used = set(rows.train.used_tokens.tolist())
+    fresh = find_fresh_rows(loaded.model, used, set(tokenizer.added_tokens_decoder))
+    if not fresh:
+        return []
+    named = ", ".join(f"{tokenizer.convert_ids_to_tokens(each)!r} ({each})" for each in fresh[:5])
+    more = f" and {len(fresh) - 5} more" if len(fresh) > 5 else ""
+    return [
+        f"The rows use {len(fresh)} tokens whose embeddings were never trained, and LoRA leaves them so: {named}{more}."
+        " Train these embeddings before, or write the rows with tokens that the model knows."
+    ]
 
 
 def _summarise_rows(rows: EncodedSplits[EncodedRows]) -> DataSummary:

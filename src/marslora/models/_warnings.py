@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,9 +11,12 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from marslora.core.labels import IGNORED
+from marslora.models.tokens import vocabulary_of_model
 
 _INPUTS = {"image": ("pixel_values", "image_pixel_values"), "audio": ("input_features", "audio_input_features")}
 """The keys of a batch that hold a modality's input, by the name its tokens have in configurations."""
+_MISMATCH = re.compile("do not match|shape mismatch|masked_scatter")
+"""What models of `transformers` raise if a row has more or fewer tokens for its pictures or sounds than they take."""
 
 
 def check_batch(model: Any, batch: Mapping[str, Tensor], loss: Tensor) -> Iterator[str]:
@@ -79,15 +83,23 @@ def _is_reentrant(module: nn.Module) -> bool:
     return bool(settings.get("use_reentrant", True))
 
 
-def explain_truncation(model: Any, batch: Mapping[str, Tensor]) -> str:
-    """A likely reason why a model cannot run a batch: too few tokens for its images. Empty if it has none."""
-    for kind, token_id in _placeholders(model, batch):
-        counts = (batch["input_ids"] == token_id).sum(-1).tolist()
+def explain_failure(model: Any, batch: Mapping[str, Tensor], error: Exception) -> str:
+    """Why a model cannot run a batch, as far as the batch itself shows it; empty if it does not."""
+    vocabulary = vocabulary_of_model(model)
+    if vocabulary and (beyond := vocabulary.find_beyond(batch["input_ids"].unique().tolist())):
         return (
-            f" Its rows of {batch['input_ids'].shape[-1]} tokens hold {counts} {kind} tokens; if `max_length` or a "
-            f"truncation cut some off, the rest no longer fits the {kind}: allow longer rows, or leave long rows out."
+            f" The batch has tokens that its embedding of {vocabulary.num_rows} rows does not have: ids {beyond[:5]}. "
+            "Save the model after `model.resize_token_embeddings(len(tokenizer))`, or use its own tokenizer."
         )
-    return ""
+    kinds = [(kind, (batch["input_ids"] == token_id).sum(-1)) for kind, token_id in _placeholders(model, batch)]
+    if not _MISMATCH.search(str(error)):
+        return ""
+    return "".join(
+        f" Its rows of {batch['input_ids'].shape[-1]} tokens hold {counts.tolist()} {kind} tokens, which do not fit "
+        f"the {kind}s: a `max_length` or a truncation cut some off, or another processor made them. Allow longer rows, "
+        "or leave long rows out."
+        for kind, counts in kinds
+    )
 
 
 def _placeholders(model: Any, batch: Mapping[str, Tensor]) -> Iterator[tuple[str, int]]:

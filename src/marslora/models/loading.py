@@ -20,7 +20,8 @@ from marslora.core.errors import ConfigError, ModelError
 from marslora.core.packs import WORKER
 from marslora.core.parts import ModelInfo
 from marslora.core.spec import ModelSpec
-from marslora.models import _checkpoint, _weights, quantization
+from marslora.core.vocabulary import note_vocabulary
+from marslora.models import _checkpoint, _weights, quantization, tokens
 from marslora.models._classes import find_model_class, first_line, list_modalities, read_config
 from marslora.models.discovery import discover
 from marslora.models.folders import MEMORY, resolve_path
@@ -96,9 +97,11 @@ def skeleton(spec: ModelSpec) -> PreTrainedModel:
 
 
 def load_processor(spec: ModelSpec) -> Any:
-    """The processor of ``spec``, without its model."""
+    """The processor of ``spec``, without its model. It knows which tokens the model can read (`read_vocabulary`)."""
     if spec.path.startswith(MEMORY):
-        return _find_registered(spec.path)[1]
+        model, processor = _find_registered(spec.path)
+        note_vocabulary(processor, tokens.vocabulary_of_model(model))
+        return processor
     try:
         processor = AutoProcessor.from_pretrained(resolve_path(spec.path), trust_remote_code=spec.trust_remote_code)
     except ImportError as error:
@@ -109,6 +112,7 @@ def load_processor(spec: ModelSpec) -> Any:
         raise ModelError(f"`{spec.path}` must have a processor: {first_line(error)}. {_PROCESSOR_HELP}") from None
     if not isinstance(processor, ProcessorMixin):
         raise ModelError(f"`{spec.path}` must have a processor, found a {type(processor).__name__}. {_PROCESSOR_HELP}")
+    note_vocabulary(processor, tokens.read_vocabulary_of(read_config(spec.path, spec.trust_remote_code)))
     return processor
 
 
@@ -202,7 +206,7 @@ def _load_weights(
 
 
 def _load_registered(spec: ModelSpec) -> LoadedModel:
-    model, processor = _find_registered(spec.path)
+    model, processor = _find_registered(spec.path)[0], load_processor(spec)
     if list_modalities(model) <= {"text"}:
         raise ModelError(
             f"`{spec.path}` ({type(model).__name__}) must be multimodal, but reads text only. Register a model "

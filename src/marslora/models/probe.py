@@ -111,9 +111,9 @@ def _compute_loss(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     try:
         loss: Tensor | None = model(**batch).loss
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        likely = _warnings.explain_truncation(model, batch) or " Check the rows and their processor."
+        reason = _warnings.explain_failure(model, batch, error) or " Check the rows and their processor."
         raise ModelError(
-            f"{type(model).__name__} cannot run a batch with the keys {sorted(batch)}: {first_line(error)}.{likely}"
+            f"{type(model).__name__} cannot run a batch with the keys {sorted(batch)}: {first_line(error)}.{reason}"
         ) from None
     if loss is None:
         raise ModelError(

@@ -116,11 +116,32 @@ def test_rows_without_an_answer_are_counted():
     assert not any("no answer token" in warning for warning in probe(model, batch, discover(model)).warnings)
 
 
-def test_image_tokens_cut_by_a_maximal_length_are_the_likely_reason():
-    model, batch = frozen("llava")
-    cut = {name: value[:, :4] if name != "pixel_values" else value for name, value in batch.items()}
-    with pytest.raises(ModelError, match=r"hold \[2, 2\] image tokens; if `max_length`"):
+def cut_short(name):
+    model, batch = frozen(name)
+    return model, {key: value[:, :4] if key != "pixel_values" else value for key, value in batch.items()}
+
+
+@pytest.mark.parametrize("name", ["llava", "idefics3"])
+def test_image_tokens_that_do_not_fit_the_images_are_the_reason(name):
+    model, cut = cut_short(name)
+    with pytest.raises(ModelError, match=r"hold \[2, 2\] image tokens, which do not fit the images: a `max_length`"):
         probe(model, cut, discover(model))
+
+
+def test_tokens_beyond_the_embedding_are_the_reason_and_no_length_is_blamed():
+    model, batch = frozen("llava")
+    beyond = batch["input_ids"].clone()
+    beyond[0, -1] = rows = model.get_input_embeddings().num_embeddings
+    with pytest.raises(ModelError, match=rf"embedding of {rows} rows does not have: ids \[{rows}\]") as error:
+        probe(model, {**batch, "input_ids": beyond}, discover(model))
+    assert "max_length" not in str(error.value)
+
+
+def test_another_error_blames_nothing_that_was_not_seen():
+    model, batch = frozen("llava")
+    with pytest.raises(ModelError) as error:
+        probe(model, {**batch, "pixel_values": batch["pixel_values"][:, :1]}, discover(model))
+    assert "channels" in str(error.value) and "max_length" not in str(error.value)
 
 
 def lora_gradients(model, batch):
