@@ -86,7 +86,7 @@ def _is_reentrant(module: nn.Module) -> bool:
 def explain_failure(model: Any, batch: Mapping[str, Tensor], error: Exception) -> str:
     """Why a model cannot run a batch, as far as the batch itself shows it; empty if it does not."""
     vocabulary = vocabulary_of_model(model)
-    if vocabulary and (beyond := vocabulary.find_beyond(batch["input_ids"].unique().tolist())):
+    if vocabulary and (beyond := vocabulary.find_beyond(set(batch["input_ids"].flatten().tolist()))):
         return (
             f" The batch has tokens that its embedding of {vocabulary.num_rows} rows does not have: ids {beyond[:5]}. "
             "Save the model after `model.resize_token_embeddings(len(tokenizer))`, or use its own tokenizer."
