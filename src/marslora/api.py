@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from marslora.checks import check_study
 from marslora.comparison.settings import COMPARE_OPTIONS, read_comparison
 from marslora.core import patterns
-from marslora.core.allocation import Allocation
+from marslora.core.allocation import MAX_RANK, Allocation
 from marslora.core.decision import DecisionRecord
 from marslora.core.errors import ConfigError
 from marslora.core.options import takes_options
@@ -20,6 +21,7 @@ from marslora.core.runs import FinalResult
 from marslora.core.schedule import make_training_arguments
 from marslora.core.spec import DataSpec, ModelSpec, StudySpec, TrainingSpec
 from marslora.core.stopping import exit_on_termination
+from marslora.core.words import BLANK, is_blank
 from marslora.pipeline import Pipeline
 from marslora.problems import has_measured
 from marslora.run_options import RunOptions
@@ -220,6 +222,8 @@ def inspect(
     """
     import tempfile
 
+    if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= MAX_RANK:
+        raise ConfigError(f"`rank` must be a whole number from 1 to {MAX_RANK}, found {rank!r}.")
     values = {**INSPECT_OPTIONS.nest(options, "marslora.inspect"), "path": register_model(model, processor)}
     spec = INSPECT_OPTIONS.parse(ModelSpec, values, "model", "keyword", list(options))
     if train is None and not probe:
@@ -228,7 +232,8 @@ def inspect(
 
     with tempfile.TemporaryDirectory() as folder:
         rows = _write_demo_rows(spec, folder) if train is None else register_rows("train", train)
-        data = DataSpec(train=rows, max_examples=PROBE_ROWS, max_validation=PROBE_VALIDATION)
+        values = {"train": rows, "max_examples": PROBE_ROWS, "max_validation": PROBE_VALIDATION}
+        data = DataSpec.parse(values, "inspect")
         return inspect_model(spec, data, str(Path(folder, "cache")), rank)
 
 
@@ -249,8 +254,10 @@ def run_study(spec: StudySpec, options: RunOptions, listener: Listener | None = 
     """Run every stage of a study that is missing in its folder. If no run could be used, no adapter is trained."""
     from marslora.report import page
 
-    with exit_on_termination(), Study.create(options.study or default_folder(spec), spec, options.storage) as study:
-        pipeline = Pipeline(study, options.make_executor(), listener or SilentListener(), options)
+    check_study(spec, options)
+    folder, executor = options.study or default_folder(spec), options.make_executor()
+    with exit_on_termination(), Study.create(folder, spec, options.storage) as study:
+        pipeline = Pipeline(study, executor, listener or SilentListener(), options)
         record = pipeline.decide()
         planned = final = uniform = None
         if has_measured(study.finished_runs()):
@@ -286,9 +293,16 @@ def register_inputs(options: Mapping[str, Any], processor: Any) -> dict[str, Any
 
 
 def register_model(model: Any, processor: Any) -> str:
-    """Return the path of a model; one in memory is registered and gets the name of its contents."""
+    """Return the path of a model; one in memory is registered and gets the name of its contents.
+
+    Raises `ConfigError` for what is neither a path nor a model, and for a model without its ``processor``.
+    """
     if isinstance(model, str | Path):
+        if is_blank(str(model)):
+            raise ConfigError(f"`model` {BLANK}")
         return str(model)
+    if not hasattr(model, "named_parameters"):
+        raise ConfigError(f"`model` must be a folder, a hub name or a model in memory, found {model!r}.")
     from marslora.models import loading
 
     if processor is None:
@@ -303,14 +317,21 @@ def register_rows(name: str, rows: Any) -> tuple[str, ...]:
     """Return the files of some rows; rows in memory are registered under ``name``."""
     if isinstance(rows, str | Path):
         return (str(rows),)
-    if not isinstance(rows, Iterable):
-        raise ConfigError(f"`{name}` must be a file, several files, or a sequence of rows, found {rows!r}.")
-    if isinstance(rows, Sequence) and all(isinstance(row, str | Path) for row in rows):
+    kinds = {_name_kind(row) for row in rows} if isinstance(rows, list | tuple) else {"row"}
+    if not isinstance(rows, Iterable) or isinstance(rows, bytes | bytearray) or len(kinds) > 1 or "other" in kinds:
+        raise ConfigError(f"`{name}` must be a file, several files, or a sequence of rows, found {str(rows)[:200]}.")
+    if kinds <= {"file"}:
         return tuple(str(row) for row in rows)
     from marslora.data import splits
 
     return (splits.register_rows(name, rows),)
 
 
+def _name_kind(row: Any) -> str:
+    return "file" if isinstance(row, str | Path) else "row" if isinstance(row, Mapping) else "other"
+
+
 def _read_path(path: str | Path | None) -> Path | None:
+    if path is not None and (not isinstance(path, str | Path) or is_blank(str(path))):
+        raise ConfigError(f"`config` must be the path of a YAML file, found {path!r}.")
     return None if path is None else Path(path)

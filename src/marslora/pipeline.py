@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from marslora import exporters, methods, optim, strategies
+from marslora import exporters
+from marslora.checks import make_strategy
 from marslora.core import plugins
 from marslora.core.allocation import Allocation
 from marslora.core.data_files import data_fingerprint, has_rows_in_memory, stamp_model
@@ -34,7 +35,6 @@ from marslora.core.spec import (
     PackSpec,
     PluginSpec,
     PrepareSpec,
-    TrackerSpec,
 )
 from marslora.executors import AbstractExecutor
 from marslora.executors.inline import Inline
@@ -44,11 +44,10 @@ from marslora.rounds import train_packs
 from marslora.run_options import RunOptions
 from marslora.store.checkpoints import STATE_FILE
 from marslora.store.study import Study
-from marslora.strategies import MAX_ROUNDS, MIN_STEPS, AbstractStrategy, Problem, match_uniform, sum_costs
+from marslora.strategies import MAX_ROUNDS, MIN_STEPS, Problem, match_uniform, sum_costs
 
 PREPARE = "marslora.engine.prepare:prepare"
 RUN_PACK = "marslora.engine.worker:run_pack"
-CHECK_TRACKERS = "marslora.finetune.trackers:check"
 RUN_FINAL = "marslora.finetune.worker:run_final"
 BUDGET_TOLERANCE = 1.1
 """How many times its budget a search may cost without a note. Chosen by convention: runs are whole batches."""
@@ -65,17 +64,7 @@ class Pipeline:
     _prepared: Prepared | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Fail on unknown plugins, options or trackers before any compute is spent."""
         self.study.tell = self.listener.note
-        spec, training = self.study.spec, self.study.spec.training
-        plugins.check(training.optimizer.name, optim)
-        dropout, experts = training.dropout, spec.model.experts
-        methods.check_adapter(training.adapter, dropout=dropout, experts=experts)
-        has_choice = spec.space.has_choice or len(spec.learning_rates) > 1 or spec.part_rate_factors
-        if self.make_strategy().measures and has_choice:
-            methods.check_adapter(spec.calibration.adapter, packed=True, dropout=dropout, experts=experts)
-        if self.options.report_to:
-            Inline().run(CHECK_TRACKERS, [TrackerSpec(names=self.options.report_to)], lambda _: None)
 
     def prepare(self) -> Prepared:
         """Load the model, find its parts, read and encode every row; stored as ``prepared.json``.
@@ -146,17 +135,12 @@ class Pipeline:
             max_parameters=spec.search.most_parameters,
         )
 
-    def make_strategy(self) -> AbstractStrategy:
-        """The strategy that the spec names, with its options. Raises `ConfigError` if either is unknown."""
-        named = self.study.spec.search.strategy
-        return plugins.load(strategies, named.name, AbstractStrategy)(**named.options)
-
     def calibrate(self) -> list[Run]:
         """Train the members that the strategy proposes, round after round; the runs, also of earlier starts.
 
         Every validation loss is stored as soon as it is measured. Raises `StudyError` if no pack of a round could run.
         """
-        problem, strategy = self.problem, self.make_strategy()
+        problem, strategy = self.problem, make_strategy(self.study.spec.search.strategy)
         for note in self.study.trials.notes:
             self.listener.note(note)
         for _ in range(MAX_ROUNDS):
@@ -221,7 +205,7 @@ class Pipeline:
                 self._write_laws(known, inputs)
             return known
         self.listener.stage("Fitting the laws")
-        decision = self.make_strategy().decide(self.problem, runs)
+        decision = make_strategy(self.study.spec.search.strategy).decide(self.problem, runs)
         decision = complete_summary(decision, runs, self.study.spec, self.prepare().info)
         self._write_laws(decision, inputs)
         self.study.write("decision.json", decision, inputs)

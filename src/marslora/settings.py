@@ -14,7 +14,7 @@ from pydantic import PlainValidator, model_validator
 
 from marslora import recipes
 from marslora.core import plugins
-from marslora.core.allocation import Space
+from marslora.core.allocation import Space, list_allocations
 from marslora.core.budget import Budget, Limit
 from marslora.core.config_file import merge_settings, read_config
 from marslora.core.content import digest_model_folder, digest_paths
@@ -78,11 +78,19 @@ def read_search(options: Mapping[str, Any], config: Path | None, style: Style) -
 
 
 def merge_lengths(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge settings as `merge_settings` does; a length of the run, `epochs` or `examples`, replaces the other too."""
-    training = over.get("training")
-    lengths = {"epochs", "examples"} & set(training if isinstance(training, Mapping) else ())
-    old = base.get("training")
-    if len(lengths) == 1 and isinstance(old, Mapping):
+    """Merge settings as `merge_settings` does; a length of the run, `epochs` or `examples`, replaces the other too.
+
+    Raises `ConfigError` where both are given.
+    """
+    new, old = over.get("training"), base.get("training")
+    lengths = {"epochs", "examples"} & set(new if isinstance(new, Mapping) else ())
+    for training in (new, old):
+        if isinstance(training, Mapping) and None not in (training.get("epochs"), training.get("examples")):
+            raise ConfigError(
+                f"`epochs` and `examples` both say how long a run is, found {training['epochs']} and "
+                f"{training['examples']}. Give one of them."
+            )
+    if lengths and isinstance(old, Mapping):
         base = {**base, "training": {key: value for key, value in old.items() if key not in ("epochs", "examples")}}
     return merge_settings(base, over)
 
@@ -90,12 +98,19 @@ def merge_lengths(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str,
 def make_spec(settings: StudySettings) -> StudySpec:
     """Return the spec of a study: the parts of the model get their ladders, the learning rates become numbers.
 
-    Raises `ConfigError`, also for a part that the model does not have, or `ModelError`.
+    Raises `ConfigError`, also for a part that the model does not have and if no candidate is left, `ModelError`, or
+    `DataError` for rows that do not exist.
     """
+    check_sources(settings.data)
     info, training = describe_model(settings.model), settings.training
     for part in (*training.full, *training.part_learning_rates):
         info.part(part)
     space = build_space(info, settings.ranks, training.full, settings.search.max_rank)
+    list_allocations(
+        space,
+        lambda allocation: info.num_trainable(allocation, training.full, use_dora=training.use_dora),
+        settings.search.most_parameters,
+    )
     return StudySpec.parse(
         {
             "model": settings.model,
@@ -139,13 +154,23 @@ def _list_rates(training: TrainingSettings, info: ModelInfo) -> tuple[float, ...
     return spread_rates(usual)
 
 
+def check_sources(data: DataSpec) -> None:
+    """Raise `DataError` or `ConfigError` for files, folders and data sets that do not exist; no row is read."""
+    from marslora.data.check import check_folder, resolve_files
+
+    check_folder(data.image_folder)
+    for role in ("train", "validation", "test"):
+        resolve_files(getattr(data, role), role)
+
+
 def describe_model(spec: ModelSpec) -> ModelInfo:
     """Describe the parts of a model; a missing model is reported before torch is imported. Raises `ModelError`."""
     from marslora.models.folders import check_model_path
 
     check_model_path(spec.path)
-    from marslora.models.loading import describe
+    from marslora.models.loading import check_device, describe
 
+    check_device(spec.device)
     return describe(spec)
 
 

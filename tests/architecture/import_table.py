@@ -39,17 +39,27 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "recipes": {"core"},
     "run_options": {"core", "executors"},
-    "settings": {"core", "models", "recipes", "run_options"},
+    "settings": {"core", "models", "data", "recipes", "run_options"},
+    "checks": {"core", "store", "strategies", "executors", "methods", "gradients", "optim", "recipes", "run_options"},
     "rounds": {"core", "store", "executors"},
     "problems": {"core"},
-    "pipeline": {"core", "store", "strategies", "executors", "exporters", "adapters", "methods", "optim"}
-    | {"run_options", "rounds", "problems"},
-    "comparison": {"core", "store", "executors", "report", "adapters", "methods", "gradients", "optim"}
-    | {"recipes", "run_options", "settings", "demo", "pipeline"},
+    "pipeline": {
+        "core",
+        "store",
+        "strategies",
+        "executors",
+        "exporters",
+        "checks",
+        "run_options",
+        "rounds",
+        "problems",
+    },
+    "comparison": {"core", "store", "executors", "report", "adapters", "methods"}
+    | {"recipes", "run_options", "settings", "checks", "demo", "pipeline"},
     "api": {"core", "store", "executors", "report", "methods", "models", "data", "engine", "demo"}
-    | {"run_options", "settings", "problems", "pipeline", "comparison"},
+    | {"run_options", "settings", "checks", "problems", "pipeline", "comparison"},
     "cli": {"core", "store", "executors", "exporters", "replay", "report", "models", "data", "demo"}
-    | {"run_options", "settings", "pipeline", "comparison", "api"},
+    | {"run_options", "settings", "checks", "pipeline", "comparison", "api"},
     "__init__": {"api"},
     "__main__": {"cli"},
 }

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from marslora import pipeline
+from marslora.api import run_study
 from marslora.core.allocation import Allocation, Space
 from marslora.core.budget import Limit
 from marslora.core.data_files import data_fingerprint
@@ -229,10 +230,9 @@ def test_no_allocation_small_enough_is_said(tmp_path):
 
 
 def test_a_tracker_that_does_not_exist_is_said_before_anything_is_read(tmp_path):
-    with Study.create(tmp_path, spec()) as study:
-        with pytest.raises(ConfigError, match="`report_to` must name trackers that `transformers` knows"):
-            Pipeline(study, options=RunOptions(report_to=("nosuch",)))
-        assert not study.path("prepared.json").exists()
+    with pytest.raises(ConfigError, match="`report_to` must name trackers that `transformers` knows"):
+        run_study(spec(), RunOptions(report_to=("nosuch",), study=tmp_path / "study"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_ladders_end_at_the_largest_rank():
@@ -297,10 +297,9 @@ def test_the_uniform_baseline_has_about_as_many_parameters(tmp_path):
 
 def test_an_adapter_that_cannot_train_packed_is_refused_before_anything_is_trained(tmp_path):
     training = {"examples": 2048, "batch_size": 16, "adapter": {"name": "asymlora"}}
-    with Study.create(tmp_path, spec(training=training)) as study:
-        with pytest.raises(ConfigError, match="--calibration-adapter lora"):
-            Pipeline(study).decide()
-        assert study.runs() == []
+    with pytest.raises(ConfigError, match="--calibration-adapter lora"):
+        run_study(spec(training=training), RunOptions(study=tmp_path / "study"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_ranks_are_compared_by_another_adapter_only_where_that_is_asked_for(tmp_path):

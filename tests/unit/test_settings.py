@@ -14,6 +14,7 @@ LADDER = (1.5e-4, 3e-4, 6e-4, 1.2e-3, 2.4e-3)
 @pytest.fixture(autouse=True)
 def _model(monkeypatch):
     monkeypatch.setattr(settings, "describe_model", lambda _: WIDE)
+    monkeypatch.setattr(settings, "check_sources", lambda _: None)
 
 
 def specify(**options):

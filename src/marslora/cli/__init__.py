@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated
 
 import typer
 
 from marslora.cli._lazy import HELP_NAMES, LazyGroup
-from marslora.core.errors import EXIT_CODE, MarsloraError
+from marslora.core.errors import EXIT_CODE, ConfigError, MarsloraError
 from marslora.core.stopping import EXIT_INTERRUPTED
+from marslora.core.words import BLANK
 
 
 class Commands(LazyGroup):
@@ -49,6 +52,7 @@ def main() -> None:
     """Run the command line. A wrong input ends it with one line on the error stream and exit code 2."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while idle slow down other processes
     try:
+        refuse_blank_words(sys.argv[1:])
         sys.exit(app(standalone_mode=False) or 0)
     except MarsloraError as error:
         _fail(str(error))
@@ -60,6 +64,14 @@ def main() -> None:
         if describe is None:
             raise
         _fail(describe())
+
+
+def refuse_blank_words(words: Sequence[str]) -> None:
+    """Raise `ConfigError` for an empty word, or an empty value as in ``--train=``: nothing that is typed has one."""
+    for before, word in pairwise(["", *words]):
+        flag, equals, value = word.partition("=") if word.startswith("--") else (before, "=", word)
+        if equals and not value.strip():
+            raise ConfigError(f"`{flag}` {BLANK}" if flag.startswith("-") else f"An argument {BLANK}")
 
 
 def _fail(message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ def read_summary(name: str) -> str:
     return text.partition("\n")[0]
 
 
+@functools.cache
 def load_command(name: str) -> Any:
     """Return the command of a file, with all its options."""
     module = importlib.import_module(f"{__package__}.{name}")

@@ -17,6 +17,7 @@ from marslora.comparison.settings import COMPARE_OPTIONS, read_comparison
 from marslora.core.allocation import Allocation
 from marslora.core.comparison import Comparison
 from marslora.core.decision import Interval
+from marslora.core.errors import EXIT_UNSETTLED
 from marslora.core.options import INPUT
 from marslora.core.stopping import Terminated
 
@@ -38,12 +39,13 @@ Demo = Annotated[
 def command(config: Config = None, demo: Demo = None, **options: Any) -> None:
     """Train several methods on the same rows, seeds and budget; print a table with intervals and write a page.
 
-    Run the same command again to continue an interrupted comparison; methods and seeds can be added.
+    Run the same command again to continue an interrupted comparison; methods and seeds can be added. The exit code is
+    3 if a run of any method is missing.
 
     Example: marslora compare --demo both --method uniform --method adalora --method "moka:rank=8" --seeds 0,1,2
     """
     from marslora.comparison.run import run_comparison
-    from marslora.report.comparison import NAME
+    from marslora.report.comparison import NAME, write_failures
 
     request, run_options = read_comparison(options, config, demo, "flag")
     console = Console()
@@ -54,11 +56,13 @@ def command(config: Config = None, demo: Demo = None, **options: Any) -> None:
         tell_how_to_continue(console, "finished runs are kept", stopped)
     show_comparison(console, comparison)
     print_line(console, str((run_options.out or request.default_folder) / NAME))
+    if write_failures(comparison):
+        raise typer.Exit(EXIT_UNSETTLED)
 
 
 def show_comparison(console: Console, comparison: Comparison) -> None:
-    """Print the result in one sentence, the table of methods, and what the table means."""
-    from marslora.report.comparison import write_headline, write_summary_lines
+    """Print what failed, the result in one sentence, the table of methods, and what the table means."""
+    from marslora.report.comparison import write_failures, write_headline, write_summary_lines
     from marslora.report.figures.methods import METRICS
     from marslora.report.numbers import abbreviate_count, format_number
 
@@ -76,6 +80,8 @@ def show_comparison(console: Console, comparison: Comparison) -> None:
             format_number(cost.seconds) if cost else "",
             f"{cost.flops:.3g}" if cost else "",
         )
+    if failures := write_failures(comparison):
+        print_line(console, (failures, "bold red"))
     print_line(console, (write_headline(comparison), "bold"))
     console.print(table)
     for line in write_summary_lines(comparison):

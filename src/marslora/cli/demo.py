@@ -35,9 +35,12 @@ def command(
 
     Example: marslora demo --task vision
     """
+    from marslora.checks import check_run
     from marslora.demo.settings import make_settings
     from marslora.settings import StudySettings, make_spec
 
     run_options = DEMO_OPTIONS.parse(RunOptions, options, "the demo", "flag", list(options))
+    run_options.make_executor()  # what is wrong is said before the rows are written
+    check_run(run_options)
     settings = StudySettings.parse(make_settings(task, study / "data"), "the demo")
     watch_study(make_spec(settings), run_options.model_copy(update={"study": study, "uniform": uniform}))

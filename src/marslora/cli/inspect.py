@@ -10,6 +10,7 @@ from rich.table import Table
 
 from marslora.cli._console import print_line
 from marslora.cli._options import with_options
+from marslora.core.allocation import MAX_RANK
 from marslora.core.parts import ModelInfo, PartInfo
 from marslora.settings import INSPECT_OPTIONS
 
@@ -20,7 +21,7 @@ TRAIN = typer.Option(
 PROBE = typer.Option(
     "--probe", help="Run one forward and backward pass, to find layers that no gradient reaches and to measure memory."
 )
-RANK = typer.Option(min=1, help="Rank for which trainable parameters and memory are shown.")
+RANK = typer.Option(min=1, max=MAX_RANK, help="Rank for which trainable parameters and memory are shown.")
 AS_JSON = typer.Option("--json", help="Print everything as JSON.")
 
 

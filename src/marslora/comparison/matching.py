@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from marslora.core.allocation import Allocation
-from marslora.core.comparison import FixedRanks
+from marslora.core.comparison import ComparisonSpec, FixedRanks, MethodSpec, Recipe
 from marslora.core.errors import ConfigError
 from marslora.core.parts import ModelInfo
 
 RUNGS = 256
 """The largest rank that is tried to make parameters equal. A convention: larger ranks are hardly low-rank."""
+
+
+def choose_ranks(recipe: Recipe, entry: MethodSpec, spec: ComparisonSpec) -> Any:
+    """The ranks of a method before it is made equal: those of its entry, else the common ones, else the recipe's.
+
+    Common ranks do not replace those of a recipe with a rank for each part, which is a recipe for choosing ranks.
+    """
+    if entry.ranks is not None:
+        return entry.ranks
+    return recipe.ranks if spec.ranks is None or not isinstance(recipe.ranks, int) else spec.ranks
 
 
 def make_allocation(ranks: FixedRanks, info: ModelInfo, full: Sequence[str] = ()) -> Allocation:

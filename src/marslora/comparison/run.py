@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from marslora.checks import check_method
 from marslora.comparison.settings import ComparisonRequest
 from marslora.comparison.stages import ComparisonStages
 from marslora.core.comparison import Comparison
@@ -18,8 +19,10 @@ def run_comparison(
     """Train the runs that are missing in the folder, write the result and its page, and return the result.
 
     Raises `StudyError` if the folder belongs to another model, other data or other common settings, and what
-    `ComparisonStages.run` raises.
+    `check_method` and `ComparisonStages.run` raise.
     """
+    for entry in request.comparison.methods:
+        check_method(entry, request.common, experts=request.study.model.experts)
     folder, executor = options.out or request.default_folder, options.make_executor()
     with exit_on_termination(), Study.create(folder, request.study) as study:
         stages = ComparisonStages(study, request.comparison, request.common, executor, listener or SilentListener())

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from marslora.core.comparison import ComparisonSpec
+from marslora.checks import check_method
+from marslora.comparison.matching import choose_ranks, make_allocation
+from marslora.core.comparison import ComparisonSpec, build_training
 from marslora.core.config_file import read_config
 from marslora.core.errors import ConfigError
 from marslora.core.options import OptionTable, Style
+from marslora.core.parts import ModelInfo
 from marslora.core.spec import DataSpec, ModelSpec, PluginSpec, SearchSpec, StudySpec, TrainingSpec
 from marslora.recipes import find_recipe
 from marslora.run_options import ComparisonOptions
-from marslora.settings import StudySettings, find_folder, make_spec, merge_lengths
+from marslora.settings import StudySettings, describe_model, find_folder, make_spec, merge_lengths
 
 COMMON_FIELDS = ("examples", "epochs", "batch_size")
 """Fields of `TrainingSpec` that are the same for all methods, so that they see the same examples."""
+NOT_YET = {"model": {"path": "demo"}, "data": {"train": ["demo"]}}
+"""Stands for model and rows of a built-in task until these are written."""
 DEMO = "demo:"
 """The beginning of the ``path`` of a built-in model and task, e.g. ``demo:both``."""
 SPACE_RANKS = (16,)
@@ -68,6 +73,7 @@ def read_comparison(
         demo = path.removeprefix(DEMO)
         values["model"] = {key: value for key, value in values["model"].items() if key != "path"}
     if demo is not None:
+        _check_before_writing(demo, values, run, style, list(options))
         folder = run.out or Path(f"comparisons/demo-{demo}")
         run = run.model_copy(update={"out": folder})
         values = merge_lengths(read_demo(demo, folder), values)
@@ -75,8 +81,21 @@ def read_comparison(
     return make_request(settings), run
 
 
-def make_request(settings: ComparisonSettings) -> ComparisonRequest:
-    """Check the methods and return the specs. Raises `ConfigError` for a wrong method and what `make_spec` raises."""
+def _check_before_writing(
+    demo: str, values: Mapping[str, Any], run: ComparisonOptions, style: Style, given: Sequence[str]
+) -> None:
+    """Raise `ConfigError` for what is wrong with a comparison on a built-in task, before its rows are written."""
+    from marslora.demo.tasks import find_task
+
+    find_task(demo)
+    run.make_executor()
+    settings = COMPARE_OPTIONS.parse(ComparisonSettings, merge_lengths(NOT_YET, values), "the settings", style, given)
+    check_methods(settings)
+
+
+def check_methods(settings: ComparisonSettings) -> None:
+    """Raise `ConfigError` for a method that does not exist, has wrong settings, or settings that are those of all."""
+    common = _list_common(settings)
     for method in settings.methods:
         find_recipe(method.recipe, method.options)
         if fixed := sorted(set(method.training) & set(COMMON_FIELDS)):
@@ -84,6 +103,12 @@ def make_request(settings: ComparisonSettings) -> ComparisonRequest:
                 f"method `{method.title}` cannot have its own {fixed}, which are the same for all methods. Set them in "
                 "`training` of the comparison instead."
             )
+        check_method(method, common, experts=settings.model.experts)
+
+
+def make_request(settings: ComparisonSettings) -> ComparisonRequest:
+    """Check the methods and return the specs. Raises `ConfigError` for a wrong method and what `make_spec` raises."""
+    check_methods(settings)
     study = make_spec(
         StudySettings(
             model=settings.model,
@@ -93,9 +118,22 @@ def make_request(settings: ComparisonSettings) -> ComparisonRequest:
             search=SearchSpec(strategy=PluginSpec(name="uniform")),
         )
     )
-    common = {name: getattr(settings.training, name) for name in settings.training.model_fields_set}
+    common = _list_common(settings)
     comparison = ComparisonSpec(**{name: getattr(settings, name) for name in ComparisonSpec.model_fields})
+    _check_parts(comparison, common, describe_model(settings.model))
     return ComparisonRequest(study, common, comparison)
+
+
+def _list_common(settings: ComparisonSettings) -> dict[str, Any]:
+    return {name: getattr(settings.training, name) for name in settings.training.model_fields_set}
+
+
+def _check_parts(comparison: ComparisonSpec, common: dict[str, Any], info: ModelInfo) -> None:
+    """Raise `ConfigError` for a method that names a part that the model does not have, or adapts none."""
+    for entry in comparison.methods:
+        recipe = find_recipe(entry.recipe, entry.options)
+        training = build_training(recipe, entry, common, tuple(part.name for part in info.parts))
+        make_allocation(choose_ranks(recipe, entry, comparison), info, training.full)
 
 
 def read_demo(task: str, folder: Path) -> dict[str, Any]:

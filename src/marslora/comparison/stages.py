@@ -12,15 +12,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from marslora import gradients, methods, optim
 from marslora.comparison.matching import (
     build_proportional_ladder,
+    choose_ranks,
     convert_flops_to_examples,
     find_nearest,
     make_allocation,
 )
 from marslora.comparison.summary import summarise_methods
-from marslora.core import plugins
 from marslora.core.allocation import Allocation
 from marslora.core.comparison import (
     Comparison,
@@ -30,7 +29,6 @@ from marslora.core.comparison import (
     MethodSummary,
     Recipe,
     build_training,
-    merge_training,
 )
 from marslora.core.errors import ConfigError, MarsloraError
 from marslora.core.parts import ModelInfo
@@ -88,11 +86,9 @@ class ComparisonStages:
     def run(self) -> Comparison:
         """Run all stages that are not finished; return the comparison, which is stored as ``compare.json``.
 
-        Raises `ConfigError` for a method that does not exist or has wrong settings, and any error of reading the model
-        and the data or of planning the reference method. The failure of another method is recorded in the result.
+        Raises any error of reading the model and the data or of planning the reference method. The failure of another
+        method is recorded in the result.
         """
-        for entry in self.spec.methods:
-            self._check_method(entry)
         prepared = Pipeline(self.study, self.executor, self.listener).prepare()
         planned = self.plan(prepared)
         results = self.train(planned)
@@ -147,14 +143,6 @@ class ComparisonStages:
 
     def _tell_of_retry(self, failure: Failure) -> None:
         self.listener.note(f"{Path(failure.id).name} failed and is trained once more: {failure.message}")
-
-    def _check_method(self, entry: MethodSpec) -> None:
-        """Raise `ConfigError` for a method that no final run can train, before the model or the rows are read."""
-        training = merge_training(find_recipe(entry.recipe, entry.options), entry, dict(self.common))
-        experts = self.study.spec.model.experts
-        methods.check_adapter(training.adapter, dropout=training.dropout, experts=experts)
-        plugins.check(training.optimizer.name, optim)
-        plugins.check(training.gradients.name, gradients)
 
     def _plan_method(self, entry: MethodSpec, prepared: Prepared) -> MethodPlan:
         info, spec = prepared.info, self.study.spec
@@ -270,16 +258,6 @@ class ComparisonStages:
                 ),
             }
         )
-
-
-def choose_ranks(recipe: Recipe, entry: MethodSpec, spec: ComparisonSpec) -> Any:
-    """The ranks of a method before it is made equal: those of its entry, else the common ones, else the recipe's.
-
-    Common ranks do not replace those of a recipe with a rank for each part, which is a recipe for choosing ranks.
-    """
-    if entry.ranks is not None:
-        return entry.ranks
-    return recipe.ranks if spec.ranks is None or not isinstance(recipe.ranks, int) else spec.ranks
 
 
 def change_ranks(run: FinalSpec, allocation: Allocation, info: ModelInfo) -> FinalSpec:

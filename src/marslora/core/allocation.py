@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from pydantic import model_serializer, model_validator
 
@@ -157,3 +157,25 @@ class Space(Record):
         """Every allocation of the space, the last part varying fastest."""
         for ranks in itertools.product(*(ladder for _, ladder in self.ladders)):
             yield Allocation(ranks=tuple(zip(self.parts, ranks, strict=True)))
+
+
+def list_allocations(
+    space: Space, count_parameters: Callable[[Allocation], int], most: int | None
+) -> tuple[Allocation, ...]:
+    """The allocations with at most ``most`` trainable parameters, in the order of the space, without the one that
+    trains nothing. Raises `ConfigError` if there is none."""
+    active = [allocation for allocation in space.allocations() if allocation.active]
+    if not active:
+        ladders = {part: list(ladder) for part, ladder in space.ladders}
+        raise ConfigError(
+            f"`ranks` must let at least one part train, found only rank 0: {ladders}. Add a rank above 0."
+        )
+    if most is None:
+        return tuple(active)
+    counts = [count_parameters(allocation) for allocation in active]
+    if min(counts) > most:
+        raise ConfigError(
+            f"No allocation has at most {most} trainable parameters (`max_parameters`, or `max_memory` at 16 bytes "
+            f"each): the smallest has {min(counts)}. Raise the limit or add smaller ranks."
+        )
+    return tuple(allocation for allocation, count in zip(active, counts, strict=True) if count <= most)

@@ -29,6 +29,11 @@ class Limit:
     flops: float | None = None
     """Floating-point operations of all packs."""
 
+    def __post_init__(self) -> None:
+        for name, most in (("seconds", self.seconds), ("flops", self.flops)):
+            if most is not None and not most > 0:
+                raise ConfigError(f"`{name}` of a limit must be above 0, found {most}. Give a number such as 600.")
+
     def describe_excess(self, spent: Cost, new_examples: int) -> str | None:
         """Say why a round of ``new_examples`` must not begin; None if it may.
 

@@ -13,6 +13,7 @@ from marslora.core.errors import ConfigError
 from marslora.core.options import SEARCHING, Option, OptionRecord
 from marslora.core.record import Record
 from marslora.core.runs import Cost, FinalResult
+from marslora.core.seeds import LARGEST_SEED
 from marslora.core.training import TrainingSpec
 from marslora.core.words import read_numbers, read_options, read_pairs, read_plugin
 
@@ -67,7 +68,7 @@ class MethodSpec(Record):
     """The method's name in tables; empty: the recipe's name."""
     ranks: FixedRanks | None = None
     """Ranks that replace those of the recipe."""
-    rate_factors: dict[str, float] | None = None
+    rate_factors: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] | None = None
     """Factors that replace those of the recipe."""
     training: dict[str, Any] = {}
     """Fields of `TrainingSpec` for this method alone; they override everything else."""
@@ -153,7 +154,7 @@ class ComparisonSpec(OptionRecord):
     rank, rank.PART, rate.PART, adapter, optimizer, gradients, training.FIELD or an option of the recipe. The first
     method is the reference."""
     seeds: Annotated[
-        tuple[int, ...],
+        tuple[Annotated[int, Field(ge=0, le=LARGEST_SEED)], ...],
         BeforeValidator(_read_seeds),
         Field(min_length=1),
         Option(SEARCHING, metavar="0,1,2", is_repeatable=False, type=Sequence[int] | str),

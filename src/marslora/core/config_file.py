@@ -9,6 +9,9 @@ from typing import Any
 from marslora.core.errors import ConfigError
 from marslora.core.words import read_pairs, read_plugin
 
+MOST_BYTES, MOST_VALUES = 1 << 20, 10_000
+"""The largest configuration file that is read, and the most values in it: far more than all settings together."""
+
 
 def read_config(path: Path | None) -> dict[str, Any]:
     """The settings in a YAML or JSON file; an empty mapping without a path. Raises `ConfigError` if it is not valid."""
@@ -17,14 +20,32 @@ def read_config(path: Path | None) -> dict[str, Any]:
     import yaml
 
     if not path.is_file():
-        raise ConfigError(f"configuration file {path} does not exist. Check the path.")
+        found = "is no file" if path.exists() else "does not exist"
+        raise ConfigError(f"configuration file {path} {found}. Check the path.")
+    if path.stat().st_size > MOST_BYTES:
+        raise ConfigError(f"configuration file {path} has more than {MOST_BYTES:,} bytes. Name the right file.")
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"configuration file {path} must be valid YAML: {' '.join(str(error).split())}.") from None
+    if not _is_small(settings):
+        raise ConfigError(
+            f"configuration file {path} stands for more than {MOST_VALUES:,} values, because an alias (*name) repeats "
+            "what itself has aliases, or itself. Write them out."
+        )
     if not isinstance(settings, dict):
         raise ConfigError(f"configuration file {path} must be a mapping with `model`, `data`, ..., found {settings!r}.")
     return settings
+
+
+def _is_small(settings: Any) -> bool:
+    """Whether there are at most `MOST_VALUES` values, counted as often as aliases repeat them."""
+    waiting, count = [settings], 0
+    while waiting and count <= MOST_VALUES:
+        value = waiting.pop()
+        count += 1
+        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return count <= MOST_VALUES
 
 
 def merge_settings(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

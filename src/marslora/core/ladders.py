@@ -66,6 +66,10 @@ def build_space(
     named = ladders if isinstance(ladders, Mapping) else {}
     for part in named:
         info.part(part)
+    if whole := [part for part in named if part in full]:
+        raise ConfigError(
+            f"`ranks` and `full` both name {', '.join(whole)}, which is trained with a rank or whole. Name it in one."
+        )
     is_common = not isinstance(ladders, Mapping)
     common = _cut_ladder(_read_ladder(ladders) if is_common else DEFAULT_RANKS, max_rank, "every part")
     unnamed = {

@@ -27,7 +27,7 @@ from pydantic.fields import FieldInfo
 
 from marslora.core.errors import ConfigError
 from marslora.core.record import Record, suggest
-from marslora.core.words import read_plugin, read_value, write_words
+from marslora.core.words import BLANK, is_blank, read_plugin, read_value, write_words
 
 INPUT, SEARCHING, TRAINING, RUNNING = "What to tune", "How to search", "How to train", "Machine and output"
 """The groups of options in the help of a command, in this order."""
@@ -218,7 +218,12 @@ class OptionTable:
         for row in rows:
             if row.is_required and look_up(own, row.path) in (None, (), [], ""):
                 raise ConfigError(f"{row.show(style)} is missing. {row.option.hint}".strip())
-        return record.parse(own, source, {row.path: row.show(style) for row in rows if row.name in given})
+        labels = {row.path: row.show(style) for row in rows if row.name in given}
+        for row in rows:
+            if is_blank(look_up(own, row.path)):
+                shown = labels.get(row.path) or f"{source}: `{'.'.join(row.path)}`"
+                raise ConfigError(f"{shown} {BLANK}")
+        return record.parse(own, source, labels)
 
     def _is_section(self, name: str, value: Any) -> bool:
         return name in self.sections and isinstance(value, Mapping | Record)

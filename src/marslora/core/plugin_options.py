@@ -149,8 +149,13 @@ def describe_type(hint: Any) -> str:
         return " or ".join(map(describe_type, args))
     if origin is tuple:
         count = "" if args[-1] is Ellipsis else f"{len(args)} "
-        return f"a list of {count}{describe_type(args[0]).removeprefix('a ')}s"
+        what, limits = describe_type(_without_limits(args[0])), describe_type(args[0])
+        return f"a list of {count}{what.removeprefix('a ')}s{limits.removeprefix(what)}"
     return TYPE_WORDS.get(origin or hint) or f"a {getattr(hint, '__name__', hint)}"
+
+
+def _without_limits(hint: Any) -> Any:
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
 
 
 def _limits(hint: Any) -> Iterator[tuple[str, Any]]:

@@ -14,7 +14,7 @@ import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from marslora.core.errors import ConfigError
 
@@ -52,6 +52,18 @@ def check(name: str, *packages: ModuleType) -> None:
         )
 
 
+def import_object(name: str) -> Any:
+    """What ``package.module:name`` names. Raises `ConfigError` if there is no such thing, or its module fails."""
+    module_name, _, own_name = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), own_name)
+    except Exception as error:  # the module is anyone's, and importing it runs it
+        raise ConfigError(
+            f"`{name}` cannot be imported ({type(error).__name__}: {error}). Write `package.module:name`, and check "
+            "that Python finds the module."
+        ) from None
+
+
 def summary(package: ModuleType, name: str) -> str:
     """The first line of a plugin's docstring, read from its file without importing it."""
     source = Path(package.__path__[0], f"{name}.py").read_text(encoding="utf-8")
@@ -67,16 +79,10 @@ def find_package(name: str) -> ModuleType:
 
 
 def _load_outside(name: str, base: type[T]) -> type[T]:
-    module_name, _, class_name = name.partition(":")
-    try:
-        kind = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"`{name}` cannot be imported ({error}). Write `package.module:Class`, and check that Python finds the "
-            "module."
-        ) from None
+    kind = import_object(name)
     if not (isinstance(kind, type) and issubclass(kind, base)):
-        raise ConfigError(f"`{name}` must be a subclass of {base.__name__}, found {kind!r}. Name a class that is.")
+        wanted = "class" if base is object else f"subclass of {base.__name__}"
+        raise ConfigError(f"`{name}` must be a {wanted}, found {kind!r}. Name a class that is.")
     return kind
 
 

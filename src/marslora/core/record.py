@@ -81,7 +81,13 @@ def _explain_item(item: Mapping[str, Any], field: str, path: Sequence[str], reco
     if item["type"] == "extra_forbidden":
         unknown = f"{field} is not a field (found {item.get('input')!r})."
         return unknown + suggest(path[-1], _known_fields(record, path[:-1]))
-    must, _, _ = item["msg"].replace("Input should", "must").replace("Value should", "must").partition(", unable to")
+    must, _, _ = (
+        item["msg"]
+        .replace("Input should", "must")
+        .replace("Input is not", "must be")
+        .replace("Value should", "must")
+        .partition(", unable to")
+    )
     return f"{field} {must}, found {item.get('input')!r}"
 
 

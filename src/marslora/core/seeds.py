@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
+LARGEST_SEED = 2**32 - 1
+"""The largest seed that numpy's generators take, which `transformers` seeds too."""
+
 
 def derive(seed: int, *names: object) -> int:
     """Derive from ``seed`` the 63-bit seed of the stream called ``names``."""

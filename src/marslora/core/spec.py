@@ -15,6 +15,7 @@ from marslora.core.allocation import Allocation, Space
 from marslora.core.options import INPUT, RUNNING, SEARCHING, Option, OptionRecord
 from marslora.core.parts import ModelInfo
 from marslora.core.record import Record
+from marslora.core.seeds import LARGEST_SEED
 from marslora.core.setting import PartRates, Setting
 from marslora.core.training import LORA_VARIANTS as LORA_VARIANTS
 from marslora.core.training import ObjectiveSpec as ObjectiveSpec
@@ -110,7 +111,7 @@ class DataSpec(OptionRecord):
     """Scale larger pictures down to this many pixels before the processor sees them; the report says how many."""
     max_bad_share: Annotated[float, Field(ge=0, le=1), Option(INPUT)] = 0.01
     """Stop if a larger share of the rows cannot be used; a smaller share is skipped and counted."""
-    seed: Annotated[int, Option(INPUT, name="data_seed")] = 0
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED), Option(INPUT, name="data_seed")] = 0
     """Seed of the split and of the choice of rows."""
 
     def without_place(self) -> DataSpec:
@@ -146,7 +147,7 @@ class SearchSpec(OptionRecord):
     """Largest rank of any part, such as vLLM's max_lora_rank. Default: no limit."""
     adapter: Annotated[PluginSpec | None, Option(SEARCHING, name="calibration_adapter", metavar="ADAPTER")] = None
     """What is trained while ranks are compared, typically lora. Default: the adapter of the final run."""
-    seed: Annotated[int, Option(SEARCHING)] = 0
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED), Option(SEARCHING)] = 0
     """Seed of initialisation, order of the rows and bootstrap."""
 
     @field_validator("strategy", mode="before")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -10,10 +11,16 @@ from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 from marslora.core.options import TRAINING, Option, OptionRecord
 from marslora.core.rates import AUTO, PartRate, RateChoice, read_part_rates, read_rates
 from marslora.core.record import Record
-from marslora.core.words import read_pairs, read_plugin, write_value
+from marslora.core.words import BLANK, is_blank, read_options, read_pairs, read_plugin, write_value
 
 LORA_VARIANTS = ("use_rslora", "use_dora")
 """Options that mean what they mean in `peft.LoraConfig`, in every adapter that has an option of such a name."""
+
+
+MOST_EXAMPLES = 10**12
+"""The longest run that is accepted. A guard against typing errors: more than any model was ever trained on."""
+ROW_GROUPS = ("all", "text", "pictures", "sounds")
+"""The groups of rows that an objective may name: all, those without pictures and sounds, those with either."""
 
 
 def read_lora_variant(options: Mapping[str, Any]) -> dict[str, bool]:
@@ -35,10 +42,9 @@ def read_names(value: Any) -> Any:
 
 def read_files(value: Any) -> Any:
     """One file or several as a tuple. Raises `ValueError` for an empty name, which would be the current folder."""
-    files = read_names(value)
-    if isinstance(files, Sequence) and any(isinstance(file, str) and not file.strip() for file in files):
-        raise ValueError(f"must name a file or a folder, found {value!r}: is a variable of the shell empty?")
-    return files
+    if is_blank(value):
+        raise ValueError(BLANK)
+    return read_names(value)
 
 
 def _read_rates(value: Any) -> Any:
@@ -89,21 +95,25 @@ class ObjectiveSpec(Record):
     def _from_words(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        fields = read_plugin(value)
-        return {"name": fields["name"], **fields.get("options", {})}
+        name, _, options = value.partition(":")
+        return {"name": name, **read_options(options)}
 
     @model_validator(mode="after")
     def _check_source(self) -> ObjectiveSpec:
         sources = {name: getattr(self, name) for name in ("rows", "output", "function")}
         if sum(source is not None for source in sources.values()) != 1:
             raise ValueError(f"exactly one of `rows`, `output` and `function` must be given, found {sources}")
+        if self.rows is not None and self.rows not in ROW_GROUPS and "=" not in self.rows:
+            raise ValueError(f"`rows` must be one of {list(ROW_GROUPS)} or COLUMN=VALUE, found {self.rows!r}")
+        if self.function is not None and not re.fullmatch(r"[\w.]+:\w+", self.function):
+            raise ValueError(f"`function` must look like package.module:name, found {self.function!r}")
         return self
 
 
 class TrainingSettings(OptionRecord):
     """How every run of a search is trained, as a user says it. A *full run* sees ``examples`` examples."""
 
-    examples: Annotated[int | None, Field(gt=0), Option(TRAINING)] = None
+    examples: Annotated[int | None, Field(gt=0, le=MOST_EXAMPLES), Option(TRAINING)] = None
     """Length of a full run in examples seen. Default: as many as ``epochs`` says."""
     epochs: Annotated[float, Field(gt=0, allow_inf_nan=False), Option(TRAINING)] = 3.0
     """Length of a full run in passes over the training rows."""
@@ -178,6 +188,15 @@ class TrainingSettings(OptionRecord):
         options = self.adapter.options
         if wrong := {key: options[key] for key in LORA_VARIANTS if options.get(key, False) not in (True, False)}:
             raise ValueError(f"options {list(LORA_VARIANTS)} of an adapter must be true or false, found {wrong}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> TrainingSettings:
+        if self.accumulation > self.batch_size:
+            raise ValueError(
+                f"`accumulation` must be at most `batch_size` ({self.batch_size}), found {self.accumulation}: a "
+                "micro-batch needs a row"
+            )
         return self
 
     @property

@@ -7,7 +7,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+BLANK = "must not be empty: is a variable of the shell empty? Give a value, or leave it out."
+"""What is said of an empty text, which would otherwise name the current folder."""
 _COMMAS_OUTSIDE_BRACKETS = re.compile(r",(?![^\[{]*[\]}])")
+
+
+def is_blank(value: Any) -> bool:
+    """Whether a value is, or among several holds, a text of nothing but spaces."""
+    words = [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else ()
+    return any(isinstance(word, str) and not word.strip() for word in words)
 
 
 def read_value(text: str) -> Any:
@@ -39,12 +47,19 @@ def read_plugin(text: str) -> dict[str, Any]:
 
 
 def read_pairs(words: Sequence[str], example: str) -> dict[str, str]:
-    """Read ``["a=b", "c=d"]`` as a mapping of texts. Raises `ValueError`, which gives the example, for other texts."""
+    """Read ``["a=b", "c=d"]`` as a mapping of texts. Raises `ValueError`, which gives the example, for other texts.
+
+    A name that is there twice is refused too.
+    """
+    pairs: dict[str, str] = {}
     for word in words:
-        name, equals, value = word.partition("=")
-        if not (name.strip() and equals and value.strip()):
+        name, equals, value = (piece.strip() for piece in word.partition("="))
+        if not (name and equals and value):
             raise ValueError(f"must look like {example}, found {word!r}")
-    return {name.strip(): text.strip() for name, _, text in (word.partition("=") for word in words)}
+        if name in pairs:
+            raise ValueError(f"must name {name} once, found {name}={pairs[name]} and {word}")
+        pairs[name] = value
+    return pairs
 
 
 def read_numbers(text: str, example: str) -> tuple[int, ...]:

@@ -91,10 +91,10 @@ class RowChecker:
     def _check_row(self, number: int, example: Example | BadRow) -> RowReport:
         if isinstance(example, BadRow):
             return RowReport(number, example.reason)
+        counter = self._length_counter  # a processor that cannot be loaded is no fault of the row
         try:
             for medium in example.pictures_and_sounds:
                 self._check_medium(medium)
-            counter = self._length_counter
             lengths, notes = counter.count_tokens(example) if counter else (count_words(example), ())
             return RowReport(
                 row=number,

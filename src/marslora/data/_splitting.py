@@ -20,7 +20,7 @@ def hold_out(examples: ExampleColumns, share: float, limit: int, seed: int) -> N
     that none fits into the held-out share, rows are held out one by one. Raises `DataError` for fewer than 2 rows.
     """
     num_rows = len(examples.digest_N)
-    num_wanted = min(max(1, round(share * num_rows)), limit)
+    num_wanted = min(max(1, round(share * num_rows)), limit, num_rows - 1)
     if num_rows < 2:
         raise DataError(
             f"There must be at least 2 training rows to hold some out for validation, found {num_rows}. Give more "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,9 +65,18 @@ class CheckReport(Record):
     """Every bad row, in order; row 0 stands for the rest of a file from which nothing more can be read."""
 
 
-def resolve_files(sources: Sequence[str]) -> list[AbstractSource]:
+def resolve_files(sources: Sequence[str], role: str = "train") -> list[AbstractSource]:
     """The files that the sources stand for. Raises `DataError` for one that does not exist."""
-    return [file for source in sources for file in _readers.find_files(source, "train")]
+    return [file for source in sources for file in _readers.find_files(source, role)]
+
+
+def check_folder(image_folder: str | None) -> None:
+    """Raise `DataError` if the folder in which relative paths start is none."""
+    if image_folder is not None and not Path(image_folder).expanduser().is_dir():
+        raise DataError(
+            f"`image_folder` must be a folder, found {image_folder!r} (looked for {Path(image_folder).absolute()}). "
+            "Correct its path."
+        )
 
 
 def check_data(
@@ -81,9 +91,11 @@ def check_data(
     """Read all rows of ``sources``, decode every picture and sound, and count.
 
     ``processor`` makes the model's processor, which measures lengths in tokens; it must be picklable if ``workers`` is
-    more than 1. Worker processes start once the work turns out to be long. Raises `DataError` for a missing source.
+    more than 1. Worker processes start once the work turns out to be long. Raises `DataError` for a missing source or
+    folder, and what ``processor`` raises.
     """
     files = resolve_files(sources)
+    check_folder(image_folder)
     total = sum(_estimate_rows(file) for file in files)
     builder = _ReportBuilder()
     for chunk, reports in check_chunks(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from marslora.core import plugins
 from marslora.core.errors import ConfigError, TrainingError
 from marslora.core.spec import DataSpec, ObjectiveSpec
 from marslora.data import splits
@@ -135,24 +135,12 @@ def _select_rows(spec: ObjectiveSpec, encoded: BatchSource, data: DataSpec) -> l
         return [not example.media_digests for example in chosen]
     if spec.rows in ("pictures", "sounds"):
         return [bool(example.images if spec.rows == "pictures" else example.sounds) for example in chosen]
-    name, equals, wanted = str(spec.rows).partition("=")
-    if not equals:
-        raise ConfigError(
-            f"Objective `{spec.name}`: `rows` must be a selector of rows, found {spec.rows!r}. {_SELECTORS}"
-        )
+    name, _, wanted = str(spec.rows).partition("=")
     return [value == wanted for value in read_column(data, chosen, name)]
 
 
 def _import_function(spec: ObjectiveSpec) -> Callable[[Any, Mapping[str, Any]], Any]:
-    module, _, name = str(spec.function).partition(":")
-    try:
-        function: Callable[[Any, Mapping[str, Any]], Any] = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"Objective `{spec.name}`: `function` {spec.function!r} cannot be imported ({error}). Write "
-            "`package.module:name`, and check that Python finds the module."
-        ) from None
-    return function
+    return plugins.import_object(str(spec.function))  # type: ignore[no-any-return]
 
 
 def _read_output(spec: ObjectiveSpec, outputs: Any) -> Any:

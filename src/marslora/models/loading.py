@@ -120,6 +120,14 @@ _PROCESSOR_HELP = "Save it in the model's folder: AutoProcessor.from_pretrained(
 """How to add a processor that is missing."""
 
 
+def check_device(name: str) -> None:
+    """Raise `ConfigError` for what is not the name of a device, whether or not there is one."""
+    try:
+        torch.device("cpu" if name == "auto" else name)
+    except RuntimeError as error:
+        raise _device_error(name, first_line(error)) from None
+
+
 def resolve_device(name: str) -> torch.device:
     """The device called ``name``; ``auto`` is CUDA if there is a CUDA device, which workers use in turn.
 
@@ -146,10 +154,14 @@ def _named_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         problem = first_line(error)
     if problem:
-        raise ConfigError(
-            f"`device` {name!r} cannot be used: {problem}. Name an existing one (cpu, cuda, cuda:1), or leave it out."
-        )
+        raise _device_error(name, problem)
     return device
+
+
+def _device_error(name: str, problem: str) -> ConfigError:
+    return ConfigError(
+        f"`device` {name!r} cannot be used: {problem}. Name an existing one (cpu, cuda, cuda:1), or leave it out."
+    )
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from marslora.optim._bucket import Bucket
+from marslora.optim._options import Decay, Epsilon
 from marslora.optim._recursion import momentum_of
 from marslora.optim._routed import AbstractRouted
 
@@ -27,9 +28,9 @@ class AbstractNoiseAdapted(AbstractRouted):
     class Config(AbstractRouted.Config):
         """Options of Muon with an estimate of the noise."""
 
-        momentum: float = 0.95
+        momentum: Decay = 0.95
         """Decay b of both running averages, in [0, 1)."""
-        eps: float = 1e-8
+        eps: Epsilon = 1e-8
         """Added below the root."""
 
     def own_buffers(self, group: dict[str, Any]) -> tuple[str, ...]:  # noqa: ARG002

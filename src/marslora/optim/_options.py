@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from marslora.core.plugin_options import AbstractPlugin
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
+"""The type of an option that is the weight of the past in a running average."""
+Epsilon = Annotated[float, Field(ge=0)]
+"""The type of an option that is added to what is divided by."""
 
 
 @dataclass(frozen=True, kw_only=True)

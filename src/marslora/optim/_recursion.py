@@ -25,6 +25,7 @@ from marslora.core.errors import ConfigError
 from marslora.optim._base import AbstractOptimizer
 from marslora.optim._bucket import Bucket
 from marslora.optim._lookback import look_back
+from marslora.optim._options import Decay
 from marslora.optim._routed import ADAMW, AbstractRouted, as_matrices
 from marslora.optim._stacks import foreach_values
 
@@ -36,7 +37,7 @@ PAPER, REFERENCE = "paper", "reference"
 class MomentumConfig(AbstractRouted.Config):
     """Options of every optimizer with the recursion. Without further ones it is plain Nesterov momentum."""
 
-    momentum: float = 0.95
+    momentum: Decay = 0.95
     """The recursion's b, in [0, 1)."""
 
     def group_numbers(self) -> dict[str, Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from marslora.core.errors import ConfigError
@@ -15,6 +16,7 @@ from marslora.optim._adam import BUFFERS, adam_step
 from marslora.optim._base import AbstractOptimizer
 from marslora.optim._bucket import Bucket
 from marslora.optim._matrices import newton_schulz, polar
+from marslora.optim._options import Decay, Epsilon
 
 ADAMW = "adamw"
 """The name of the second rule."""
@@ -33,15 +35,15 @@ class AbstractRouted(AbstractOptimizer):
         """``auto``: the own rule for matrices of role A, B, full and other, AdamW for the rest."""
         precondition: Literal["newton_schulz", "polar"] = "newton_schulz"
         """How a matrix is made orthogonal: approximately, or exactly by eigenvectors (for small ranks)."""
-        ns_steps: int = 5
+        ns_steps: Annotated[int, Field(ge=1)] = 5
         """Newton-Schulz iterations."""
         ns_dtype: Literal["float32", "float64", "bfloat16"] | None = None
         """Of their arithmetic; None: full precision for thin matrices, bfloat16 for others on a GPU."""
-        ns_eps: float = 1e-7
+        ns_eps: Epsilon = 1e-7
         """Added to the Frobenius norm, as the published form of each optimizer sees its momentum."""
-        adam_betas: tuple[float, float] = (0.9, 0.95)
+        adam_betas: tuple[Decay, Decay] = (0.9, 0.95)
         """AdamW's, for what AdamW moves."""
-        adam_eps: float = 1e-8
+        adam_eps: Epsilon = 1e-8
         """AdamW's, for what AdamW moves."""
 
     shape_scale: ClassVar[Literal["match_rms", "original"]] = "match_rms"

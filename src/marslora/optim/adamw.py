@@ -11,6 +11,7 @@ from typing import Any
 from marslora.optim._adam import BUFFERS, adam_step
 from marslora.optim._base import AbstractOptimizer
 from marslora.optim._bucket import Bucket
+from marslora.optim._options import Decay, Epsilon
 
 
 class AdamW(AbstractOptimizer):
@@ -25,9 +26,9 @@ class AdamW(AbstractOptimizer):
 
         lr: Any = 2e-4
         """Learning rate: that of most published LoRA runs."""
-        betas: tuple[float, float] = (0.9, 0.999)
+        betas: tuple[Decay, Decay] = (0.9, 0.999)
         """Decays of the first and second moment."""
-        eps: float = 1e-8
+        eps: Epsilon = 1e-8
         """Added to the root of the second moment."""
 
     def rule_buffers(self, rule: str, group: dict[str, Any]) -> tuple[str, ...]:  # noqa: ARG002

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from marslora.optim._adam import adam_move
 from marslora.optim._bucket import Bucket
+from marslora.optim._options import Decay, Epsilon
 from marslora.optim._recursion import AbstractRecursion, CorrectedConfig
 
 
@@ -27,9 +28,9 @@ class MarsAdamW(AbstractRecursion):
 
         lr: Any = 3e-3
         """Learning rate, as published."""
-        beta2: float = 0.99
+        beta2: Decay = 0.99
         """Decay of the second moment."""
-        eps: float = 1e-8
+        eps: Epsilon = 1e-8
         """Added to the root of the second moment."""
 
     def own_buffers(self, group: dict[str, Any]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from marslora.optim._options import Epsilon
 from marslora.optim._orthogonal import AbstractOrthogonal
 from marslora.optim._recursion import CorrectedConfig
 
@@ -21,5 +22,5 @@ class MarsShampoo(AbstractOrthogonal):
 
         lr: Any = 3e-3
         """Learning rate, as published."""
-        ns_eps: float = 1e-8
+        ns_eps: Epsilon = 1e-8
         """Added to the Frobenius norm, as published."""

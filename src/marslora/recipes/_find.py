@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -53,14 +52,10 @@ def _load_function(name: str) -> Callable[..., Any]:
                 "`package.module:function`, a function that returns a `Recipe`."
             )
         name = f"{recipes.__name__}.{name}:{name}"
-    module_name, _, function_name = name.partition(":")
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"the recipe `{name}` cannot be imported ({error}). Write a recipe with options as in `asymlora:rank=8`, "
-            "or `package.module:function`."
-        ) from None
+        function = plugins.import_object(name)
+    except ConfigError as error:
+        raise ConfigError(f"the recipe {error} Options are written as in `asymlora:rank=8`.") from None
     if not callable(function):
         raise ConfigError(f"`{name}` must be a function that returns a `Recipe`, found {function!r}.")
     return function  # type: ignore[no-any-return]

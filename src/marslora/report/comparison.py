@@ -76,6 +76,17 @@ def write_summary_lines(comparison: Comparison) -> list[str]:
     return sentences
 
 
+def write_failures(comparison: Comparison) -> str:
+    """A sentence that names the methods without all their results, and what to do; empty if there is none."""
+    failed = [each.name for each in comparison.methods if list_problems(each)]
+    if not failed:
+        return ""
+    return (
+        f"{len(failed)} of {pluralise(len(comparison.methods), 'method')} failed: {join_words(failed)}. The reasons "
+        "are below; run the same command again to train what is missing."
+    )
+
+
 def list_problems(method: MethodSummary) -> list[str]:
     """The reasons why a method has no results, or fewer than there are seeds; empty for a complete method."""
     failed = [f"seed {run.seed} failed ({run.error})" for run in method.runs if run.error]

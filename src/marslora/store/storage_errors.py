@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from sqlalchemy import make_url
+from sqlalchemy import create_engine, make_url
 from sqlalchemy.exc import ArgumentError
 
 from marslora.core.errors import MarsloraError, StudyError, WriteError
@@ -36,6 +36,17 @@ def explain_storage_error(url: str, error: BaseException) -> MarsloraError:
     return StudyError(
         f"the storage {shown} cannot be used ({reason}). Give a URL that Optuna can open, e.g. sqlite:///study.db."
     )
+
+
+def check_storage(url: str) -> None:
+    """Raise the error of `explain_storage_error` if no database can be reached at ``url``."""
+    try:
+        if make_url(url).get_backend_name() != "sqlite":
+            create_engine(url).connect().close()
+        elif not (folder := Path(make_url(url).database or "").absolute().parent).is_dir():
+            raise FileNotFoundError(f"there is no folder {folder}")
+    except Exception as error:  # drivers are anyone's
+        raise explain_storage_error(url, error) from None
 
 
 def hide_password(url: str) -> str:

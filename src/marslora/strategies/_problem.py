@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from marslora.core.allocation import Allocation, Space
+from marslora.core.allocation import Allocation, Space, list_allocations
 from marslora.core.errors import ConfigError
 from marslora.core.runs import Run
 from marslora.core.schedule import evaluation_steps, num_steps
@@ -60,27 +60,11 @@ class Problem:
                 raise ConfigError(f"`{name}` must be at least 1, found {getattr(self, name)}. Give a positive count.")
         if self.budget is not None and not self.budget > 0:
             raise ConfigError(f"`budget` must be above 0 full runs, found {self.budget}. Give e.g. 0.25.")
-        if not self.allocations():
-            raise ConfigError(self._explain_no_candidates())
-
-    def _explain_no_candidates(self) -> str:
-        counts = [self.count_parameters(allocation) for allocation in self.space.allocations() if allocation.active]
-        if not counts:
-            ladders = {part: list(ladder) for part, ladder in self.space.ladders}
-            return f"`ranks` must let at least one part train, found only rank 0: {ladders}. Add a rank above 0."
-        return (
-            f"No allocation has at most {self.max_parameters} trainable parameters (`max_parameters`, or `max_memory` "
-            f"at 16 bytes each): the smallest has {min(counts)}. Raise the limit or add smaller ranks."
-        )
+        self.allocations()
 
     def allocations(self) -> tuple[Allocation, ...]:
         """The allocations that may be chosen, in the order of the space, without the one that trains nothing."""
-        return tuple(
-            allocation
-            for allocation in self.space.allocations()
-            if allocation.active
-            and (self.max_parameters is None or self.count_parameters(allocation) <= self.max_parameters)
-        )
+        return list_allocations(self.space, self.count_parameters, self.max_parameters)
 
     def candidates(self) -> tuple[Setting, ...]:
         """The settings that may be chosen: every allocation at every learning rate, the rates varying fastest.

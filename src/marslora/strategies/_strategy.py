@@ -5,7 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from marslora.core.decision import DecisionRecord
 from marslora.core.plugin_options import AbstractPlugin
@@ -16,6 +18,13 @@ from marslora.strategies._problem import Problem
 MAX_ROUNDS = 1000
 """A strategy that is not content after this many rounds is taken for defective. The slowest one needs a round for each
 run it begins (`asha`, `optuna_sampler`), and nobody begins a thousand."""
+
+Share = Annotated[float, Field(gt=0, le=1)]
+"""The type of an option that is a share of a whole."""
+Positive = Annotated[float, Field(gt=0)]
+"""The type of an option that is any number above 0."""
+Count = Annotated[int, Field(ge=1)]
+"""The type of an option that counts something of which there must be one."""
 
 
 class AbstractStrategy(AbstractPlugin, ABC):

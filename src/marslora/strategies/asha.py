@@ -16,7 +16,7 @@ from marslora.strategies._lowest_loss import decide_by_loss
 from marslora.strategies._problem import Problem
 from marslora.strategies._rungs import RungConfig
 from marslora.strategies._runs import cut_runs, select_unfinished
-from marslora.strategies._strategy import AbstractStrategy
+from marslora.strategies._strategy import AbstractStrategy, Positive
 
 ROUNDING = 1e-9
 """Full runs by which a sum of lengths may exceed the budget through rounding."""
@@ -29,7 +29,7 @@ class AshaStrategy(AbstractStrategy):
     class Config(RungConfig):
         """The rungs, and when to end."""
 
-        cost: float = 0.5
+        cost: Positive = 0.5
         """Full runs to spend if the problem has no budget."""
 
     config: Config

@@ -11,7 +11,7 @@ from marslora.core.spec import MemberSpec
 from marslora.strategies._lowest_loss import decide_by_loss
 from marslora.strategies._problem import Problem
 from marslora.strategies._runs import select_unfinished
-from marslora.strategies._strategy import AbstractStrategy
+from marslora.strategies._strategy import AbstractStrategy, Share
 
 
 class GridStrategy(AbstractStrategy):
@@ -21,8 +21,8 @@ class GridStrategy(AbstractStrategy):
     class Config(AbstractStrategy.Config):
         """How far the runs go."""
 
-        share: float = 1.0
-        """Length of every run as a share of a full run, at most 1."""
+        share: Share = 1.0
+        """Length of every run as a share of a full run."""
 
     config: Config
 

@@ -27,7 +27,7 @@ from marslora.strategies._kronecker_decision import decide_kronecker
 from marslora.strategies._kronecker_model import Curves, Prediction, import_botorch, predict_full_losses
 from marslora.strategies._problem import Problem, Validations
 from marslora.strategies._runs import cut_runs, select_unfinished
-from marslora.strategies._strategy import AbstractStrategy
+from marslora.strategies._strategy import AbstractStrategy, Count, Positive, Share
 
 MIN_FIRST = 3
 """Settings of the first round even if the budget does not pay for them: fewer cannot be compared."""
@@ -42,19 +42,19 @@ class KroneckerGpStrategy(AbstractStrategy):
     class Config(AbstractStrategy.Config):
         """How much is measured, and how the next runs are picked."""
 
-        cost: float = 0.5
+        cost: Positive = 0.5
         """Full runs of calibration if the problem has no budget."""
-        max_first: int = 24
+        max_first: Count = 24
         """Most settings of the first round."""
-        first_length: float = 1 / 20
+        first_length: Share = 1 / 20
         """Length of the first runs as a share of a full run, or longer if the budget pays for `max_first` of that."""
-        first_share: float = 0.4
+        first_share: Share = 0.4
         """Share of the budget for the first round."""
         growth: float = 3.0
         """Factor between the lengths to which a setting is continued."""
-        batch: int = 4
+        batch: Count = 4
         """Settings of a later round."""
-        max_rounds: int = 20
+        max_rounds: Count = 20
         """Most rounds."""
         acquisition: str = "thompson"
         """How a later round is picked: ``thompson``, the best of a draw each; ``improvement``, those that together
@@ -69,8 +69,6 @@ class KroneckerGpStrategy(AbstractStrategy):
                     raise ConfigError(f"`{name}` must be one of {list(words)}, found {found!r}. Use e.g. {words[0]!r}.")
             if not self.growth > 1:
                 raise ConfigError(f"`growth` must be above 1, found {self.growth}. Use e.g. 3.0.")
-            if self.batch < 1:
-                raise ConfigError(f"`batch` must be at least 1, found {self.batch}. Use e.g. 4.")
 
     config: Config
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from marslora.core.allocation import Allocation
 from marslora.core.decision import DecisionRecord
@@ -27,7 +29,7 @@ from marslora.strategies._calibration import (
 from marslora.strategies._decision import write_decision
 from marslora.strategies._problem import Problem
 from marslora.strategies._runs import cut_runs, select_unfinished
-from marslora.strategies._strategy import AbstractStrategy
+from marslora.strategies._strategy import AbstractStrategy, Count, Positive, Share
 
 
 class MarsPaperStrategy(AbstractStrategy):
@@ -37,19 +39,19 @@ class MarsPaperStrategy(AbstractStrategy):
     class Config(AbstractStrategy.Config):
         """How much is measured, and what counts as equal."""
 
-        cost: float = 0.9
+        cost: Positive = 0.9
         """Full runs of calibration if the problem has no budget."""
-        data_shares: tuple[float, ...] = (1 / 32, 1 / 8)
+        data_shares: tuple[Share, ...] = (1 / 32, 1 / 8)
         """Data sizes of part runs, as shares of the training rows."""
-        num_balanced: int = 6
+        num_balanced: Count = 6
         """Balanced allocations of the second round."""
-        num_controls: int = 2
+        num_controls: Annotated[int, Field(ge=0)] = 2
         """Unbalanced allocations of the second round; more if fewer are balanced."""
-        num_extended: int = 3
+        num_extended: Count = 3
         """Allocations that go on after that."""
-        tolerance: float = 1.25
+        tolerance: Annotated[float, Field(ge=1)] = 1.25
         """Ratio of convergence times that counts as balanced."""
-        indifference: float = 0.001
+        indifference: Annotated[float, Field(ge=0)] = 0.001
         """Relative loss that a cheaper allocation may cost in expectation if it cannot be told from the best."""
 
     config: Config

@@ -6,11 +6,10 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from marslora.core.allocation import Allocation
 from marslora.core.decision import DecisionRecord
-from marslora.core.errors import ConfigError
 from marslora.core.runs import Run
 from marslora.core.seeds import derive
 from marslora.core.setting import Setting
@@ -18,7 +17,7 @@ from marslora.core.spec import MemberSpec
 from marslora.strategies._lowest_loss import decide_by_loss
 from marslora.strategies._problem import Problem
 from marslora.strategies._runs import cut_runs, select_unfinished
-from marslora.strategies._strategy import AbstractStrategy
+from marslora.strategies._strategy import AbstractStrategy, Count, Share
 
 if TYPE_CHECKING:
     import optuna
@@ -49,12 +48,12 @@ class OptunaSamplerStrategy(AbstractStrategy):
     class Config(AbstractStrategy.Config):
         """Which sampler, and how the budget is spent."""
 
-        sampler: str = "tpe"
-        """``tpe``, ``gp``, ``cmaes``, ``qmc`` or ``random``."""
-        num_trials: int = 8
+        sampler: Literal["tpe", "gp", "cmaes", "qmc", "random"] = "tpe"
+        """Optuna's sampler: TPE, a Gaussian process, CMA-ES, quasi-Monte Carlo or random."""
+        num_trials: Count = 8
         """Trials if the problem has no budget."""
-        share: float = 1.0
-        """Length of each trial as a share of a full run, at most 1."""
+        share: Share = 1.0
+        """Length of each trial as a share of a full run."""
 
     config: Config
 
@@ -97,8 +96,6 @@ class OptunaSamplerStrategy(AbstractStrategy):
     def _create_study(self, problem: Problem) -> optuna.Study:
         import optuna
 
-        if self.config.sampler not in SAMPLERS:
-            raise ConfigError(f"`sampler` must be one of {list(SAMPLERS)}, found {self.config.sampler!r}.")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         make_sampler: Callable[..., optuna.samplers.BaseSampler] = getattr(
             optuna.samplers, SAMPLERS[self.config.sampler]

@@ -14,7 +14,7 @@ from marslora.core.spec import MemberSpec
 from marslora.strategies._lowest_loss import decide_by_loss
 from marslora.strategies._problem import Problem
 from marslora.strategies._runs import select_unfinished
-from marslora.strategies._strategy import AbstractStrategy
+from marslora.strategies._strategy import AbstractStrategy, Count
 
 
 class RandomStrategy(AbstractStrategy):
@@ -24,7 +24,7 @@ class RandomStrategy(AbstractStrategy):
     class Config(AbstractStrategy.Config):
         """How many allocations are drawn."""
 
-        num_runs: int = 4
+        num_runs: Count = 4
         """Allocations to draw if the problem has no budget."""
 
     config: Config

@@ -20,8 +20,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from marslora.core.allocation import Allocation
 from marslora.core.decision import DecisionRecord
@@ -41,7 +43,7 @@ from marslora.strategies._decision import write_decision
 from marslora.strategies._joint_predictions import predict_by_joint_law
 from marslora.strategies._problem import MIN_STEPS, Problem
 from marslora.strategies._runs import cut_runs, select_unfinished
-from marslora.strategies._strategy import AbstractStrategy
+from marslora.strategies._strategy import AbstractStrategy, Count, Positive, Share
 
 NUM_CANDIDATES, NUM_EXTENDED = 8, 3
 """Candidate runs, and how many of them go on, in the plan that sets the length of part runs: those of `mars_paper`."""
@@ -56,27 +58,27 @@ class RanksOnlyStrategy(AbstractStrategy):
     class Config(AbstractStrategy.Config):
         """How much is measured, and what counts as equal."""
 
-        cost: float = 0.25
+        cost: Positive = 0.25
         """Full runs of calibration if the problem has no budget. More gained nothing on the tables of benchmarks."""
-        part_runs_from: float = 0.8
+        part_runs_from: Positive = 0.8
         """Budget in full runs from which each part is also measured alone; below it all goes into candidates."""
-        part_run_steps: int = 8
+        part_run_steps: Count = 8
         """Parts are not measured alone if a part run got fewer optimizer steps: it would not leave the warm-up."""
-        data_shares: tuple[float, ...] = (1 / 32, 1 / 8)
+        data_shares: tuple[Share, ...] = (1 / 32, 1 / 8)
         """Data sizes of part runs, as shares of the training rows."""
-        max_first: int = 24
+        max_first: Count = 24
         """Most allocations of the first round."""
-        first_share: float = 0.5
+        first_share: Share = 0.5
         """Share of the budget for candidates that the first round takes; the later rounds share the rest."""
-        num_leaders: tuple[int, ...] = (4, 2)
+        num_leaders: tuple[Count, ...] = (4, 2)
         """Allocations that go on in each later round."""
-        confidence: float = 0.95
+        confidence: Share = 0.95
         """The search ends when the chosen allocation is best with this probability."""
-        tolerance: float = 1.25
+        tolerance: Annotated[float, Field(ge=1)] = 1.25
         """Ratio of convergence times that counts as balanced."""
-        indifference: float = 0.001
+        indifference: Annotated[float, Field(ge=0)] = 0.001
         """Relative loss that a cheaper allocation may cost in expectation if it cannot be told from the best."""
-        sweep: float = 0.0
+        sweep: Annotated[float, Field(ge=0, le=1)] = 0.0
         """Share of a full run for which the chosen allocation and its neighbours (one rank up or down in one part) are
         trained at last, beyond the budget, and again around what is chosen then; 0: no sweep."""
         fit_laws: bool = True

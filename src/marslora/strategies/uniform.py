@@ -9,7 +9,7 @@ from marslora.core.decision import Candidate, DecisionRecord
 from marslora.core.runs import Run
 from marslora.core.spec import MemberSpec
 from marslora.strategies._problem import Problem
-from marslora.strategies._strategy import AbstractStrategy
+from marslora.strategies._strategy import AbstractStrategy, Count
 from marslora.strategies._uniform import find_nearest_uniform
 
 
@@ -22,7 +22,7 @@ class UniformStrategy(AbstractStrategy):
     class Config(AbstractStrategy.Config):
         """The one rank for all parts."""
 
-        rank: int = 16
+        rank: Count = 16
         """Rank of every part; the nearest candidate is taken."""
 
     config: Config

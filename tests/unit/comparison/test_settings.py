@@ -2,10 +2,16 @@
 
 import pytest
 
+from marslora import settings as settings_of_studies
 from marslora.comparison.settings import COMPARE_OPTIONS, ComparisonSettings, make_request, read_comparison
 from marslora.core.comparison import ComparisonSpec, MethodSpec, Recipe, build_training
 from marslora.core.errors import ConfigError
 from marslora.demo.model import embedded_folder
+
+
+@pytest.fixture(autouse=True)
+def _rows(monkeypatch):
+    monkeypatch.setattr(settings_of_studies, "check_sources", lambda _: None)
 
 
 def request_comparison(settings):
@@ -61,7 +67,7 @@ def settings(**changes):
     [
         ({"methods": []}, "`methods` is missing"),
         ({"methods": ["nosuch"]}, "not a recipe"),
-        ({"methods": ["eva:rank"]}, "Write a recipe with options as in"),
+        ({"methods": ["eva:rank"]}, "Options are written as in"),
         ({"methods": ["eva:rank=["]}, "must be a YAML value"),
         ({"methods": "nosuch"}, "`nosuch` is not a recipe"),
         ({"methods": ["uniform", "uniform"]}, "must have its own name"),

@@ -70,5 +70,5 @@ def test_rows_in_memory_are_known_by_their_name():
 @pytest.mark.parametrize("field", ["train", "validation", "test"])
 def test_an_empty_name_is_not_the_current_folder(field, name):
     table = OptionTable.of(DataSpec)
-    with pytest.raises(ConfigError, match=f"{field}.* (must name a file or a folder, found|is missing)"):
+    with pytest.raises(ConfigError, match=f"{field}.* (must not be empty|is missing)"):
         table.parse(DataSpec, {"train": "rows.jsonl", field: name}, "the settings", "flag", [field])

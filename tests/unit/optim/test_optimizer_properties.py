@@ -305,7 +305,10 @@ class TestExact:
         (lambda p: MarsM(p, gama=0.1), "has no option ['gama']"),
         (lambda p: MarsM([{"params": p, "route": "own"}]), "cannot have `route` own"),
         (lambda p: MarsM([{"params": p, "role": "A"}]), "needs whole matrices"),
-        (lambda p: MarsM([torch.nn.Parameter(torch.zeros(2, 2))], momentum=1.0), "must be in [0, 1)"),
+        (
+            lambda p: MarsM([torch.nn.Parameter(torch.zeros(2, 2))], momentum=1.0),
+            "number of at least 0 and below 1",
+        ),
     ],
 )
 def test_mistakes_are_named(build, message):

@@ -85,7 +85,10 @@ def test_a_recipe_from_elsewhere_is_named():
     ("name", "message"),
     [
         ("nosuch", "`nosuch` is not a recipe. Name one of"),
-        ("uniform:rank", "the recipe `uniform:rank` cannot be imported"),
+        (
+            "uniform:rank",
+            "the recipe `uniform:rank` cannot be imported",
+        ),
         (f"{__name__}:nothing", "cannot be imported"),
         (f"{__name__}:NAMES", "must be a function that returns a `Recipe`, found"),
         (f"{__name__}:no_recipe", "must return a `marslora.core.comparison.Recipe`, found {'ranks': 4}"),

@@ -43,6 +43,8 @@ def find_files(source: str, role: str) -> list[AbstractSource]:
             f"The data file `{source}` does not exist (looked for {path.absolute()}). Name an existing file that ends "
             f"in {', '.join(sorted(list_file_types()))}, or a folder."
         )
+    if not path.is_file():
+        raise DataError(f"`{source}` must be a file or a folder, and is neither. Name a file that can be read twice.")
     if find_file_type(path) is None:
         raise DataError(
             f"The ending of `{source}` must be one of {sorted(list_file_types())}, found `{path.suffix}`. Convert the "
