@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -81,14 +82,12 @@ def _explain_item(item: Mapping[str, Any], field: str, path: Sequence[str], reco
     if item["type"] == "extra_forbidden":
         unknown = f"{field} is not a field (found {item.get('input')!r})."
         return unknown + suggest(path[-1], _known_fields(record, path[:-1]))
-    must, _, _ = (
-        item["msg"]
-        .replace("Input should", "must")
-        .replace("Input is not", "must be")
-        .replace("Value should", "must")
-        .partition(", unable to")
-    )
+    must, _, _ = re.sub("^(Input|Value) should|^Input is not", _say_must, item["msg"]).partition(", unable to")
     return f"{field} {must}, found {item.get('input')!r}"
+
+
+def _say_must(start: re.Match[str]) -> str:
+    return "must be" if start[0].endswith("not") else "must"
 
 
 def _known_fields(record: Any, path: Sequence[str]) -> Iterable[str]:

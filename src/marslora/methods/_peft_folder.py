@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 import transformers
 from peft import PeftModel, get_peft_model_state_dict, load_peft_weights
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -77,10 +78,10 @@ def _check_family(model: nn.Module, folder: Path) -> None:
 def _read_weights(model: nn.Module, folder: Path) -> dict[str, Tensor]:
     """The tensors of the folder, named as PEFT names them when it loads them into ``model``."""
     names = getattr(model, "_checkpoint_conversion_mapping", {})
-    if not any((folder / name).is_file() for name in ("adapter_model.safetensors", "adapter_model.bin")):
+    if not (folder / SAFETENSORS_WEIGHTS_NAME).is_file():
         raise StudyError(
-            f"{folder} has the settings of an adapter but no weights (adapter_model.safetensors). Copy the adapter "
-            "again, or train it again."
+            f"{folder} has the settings of an adapter but no weights ({SAFETENSORS_WEIGHTS_NAME}; other formats are "
+            "not read, because they can run code). Copy the adapter again, or save it with PEFT."
         )
     try:
         stored: dict[str, Tensor] = load_peft_weights(str(folder), device="cpu", key_mapping=names)
