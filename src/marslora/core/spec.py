@@ -17,13 +17,11 @@ from marslora.core.parts import ModelInfo
 from marslora.core.record import Record
 from marslora.core.seeds import LARGEST_SEED
 from marslora.core.setting import PartRates, Setting
-from marslora.core.training import LORA_VARIANTS as LORA_VARIANTS
 from marslora.core.training import ObjectiveSpec as ObjectiveSpec
 from marslora.core.training import PluginSpec as PluginSpec
 from marslora.core.training import TrainingSettings as TrainingSettings
 from marslora.core.training import TrainingSpec as TrainingSpec
 from marslora.core.training import read_files
-from marslora.core.training import read_lora_variant as read_lora_variant
 
 MAX_VALIDATION_SHARE = 0.15
 """Largest share of a run's operations that validation may take where it is kept low; a convention."""

@@ -17,7 +17,7 @@ from torch.nn import Parameter
 from marslora.adapters import AbstractAdapter, MemberSettings, TrainingPosition, build_whole_module
 from marslora.core.errors import StudyError
 from marslora.core.patterns import scale
-from marslora.core.spec import read_lora_variant
+from marslora.core.training import read_lora_variant
 from marslora.methods import _own_folder, _plain_folder
 from marslora.methods._base import AbstractMethod, AdapterPlan, Batch, Trainable
 from marslora.methods._context import BatchContext
