@@ -64,10 +64,11 @@ class ModelSpec(OptionRecord):
     device: Annotated[str, Option(RUNNING)] = "auto"
     """Device to use, such as ``cpu`` or ``cuda:1``; ``auto`` takes the GPU if there is one."""
     dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"], Option(RUNNING)] = "auto"
-    """Number format of the frozen model; ``auto`` is bfloat16 if the device has it in hardware, otherwise float32."""
+    """Number format of the frozen model; ``auto`` is bfloat16 on a GPU that has it in hardware, otherwise float32."""
+    attention: Annotated[Literal["auto", "sdpa", "flash_attention_2", "eager"], Option(RUNNING)] = "auto"
+    """Kernel that computes attention; ``auto`` is what `transformers` chooses for the model, mostly sdpa."""
     quantize: Annotated[Literal["nf4", "int8"] | None, Option(RUNNING)] = None
-    """Hold the linears of the language model in 4 bits (``nf4``, as QLoRA does) or in 8; everything else stays in
-    ``dtype``. Needs marslora[quantize]. Default: as the model was saved."""
+    """Hold the language model's linears in 4 or 8 bits; needs marslora[quantize]. Default: as the model was saved."""
 
     def without_place(self) -> ModelSpec:
         """The same without saying where it is."""

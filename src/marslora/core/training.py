@@ -166,6 +166,8 @@ class TrainingSettings(OptionRecord):
     evenly spaced in the examples themselves, and a few before them."""
     keep: Annotated[Literal["best", "last"], Option(TRAINING)] = "best"
     """Point of the final run whose adapter is kept: that of lowest validation loss, or the end."""
+    patience: Annotated[int | None, Field(gt=0), Option(TRAINING)] = None
+    """End the final run after so many validations in a row without a new lowest loss. Default: train to the end."""
     objectives: Annotated[
         tuple[ObjectiveSpec, ...], Option(TRAINING, flag="--objective", metavar="NAME:rows=ROWS")
     ] = ()
@@ -181,6 +183,12 @@ class TrainingSettings(OptionRecord):
             raise ValueError(f"`objectives` must be none, or at least two with different names, found {names}")
         if not names and self.gradients != PluginSpec(name="sum"):
             raise ValueError(f"`gradients` {self.gradients.name} needs at least two `objectives`, found none")
+        return self
+
+    @model_validator(mode="after")
+    def _check_patience(self) -> TrainingSettings:
+        if self.patience is not None and self.keep != "best":
+            raise ValueError(f"`patience` {self.patience} needs `keep` best, found {self.keep}: leave one of them out")
         return self
 
     @model_validator(mode="after")

@@ -32,6 +32,7 @@ class ValidationCallback(TrainerCallback):  # type: ignore[misc]
         validate_after: The optimizer steps of this start after which to validate.
         examples_at: Converts optimizer steps of this start to examples seen.
         best: Keeps the state of the best point; None if the end of the run is kept.
+        patience: Ends the run after so many validations without a new lowest loss; None: never.
     """
 
     def __init__(
@@ -44,7 +45,9 @@ class ValidationCallback(TrainerCallback):  # type: ignore[misc]
         validate_after: frozenset[int],
         examples_at: Callable[[int], int],
         best: BestPoint | None,
+        patience: int | None = None,
     ):
+        self.patience = patience
         self.progress = progress
         self.best = best
         self.emit = emit
@@ -59,6 +62,12 @@ class ValidationCallback(TrainerCallback):  # type: ignore[misc]
     def seconds(self) -> float:
         """Wall time of the run in seconds, earlier starts included."""
         return self.before + time.monotonic() - self.began
+
+    @property
+    def is_over(self) -> bool:
+        """Whether as many validations as patience allows brought no new lowest loss."""
+        since_best = len(self.progress.examples) - 1 - (self.progress.best or 0)
+        return self.patience is not None and since_best >= self.patience
 
     def first_point(self, examples: int) -> None:
         """Record the point before the first step; for a fresh adapter (0 examples) that is the base model's score."""
@@ -84,6 +93,7 @@ class ValidationCallback(TrainerCallback):  # type: ignore[misc]
             score, is_log_due = self.measure(examples), control.should_log
             self.log({"eval_loss": score.loss, "eval_accuracy": score.accuracy})
             control.should_log = is_log_due  # any call of `log` makes Trainer skip the one that is due
+            control.should_training_stop |= self.is_over
         total, detail = self.examples_at(state.max_steps), self.progress.describe_losses()
         self.emit(ProgressEvent(task=TASK, done=examples, total=total, detail=detail))
 

@@ -189,10 +189,11 @@ class _FinalRun:
             validate_after=frozenset(step - start.step for step in steps),
             examples_at=lambda step: min(start.examples + step * spec.training.batch_size, spec.full_examples),
             best=self.best,
+            patience=spec.training.patience,
         )
 
     def _train(self, watch: ValidationCallback, checkpoint: Path | None) -> None:
-        if self.trainer.args.max_steps <= 0:
+        if self.trainer.args.max_steps <= 0 or watch.is_over:
             return
         with defer_signals() as stop:
             callback = StopWhenAsked(stop)
@@ -236,13 +237,16 @@ class _FinalRun:
             train_curve=progress.train_curve,
             kept_examples=kept_examples,
             started_at_examples=progress.started_at_examples,
-            cost=self._cost(watch.seconds, sum(seen > self.start.examples for seen in progress.examples)),
+            cost=self._cost(watch),
         )
 
-    def _cost(self, seconds: float, num_validations: int) -> Cost:
-        examples = self.spec.full_examples - self.start.examples
+    def _cost(self, watch: ValidationCallback) -> Cost:
+        """What this run cost since the calibration run that it continues."""
+        num_validations = sum(seen > self.start.examples for seen in watch.progress.examples)
+        end = watch.progress.examples[-1] if watch.is_over else self.spec.full_examples
+        examples = end - self.start.examples
         return Cost(
-            seconds=self.setup.seconds + seconds,
+            seconds=self.setup.seconds + watch.seconds,
             examples=examples,
             validation_examples=len(self.rows.validation) * num_validations,
             flops=self.setup.flops + examples * self.flops.trained + self.scorer.num_scored * self.flops.scored,

@@ -21,7 +21,7 @@ from marslora.core.packs import WORKER
 from marslora.core.parts import ModelInfo
 from marslora.core.spec import ModelSpec
 from marslora.core.vocabulary import note_vocabulary
-from marslora.models import _checkpoint, _weights, quantization, tokens
+from marslora.models import _checkpoint, _weights, attention, quantization, tokens
 from marslora.models._classes import find_model_class, first_line, list_modalities, read_config
 from marslora.models.discovery import discover
 from marslora.models.folders import MEMORY, resolve_path
@@ -165,7 +165,11 @@ def _device_error(name: str, problem: str) -> ConfigError:
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype called ``name``; ``auto`` is bfloat16 on a CUDA device with bfloat16 in hardware, else float32."""
+    """The dtype called ``name``; ``auto`` is bfloat16 on a CUDA device with bfloat16 in hardware, else float32.
+
+    On a CPU it stays float32 even where there are instructions for bfloat16: what a study finds must not depend on the
+    processor that happens to run it.
+    """
     if name == "auto":
         fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if fast else torch.float32
@@ -180,6 +184,7 @@ def _load_folder(spec: ModelSpec) -> LoadedModel:
     model_class = find_model_class(config, spec.path)
     processor = load_processor(spec)
     how = quantization.find_arguments(spec, config, lambda: skeleton(spec), device, dtype)
+    how |= attention.find_arguments(spec, config, model_class, device, dtype)
     model, warnings = _load_weights(model_class, config, spec, {"dtype": dtype, **how})
     quantization.keep_layout(model)
     if not quantization.is_quantized(model):
@@ -232,6 +237,7 @@ def _load_registered(spec: ModelSpec) -> LoadedModel:
     _weights.check_numbers(model, spec.path, None)
     quantization.keep_layout(model)
     first = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
+    attention.set_attention(model, spec, first.device, first.dtype)
     return LoadedModel(_freeze(model), processor, first.device, first.dtype)
 
 

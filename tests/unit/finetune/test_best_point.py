@@ -7,6 +7,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
+from marslora.core.spec import TrainingSpec
 from marslora.data.rows import load_encoded_splits
 from marslora.finetune.checkpoints import FinalRunState
 from marslora.models.loading import load
@@ -73,6 +74,25 @@ def test_a_run_killed_after_its_best_point_still_keeps_it(final_spec, contradict
     result = run(killed)[-1]
     assert (result.kept_examples, result.validation_loss) == (expected.kept_examples, expected.validation_loss)
     assert distance(weights(spec), weights(killed)) == 0
+
+
+def test_a_run_ends_when_its_patience_does(final_spec, contradicting, kept):
+    whole = kept[1]
+    spec = with_keep(final_spec, contradicting, "patient", "best")
+    spec = spec.model_copy(update={"training": spec.training.model_copy(update={"patience": 2})})
+    result = run(spec)[-1]
+    lowest = whole.validation_curve.index(min(whole.validation_curve[1:]))
+    assert lowest + 2 < len(whole.examples) - 1, "the run was meant to end early"
+    assert result.examples == whole.examples[: lowest + 3]
+    assert result.validation_curve == whole.validation_curve[: lowest + 3]
+    assert (result.kept_examples, result.validation_loss) == (whole.kept_examples, whole.validation_loss)
+    assert distance(weights(spec), weights(kept[0])) == 0
+    assert result.cost.examples == result.examples[-1] < whole.cost.examples
+
+
+def test_patience_needs_the_best_point():
+    with pytest.raises(ValueError, match="`patience` 2 needs `keep` best, found last"):
+        TrainingSpec(patience=2, keep="last")
 
 
 def test_the_model_as_it_came_is_no_point_of_the_run():
