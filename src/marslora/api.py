@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,8 @@ from marslora.core.runs import FinalResult
 from marslora.core.schedule import make_training_arguments
 from marslora.core.spec import DataSpec, ModelSpec, StudySpec, TrainingSpec
 from marslora.core.stopping import exit_on_termination
-from marslora.core.words import BLANK, is_blank
+from marslora.core.words import is_blank
+from marslora.in_memory import register_inputs, register_model, register_rows
 from marslora.pipeline import Pipeline
 from marslora.problems import has_measured
 from marslora.run_options import RunOptions
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
     from marslora.core.comparison import Comparison
+    from marslora.deployment.ask import Answerer
+    from marslora.deployment.merge import MergeCheck
 
 PROBE_ROWS, PROBE_VALIDATION = 64, 8
 """Rows that `inspect` reads at most: one batch of gradients needs no more."""
@@ -118,6 +120,33 @@ class Decision:
                 stacklevel=2,
             )
         return make_training_arguments(self.training, self.full_examples, self.seed)
+
+    def open_answerer(self, **options: Any) -> Answerer:
+        """Load the model with its adapter; ``ask`` of the result answers questions with it, and with the base alone.
+
+        The keywords are those of `marslora.deployment.ask.open_answerer`, and the errors too.
+        """
+        from marslora.deployment.ask import open_answerer
+
+        return open_answerer(self.folder, **options)
+
+    def merge(self, out: str | Path, **options: Any) -> MergeCheck:
+        """Write a whole model, the adapter merged into it, into the folder ``out``; how far its logits are off.
+
+        The keywords are those of `marslora.deployment.merge.merge_study`, and the errors too.
+        """
+        from marslora.deployment.merge import merge_study
+
+        return merge_study(self.folder, Path(out), **options)
+
+    def push_to_hub(self, repo: str, *, private: bool = False) -> str:
+        """Push the adapter with its model card to the hub; the address of the repository.
+
+        Raises `StudyError` if there was no final run, or if the hub refuses.
+        """
+        from marslora.deployment.push import push_study
+
+        return push_study(self.folder, repo, private=private)
 
     def __str__(self) -> str:
         return self.record.summary
@@ -252,7 +281,7 @@ def _write_demo_rows(spec: ModelSpec, folder: str) -> tuple[str, ...]:
 
 def run_study(spec: StudySpec, options: RunOptions, listener: Listener | None = None) -> Decision:
     """Run every stage of a study that is missing in its folder. If no run could be used, no adapter is trained."""
-    from marslora.report import page
+    from marslora.report import model_card, page
 
     check_study(spec, options)
     folder, executor = options.study or default_folder(spec), options.make_executor()
@@ -266,7 +295,9 @@ def run_study(spec: StudySpec, options: RunOptions, listener: Listener | None = 
             uniform = pipeline.train_uniform() if options.uniform else None
             pipeline.export()
         page.write_report(study)
-        return Decision(
+        if final is not None:
+            model_card.write_card(study, Path(final.adapter_folder), licence=options.license)
+        decision = Decision(
             record=record,
             info=pipeline.prepare().info,
             training=record.setting.apply_to(spec.training),
@@ -276,59 +307,9 @@ def run_study(spec: StudySpec, options: RunOptions, listener: Listener | None = 
             final=final,
             uniform=uniform,
         )
-
-
-def register_inputs(options: Mapping[str, Any], processor: Any) -> dict[str, Any]:
-    """Return the options with names in the place of models and rows in memory, and with texts in the place of paths.
-
-    A nested ``model`` or ``data`` section is taken as it is. Raises `ConfigError` for what is neither rows nor a file.
-    """
-    values = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-    if values.get("model") is not None and not isinstance(values["model"], Mapping):
-        values["model"] = register_model(values["model"], processor)
-    for name in ("train", "validation", "test"):
-        if values.get(name) is not None:
-            values[name] = register_rows(name, values[name])
-    return values
-
-
-def register_model(model: Any, processor: Any) -> str:
-    """Return the path of a model; one in memory is registered and gets the name of its contents.
-
-    Raises `ConfigError` for what is neither a path nor a model, and for a model without its ``processor``.
-    """
-    if isinstance(model, str | Path):
-        if is_blank(str(model)):
-            raise ConfigError(f"`model` {BLANK}")
-        return str(model)
-    if not hasattr(model, "named_parameters"):
-        raise ConfigError(f"`model` must be a folder, a hub name or a model in memory, found {model!r}.")
-    from marslora.models import loading
-
-    if processor is None:
-        raise ConfigError(
-            f"`processor` is missing: the model in memory ({type(model).__name__}) needs one. "
-            "Give `processor=AutoProcessor.from_pretrained(...)`."
-        )
-    return loading.register_model(f"{type(model).__name__}-{loading.fingerprint_model(model)}", model, processor)
-
-
-def register_rows(name: str, rows: Any) -> tuple[str, ...]:
-    """Return the files of some rows; rows in memory are registered under ``name``."""
-    if isinstance(rows, str | Path):
-        return (str(rows),)
-    kinds = {_name_kind(row) for row in rows} if isinstance(rows, list | tuple) else {"row"}
-    if not isinstance(rows, Iterable) or isinstance(rows, bytes | bytearray) or len(kinds) > 1 or "other" in kinds:
-        raise ConfigError(f"`{name}` must be a file, several files, or a sequence of rows, found {str(rows)[:200]}.")
-    if kinds <= {"file"}:
-        return tuple(str(row) for row in rows)
-    from marslora.data import splits
-
-    return (splits.register_rows(name, rows),)
-
-
-def _name_kind(row: Any) -> str:
-    return "file" if isinstance(row, str | Path) else "row" if isinstance(row, Mapping) else "other"
+    if options.push_to_hub and final is not None:
+        decision.push_to_hub(options.push_to_hub, private=options.private)
+    return decision
 
 
 def _read_path(path: str | Path | None) -> Path | None:

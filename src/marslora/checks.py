@@ -8,6 +8,7 @@ from typing import Any
 from marslora import gradients, methods, optim, strategies
 from marslora.core import plugins
 from marslora.core.comparison import MethodSpec, merge_training
+from marslora.core.errors import ConfigError
 from marslora.core.spec import PluginSpec, StudySpec, TrackerSpec, TrainingSpec
 from marslora.executors.inline import Inline
 from marslora.recipes import find_recipe
@@ -30,11 +31,18 @@ def check_study(spec: StudySpec, options: RunOptions) -> None:
 
 
 def check_run(options: RunOptions) -> None:
-    """Raise `ConfigError` for trackers that do not exist, and `StudyError` for a storage that cannot be reached."""
+    """Raise `ConfigError` for trackers that do not exist and a hub that cannot be pushed to, and `StudyError` for a
+    storage that cannot be reached."""
     if options.report_to:
         Inline().run(CHECK_TRACKERS, [TrackerSpec(names=options.report_to)], lambda _: None)
     if options.storage is not None:
         check_storage(options.storage)
+    if options.push_to_hub is not None:
+        if not options.final:
+            raise ConfigError("`push_to_hub` needs the adapter of a final run, found `final` false. Leave one out.")
+        from marslora.deployment.push import check_can_push
+
+        check_can_push(options.push_to_hub)
 
 
 def check_method(entry: MethodSpec, common: Mapping[str, Any], *, experts: bool) -> None:

@@ -70,6 +70,12 @@ class RunOptions(ExecutorOptions):
     """Also train one uniform rank with as many parameters, to compare, unless that is what was chosen."""
     report_to: Annotated[tuple[str, ...], BeforeValidator(read_names), Option(RUNNING, metavar="TRACKER")] = ()
     """Tracker of the final run: trackio, wandb, tensorboard, ... Default: none."""
+    push_to_hub: Annotated[str | None, Option(RUNNING, metavar="OWNER/NAME")] = None
+    """Push the trained adapter and its model card to this repository of the hub. Default: none."""
+    private: Annotated[bool, Option(RUNNING)] = False
+    """Make the repository private if it does not exist yet."""
+    license: Annotated[str | None, Option(RUNNING, metavar="LICENSE")] = None
+    """Licence that the model card states, e.g. apache-2.0. Default: that of the base model's own card."""
     limit: Limit = Limit()
     """What calibration may cost at most in time and operations; part of ``budget``."""
 

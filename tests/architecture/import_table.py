@@ -20,6 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"core"},
     "data": {"core"},
     "demo": {"core"},
+    "deployment": {"core", "store", "report", "methods", "models", "data"},
     "methods": {"core", "adapters"},
     "engine": {"core", "adapters", "gradients", "optim", "models", "data"},
     "finetune": {"core", "adapters", "methods", "gradients", "optim", "models", "data"},
@@ -40,7 +41,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "recipes": {"core"},
     "run_options": {"core", "executors"},
     "settings": {"core", "models", "data", "recipes", "run_options"},
-    "checks": {"core", "store", "strategies", "executors", "methods", "gradients", "optim", "recipes", "run_options"},
+    "checks": {"core", "store", "strategies", "executors", "methods", "gradients", "optim", "recipes", "run_options"}
+    | {"deployment"},
     "rounds": {"core", "store", "executors"},
     "problems": {"core"},
     "pipeline": {
@@ -56,9 +58,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "comparison": {"core", "store", "executors", "report", "adapters", "methods"}
     | {"recipes", "run_options", "settings", "checks", "demo", "pipeline"},
-    "api": {"core", "store", "executors", "report", "methods", "models", "data", "engine", "demo"}
-    | {"run_options", "settings", "checks", "problems", "pipeline", "comparison"},
-    "cli": {"core", "store", "executors", "exporters", "replay", "report", "models", "data", "demo"}
+    "in_memory": {"core", "models", "data"},
+    "api": {"core", "store", "executors", "report", "methods", "models", "data", "engine", "demo", "deployment"}
+    | {"in_memory", "run_options", "settings", "checks", "problems", "pipeline", "comparison"},
+    "cli": {"core", "store", "executors", "exporters", "replay", "report", "models", "data", "demo", "deployment"}
     | {"run_options", "settings", "checks", "pipeline", "comparison", "api"},
     "__init__": {"api"},
     "__main__": {"cli"},

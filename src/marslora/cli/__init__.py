@@ -19,7 +19,7 @@ from marslora.core.words import BLANK
 class Commands(LazyGroup):
     """The commands of marslora."""
 
-    names = ("demo", "search", "compare", "bench", "inspect", "report", "export", "list", "data")
+    names = ("demo", "search", "compare", "bench", "inspect", "report", "export", "try", "merge", "list", "data")
 
 
 app = typer.Typer(

@@ -108,6 +108,14 @@ class RowProcessor:
             encoded[index] = replace(row, notes=(*rendered[index].notes, *unknown))
         return encoded
 
+    def encode_prompt(self, messages: Sequence[Message], media: DecodedMedia) -> dict[str, torch.Tensor]:
+        """What the model reads before it answers the last of ``messages``: one row of its keyword arguments.
+
+        Raises `DataError` if the template or the processor refuses them.
+        """
+        output = self._call_processor([self._template.render_text(messages, prompt=True)], [media])
+        return {name: value for name, value in output.items() if isinstance(value, torch.Tensor)}
+
     @cached_property
     def _unknown_id(self) -> int | None:
         """The token of what the tokenizer does not know; None if it has none, or one that means something else too."""

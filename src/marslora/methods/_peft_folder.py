@@ -34,6 +34,7 @@ def load_peft_folder(model: nn.Module, folder: Path) -> PeftModel:
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Found missing adapter keys")  # they are looked for below
+                warnings.simplefilter("ignore", FutureWarning)  # PEFT calls `is_gradient_checkpointing` by its old name
                 adapted = PeftModel.from_pretrained(model, str(folder), ignore_mismatched_sizes=True)
         except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OSError) as error:
             raise StudyError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import re
@@ -80,6 +81,17 @@ def load(spec: ModelSpec) -> LoadedModel:
             _loaded.popitem(last=False)
     _loaded.move_to_end(key)
     return _loaded[key]
+
+
+def load_alone(spec: ModelSpec) -> LoadedModel:
+    """As `load`, but nobody shares the model, so that its weights may be changed: loaded anew, or copied in memory."""
+    if not spec.path.startswith(MEMORY):
+        return _load_folder(spec)
+    registered = _load_registered(spec.model_copy(update={"device": "auto", "dtype": "auto"}))
+    model: Any = copy.deepcopy(registered.model)
+    device = registered.device if spec.device == "auto" else resolve_device(spec.device)
+    dtype = registered.dtype if spec.dtype == "auto" else resolve_dtype(spec.dtype, device)
+    return LoadedModel(model.to(device, dtype), registered.processor, device, dtype)
 
 
 def describe(spec: ModelSpec) -> ModelInfo:
