@@ -19,7 +19,7 @@ from marslora.testing import ExecutorContract
 from marslora.testing.executors_contract import double, specs
 
 HERE = "tests.contracts.test_executors"
-PACKAGES = {"ray": "ray"}
+PACKAGES = {"ray": "ray", "slurm": "submitit"}
 """The packages of extras that executors need."""
 
 

@@ -1,6 +1,5 @@
 """A study on a Ray cluster whose nodes are killed ends like one in a single process, bit for bit."""
 
-import hashlib
 import signal
 import subprocess
 
@@ -9,12 +8,14 @@ import pytest
 
 from marslora.core.errors import StudyError
 from marslora.executors.ray import Ray
+from tests.helpers.small_postgres import PASSWORD, small_postgres, storage  # noqa: F401
 from tests.helpers.tiny_studies import (
     PATIENCE_SECONDS,
+    check_storage,
+    everything,
     finish,
     is_calibrating,
     is_training,
-    outcome,
     start,
     wait_until,
     write_world,
@@ -47,12 +48,6 @@ def cluster(monkeypatch):
     cluster.shutdown()
 
 
-def everything(folder, study):
-    """What must not depend on where a study runs: its outcome and the bytes of its adapter."""
-    weights = (folder / study / "final" / "adapter" / "adapter_model.safetensors").read_bytes()
-    return (*outcome(folder, study), hashlib.sha256(weights).hexdigest())
-
-
 def find_workers(node):
     """The processes of a node that do work for a study."""
     raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
@@ -60,16 +55,19 @@ def find_workers(node):
 
 
 @pytest.mark.parametrize(("moment", "packs"), [(is_calibrating, 1), (is_calibrating, 2), (is_training, 1)])
-def test_a_node_that_is_lost_changes_nothing(folder, undisturbed, cluster, moment, packs):
+def test_a_node_that_is_lost_changes_nothing(folder, undisturbed, cluster, moment, packs, request):
+    """With two packs, the runs are in PostgreSQL."""
+    more = ("--storage", request.getfixturevalue("storage")) if packs == 2 else ()
     study = f"{moment.__name__}-{packs}"
     nodes = [*cluster.worker_nodes, *(cluster.add_node(num_cpus=1) for _ in range(packs - 1))]
-    process = start(folder, study, "--executor", f"ray:num_workers={packs},address={cluster.address}")
+    process = start(folder, study, "--executor", f"ray:num_workers={packs},address={cluster.address}", *more)
     wait_until(lambda: moment(folder / study) and all(map(find_workers, nodes)), process)
     cluster.add_node(num_cpus=1)
     cluster.remove_node(nodes[0], allow_graceful=False)
     assert not (folder / study / "final.json").exists()
-    finish(process)
+    assert PASSWORD not in finish(process)
     assert everything(folder, study) == undisturbed[packs]
+    check_storage(folder / study, bool(more))
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_nobody_at_work(folder, undisturbed, cluster):

@@ -1,11 +1,13 @@
 """Studies of a tiny model on the command line, for tests that disturb them."""
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import time
 
+from tests.helpers.small_postgres import PASSWORD
 from tests.unit.finetune import tiny
 
 PATIENCE_SECONDS = 300
@@ -45,6 +47,19 @@ def outcome(folder, study):
     final = json.loads((folder / study / "final.json").read_text())
     candidates = [(c["allocation"], c["status"], c["predicted_loss"], c["p_best"]) for c in decision["candidates"]]
     return decision["chosen"], candidates, final["validation_curve"], final["validation_loss"]
+
+
+def everything(folder, study):
+    """What must not depend on where a study runs: its outcome and the bytes of its adapter."""
+    weights = (folder / study / "final" / "adapter" / "adapter_model.safetensors").read_bytes()
+    return (*outcome(folder, study), hashlib.sha256(weights).hexdigest())
+
+
+def check_storage(study, is_elsewhere):
+    """Check that the runs are where they should be, and that nothing in the folder has the password."""
+    assert (study / "study.db").exists() != is_elsewhere
+    for path in study.rglob("*"):
+        assert not path.is_file() or PASSWORD.encode() not in path.read_bytes(), path
 
 
 def wait_until(is_time, process):

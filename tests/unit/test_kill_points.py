@@ -29,7 +29,7 @@ def fakes(monkeypatch):
     monkeypatch.setattr("marslora.report.page.write_report", lambda study: None)  # seconds of plotting
 
 
-def start(folder, strategy):
+def start(folder, strategy, storage=None):
     spec = StudySpec.parse(
         {
             "model": {"path": "m"},
@@ -39,10 +39,10 @@ def start(folder, strategy):
             "search": {"strategy": {"name": strategy}},
         }
     )
-    api.run_study(spec, RunOptions(study=folder))
+    api.run_study(spec, RunOptions(study=folder, storage=storage))
 
 
-def outcome(folder):
+def outcome(folder, storage=None):
     """What is in the folder, without plans of rounds, which are numbered on, and what is behind the database."""
     files = {
         name: path.read_bytes()
@@ -51,7 +51,7 @@ def outcome(folder):
     }
     stages = json.loads(files["stages.json"])
     files["stages.json"] = {name: inputs for name, inputs in stages.items() if not re.match(LEFT_OUT, name)}
-    with Study.open(folder) as study:
+    with Study.open(folder, storage) as study:
         return files, study.runs(), study.trials.series("train_loss")
 
 

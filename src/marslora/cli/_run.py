@@ -17,6 +17,7 @@ from marslora.core.spec import StudySpec
 from marslora.core.stopping import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
 from marslora.run_options import RunOptions
 from marslora.settings import default_folder
+from marslora.store.storage_url import drop_password
 
 
 def watch_study(spec: StudySpec, options: RunOptions) -> None:
@@ -44,7 +45,11 @@ def tell_how_to_continue(console: Console, kept: str, stopped: BaseException) ->
     """Print the command that continues after Ctrl-C or SIGTERM, and exit."""
     is_terminated = isinstance(stopped, Terminated)
     what = "Terminated" if is_terminated else "Interrupted"
-    print_line(console, f"\n{what}; {kept}. To continue:\n  {shlex.join(command_line())}")
+    typed = command_line()
+    shown = [drop_password(word) for word in typed]
+    print_line(console, f"\n{what}; {kept}. To continue:\n  {shlex.join(shown)}")
+    if shown != typed:
+        print_line(console, "The password of the storage is left out: give it in PGPASSWORD, or in the command again.")
     raise typer.Exit(EXIT_TERMINATED if is_terminated else EXIT_INTERRUPTED)
 
 

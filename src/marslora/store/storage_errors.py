@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy import create_engine, make_url
-from sqlalchemy.exc import ArgumentError
 
 from marslora.core.errors import MarsloraError, StudyError, WriteError
 from marslora.core.files import write_error
+from marslora.store.storage_url import SQLITE, add_driver, hide_password, hide_secrets
 
-SQLITE = "sqlite:///"
-"""The beginning of the address of a file."""
 FULL = ("disk is full", "No space left", "could not extend file")
 """What SQLite, the system and PostgreSQL say of a full disk."""
 READ_ONLY = ("readonly database", "read-only transaction")
@@ -22,7 +19,7 @@ DAMAGED = ("not a database", "malformed", "disk I/O error")
 
 def explain_storage_error(url: str, error: BaseException) -> MarsloraError:
     """The error to raise for what went wrong with the storage at ``url``."""
-    shown, reason = hide_password(url), " ".join(str(error.__cause__ or error).split())[:300]
+    shown, reason = hide_password(url), hide_secrets(" ".join(str(error.__cause__ or error).split())[:300], url)
     path = url.removeprefix(SQLITE)
     if _says(error, FULL):
         return write_error(Path(path), "No space left on device", full=True)
@@ -34,7 +31,8 @@ def explain_storage_error(url: str, error: BaseException) -> MarsloraError:
             "taken from their checkpoints, and nothing is trained again."
         )
     return StudyError(
-        f"the storage {shown} cannot be used ({reason}). Give a URL that Optuna can open, e.g. sqlite:///study.db."
+        f"the storage {shown} cannot be used ({reason}). Give the URL of a database, e.g. "
+        "sqlite:///study.db or postgresql://USER@HOST/DATABASE. A password may be in PGPASSWORD; in a URL, @ is %40."
     )
 
 
@@ -42,24 +40,13 @@ def check_storage(url: str) -> None:
     """Raise the error of `explain_storage_error` if no database can be reached at ``url``."""
     try:
         if make_url(url).get_backend_name() != "sqlite":
-            create_engine(url).connect().close()
+            create_engine(add_driver(url)).connect().close()
         elif not (folder := Path(make_url(url).database or "").absolute().parent).is_dir():
             raise FileNotFoundError(f"there is no folder {folder}")
+    except MarsloraError:
+        raise
     except Exception as error:  # drivers are anyone's
         raise explain_storage_error(url, error) from None
-
-
-def hide_password(url: str) -> str:
-    """The address of a database without the password that may be in it."""
-    with suppress(ArgumentError):
-        return make_url(url).render_as_string(hide_password=True)
-    return url.rpartition("@")[2]
-
-
-def is_absent(url: str) -> bool:
-    """Whether the address is that of an SQLite file that does not exist."""
-    path = url.removeprefix(SQLITE)
-    return path != url and "?" not in path and not Path(path).exists()
 
 
 def _says(error: BaseException | None, texts: tuple[str, ...]) -> bool:

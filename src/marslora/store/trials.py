@@ -23,12 +23,13 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from marslora.core.allocation import Space
-from marslora.core.errors import StudyError
+from marslora.core.errors import MarsloraError
 from marslora.core.runs import Cost, MemberResult, Observation, Run
 from marslora.core.spec import MemberSpec
 from marslora.store.checkpoints import contradicts_checkpoint
-from marslora.store.storage_errors import explain_storage_error, is_absent
+from marslora.store.storage_errors import explain_storage_error
 from marslora.store.storage_lock import StorageLock
+from marslora.store.storage_url import add_driver, is_absent
 
 TRAIN_LOSS = "train_loss"
 """The metric that is kept as an attribute of a trial while it runs, so that an interrupted run has it too."""
@@ -86,7 +87,7 @@ class Trials:
         self._lock: StorageLock | None = None
         try:
             can_open = writes or not is_absent(url)  # to read a database must not make one
-            self._storage = optuna.storages.get_storage(url if can_open else None)
+            self._storage = _open_storage(url) if can_open else optuna.storages.get_storage(None)
             self._study_id = self._find_study(name)
             self._open: dict[str, _OpenTrial] = {}
             self._unfinished: dict[str, FrozenTrial] = {}
@@ -99,7 +100,7 @@ class Trials:
             self._find_void()
             if writes:
                 self._mend()
-        except StudyError:
+        except MarsloraError:
             raise
         except Exception as error:  # every database driver has its own exceptions
             raise explain_storage_error(url, error) from error
@@ -261,6 +262,13 @@ class Trials:
         ranks = {part: member.allocation.get(part) for part in self._distributions}
         rates = {} if member.learning_rate is None else {"learning_rate": member.learning_rate}
         return {**ranks, **rates, **{f"learning_rate.{part}": r for part, r in member.part_learning_rates}}
+
+
+def _open_storage(url: str) -> optuna.storages.BaseStorage:
+    """The storage at an address. A connection that broke, as when a server was started again, is made again."""
+    return optuna.storages.get_storage(
+        optuna.storages.RDBStorage(add_driver(url), engine_kwargs={"pool_pre_ping": True})
+    )
 
 
 def _read_train_losses(trial: FrozenTrial) -> dict[int, float]:
