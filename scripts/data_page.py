@@ -31,6 +31,11 @@ Made by `python scripts/data_page.py` from the rows and files of `tests/corpus`,
 `marslora data check` and `marslora search` read alike: what one refuses, the other refuses with the same words. What a
 row loses or has changed is counted and said. Only what the model's own chat template, tokenizer and processor refuse
 needs `data check --model`.
+
+Videos (`videos`, `video`, a part `{"type": "video", "video": "a.mp4"}`, or `<video>`) are decoded by PyAV, which the
+extra `marslora[video]` installs. The model's own processor chooses the frames; of these at most `--max-frames` (64) are
+shown, evenly spread, which is said. Their sound is not read. A video that cannot be decoded to its end, or that
+decodes to one colour, is a bad row. `data check` reports the seconds and frames of all videos.
 """
 
 

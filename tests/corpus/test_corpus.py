@@ -33,7 +33,7 @@ def media(tmp_path_factory):
 
 def list_shown(example):
     """Texts and the names of pictures and sounds, in the order in which the model sees them."""
-    sources = {"image": iter(example.images), "audio": iter(example.sounds)}
+    sources = {"image": iter(example.images), "audio": iter(example.sounds), "video": iter(example.videos)}
     for message in example.messages:
         for part in message["content"]:
             if part["type"] == "text":

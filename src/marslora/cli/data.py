@@ -15,7 +15,7 @@ from rich.table import Table
 from marslora.cli._console import ConsoleListener, print_line
 from marslora.cli._histogram import draw_bars
 from marslora.core.runs import ProgressEvent
-from marslora.core.spec import MAX_PIXELS
+from marslora.core.spec import MAX_FRAMES, MAX_PIXELS
 
 if TYPE_CHECKING:
     from marslora.data.check import CheckReport
@@ -42,8 +42,8 @@ def _group() -> None:
 
 PATHS = typer.Argument(
     help="Files (.jsonl, .json, .csv, .tsv, .parquet; all but the last also .gz), or folders: with such files, with "
-    "pictures or sounds and a metadata file, or saved by `datasets`. FOLDER#NAME names a data set of a LLaMA-Factory "
-    "dataset_info.json.",
+    "pictures, sounds or videos and a metadata file, or saved by `datasets`. FOLDER#NAME names a data set of a "
+    "LLaMA-Factory dataset_info.json.",
     metavar="PATH...",
     show_default=False,
 )
@@ -55,9 +55,10 @@ FIX = typer.Option(
     metavar="OUT",
 )
 FOLDER = typer.Option(
-    help="Folder in which relative paths of images and sounds start. Default: the data file's folder."
+    help="Folder in which relative paths of images, sounds and videos start. Default: the data file's folder."
 )
 PIXELS = typer.Option(help="Scale larger pictures down to this many pixels, as `marslora search` does.", min=1)
+FRAMES = typer.Option(help="Show at most this many frames of a video, as `marslora search` does.", min=1)
 WORKERS = typer.Option(
     help="Number of processes; they start only if checking takes more than a few seconds. Default: the number of "
     "cores, at most 8.",
@@ -73,10 +74,11 @@ def check(
     fix: Annotated[Path | None, FIX] = None,
     image_folder: Annotated[str | None, FOLDER] = None,
     max_pixels: Annotated[int, PIXELS] = MAX_PIXELS,
+    max_frames: Annotated[int, FRAMES] = MAX_FRAMES,
     workers: Annotated[int | None, WORKERS] = None,
     as_json: Annotated[bool, AS_JSON] = False,
 ) -> None:
-    """Read every row, decode every picture and sound, and report counts, lengths and problems.
+    """Read every row, decode every picture, sound and video, and report counts, lengths and problems.
 
     Every bad row is listed with its reason: a missing, damaged or truncated picture, turns in the wrong order, no
     answer, more placeholders than pictures, invalid JSON, ...
@@ -98,6 +100,7 @@ def check(
                 paths,
                 image_folder=image_folder,
                 max_pixels=max_pixels,
+                max_frames=max_frames,
                 processor=partial(load_model_processor, model) if model is not None else None,
                 workers=workers,
                 progress=lambda done, total: listener.advance(
@@ -137,6 +140,9 @@ def print_report(console: Console, report: CheckReport) -> None:
     table.add_row("turns", f"{report.num_turns:,}")
     table.add_row("images", f"{report.num_images:,}")
     table.add_row("audio", f"{report.num_sounds:,} ({report.audio_seconds:,.1f} s)")
+    if report.num_videos:
+        frames = f"{report.video_seconds:,.1f} s, {report.num_frames:,} frames"
+        table.add_row("videos", f"{report.num_videos:,} ({frames})")
     table.add_row("repeated rows", f"{report.num_repeats:,}")
     table.add_row("bad rows", f"{report.num_bad:,}")
     console.print(table)

@@ -30,6 +30,8 @@ VALIDATION_WORK = 0.5
 backward through the frozen weights, which takes as many operations. Gradients of adapters come on top and are small."""
 MAX_PIXELS = 1 << 24
 """Pixels of a picture at most by default: 4096 x 4096, more than any processor reads and 50 MB decoded."""
+MAX_FRAMES = 64
+"""Frames of a video at most by default: a long video would fill the model's context."""
 BYTES_PER_PARAMETER = 16
 """Training memory of one parameter: a weight, its gradient and AdamW's two moments, each in float32."""
 SCHEMA_VERSION: Literal[3] = 3
@@ -108,6 +110,8 @@ class DataSpec(OptionRecord):
     """Refuse rows with more tokens. Rows are never cut, since a cut could remove image tokens. Default: no limit."""
     max_pixels: Annotated[int, Field(gt=0), Option(INPUT)] = MAX_PIXELS
     """Scale larger pictures down to this many pixels before the processor sees them; the report says how many."""
+    max_frames: Annotated[int, Field(gt=0), Option(INPUT)] = MAX_FRAMES
+    """Show at most this many frames of a video, evenly spread over those that the processor chooses."""
     max_bad_share: Annotated[float, Field(ge=0, le=1), Option(INPUT)] = 0.01
     """Stop if a larger share of the rows cannot be used; a smaller share is skipped and counted."""
     seed: Annotated[int, Field(ge=0, le=LARGEST_SEED), Option(INPUT, name="data_seed")] = 0

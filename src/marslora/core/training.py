@@ -19,7 +19,7 @@ LORA_VARIANTS = ("use_rslora", "use_dora")
 
 MOST_EXAMPLES = 10**12
 """The longest run that is accepted. A guard against typing errors: more than any model was ever trained on."""
-ROW_GROUPS = ("all", "text", "pictures", "sounds")
+ROW_GROUPS = ("all", "text", "pictures", "sounds", "videos")
 """The groups of rows that an objective may name: all, those without pictures and sounds, those with either."""
 
 
@@ -80,7 +80,7 @@ class ObjectiveSpec(Record):
     name: str
     """As it appears in logs and figures."""
     rows: str | None = None
-    """The answer loss of some rows: ``all``, ``text`` (without pictures and sounds), ``pictures``, ``sounds``, or
+    """The answer loss of some rows: ``all``, ``text`` (without media), ``pictures``, ``sounds``, ``videos``, or
     ``COLUMN=VALUE``.
     Every training row belongs to one such objective; together their losses are the ordinary one."""
     output: str | None = None

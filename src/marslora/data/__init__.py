@@ -1,4 +1,4 @@
-"""Read conversations with pictures and sounds, check them, split them, encode them, and put them into batches.
+"""Read conversations with pictures, sounds and videos, check them, split them, encode them, and put them into batches.
 
 The steps of a row, and its name after each:
 

@@ -55,8 +55,8 @@ def build_rows_folder(
 
 
 class _Plan:
-    """Which examples are encoded together: those whose pictures have equal sizes and whose sounds have equal lengths;
-    rows with the same pictures are neighbours."""
+    """Which examples are encoded together: those whose pictures, sounds and videos have equal shapes; rows with the
+    same pictures are neighbours."""
 
     def __init__(self, examples: Sequence[Example]) -> None:
         self._examples = examples
@@ -66,7 +66,7 @@ class _Plan:
         media: dict[int, int] = {}
         self._shape_N, media_N = (np.empty(len(examples), dtype=np.int64) for _ in range(2))
         for index, example in enumerate(examples):
-            shape = tuple(image.size for image in example.images), tuple(sound.length for sound in example.sounds)
+            shape = tuple((type(medium), medium.shape) for medium in example.media)
             self._shape_N[index] = shapes.setdefault(shape, len(shapes))
             media_N[index] = media.setdefault(hash(example.media_digests), len(media))
             if len(shapes) > len(self._sizes):
@@ -98,6 +98,7 @@ class _Plan:
 def _group_size(example: Example) -> int:
     """How many rows like this one are decoded and encoded together: fewer for large pictures."""
     pixels = sum(width * height for width, height in (image.size for image in example.images))
+    pixels += sum(video.num_pixels for video in example.videos)
     samples = sum(sound.length[0] for sound in example.sounds)
     return min(_ROWS_AT_ONCE, max(1, _VALUES_AT_ONCE // max(1, 3 * pixels + samples)))
 
@@ -143,7 +144,7 @@ def _explain_length(row: RowArrays, max_length: int) -> str:
 
 
 class _RowsWriter:
-    """Writes rows as they come, each sequence of pictures and sounds once."""
+    """Writes rows as they come, each sequence of media once."""
 
     def __init__(self, writer: RaggedWriter, max_length: int | None) -> None:
         self._writer = writer

@@ -1,11 +1,11 @@
-"""One row of any format as an `Example`: turns in one form, every placeholder with its picture or sound."""
+"""One row of any format as an `Example`: turns in one form, every placeholder with its picture, sound or video."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,36 +19,41 @@ from marslora.data._turns import Message as Message
 from marslora.data._turns import read_messages
 from marslora.data.pictures import Picture
 from marslora.data.sounds import Sound
+from marslora.data.videos import Video
+
+Medium = Picture | Sound | Video
 
 
 @dataclass(frozen=True, eq=False)
 class Example:
     """One row in TRL's form, read and checked, not yet encoded. The n-th image part of the messages stands for the n-th
-    of ``images``, the n-th audio part for the n-th of ``sounds``."""
+    of ``images``, the n-th audio part for the n-th of ``sounds``,
+    the n-th video part for the n-th of ``videos``."""
 
     messages: tuple[Message, ...]
     images: tuple[Picture, ...]
     source: str
     row: int
     sounds: tuple[Sound, ...] = ()
+    videos: tuple[Video, ...] = ()
     notes: tuple[str, ...] = ()
     """What of the row was not read, or is changed: each is the same text in every row that it holds for."""
 
     @cached_property
     def digest(self) -> str:
-        """Equal text, equal pictures and equal sounds have equal digests, wherever the row comes from."""
+        """Equal text and equal pictures, sounds and videos have equal digests, wherever the row comes from."""
         text = json.dumps([self.messages, self.media_digests], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     @property
     def media_digests(self) -> tuple[str, ...]:
-        """The digests of the pictures, then of the sounds."""
-        return tuple(medium.digest for medium in self.pictures_and_sounds)
+        """The digests of the pictures, then of the sounds, then of the videos."""
+        return tuple(medium.digest for medium in self.media)
 
     @property
-    def pictures_and_sounds(self) -> tuple[Picture | Sound, ...]:
-        """The pictures, then the sounds."""
-        return (*self.images, *self.sounds)
+    def media(self) -> tuple[Medium, ...]:
+        """The pictures, then the sounds, then the videos."""
+        return (*self.images, *self.sounds, *self.videos)
 
     @property
     def place(self) -> str:
@@ -73,12 +78,13 @@ def to_example(row: Mapping[str, Any], cache: MediaCache, source: str, number: i
     notes += [f"`{column}`: not read" for column in read.list_unread()]
     images = tuple(cache.get_picture(value, notes) for value in media.get_taken("image"))
     sounds = tuple(cache.get_sound(value, notes) for value in media.get_taken("audio"))
-    media_read: tuple[Picture | Sound, ...] = (*images, *sounds)
-    for medium in media_read:
+    videos = tuple(cache.get_video(value, notes) for value in media.get_taken("video"))
+    example = Example(tuple(messages), images, source, number, sounds, videos)
+    for medium in example.media:
         if medium.problem:
             raise DataError(medium.problem)
         notes.extend(medium.notes)
-    return Example(tuple(messages), images, source, number, sounds, _intern_notes(notes))
+    return replace(example, notes=_intern_notes(notes))
 
 
 def _intern_notes(notes: list[str]) -> tuple[str, ...]:

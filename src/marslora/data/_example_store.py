@@ -19,7 +19,7 @@ from marslora.data._blobs import BlobStore
 from marslora.data._example import Example
 
 _DIGEST_BYTES = 16
-"""Bytes of the digest of a row, picture or sound."""
+"""Bytes of the digest of a row or a medium."""
 
 
 class ExampleStore:
@@ -85,7 +85,7 @@ class ExampleColumns:
 
     digest_N: NDArray[np.void]
     media_M: NDArray[np.void]
-    """The digests of the pictures and sounds of all examples, in their order."""
+    """The digests of the pictures, sounds and videos of all examples, in their order."""
     num_media_N: NDArray[np.int64]
     notes: list[tuple[str, ...]]
     note_N: NDArray[np.int64]
@@ -148,9 +148,9 @@ class StoredExamples(Sequence[Example]):
         return StoredExamples(self._store, self._places_N[indices])
 
     def iterate_files(self) -> Iterator[Path]:
-        """The files of the pictures and sounds, as often as rows name them."""
+        """The files of the pictures, sounds and videos, as often as rows name them."""
         for index in np.flatnonzero(self.columns.num_media_N).tolist():
-            for medium in self[index].pictures_and_sounds:
+            for medium in self[index].media:
                 if isinstance(medium.source, Path):
                     yield medium.source
 

@@ -14,7 +14,7 @@ _PREFERENCES = re.compile(r"(^|_)(chosen|rejected)(_|$)")
 _OLD_CALLS = ("functions", "function_call")
 """What OpenAI called tools and calls of them before; chat templates have no place for these."""
 _MEDIA_OF_TURNS = ("images", "image", "audios", "audio", "videos", "video")
-"""Keys under which some data sets give a turn its own pictures and sounds."""
+"""Keys under which some data sets give a turn its own media."""
 
 
 class ReadRow(dict[str, Any]):
@@ -79,7 +79,7 @@ def check_turn(turn: Mapping[str, Any], read: tuple[str, ...], notes: list[str])
             raise _explain_old_calls("a turn", key)
         if key in _MEDIA_OF_TURNS:
             raise DataError(
-                f"a turn has `{key}` ({describe_value(value)}): name pictures and sounds in the row's column `images` "
-                "or `audios`, or as parts of the turn's `content`"
+                f"a turn has `{key}` ({describe_value(value)}): name them in the row's column `images`, `audios` or "
+                "`videos`, or as parts of the turn's `content`"
             )
         notes.append(f"`{key}` of a turn: not read")

@@ -25,7 +25,7 @@ class KnownSplits(Record):
     digests: dict[str, str]
     """Split -> the digest of its encoded rows."""
     media: str
-    """Changes when a picture or sound is edited or removed."""
+    """Changes when a picture, sound or video is edited or removed."""
 
 
 class KnownSplitsFile:
@@ -39,7 +39,7 @@ class KnownSplitsFile:
         self._can_keep = not has_rows_in_memory(data)
 
     def read(self) -> KnownSplits | None:
-        """What is known; None if nothing is, or if a file of a picture or sound has changed since."""
+        """What is known; None if nothing is, or if a file that rows name has changed since."""
         with contextlib.suppress(OSError, ValueError, ConfigError):
             known = KnownSplits.load(self._path) if self._can_keep else None
             return known if known is not None and describe_files(self._read_files()) == known.media else None

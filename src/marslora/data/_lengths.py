@@ -11,23 +11,23 @@ from marslora.data._process import RowProcessor
 
 
 class LengthCounter:
-    """Counts with a processor. Rows whose pictures and sounds have sizes seen before are not processed again."""
+    """Counts with a processor. Rows whose media have shapes seen before are not processed again."""
 
     def __init__(self, processor: Any) -> None:
         self._processor = RowProcessor(processor)
         self._expansions: dict[tuple[Any, ...], int] = {}
 
     def count_tokens(self, example: Example) -> tuple[dict[str, int], tuple[str, ...]]:
-        """(``tokens`` and ``text tokens``, those of the same conversation without its pictures and sounds; what the
+        """(``tokens`` and ``text tokens``, those of the same conversation without its media; what the
         template left out).
 
         Raises `DataError` for a row that the processor or the chat template refuses.
         """
         rendered = self._processor.render(example.messages)
         short = self._processor.count_tokens(rendered.text)
-        if not example.pictures_and_sounds:
+        if not example.media:
             return {"tokens": short, "text tokens": short}, rendered.notes
-        sizes = (*(image.size for image in example.images), *(sound.length for sound in example.sounds))
+        sizes = tuple(medium.shape for medium in example.media)
         if sizes not in self._expansions:
             (row,) = self._processor.encode_rows([example], [self._processor.decode_media(example)])
             self._expansions[sizes] = len(row.text["input_ids"]) - short

@@ -1,4 +1,4 @@
-"""The pictures and sounds that one row holds, assigned to its placeholders in order."""
+"""The pictures, sounds and videos that one row holds, assigned to its placeholders in order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from marslora.data._keys import ReadRow, is_empty
 from marslora.data._tags import Tag, count_from_zero
 from marslora.data._values import TYPES, check_keys, describe_value
 
-KINDS: dict[str, tuple[str, ...]] = {"image": ("images", "image"), "audio": ("audios", "audio")}
+KINDS: dict[str, tuple[str, ...]] = {
+    "image": ("images", "image"),
+    "audio": ("audios", "audio"),
+    "video": ("videos", "video"),
+}
 """Medium -> the columns that may hold it."""
 _PARTS = {
     "image": "image",
@@ -22,24 +26,24 @@ _PARTS = {
     "input_audio": "audio",
     "sound": "audio",
     "image_path": "image",
+    "video": "video",
+    "video_url": "video",
+    "input_video": "video",
 }
 """``type`` of a part of a turn -> its medium."""
-_PAYLOADS = ("image_url", "input_image", "image", "audio_url", "input_audio", "audio", "bytes", "path", "url", "base64")
-"""The keys under which a part of a turn may hold its own picture or sound; the first that is present counts."""
+_PAYLOADS = (
+    *("image_url", "input_image", "image", "audio_url", "input_audio", "audio", "video_url", "input_video", "video"),
+    *("bytes", "path", "url", "base64"),
+)
+"""The keys under which a part of a turn may hold its own picture, sound or video; the first that is present counts."""
 _BOXES = ("<bbox>", "<ref-object>")
 """ms-swift's placeholders for boxes, which need coordinates in the model's own form."""
 
 
 class RowMedia:
-    """What a row holds in its columns of pictures and sounds, and which of it placeholders have taken so far."""
+    """What a row holds in its columns of media, and which of it placeholders have taken so far."""
 
     def __init__(self, row: ReadRow) -> None:
-        for column in ("videos", "video"):
-            if not is_empty(row.get(column)):
-                raise DataError(
-                    f"the row has videos ({str(row.get(column))[:40]}), and only images and audio are read: remove "
-                    "them, or save frames as images"
-                )
         if row.peek("objects") and any(tag in str(row.peek("messages")) for tag in _BOXES):
             raise DataError(
                 f"the text has placeholders for boxes ({' or '.join(_BOXES)}, column `objects`), which marslora does "
@@ -54,7 +58,7 @@ class RowMedia:
 
     @property
     def has_any(self) -> bool:
-        """Whether the row's columns hold a picture or a sound, or a part did so far."""
+        """Whether the row's columns hold a picture, a sound or a video, or a part did so far."""
         return any(self._columns.values()) or any(self._used.values())
 
     def look_at(self, turns: Any) -> None:
@@ -74,7 +78,7 @@ class RowMedia:
         """Assign a value to a part of a turn and return its medium: what the part holds itself, else the column's value
         of its ``index``, else the column's next one. What is not read of the part is added to ``notes``.
 
-        Raises `DataError` for a part that is neither picture nor sound, and if the column has no value left.
+        Raises `DataError` for a part that is neither picture, sound nor video, and if the column has no value left.
         """
         kind = part.get("type") if isinstance(part, Mapping) else None
         key = next((key for key in _PAYLOADS if part.get(key) is not None), None) if isinstance(part, Mapping) else None
@@ -82,7 +86,8 @@ class RowMedia:
         if medium is None:
             found = f"the type {kind!r}" if isinstance(part, Mapping) else describe_value(part)
             raise DataError(
-                f"a part of a turn must be text or an image or audio, found {found}: remove it, or set its `type`"
+                f"a part of a turn must be text, an image, audio or a video, found {found}: remove it, or set its "
+                "`type`"
             )
         rest = {name: value for name, value in part.items() if not is_empty(value)}
         check_keys(rest, medium, ("type", "index", *TYPES, *((key,) if key else ())), notes)
@@ -146,7 +151,7 @@ class RowMedia:
 
 
 def _plural(kind: str) -> str:
-    return {"image": "images", "audio": "sounds"}[kind]
+    return {"image": "images", "audio": "sounds", "video": "videos"}[kind]
 
 
 def _list_values(row: ReadRow, columns: tuple[str, ...]) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""Make pictures and sounds from the values in rows; equal files and equal bytes of near rows are made only once."""
+"""Make pictures, sounds and videos from the values in rows; equal ones of near rows are made only once."""
 
 from __future__ import annotations
 
@@ -8,31 +8,40 @@ from typing import Any, TypeVar
 from PIL import Image
 
 from marslora.core.errors import DataError
-from marslora.core.spec import MAX_PIXELS
+from marslora.core.spec import MAX_FRAMES, MAX_PIXELS
 from marslora.data import _blobs, _values
 from marslora.data._blobs import BlobStore, StoredBlob
 from marslora.data._values import describe_value
 from marslora.data.pictures import Picture
 from marslora.data.sounds import Sound, encode_wav
+from marslora.data.videos import Video
 
 _MOST = 4096
-"""Pictures and sounds that are remembered: rows with the same one are mostly neighbours, and memory stays flat."""
-MediumT = TypeVar("MediumT", Picture, Sound)
+"""Media of each kind that are remembered: rows with the same one are mostly neighbours, and memory stays flat."""
+MediumT = TypeVar("MediumT", Picture, Sound, Video)
 
 
 class MediaCache:
-    """The pictures and sounds of rows whose relative paths start in one folder.
+    """The pictures, sounds and videos of rows whose relative paths start in one folder.
 
     Bytes inside rows go into a `BlobStore`, so that memory does not grow with what the rows carry. Pictures of more
-    than ``max_pixels`` pixels are scaled down when they are opened.
+    than ``max_pixels`` pixels are scaled down when they are opened, and videos show at most ``max_frames`` frames.
     """
 
-    def __init__(self, folder: Path, blobs: BlobStore | None = None, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        blobs: BlobStore | None = None,
+        max_pixels: int = MAX_PIXELS,
+        max_frames: int = MAX_FRAMES,
+    ) -> None:
         self._folder = folder
         self._max_pixels = max_pixels
+        self._max_frames = max_frames
         self._blobs = blobs if blobs is not None else BlobStore()
         self._pictures: dict[Path | str, Picture] = {}
         self._sounds: dict[Path | str, Sound] = {}
+        self._videos: dict[Path | str, Video] = {}
 
     def get_picture(self, value: Any, notes: list[str] | None = None) -> Picture:
         """The picture of a path, data URL, bytes, ``{"bytes": ..., "path": ...}`` or PIL image; what is not read of an
@@ -61,6 +70,22 @@ class MediaCache:
             _add(self._sounds, key, Sound(self._keep(content), changes))
         return self._sounds[key]
 
+    def get_video(self, value: Any, notes: list[str] | None = None) -> Video:
+        """The video of a path, data URL, bytes or ``{"bytes": ..., "path": ...}``; what is not read of an object is
+        added to ``notes``."""
+        if isinstance(value, list | tuple):
+            raise DataError(
+                f"a video must be one file, found a list of {len(value)} frames: save them as a video, or name them in "
+                "the column `images`"
+            )
+        content = _values.unwrap_value(value, "video", notes)
+        if not isinstance(content, Path | bytes):
+            raise DataError(f"a video must be a path, a data URL or bytes, found {describe_value(content)}")
+        key = _make_key(content)
+        if key not in self._videos:
+            _add(self._videos, key, Video(self._keep(content), self._max_frames, self._max_pixels))
+        return self._videos[key]
+
     def _keep(self, content: Path | bytes) -> Path | StoredBlob:
         return self._folder / content if isinstance(content, Path) else self._blobs.put(content)
 
@@ -68,16 +93,17 @@ class MediaCache:
 class MediaCaches:
     """A `MediaCache` for every folder that relative paths start from; all share one `BlobStore`."""
 
-    def __init__(self, image_folder: str | None, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(self, image_folder: str | None, max_pixels: int = MAX_PIXELS, max_frames: int = MAX_FRAMES) -> None:
         self._image_folder = Path(image_folder).expanduser() if image_folder is not None else None
         self._max_pixels = max_pixels
+        self._max_frames = max_frames
         self._blobs = BlobStore()
         self._by_folder: dict[Path, MediaCache] = {}
 
     def get(self, folder: Path) -> MediaCache:
         """The cache for rows whose relative paths start in ``folder``, unless an image folder was named for all."""
         folder = self._image_folder if self._image_folder is not None else folder
-        return self._by_folder.setdefault(folder, MediaCache(folder, self._blobs, self._max_pixels))
+        return self._by_folder.setdefault(folder, MediaCache(folder, self._blobs, self._max_pixels, self._max_frames))
 
 
 def _add(known: dict[Path | str, MediumT], key: Path | str, medium: MediumT) -> None:

@@ -21,9 +21,10 @@ from marslora.core.labels import IGNORED
 from marslora.core.vocabulary import read_vocabulary
 from marslora.data._answers import Rendered, Template, find_answer_tokens, map_positions
 from marslora.data._example import Example, Message
+from marslora.data._frames import ChosenFrames, choose_frames
 
 _ABOUT_MEDIA = ("pixel_", "image_", "video_", "audio_", "input_features", "feature_")
-"""How the names of arrays about pictures and sounds begin: their second axis may equal the text's length by chance."""
+"""How the names of arrays about media begin: their second axis may equal the text's length by chance."""
 _UNKNOWN = "characters that the tokenizer does not know: read as its unknown token"
 Arrays = dict[str, NDArray[Any]]
 
@@ -42,11 +43,12 @@ class RowArrays:
 
 @dataclass(frozen=True)
 class DecodedMedia:
-    """The decoded pictures and sounds of one row."""
+    """The decoded pictures, sounds and frames of one row."""
 
     images: Sequence[Image.Image] = ()
     sounds: Sequence[NDArray[np.float32]] = ()
     """Samples (T,) at the processor's own rate."""
+    videos: Sequence[ChosenFrames] = ()
 
 
 class RowProcessor:
@@ -80,10 +82,14 @@ class RowProcessor:
         return int(rate)
 
     def decode_media(self, example: Example) -> DecodedMedia:
-        """The example's pictures and sounds, decoded. Raises `DataError` if one of them is damaged."""
+        """The example's pictures and sounds, decoded, and the frames of its videos that the processor chooses.
+
+        Raises `DataError` if one of them is damaged.
+        """
         return DecodedMedia(
             images=[image.open() for image in example.images],
             sounds=[sound.open(self.sampling_rate) for sound in example.sounds],
+            videos=[choose_frames(video, self._processor) for video in example.videos],
         )
 
     def encode_rows(self, examples: Sequence[Example], media: Sequence[DecodedMedia]) -> list[RowArrays]:
@@ -105,7 +111,8 @@ class RowProcessor:
             self._check_known(row.text["input_ids"].tolist())
             row.text["labels"] = self._make_labels(positions, ids, row.text["input_ids"])
             unknown = [_UNKNOWN] if self._unknown_id in ids else []
-            encoded[index] = replace(row, notes=(*rendered[index].notes, *unknown))
+            cut = [note for video in media[index].videos for note in video.notes]
+            encoded[index] = replace(row, notes=tuple(dict.fromkeys([*rendered[index].notes, *unknown, *cut])))
         return encoded
 
     def encode_prompt(self, messages: Sequence[Message], media: DecodedMedia) -> dict[str, torch.Tensor]:
@@ -198,6 +205,10 @@ class RowProcessor:
         if any(one.sounds for one in media):
             arguments["audio"] = [sound for one in media for sound in one.sounds]
             arguments["audio_kwargs"] = {"sampling_rate": self.sampling_rate}
+        if videos := [video for one in media for video in one.videos]:
+            arguments["videos"] = [video.frames_FHWC for video in videos]
+            about = [video.metadata for video in videos]
+            arguments["videos_kwargs"] = {"do_sample_frames": False, "video_metadata": about}
         try:
             return self._processor(text=texts, return_tensors="pt", **arguments)
         except MemoryError:

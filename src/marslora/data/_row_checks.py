@@ -23,18 +23,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marslora.core.errors import DataError
-from marslora.core.spec import MAX_PIXELS
+from marslora.core.spec import MAX_FRAMES, MAX_PIXELS
 from marslora.data._media_cache import MediaCaches
-from marslora.data.pictures import Picture
 from marslora.data.sounds import Sound
 from marslora.data.splits import BadRow, explain_exception, read_example
 
 if TYPE_CHECKING:
-    from marslora.data._example import Example
+    from marslora.data._example import Example, Medium
     from marslora.data._lengths import LengthCounter
 
 _START_SECONDS = 2.0
 """Other processes take at least about this long to start (Python with its imports)."""
+
+
+COUNTED = ("num_turns", "num_images", "num_sounds", "num_videos", "num_frames")
+"""What is counted in good rows."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,10 @@ class RowReport:
     reason: str | None = None
     """Why the row is bad; None for a good one."""
     digest: bytes = b""
-    turns: int = 0
-    images: int = 0
-    sounds: int = 0
-    seconds: float = 0.0
-    """Of all its sounds together."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """By name of `COUNTED`; what there is none of is left out."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Of all its sounds, and of all its videos, if it has any."""
     notes: tuple[str, ...] = ()
     """What of the row was not read, or is changed."""
     lengths: dict[str, int] = field(default_factory=dict)
@@ -74,10 +76,11 @@ CheckedChunk = tuple[RowChunk, list[RowReport]]
 
 @dataclass
 class RowChecker:
-    """Checks rows: reads them, decodes their pictures and sounds, measures them. Picklable if ``processor`` is."""
+    """Checks rows: reads them, decodes their media, measures them. Picklable if ``processor`` is."""
 
     image_folder: str | None = None
     max_pixels: int = MAX_PIXELS
+    max_frames: int = MAX_FRAMES
     processor: Callable[[], Any] | None = None
     """Makes the processor that measures lengths in tokens; None: lengths are characters and words."""
     _problems: dict[Path, str | None] = field(default_factory=dict)
@@ -85,7 +88,7 @@ class RowChecker:
 
     def __call__(self, chunk: RowChunk) -> list[RowReport]:
         """A report for every row, in order."""
-        cache = MediaCaches(self.image_folder, self.max_pixels).get(chunk.folder)
+        cache = MediaCaches(self.image_folder, self.max_pixels, self.max_frames).get(chunk.folder)
         return [self._check_row(number, read_example(row, cache, chunk.place, number)) for number, row in chunk.rows]
 
     def _check_row(self, number: int, example: Example | BadRow) -> RowReport:
@@ -93,17 +96,15 @@ class RowChecker:
             return RowReport(number, example.reason)
         counter = self._length_counter  # a processor that cannot be loaded is no fault of the row
         try:
-            for medium in example.pictures_and_sounds:
+            for medium in example.media:
                 self._check_medium(medium)
             lengths, notes = counter.count_tokens(example) if counter else (count_words(example), ())
             return RowReport(
                 row=number,
                 digest=bytes.fromhex(example.digest),
-                turns=sum(message["role"] != "system" for message in example.messages),
-                images=len(example.images),
-                sounds=len(example.sounds),
+                counts=count_contents(example),
                 notes=(*example.notes, *notes),
-                seconds=sum(sound.seconds for sound in example.sounds),
+                seconds=sum_seconds(example),
                 lengths=lengths,
             )
         except DataError as error:
@@ -121,8 +122,8 @@ class RowChecker:
 
         return LengthCounter(self.processor())
 
-    def _check_medium(self, medium: Picture | Sound) -> None:
-        """Decode a picture or sound completely, each file once. Raises `DataError` if that fails."""
+    def _check_medium(self, medium: Medium) -> None:
+        """Decode a picture, sound or video completely, each file once. Raises `DataError` if that fails."""
         path = medium.source if isinstance(medium.source, Path) else None
         if path is None:
             return _decode(medium)
@@ -137,11 +138,32 @@ class RowChecker:
         return None
 
 
-def _decode(medium: Picture | Sound) -> None:
-    if isinstance(medium, Picture):
-        medium.open()
-    else:
+def _decode(medium: Medium) -> None:
+    if isinstance(medium, Sound):
         medium.open(medium.length[1])
+    else:
+        medium.open()
+
+
+def count_contents(example: Example) -> dict[str, int]:
+    """How many turns, pictures, sounds, videos and frames of videos a row has."""
+    counts = {
+        "num_turns": sum(message["role"] != "system" for message in example.messages),
+        "num_images": len(example.images),
+        "num_sounds": len(example.sounds),
+        "num_videos": len(example.videos),
+        "num_frames": sum(video.header.num_frames for video in example.videos),
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def sum_seconds(example: Example) -> dict[str, float]:
+    """The duration of all sounds, and of all videos of a row; what it has none of is left out."""
+    seconds = {
+        "audio_seconds": sum(sound.seconds for sound in example.sounds),
+        "video_seconds": sum(video.header.seconds for video in example.videos),
+    }
+    return {name: value for name, value in seconds.items() if value}
 
 
 def count_words(example: Example) -> dict[str, int]:
@@ -166,7 +188,7 @@ def check_chunks(chunks: Iterator[RowChunk], checker: RowChecker, workers: int) 
 
 def _check_in_processes(chunks: Iterator[RowChunk], checker: RowChecker, workers: int) -> Iterator[CheckedChunk]:
     context = multiprocessing.get_context("spawn")
-    fresh = RowChecker(checker.image_folder, checker.max_pixels, checker.processor)
+    fresh = RowChecker(checker.image_folder, checker.max_pixels, checker.max_frames, checker.processor)
     pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(fresh,))
     waiting: deque[tuple[RowChunk, Future[list[RowReport]]]] = deque()
     try:

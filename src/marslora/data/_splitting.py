@@ -1,4 +1,4 @@
-"""Hold out validation rows so that no picture or sound is on both sides."""
+"""Hold out validation rows so that no picture, sound or video is on both sides."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from marslora.data._example_store import ExampleColumns
 def hold_out(examples: ExampleColumns, share: float, limit: int, seed: int) -> NDArray[np.bool_]:
     """(N,) whether each row is held out: about ``share`` of them, at most ``limit``, chosen by content and ``seed``.
 
-    Rows that share a picture or sound (or, without any, all their text) stay together. If they form groups so large
+    Rows that share a medium (or, without any, all their text) stay together. If they form groups so large
     that none fits into the held-out share, rows are held out one by one. Raises `DataError` for fewer than 2 rows.
     """
     num_rows = len(examples.digest_N)

@@ -1,8 +1,9 @@
-"""Placeholders of pictures and sounds inside text, as data sets and model families write them.
+"""Placeholders of pictures, sounds and videos inside text, as data sets and model families write them.
 
-``<image>`` and ``<audio>`` stand for the next of a row's pictures or sounds. ``<image2>`` or ``<|image_2|>`` stands for
-the second. What a family's own template writes (``<|image_pad|>``, ``[IMG]``, ``<start_of_image>``) counts as
-``<image>``. Any other tag of that look is refused by name, because it would be learned as characters.
+``<image>``, ``<audio>`` and ``<video>`` stand for the next of a row's pictures, sounds or videos. ``<image2>`` or
+``<|image_2|>`` stands for the second. What a family's own template writes (``<|image_pad|>``, ``[IMG]``,
+``<start_of_image>``) counts as ``<image>``. Any other tag of that look is refused by name, because it would be learned
+as characters.
 """
 
 from __future__ import annotations
@@ -32,6 +33,13 @@ _SOUNDS = (
     r"<audio>(?!\s*[^\s<>]{1,200}</audio>)",
 )
 """What stands for the next sound."""
+_VIDEOS = (
+    r"(?:<\|vision_start\|>)?<\|video_pad\|>(?:<\|vision_end\|>)?",
+    r"<\|video\|>",
+    r"<(?:VideoHere|video\s?/)>",
+    r"<video>(?!\s*[^\s<>]{1,200}</video>)",
+)
+"""What stands for the next video."""
 _STRANGE = (
     r"<img>[^<>\n]{1,300}</img>",
     r"<audio>\s*[^\s<>]{1,200}</audio>",
@@ -39,15 +47,18 @@ _STRANGE = (
     r"\[(?:img|image|picture|audio|video)[ _-]?\d{0,3}\]",
     r"\{\{?\s*(?:img|image|picture|audio|video)[ _-]?\d{0,3}\s*\}?\}",
 )
-"""What looks like a placeholder and is none that is known: paths between tags, videos, ends without a beginning."""
-_NUMBERED = r"<\|?(?P<medium>image|img|audio)[ _-]?(?P<number>\d{1,3})\|?>"
+"""What looks like a placeholder and is none that is known: paths between tags, ends without a beginning."""
+_NUMBERED = r"<\|?(?P<medium>image|img|audio|video)[ _-]?(?P<number>\d{1,3})\|?>"
 _PATTERN = re.compile(
-    f"{_NUMBERED}|(?P<image>{'|'.join(_IMAGES)})|(?P<audio>{'|'.join(_SOUNDS)})|(?P<strange>{'|'.join(_STRANGE)})",
+    f"{_NUMBERED}|(?P<image>{'|'.join(_IMAGES)})|(?P<audio>{'|'.join(_SOUNDS)})|(?P<video>{'|'.join(_VIDEOS)})"
+    f"|(?P<strange>{'|'.join(_STRANGE)})",
     re.IGNORECASE,
 )
-_IN_ANSWERS = re.compile("(?P<image><image>)|(?P<audio><audio>)|(?P<medium>(?P<number>(?P<strange>(?!))))")
+_IN_ANSWERS = re.compile(
+    "(?P<image><image>)|(?P<audio><audio>)|(?P<video>(?!))|(?P<medium>(?P<number>(?P<strange>(?!))))"
+)
 """In an answer, only these two: models are taught to write HTML, which has tags for pictures and videos."""
-_ALWAYS_MEANT = re.compile(r"<\||<video\d{0,3}>", re.IGNORECASE)
+_ALWAYS_MEANT = re.compile(r"<\|")
 """Strange tags that are refused in any row; others may be HTML where a row has no picture and no sound."""
 
 
@@ -56,7 +67,7 @@ class Tag:
     """A placeholder in a text."""
 
     medium: str
-    """``image`` or ``audio``."""
+    """``image``, ``audio`` or ``video``."""
     number: int | None
     """Which of the row's it stands for, as it is written; None for the next one."""
     text: str
@@ -75,10 +86,10 @@ def split_tags(text: str, *, is_answer: bool, has_media: bool) -> list[str | Tag
             continue
         pieces.append(text[at : match.start()])
         if match["number"]:
-            medium = "audio" if match["medium"].lower() == "audio" else "image"
+            medium = match["medium"].lower().replace("img", "image")
             pieces.append(Tag(medium, int(match["number"]), match[0]))
         else:
-            pieces.append(Tag("image" if match["image"] else "audio", None, match[0]))
+            pieces.append(Tag(next(kind for kind in ("image", "audio", "video") if match[kind]), None, match[0]))
         at = match.end()
     pieces.append(text[at:])
     return pieces
@@ -90,9 +101,7 @@ def count_from_zero(text: str) -> bool:
 
 
 def _explain_tag(tag: str) -> DataError:
-    if "video" in tag.lower():
-        return DataError(f"the text has the placeholder `{tag}`, and videos are not read: save frames as images")
     return DataError(
-        f"the text has `{tag[:60]}`, which looks like a placeholder and is none that is known: write `<image>` or "
-        "`<audio>` where a picture or sound belongs, and name its file in the row"
+        f"the text has `{tag[:60]}`, which looks like a placeholder and is none that is known: write "
+        "`<image>`, `<audio>` or `<video>` where a picture, sound or video belongs, and name its file in the row"
     )

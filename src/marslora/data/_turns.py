@@ -1,4 +1,4 @@
-"""Turns of any form as messages: who says it, its text, pictures and sounds as parts, and whether it is learned."""
+"""Turns of any form as messages: who says it, its text and media as parts, and whether it is learned."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _read_switch(key: str, value: Any) -> bool:
 
 
 def _read_parts(content: Any, media: RowMedia, is_answer: bool, notes: list[str]) -> Iterator[dict[str, str]]:
-    """The text, image and audio parts of a turn; what stands for the latter two is taken from ``media``."""
+    """The text, image, audio and video parts of a turn; what stands for the latter three is taken from ``media``."""
     if isinstance(content, str):
         yield from _split_text(content, media, is_answer)
         return
@@ -97,7 +97,7 @@ def _read_parts(content: Any, media: RowMedia, is_answer: bool, notes: list[str]
 
 
 def _read_text(part: Any, notes: list[str]) -> str | None:
-    """The text of a part; None if it is a picture or a sound."""
+    """The text of a part; None if it is a picture, a sound or a video."""
     kind = part.get("type") if isinstance(part, Mapping) else None
     is_text = kind in ("text", "input_text", "output_text") if isinstance(kind, str) else kind is None
     if not is_text or not isinstance(part, Mapping) or (kind is None and "text" not in part):

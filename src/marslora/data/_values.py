@@ -1,4 +1,4 @@
-"""Unwrap what a row holds for a picture or a sound: a path, bytes, base64 text, or an object in memory."""
+"""Unwrap what a row holds for a picture, a sound or a video: a path, bytes, base64 text, or an object in memory."""
 
 from __future__ import annotations
 
@@ -11,23 +11,26 @@ from typing import Any
 
 from marslora.core.errors import DataError
 
-_KEYS = ("bytes", "array", "data", "path", "url", "image", "audio", "base64")
-"""The keys under which an object holds its picture or sound; the first that is present counts."""
+_KEYS = ("bytes", "array", "data", "path", "url", "image", "audio", "video", "base64")
+"""The keys under which an object holds its picture, sound or video; the first that is present counts."""
 _BASE64 = ("base64", "data")
 """Those whose text is base64, not a path."""
 TYPES = ("format", "mime_type", "media_type", "type")
 """Keys that say what the content itself says too."""
 _CUTS = frozenset(
     ("start", "end", "start_time", "end_time", "begin", "offset", "duration", "frame_offset", "num_frames", "segment")
-) | {"crop", "bbox", "box", "region"}
-"""Keys that name a part of a picture or sound: to leave them out would show another one."""
-_BARE_BASE64 = re.compile(r"(iVBORw0KGgo|/9j/|R0lGOD|UklGR|SUkqA|TU0AK|T2dnUw|ZkxhQ|SUQz)[A-Za-z0-9+/\s]{24,}={0,2}\s*")
-"""How PNG, JPEG, GIF, WebP and WAV, TIFF, Ogg, FLAC and MP3 begin as base64: such text is no path."""
+) | {"crop", "bbox", "box", "region", "video_start", "video_end", "segments"}
+"""Keys that name a part of a medium: to leave them out would show another one."""
+_BARE_BASE64 = re.compile(
+    r"(iVBORw0KGgo|/9j/|R0lGOD|UklGR|SUkqA|TU0AK|T2dnUw|ZkxhQ|SUQz|AAAA[A-Za-z0-9+/]{2}Z0eX|GkXfo)"
+    r"[A-Za-z0-9+/\s]{24,}={0,2}\s*"
+)
+"""How PNG, JPEG, GIF, WebP and WAV, TIFF, Ogg, FLAC, MP3, MP4 and WebM begin as base64: such text is no path."""
 
 
 def unwrap_value(value: Any, what: str, notes: list[str] | None = None) -> Any:
-    """What a cell of a row holds: a path as `Path`, bytes, or an object in memory. ``what`` (image or audio) is for
-    messages; what is not read of an object is added to ``notes``.
+    """What a cell of a row holds: a path as `Path`, bytes, or an object in memory. ``what`` (image, audio or video) is
+    for messages; what is not read of an object is added to ``notes``.
 
     Raises `DataError` for damaged base64 text, for addresses on the network, for objects without a known key and for
     those that name a part of their content.
@@ -43,16 +46,17 @@ def unwrap_value(value: Any, what: str, notes: list[str] | None = None) -> Any:
 
 
 def check_keys(value: Mapping[Any, Any], what: str, known: tuple[str, ...], notes: list[str] | None) -> None:
-    """Note the keys of an image or audio that are not read; raise `DataError` for one that names a part of it."""
+    """Note the keys of a medium that are not read; raise `DataError` for one that names a part of it."""
     for key in value:
         if value[key] is None or key in known:
             continue
         if key in _CUTS:
             raise DataError(
-                f"an {what}'s `{key}` ({describe_value(value[key])}) is not followed: save that part to its own file"
+                f"{_name(what)}'s `{key}` ({describe_value(value[key])}) is not followed: save that part to its own "
+                "file"
             )
         if notes is not None:
-            notes.append(f"`{key}` of an {what}: not read")
+            notes.append(f"`{key}` of {_name(what)}: not read")
 
 
 def _unwrap_object(value: Mapping[str, Any], what: str) -> Any:
@@ -61,7 +65,7 @@ def _unwrap_object(value: Mapping[str, Any], what: str) -> Any:
             content = value[key]
             return decode_base64(content, what) if key in _BASE64 and isinstance(content, str) else content
     raise DataError(
-        f"an {what} must have `bytes` or a `path`, found the keys {sorted(map(str, value))}: rename one of them"
+        f"{_name(what)} must have `bytes` or a `path`, found the keys {sorted(map(str, value))}: rename one of them"
     )
 
 
@@ -78,11 +82,16 @@ def _parse_text(text: str, what: str) -> Path | bytes:
     if _BARE_BASE64.fullmatch(text):
         return decode_base64(text, what)
     if "\0" in text:
-        raise DataError(f"an {what}'s path must not hold a zero character, found {text[:40]!r}: correct it")
+        raise DataError(f"{_name(what)}'s path must not hold a zero character, found {text[:40]!r}: correct it")
     try:
         return Path(text.removeprefix("file://")).expanduser()
     except RuntimeError:
         raise DataError(f"{what} `{text}` begins with the home of an unknown user: write the whole path") from None
+
+
+def _name(what: str) -> str:
+    """The medium with its article, for messages."""
+    return f"a {what}" if what == "video" else f"an {what}"
 
 
 def describe_value(value: Any) -> str:
@@ -98,5 +107,5 @@ def decode_base64(text: str, what: str) -> bytes:
         return base64.b64decode("".join(content.split()), validate=True)
     except (binascii.Error, ValueError):
         raise DataError(
-            f"an {what}'s base64 text is damaged, found `{text[:40]}` ({len(text)} characters): encode it again"
+            f"{_name(what)}'s base64 text is damaged, found `{text[:40]}` ({len(text)} characters): encode it again"
         ) from None

@@ -1,4 +1,4 @@
-"""Check a data set: read every row once, decode its pictures and sounds, measure lengths, list bad rows."""
+"""Check a data set: read every row once, decode its pictures, sounds and videos, measure lengths, list bad rows."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 
 from marslora.core.errors import DataError
 from marslora.core.record import Record
-from marslora.core.spec import MAX_PIXELS
+from marslora.core.spec import MAX_FRAMES, MAX_PIXELS
 from marslora.data import _readers
 from marslora.data._readers._base import AbstractSource
-from marslora.data._row_checks import RowChecker, RowChunk, RowReport, check_chunks
+from marslora.data._row_checks import COUNTED, RowChecker, RowChunk, RowReport, check_chunks
 from marslora.data.splits import BadRow, RowProgress
 
 _ROWS_AT_ONCE = 16
@@ -52,12 +52,16 @@ class CheckReport(Record):
     num_images: int
     num_sounds: int
     audio_seconds: float
+    num_videos: int
+    video_seconds: float
+    num_frames: int
+    """Frames of all videos as their headers state them; the processor chooses some of them."""
     num_repeats: int
-    """Rows whose text, pictures and sounds all equal those of an earlier row."""
+    """Rows whose text, pictures, sounds and videos all equal those of an earlier row."""
     repeats: tuple[str, ...]
     """The first of them, at most 5, each with the row that it repeats."""
     lengths: dict[str, LengthSummary]
-    """By unit: ``tokens`` and ``text tokens`` (without those of pictures and sounds) if a processor was given, else
+    """By unit: ``tokens`` and ``text tokens`` (without those of media) if a processor was given, else
     ``characters`` and ``words``."""
     notes: dict[str, int]
     """What was not read or is changed -> the number of good rows that it holds for."""
@@ -84,11 +88,12 @@ def check_data(
     *,
     image_folder: str | None = None,
     max_pixels: int = MAX_PIXELS,
+    max_frames: int = MAX_FRAMES,
     processor: Callable[[], Any] | None = None,
     workers: int = 1,
     progress: RowProgress | None = None,
 ) -> CheckReport:
-    """Read all rows of ``sources``, decode every picture and sound, and count.
+    """Read all rows of ``sources``, decode every picture, sound and video, and count.
 
     ``processor`` makes the model's processor, which measures lengths in tokens; it must be picklable if ``workers`` is
     more than 1. Worker processes start once the work turns out to be long. Raises `DataError` for a missing source or
@@ -99,7 +104,7 @@ def check_data(
     total = sum(_estimate_rows(file) for file in files)
     builder = _ReportBuilder()
     for chunk, reports in check_chunks(
-        _cut_into_chunks(files), RowChecker(image_folder, max_pixels, processor), workers
+        _cut_into_chunks(files), RowChecker(image_folder, max_pixels, max_frames, processor), workers
     ):
         for report in reports:
             builder.add(chunk.place, report)
@@ -137,8 +142,9 @@ class _ReportBuilder:
 
     def __init__(self) -> None:
         self.num_rows = 0
-        self._turns = self._images = self._sounds = self._repeats = 0
-        self._seconds = 0.0
+        self._repeats = 0
+        self._counts: Counter[str] = Counter()
+        self._seconds = {"audio_seconds": 0.0, "video_seconds": 0.0}
         self._bad: list[BadRow] = []
         self._notes: Counter[str] = Counter()
         self._named_repeats: list[str] = []
@@ -151,10 +157,9 @@ class _ReportBuilder:
         if report.reason is not None:
             self._bad.append(BadRow(source=place, row=report.row, reason=report.reason))
             return
-        self._turns += report.turns
-        self._images += report.images
-        self._sounds += report.sounds
-        self._seconds += report.seconds
+        self._counts.update(report.counts)
+        for name, seconds in report.seconds.items():
+            self._seconds[name] += seconds
         self._notes.update(report.notes)
         for unit, length in report.lengths.items():
             self._lengths.setdefault(unit, array("q")).append(length)
@@ -170,10 +175,8 @@ class _ReportBuilder:
             sources=sources,
             num_rows=self.num_rows,
             num_bad=len(self._bad),
-            num_turns=self._turns,
-            num_images=self._images,
-            num_sounds=self._sounds,
-            audio_seconds=round(self._seconds, 3),
+            **{name: self._counts[name] for name in COUNTED},
+            **{name: round(seconds, 3) for name, seconds in self._seconds.items()},
             num_repeats=self._repeats,
             repeats=tuple(self._named_repeats),
             lengths={unit: summarise_lengths(values) for unit, values in self._lengths.items()},

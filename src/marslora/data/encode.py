@@ -40,7 +40,7 @@ class EncodedRows:
     texts: dict[str, Ragged]
     """By key of the processor: one entry per row, whose first axis is the row's tokens; ``labels`` is one of them."""
     pictures: dict[str, Ragged]
-    """By key of the processor: one entry for every different sequence of pictures and sounds."""
+    """By key of the processor: one entry for every different sequence of media."""
     picture_of: NDArray[np.int64]
     """Row -> entry of ``pictures``; -1 for a row without any. Rows with equal entries have the same pictures and
     sounds."""
@@ -119,7 +119,7 @@ def encode(
     if it marks nothing, the assistant's turns, each with the tokens that end it.
     The result is written to ``cache_folder`` (None: a folder that is deleted with the object), under a name made of the
     content of the examples, the processor, its template and ``max_length``. A second call reads it; a damaged one is
-    written again. Rows longer than ``max_length`` tokens, pictures and sounds that cannot be decoded are refused and
+    written again. Rows longer than ``max_length`` tokens, media that cannot be decoded are refused and
     listed in ``skipped``.
     Raises `DataError` if they are more than ``max_bad_share``, `ModelError` for a processor that cannot be used.
     """
@@ -209,9 +209,10 @@ def digest_processor(processor: Any, max_length: int | None) -> str:
 
 def _compute_digest(examples: Sequence[Example], processor: Any, max_length: int | None) -> str:
     hashed = hashlib.sha256(digest_processor(processor, max_length).encode())
-    most_pixels: set[int] = set()
+    limits: set[tuple[int, ...]] = set()
     for example in examples:
         hashed.update(example.digest.encode())
-        most_pixels |= {image.max_pixels for image in example.images}
-    hashed.update(repr(sorted(most_pixels)).encode())
+        limits |= {(image.max_pixels,) for image in example.images}
+        limits |= {(video.max_pixels, video.max_frames) for video in example.videos}
+    hashed.update(repr(sorted(limits)).encode())
     return hashed.hexdigest()[:20]

@@ -53,6 +53,11 @@ class Picture:
         return self._header[1]
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Pictures of equal shapes become equally many tokens."""
+        return self.size
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What is changed when the picture is decoded, as far as its header tells."""
         return self._header[2]

@@ -99,6 +99,11 @@ class Sound:
         return frames, rate
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Sounds of equal shapes become equally many tokens."""
+        return self.length
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What was changed, or is changed when the sound is decoded."""
         return (*self._changes, _AVERAGED) if self._about[2] > 1 else self._changes

@@ -112,13 +112,13 @@ def _fingerprint_inputs(spec: DataSpec, splits: ExampleSplits) -> tuple[object, 
 
 
 def list_media_files(splits: ExampleSplits) -> Iterator[Path]:
-    """The files of all pictures and sounds, as often as rows name them."""
+    """The files of all pictures, sounds and videos, as often as rows name them."""
     for examples in (splits.train, splits.validation, splits.test):
         yield from examples.iterate_files()
 
 
 def _read_splits(spec: DataSpec) -> ExampleSplits:
-    caches = MediaCaches(spec.image_folder, spec.max_pixels)
+    caches = MediaCaches(spec.image_folder, spec.max_pixels, spec.max_frames)
     roles = {role: _read_role(spec, role, getattr(spec, role), caches) for role in ("train", "validation", "test")}
     train, validation, test = (StoredExamples(role.good, np.arange(len(role.good))) for role in roles.values())
     if not spec.validation:
@@ -260,6 +260,6 @@ def _find_leaks(train: ExampleColumns, **others: ExampleColumns) -> Iterable[str
             )
         elif shared := len(np.unique(split.example_M[is_shown_M])):
             yield (
-                f"{shared} of {num_rows} {name} rows show a picture or sound that training rows show too: their loss "
-                "may be too low."
+                f"{shared} of {num_rows} {name} rows show a picture, sound or video that training rows show too: their "
+                "loss may be too low."
             )

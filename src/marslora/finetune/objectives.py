@@ -122,7 +122,9 @@ def group_rows(objectives: Objectives, encoded: BatchSource, data: DataSpec) -> 
     return groups
 
 
-_SELECTORS = "Set `rows` to all, text (rows without pictures and sounds), pictures, sounds, or COLUMN=VALUE."
+_SELECTORS = "Set `rows` to all, text (rows without media), pictures, sounds, videos, or COLUMN=VALUE."
+_MEDIA = {"pictures": "images", "sounds": "sounds", "videos": "videos"}
+"""Selector -> the attribute of an example that holds what it selects."""
 
 
 def _select_rows(spec: ObjectiveSpec, encoded: BatchSource, data: DataSpec) -> list[bool]:
@@ -133,8 +135,8 @@ def _select_rows(spec: ObjectiveSpec, encoded: BatchSource, data: DataSpec) -> l
     chosen = [train[index] for index in encoded.rows]
     if spec.rows == "text":
         return [not example.media_digests for example in chosen]
-    if spec.rows in ("pictures", "sounds"):
-        return [bool(example.images if spec.rows == "pictures" else example.sounds) for example in chosen]
+    if spec.rows in _MEDIA:
+        return [bool(getattr(example, _MEDIA[spec.rows])) for example in chosen]
     name, _, wanted = str(spec.rows).partition("=")
     return [value == wanted for value in read_column(data, chosen, name)]
 

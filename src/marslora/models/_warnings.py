@@ -13,7 +13,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from marslora.core.labels import IGNORED
 from marslora.models.tokens import vocabulary_of_model
 
-_INPUTS = {"image": ("pixel_values", "image_pixel_values"), "audio": ("input_features", "audio_input_features")}
+_INPUTS = {
+    "image": ("pixel_values", "image_pixel_values"),
+    "audio": ("input_features", "audio_input_features"),
+    "video": ("pixel_values_videos",),
+}
 """The keys of a batch that hold a modality's input, by the name its tokens have in configurations."""
 _MISMATCH = re.compile("do not match|shape mismatch|masked_scatter")
 """What models of `transformers` raise if a row has more or fewer tokens for its pictures or sounds than they take."""

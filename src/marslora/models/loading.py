@@ -118,9 +118,11 @@ def load_processor(spec: ModelSpec) -> Any:
         processor = AutoProcessor.from_pretrained(resolve_path(spec.path), trust_remote_code=spec.trust_remote_code)
     except ImportError as error:
         raise ModelError(_describe_missing_package(spec.path, error)) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, ModelError):
             raise
+        if "torchvision" in str(error):  # installed for another torch, its operators are missing
+            raise ModelError(_describe_missing_package(spec.path, error)) from None
         raise ModelError(f"`{spec.path}` must have a processor: {first_line(error)}. {_PROCESSOR_HELP}") from None
     if not isinstance(processor, ProcessorMixin):
         raise ModelError(f"`{spec.path}` must have a processor, found a {type(processor).__name__}. {_PROCESSOR_HELP}")
@@ -267,10 +269,16 @@ def _freeze(model: Any) -> Any:
     return model.requires_grad_(False).eval()
 
 
-def _describe_missing_package(path: str, error: ImportError) -> str:
+def _describe_missing_package(path: str, error: Exception) -> str:
     text = str(error)
+    if "torchvision" in text.lower():
+        return (
+            f"`{path}` has a processor that needs torchvision, in the version that fits torch {torch.__version__} "
+            f"({first_line(error)}). Run: pip install 'marslora[vision]'; if torch came from an index of its own, "
+            "install torchvision from the same one."
+        )
     named = re.search(r"pip install `?(?:-\S+ )*`?([\w.-]+)", text)
-    package = "torchvision" if "torchvision" in text.lower() else named.group(1) if named else error.name
+    package = named.group(1) if named else getattr(error, "name", None)
     fix = f"Run: pip install {package}" if package else first_line(error)
     return f"`{path}` needs a package that is not installed. {fix}"
 

@@ -45,3 +45,23 @@ def tone(path: Path, seconds: float = 0.5, frequency: float = 440, rate: int = 8
     samples_T = 0.5 * np.sin(2 * np.pi * frequency * times_T)
     soundfile.write(path, np.stack([samples_T] * channels, axis=1), rate)
     return path
+
+
+def film(path: Path, num_frames: int = 12, fps: int = 6, size: tuple[int, int] = (64, 48), blank: bool = False) -> Path:
+    """A video whose frames get brighter on a pattern of stripes; a blank one is grey."""
+    import av
+
+    width, height = size
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=fps)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.bit_rate = 4_000_000
+        for number in range(num_frames):
+            pixels = np.full((height, width, 3), 100, dtype=np.uint8)
+            if not blank:
+                pixels[:, : width // 2] = 20 + 200 * number // num_frames
+            for packet in stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return path

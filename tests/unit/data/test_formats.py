@@ -197,7 +197,7 @@ BAD = {
     "pairs of a question": {"instruction": "a", "output": "b", "history": ["a"]},
     "must be text, found list": {"image": "0.png", "text": ["a", "b"]},
     "must have its text": make_row(("user", [{"type": "text"}]), ("assistant", "b")),
-    "has videos": {**make_row(("user", "<video>?"), ("assistant", "b")), "videos": ["a.mp4"]},
+    "video `": {**make_row(("user", "<video>?"), ("assistant", "b")), "videos": ["a.mp4"]},
     "placeholders for boxes": {
         **make_row(("user", "<bbox>?"), ("assistant", "b")),
         "objects": {"bbox": [[1, 2, 3, 4]]},
@@ -212,7 +212,7 @@ BAD = {
     "with `array` and `sampling_rate`": {"prompt": "?", "completion": "b", "audio": {"array": [0.1]}},
     "must hold numbers": {"prompt": "?", "completion": "b", "audio": {"array": [[1], [2, 3]], "sampling_rate": 8}},
     "cut off": {"prompt": "?", "completion": "b", "audio": "cut.wav"},
-    "must be text or an image": make_row(("user", [{"type": "video"}]), ("assistant", "b")),
+    "must be text, an image, audio or a video": make_row(("user", [{"type": "file"}]), ("assistant", "b")),
     "more image placeholders": {**make_row(("user", "<image><image>?"), ("assistant", "b")), "images": ["0.png"]},
     "1 image placeholders, but the row has 2": {
         **make_row(("user", "<image>?"), ("assistant", "b")),

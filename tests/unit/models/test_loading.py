@@ -173,12 +173,19 @@ def test_a_tokenizer_alone_is_no_processor(folder, tmp_path):
         loading.load(cpu(tmp_path / "m"))
 
 
-def test_a_package_that_a_processor_demands_is_named(folder, monkeypatch):
+@pytest.mark.parametrize(
+    "problem",
+    [
+        ImportError("Qwen2VLVideoProcessor requires the Torchvision library but it was not found."),
+        RuntimeError("operator torchvision::nms does not exist"),
+    ],
+)
+def test_a_package_that_a_processor_demands_is_named(folder, monkeypatch, problem):
     def refuse(*args, **kwargs):
-        raise ImportError("Qwen2VLVideoProcessor requires the Torchvision library but it was not found.")
+        raise problem
 
     monkeypatch.setattr(loading.AutoProcessor, "from_pretrained", refuse)
-    with pytest.raises(ModelError, match="pip install torchvision"):
+    with pytest.raises(ModelError, match=r"fits torch .*pip install 'marslora\[vision\]'"):
         loading.load_processor(cpu(folder))
 
 

@@ -1,4 +1,5 @@
-"""A folder of pictures or sounds with a ``metadata`` file, which `datasets` calls an imagefolder or audiofolder."""
+"""A folder of pictures, sounds or videos with a ``metadata`` file, which `datasets` calls an imagefolder, audiofolder
+or videofolder."""
 
 from __future__ import annotations
 
@@ -10,7 +11,9 @@ from marslora.data._readers._base import Row
 NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 """What the metadata file may be called."""
 _AUDIO = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".m4a"}
-"""Endings of sounds; every other file is taken for a picture."""
+"""Endings of sounds."""
+_VIDEO = {".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".wmv", ".flv"}
+"""Endings of videos; every other file is taken for a picture."""
 
 
 def find_metadata_files(path: Path) -> list[Path]:
@@ -20,12 +23,12 @@ def find_metadata_files(path: Path) -> list[Path]:
 
 def convert_row(row: dict[str, Any]) -> Row:
     """A row of metadata with the files of its ``file_name``, ``*_file_name`` and ``*file_names`` columns."""
-    media: dict[str, list[str]] = {"images": [], "audios": []}
+    media: dict[str, list[str]] = {"images": [], "audios": [], "videos": []}
     rest = {}
     for column, value in row.items():
         if column.endswith(("file_name", "file_names")):
             for name in [value] if isinstance(value, str) else value or ():
-                media["audios" if Path(name).suffix.lower() in _AUDIO else "images"].append(name)
+                media[_find_kind(name)].append(name)
         else:
             rest[column] = value
     if not any(media.values()):
@@ -34,3 +37,9 @@ def convert_row(row: dict[str, Any]) -> Row:
             f"found the columns {sorted(row)}"
         )
     return {**rest, **{column: names for column, names in media.items() if names}}
+
+
+def _find_kind(name: str) -> str:
+    """The column in which a file belongs."""
+    ending = Path(name).suffix.lower()
+    return "audios" if ending in _AUDIO else "videos" if ending in _VIDEO else "images"
