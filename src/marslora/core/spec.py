@@ -1,6 +1,7 @@
 """What a user asks for (`StudySpec`) and the specs of the work that executors run (`PackSpec`, `FinalSpec`, ...).
 
-How runs are trained has a file of its own, `marslora.core.training`; all specs can be imported from here.
+How runs are trained and where rows are have files of their own, `marslora.core.training` and `marslora.core.data_spec`;
+all specs can be imported from here.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ByteSize, Field, field_validator, model_validator
+from pydantic import ByteSize, Field, field_validator, model_validator
 
 from marslora.core.allocation import Allocation, Space
+from marslora.core.data_spec import MAX_FRAMES as MAX_FRAMES
+from marslora.core.data_spec import MAX_PIXELS as MAX_PIXELS
+from marslora.core.data_spec import DataSpec as DataSpec
 from marslora.core.options import INPUT, RUNNING, SEARCHING, Option, OptionRecord
 from marslora.core.parts import ModelInfo
 from marslora.core.record import Record
@@ -21,25 +25,16 @@ from marslora.core.training import ObjectiveSpec as ObjectiveSpec
 from marslora.core.training import PluginSpec as PluginSpec
 from marslora.core.training import TrainingSettings as TrainingSettings
 from marslora.core.training import TrainingSpec as TrainingSpec
-from marslora.core.training import read_files
 
 MAX_VALIDATION_SHARE = 0.15
 """Largest share of a run's operations that validation may take where it is kept low; a convention."""
 VALIDATION_WORK = 0.5
 """Operations of validating on a row, in those of training on it: a forward pass alone, where training also goes
 backward through the frozen weights, which takes as many operations. Gradients of adapters come on top and are small."""
-MAX_PIXELS = 1 << 24
-"""Pixels of a picture at most by default: 4096 x 4096, more than any processor reads and 50 MB decoded."""
-MAX_FRAMES = 64
-"""Frames of a video at most by default: a long video would fill the model's context."""
 BYTES_PER_PARAMETER = 16
 """Training memory of one parameter: a weight, its gradient and AdamW's two moments, each in float32."""
 SCHEMA_VERSION: Literal[3] = 3
 """Version of ``spec.json``: it grows by one whenever study folders of the version before cannot be read any more."""
-
-
-Files = Annotated[tuple[str, ...], BeforeValidator(read_files)]
-"""One file or several."""
 
 
 class ModelSpec(OptionRecord):
@@ -75,51 +70,6 @@ class ModelSpec(OptionRecord):
     def without_place(self) -> ModelSpec:
         """The same without saying where it is."""
         return self.model_copy(update={"path": ""})
-
-
-class DataSpec(OptionRecord):
-    """Where the examples are and how they are split."""
-
-    train: Annotated[
-        Files,
-        Option(
-            INPUT,
-            short="-d",
-            metavar="ROWS",
-            is_repeatable=True,
-            type=Any,
-            hint="Give a file of rows, or try `marslora demo` or `marslora compare --demo both`.",
-        ),
-    ]
-    """Training rows: a .jsonl, .json, .csv, .tsv or .parquet file, a folder of `datasets`, of such files, or of
-    pictures with a metadata file, or FOLDER#NAME of a LLaMA-Factory dataset_info.json. In Python also a sequence of
-    rows."""
-    validation: Annotated[Files, Option(INPUT, metavar="ROWS", is_repeatable=True, type=Any)] = ()
-    """Held-out rows for every decision. Default: a share of the training rows is split off."""
-    test: Annotated[Files, Option(INPUT, metavar="ROWS", is_repeatable=True, type=Any)] = ()
-    """Rows that are evaluated once, at the very end. Default: none."""
-    validation_share: Annotated[float, Field(gt=0, lt=1), Option(INPUT)] = 0.1
-    """Share of the training rows that is held out if no validation rows are given."""
-    image_folder: Annotated[str | None, Option(INPUT, metavar="FOLDER")] = None
-    """Folder that relative image paths start from. Default: the folder of the data file."""
-    max_examples: Annotated[int | None, Field(gt=0), Option(INPUT)] = None
-    """Use at most this many training rows, drawn with the data seed. Default: all."""
-    max_validation: Annotated[int, Field(gt=0), Option(INPUT)] = 256
-    """Use at most this many validation rows for each measurement."""
-    max_length: Annotated[int | None, Field(gt=0), Option(INPUT)] = None
-    """Refuse rows with more tokens. Rows are never cut, since a cut could remove image tokens. Default: no limit."""
-    max_pixels: Annotated[int, Field(gt=0), Option(INPUT)] = MAX_PIXELS
-    """Scale larger pictures down to this many pixels before the processor sees them; the report says how many."""
-    max_frames: Annotated[int, Field(gt=0), Option(INPUT)] = MAX_FRAMES
-    """Show at most this many frames of a video, evenly spread over those that the processor chooses."""
-    max_bad_share: Annotated[float, Field(ge=0, le=1), Option(INPUT)] = 0.01
-    """Stop if a larger share of the rows cannot be used; a smaller share is skipped and counted."""
-    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED), Option(INPUT, name="data_seed")] = 0
-    """Seed of the split and of the choice of rows."""
-
-    def without_place(self) -> DataSpec:
-        """The same without saying where the rows are; what they are, only reading them tells."""
-        return self.model_copy(update={"train": ("",), "validation": (), "test": (), "image_folder": None})
 
 
 class SearchSpec(OptionRecord):
