@@ -1,27 +1,23 @@
-"""The Python API: `search`, `compare`, `inspect`, `attach`, and the `Decision` that a search returns."""
+"""The Python API: `search`, `compare`, `inspect` and `attach`."""
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marslora.checks import check_study
 from marslora.comparison.settings import COMPARE_OPTIONS, read_comparison
-from marslora.core import patterns
-from marslora.core.allocation import MAX_RANK, Allocation
-from marslora.core.decision import DecisionRecord
+from marslora.core.allocation import MAX_RANK
 from marslora.core.errors import ConfigError
 from marslora.core.options import takes_options
 from marslora.core.parts import ModelInfo
 from marslora.core.progress import Listener, SilentListener
-from marslora.core.runs import FinalResult
-from marslora.core.schedule import make_training_arguments
-from marslora.core.spec import DataSpec, ModelSpec, StudySpec, TrainingSpec
+from marslora.core.spec import DataSpec, ModelSpec, StudySpec
 from marslora.core.stopping import exit_on_termination
 from marslora.core.words import is_blank
+from marslora.decision import Decision
 from marslora.in_memory import register_inputs, register_model, register_rows
+from marslora.listeners import open_listener
 from marslora.pipeline import Pipeline
 from marslora.problems import has_measured
 from marslora.run_options import RunOptions
@@ -29,127 +25,10 @@ from marslora.settings import INSPECT_OPTIONS, SEARCH_OPTIONS, default_folder, d
 from marslora.store.study import Study
 
 if TYPE_CHECKING:
-    from peft import LoraConfig
-
     from marslora.core.comparison import Comparison
-    from marslora.deployment.ask import Answerer
-    from marslora.deployment.merge import MergeCheck
 
 PROBE_ROWS, PROBE_VALIDATION = 64, 8
 """Rows that `inspect` reads at most: one batch of gradients needs no more."""
-
-
-@dataclass(frozen=True)
-class Decision:
-    """The ranks and learning rates that a search chose, how sure it is, and where its results are."""
-
-    record: DecisionRecord
-    """The decision with every candidate, law and reason, as in `decision.json`."""
-    info: ModelInfo
-    """The parts of the model and their linear layers."""
-    training: TrainingSpec
-    """How the final run is trained, with the chosen learning rates."""
-    full_examples: int
-    """Examples that the final run sees."""
-    seed: int
-    """Seed of the final run."""
-    folder: Path
-    """The study folder."""
-    final: FinalResult | None = None
-    """Result of the final run; None if there was none (``final=False``)."""
-    uniform: FinalResult | None = None
-    """Result of the uniform baseline; None if there was none, or if the chosen ranks are uniform."""
-
-    @property
-    def chosen(self) -> Allocation:
-        """The chosen rank of every part."""
-        return self.record.chosen
-
-    @property
-    def learning_rate(self) -> float:
-        """The chosen learning rate, or the one that was given."""
-        return self.training.learning_rate
-
-    @property
-    def part_learning_rates(self) -> dict[str, float]:
-        """Learning rates of single parts, chosen or given."""
-        return self.training.part_learning_rates
-
-    @property
-    def probability(self) -> float | None:
-        """Probability that the chosen setting is the best; None if no law could be fitted."""
-        return self.record.chosen_candidate.p_best
-
-    @property
-    def adapter_folder(self) -> Path | None:
-        """Folder of the trained adapter, which `attach` puts on a model; None if there was no final run."""
-        return Path(self.final.adapter_folder) if self.final else None
-
-    @property
-    def report(self) -> Path:
-        """Path of the study's report page."""
-        return self.folder / "report.html"
-
-    def lora_config(self) -> LoraConfig:
-        """Return the chosen allocation as a `peft.LoraConfig` with mutually exclusive patterns."""
-        from peft import LoraConfig
-
-        return LoraConfig(**self.lora_settings())
-
-    def lora_settings(self) -> dict[str, Any]:
-        """Return the keyword arguments of `lora_config`, as plain data."""
-        full = self.info.full_modules(self.training.full)
-        ranks = self.info.module_ranks(self.chosen)
-        training = self.training
-        stacked = self.info.stacked(self.chosen)
-        return patterns.lora_config_dict(
-            ranks, training.alpha_over_rank, full, training.dropout, stacked=stacked, **training.lora_variant
-        )
-
-    def training_arguments(self) -> dict[str, Any]:
-        """Return how the final run is trained as keyword arguments of `transformers.TrainingArguments` or TRL's config.
-
-        The learning rate warms up, stays and falls as in the final run. Learning rates of single parts
-        (`part_learning_rates`), which these classes do not have, need groups of parameters: a warning says so. An
-        optimizer other than AdamW is given to the trainer itself.
-        """
-        if self.part_learning_rates:
-            warnings.warn(
-                f"a trainer has one learning rate, so those of parts need groups of parameters: "
-                f"{self.part_learning_rates}",
-                stacklevel=2,
-            )
-        return make_training_arguments(self.training, self.full_examples, self.seed)
-
-    def open_answerer(self, **options: Any) -> Answerer:
-        """Load the model with its adapter; ``ask`` of the result answers questions with it, and with the base alone.
-
-        The keywords are those of `marslora.deployment.ask.open_answerer`, and the errors too.
-        """
-        from marslora.deployment.ask import open_answerer
-
-        return open_answerer(self.folder, **options)
-
-    def merge(self, out: str | Path, **options: Any) -> MergeCheck:
-        """Write a whole model, the adapter merged into it, into the folder ``out``; how far its logits are off.
-
-        The keywords are those of `marslora.deployment.merge.merge_study`, and the errors too.
-        """
-        from marslora.deployment.merge import merge_study
-
-        return merge_study(self.folder, Path(out), **options)
-
-    def push_to_hub(self, repo: str, *, private: bool = False) -> str:
-        """Push the adapter with its model card to the hub; the address of the repository.
-
-        Raises `StudyError` if there was no final run, or if the hub refuses.
-        """
-        from marslora.deployment.push import push_study
-
-        return push_study(self.folder, repo, private=private)
-
-    def __str__(self) -> str:
-        return self.record.summary
 
 
 @takes_options(SEARCH_OPTIONS)
@@ -157,6 +36,7 @@ def search(
     *,
     processor: Any = None,
     config: str | Path | None = None,
+    progress: bool = True,
     listener: Listener | None = None,
     **options: Any,
 ) -> Decision:
@@ -169,13 +49,15 @@ def search(
         OPTIONS
         processor: The processor of a model in memory.
         config: YAML file with model, data, ranks, search and training; keywords override it.
-        listener: What is told about progress, e.g. to draw a progress bar.
+        progress: Whether progress is shown, below the cell of a notebook or on the error stream.
+        listener: What is told about progress instead, e.g. to draw a progress bar of your own.
 
     Raises:
         MarsloraError: With what was expected, what was found and how to mend it.
     """
     settings, run_options = read_search(register_inputs(options, processor), _read_path(config), "keyword")
-    return run_study(make_spec(settings), run_options, listener)
+    with open_listener(listener, progress=progress) as told:
+        return run_study(make_spec(settings), run_options, told)
 
 
 @takes_options(COMPARE_OPTIONS)
@@ -184,6 +66,7 @@ def compare(
     demo: str | None = None,
     processor: Any = None,
     config: str | Path | None = None,
+    progress: bool = True,
     listener: Listener | None = None,
     **options: Any,
 ) -> Comparison:
@@ -198,7 +81,8 @@ def compare(
         demo: A built-in task (vision, language, both, small or null), instead of ``model`` and ``train``.
         processor: The processor of a model in memory.
         config: YAML file with model, data, training, methods, seeds, equal and ranks; keywords override it.
-        listener: What is told about progress, e.g. to draw a progress bar.
+        progress: Whether progress is shown, below the cell of a notebook or on the error stream.
+        listener: What is told about progress instead, e.g. to draw a progress bar of your own.
 
     Raises:
         MarsloraError: With what was expected, what was found and how to mend it. A method that fails (the reference's
@@ -207,7 +91,8 @@ def compare(
     from marslora.comparison.run import run_comparison
 
     request, run_options = read_comparison(register_inputs(options, processor), _read_path(config), demo, "keyword")
-    return run_comparison(request, run_options, listener)
+    with open_listener(listener, progress=progress) as told:
+        return run_comparison(request, run_options, told)
 
 
 def attach(model: Any, folder: str | Path, *, trust_remote_code: bool = False) -> Any:
@@ -294,7 +179,7 @@ def run_study(spec: StudySpec, options: RunOptions, listener: Listener | None = 
             final = pipeline.train() if options.final else None
             uniform = pipeline.train_uniform() if options.uniform else None
             pipeline.export()
-        page.write_report(study)
+        data = page.write_report(study)
         if final is not None:
             model_card.write_card(study, Path(final.adapter_folder), licence=options.license)
         decision = Decision(
@@ -306,6 +191,7 @@ def run_study(spec: StudySpec, options: RunOptions, listener: Listener | None = 
             folder=study.folder,
             final=final,
             uniform=uniform,
+            data=data,
         )
     if options.push_to_hub and final is not None:
         decision.push_to_hub(options.push_to_hub, private=options.private)

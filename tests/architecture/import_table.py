@@ -59,11 +59,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "comparison": {"core", "store", "executors", "report", "adapters", "methods"}
     | {"recipes", "run_options", "settings", "checks", "demo", "pipeline"},
     "in_memory": {"core", "models", "data"},
+    "listeners": {"core"},
+    "decision": {"core", "report", "deployment"},
     "api": {"core", "store", "executors", "report", "methods", "models", "data", "engine", "demo", "deployment"}
-    | {"in_memory", "run_options", "settings", "checks", "problems", "pipeline", "comparison"},
+    | {"in_memory", "run_options", "settings", "checks", "problems", "pipeline", "comparison"}
+    | {"listeners", "decision"},
     "cli": {"core", "store", "executors", "exporters", "replay", "report", "models", "data", "demo", "deployment"}
-    | {"run_options", "settings", "checks", "pipeline", "comparison", "api"},
-    "__init__": {"api"},
+    | {"run_options", "settings", "checks", "pipeline", "comparison", "listeners", "api"},
+    "__init__": {"api", "decision"},
     "__main__": {"cli"},
 }
 

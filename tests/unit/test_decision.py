@@ -4,13 +4,17 @@ import pytest
 import torch
 from transformers import TrainingArguments, get_scheduler
 
-from marslora.api import Decision
 from marslora.core.allocation import Allocation
 from marslora.core.decision import Candidate, DecisionRecord
+from marslora.core.errors import StudyError
 from marslora.core.schedule import rate_factor
 from marslora.core.setting import Setting
 from marslora.core.spec import TrainingSpec
+from marslora.decision import Decision
+from marslora.report.markup import escape
+from marslora.report.words import write_headline
 from marslora.testing.exporters_contract import INFO
+from tests.unit.report import example_studies
 
 RANKS = Allocation.of(vision=0, projector=4, language=16)
 
@@ -89,3 +93,46 @@ def test_trl_takes_the_same_arguments(tmp_path):
 def test_a_setting_without_a_rate_changes_no_training():
     training = TrainingSpec(learning_rate=5e-4)
     assert Setting(allocation=RANKS).apply_to(training) == training
+
+
+def decide_example(name, folder):
+    data = example_studies.make_example(name)
+    training = data.decision.setting.apply_to(data.spec.training)
+    return Decision(
+        record=data.decision, info=data.info, training=training, full_examples=100, seed=0, folder=folder, data=data
+    )
+
+
+@pytest.mark.parametrize("name", sorted(example_studies.EXAMPLES))
+def test_a_notebook_shows_the_verdict_a_table_and_a_picture(name, tmp_path):
+    decision = decide_example(name, tmp_path)
+    view = decision._repr_html_()
+    assert len(repr(decision)) < 250 and repr(decision).startswith(f"Decision({decision.record.setting}")
+    assert write_headline(decision.data) in decision.summary == str(decision)
+    assert escape(write_headline(decision.data)) in view
+    assert view.count("(chosen)") == view.count(">chosen</td>") == 1
+    assert view.count("<circle") == min(len(decision.record.candidates), 10) and "<script" not in view
+
+
+def test_the_plots_are_figures_of_plotly_without_roles_of_colours(tmp_path):
+    decision = decide_example("rates", tmp_path)
+    plots = (decision.plot_candidates, decision.plot_rates, decision.plot_chances, decision.plot_final)
+    for draw in (*plots, decision.plot_curves, decision.plot_costs):
+        figure = draw()
+        assert figure.layout.title.text and figure.data
+        assert '"@' not in figure.to_json()
+    assert decision.plot_candidates().layout.paper_bgcolor == "rgba(255,255,255,1)"
+
+
+def test_a_plot_that_the_study_has_not_says_why(tmp_path):
+    with pytest.raises(StudyError, match="nothing to plot: the learning rate was not searched"):
+        decide_example("clear", tmp_path).plot_rates()
+    with pytest.raises(StudyError, match="there was no final run"):
+        decide_example("no_final", tmp_path).plot_final()
+    with pytest.raises(StudyError, match="the decision has no study"):
+        decide(tmp_path).plot_rates()
+    assert decide(tmp_path).summary == "Clear." and decide(tmp_path)._repr_html_() == "<p>Clear.</p>"
+
+
+def test_what_a_notebook_prints_of_a_model_is_one_line():
+    assert repr(INFO).startswith(f"ModelInfo({INFO.architecture}, ") and len(repr(INFO)) < 300

@@ -84,8 +84,7 @@ def test_the_final_run_of_a_killed_worker_is_started_again(tmp_path, monkeypatch
 @pytest.mark.parametrize(("problems", "code"), [((), 0), (("2 of 6 runs are missing.",), 3)])
 def test_the_exit_code_says_whether_the_verdict_can_be_relied_on(monkeypatch, problems, code):
     record = SimpleNamespace(problems=problems)
-    monkeypatch.setattr(api, "run_study", lambda *_: SimpleNamespace(record=record, folder=None))
-    monkeypatch.setattr("marslora.report.page.summarise_study", lambda folder: [*problems, "verdict"])
+    monkeypatch.setattr(api, "run_study", lambda *_: SimpleNamespace(record=record, summary="verdict"))
     with pytest.raises(typer.Exit) if code else contextlib.nullcontext() as exited:
         _run.watch_study(spec("grid", space=SPACE), RunOptions(study=Path("study")))
     assert (exited.value.exit_code if code else 0) == code

@@ -11,10 +11,11 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
-from marslora.cli._console import ConsoleListener, print_line, print_panel
+from marslora.cli._panel import print_panel
 from marslora.core.errors import EXIT_UNSETTLED
 from marslora.core.spec import StudySpec
 from marslora.core.stopping import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
+from marslora.listeners.console import ConsoleListener, print_line
 from marslora.run_options import RunOptions
 from marslora.settings import default_folder
 from marslora.store.storage_url import drop_password
@@ -27,7 +28,6 @@ def watch_study(spec: StudySpec, options: RunOptions) -> None:
     same command continues; how, is printed.
     """
     from marslora import api
-    from marslora.report import page
 
     console = Console()
     try:
@@ -36,7 +36,7 @@ def watch_study(spec: StudySpec, options: RunOptions) -> None:
             decision = api.run_study(spec, options, listener)
     except (KeyboardInterrupt, Terminated) as stopped:
         tell_how_to_continue(console, "nothing measured is lost", stopped)
-    print_panel(console, "marslora", page.summarise_study(decision.folder))
+    print_panel(console, "marslora", decision.summary.splitlines())
     if decision.record.problems:
         raise typer.Exit(EXIT_UNSETTLED)
 

@@ -10,11 +10,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from marslora.cli._console import ConsoleListener, print_line
 from marslora.core.decision import Interval
 from marslora.core.errors import ConfigError
 from marslora.core.runs import ProgressEvent
 from marslora.core.words import read_numbers
+from marslora.listeners.console import ConsoleListener, print_line
 
 if TYPE_CHECKING:
     from marslora.replay import BenchmarkResult, Reliability

@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from marslora.cli._console import ConsoleListener, print_line
 from marslora.cli._options import with_options
 from marslora.cli._run import tell_how_to_continue
 from marslora.comparison.settings import COMPARE_OPTIONS, read_comparison
@@ -20,6 +19,7 @@ from marslora.core.decision import Interval
 from marslora.core.errors import EXIT_UNSETTLED
 from marslora.core.options import INPUT
 from marslora.core.stopping import Terminated
+from marslora.listeners.console import ConsoleListener, print_line
 
 Config = Annotated[
     Path | None,

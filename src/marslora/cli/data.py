@@ -12,10 +12,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from marslora.cli._console import ConsoleListener, print_line
 from marslora.cli._histogram import draw_bars
 from marslora.core.runs import ProgressEvent
 from marslora.core.spec import MAX_FRAMES, MAX_PIXELS
+from marslora.listeners.console import ConsoleListener, print_line
 
 if TYPE_CHECKING:
     from marslora.data.check import CheckReport

@@ -8,10 +8,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from marslora.cli._console import print_line
 from marslora.cli._options import with_options
 from marslora.core.allocation import MAX_RANK
 from marslora.core.parts import ModelInfo, PartInfo
+from marslora.listeners.console import print_line
 from marslora.settings import INSPECT_OPTIONS
 
 MODEL = typer.Argument(help="Model folder or Hub name.")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from marslora.cli._console import print_line
+from marslora.listeners.console import print_line
 
 STUDY = typer.Argument(help="Study folder with a trained adapter.")
 OUT = typer.Option("--out", "-o", help="Folder of the merged model, which must not exist.", metavar="FOLDER")

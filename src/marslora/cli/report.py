@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from marslora.cli._console import print_line
+from marslora.listeners.console import print_line
 
 OUT = typer.Option("--out", "-o", help="File to write. Default: report.html in the study folder.", metavar="FILE")
 STUDY = typer.Argument(help="Study folder.")
@@ -24,11 +24,12 @@ def command(
     Example: marslora report studies/llava-1a2b3c4d
     """
     from marslora.report import page
+    from marslora.report.words import write_summary_lines
     from marslora.store.study import Study
 
-    opened = Study.open(study, storage)
+    with Study.open(study, storage) as opened:
+        data = page.write_report(opened, out)
     console = Console()
-    path = page.write_report(opened, out)
-    for line in page.summarise_study(study):
+    for line in write_summary_lines(data):
         print_line(console, line)
-    print_line(console, f"\n{path}")
+    print_line(console, f"\n{out or study / page.NAME}")

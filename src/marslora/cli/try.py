@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from marslora.cli._console import print_line
 from marslora.core.errors import DataError
+from marslora.listeners.console import print_line
 
 if TYPE_CHECKING:
     from marslora.deployment.ask import Answerer

@@ -273,6 +273,10 @@ class Comparison(Record):
     methods: tuple[MethodSummary, ...]
     """The reference first."""
 
+    def __repr__(self) -> str:
+        losses = [f"{each.name} {loss.value:.4f}" for each in self.ordered() if (loss := self.loss(each))]
+        return f"Comparison(of {self.architecture} by {self.metric}: {', '.join(losses) or 'no results'})"
+
     @property
     def reference(self) -> MethodSummary:
         """The method that the others are compared with."""

@@ -89,6 +89,10 @@ class ModelInfo(Record):
     warnings: tuple[str, ...] = ()
     """What a user should know; each warning says how to fix it."""
 
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{part.name} with {len(part.linears)} linear layers" for part in self.parts)
+        return f"ModelInfo({self.architecture}, {self.num_parameters:,} parameters: {parts})"
+
     def part(self, name: str) -> PartInfo:
         """The part called ``name``. Raises `ConfigError`, which lists the known names, if there is none."""
         for part in self.parts:

@@ -18,7 +18,7 @@ from marslora.report.data import ReportData, gather_data
 from marslora.report.figures import allocations, chances, convergence, costs, curves, final, fits, objectives, rates
 from marslora.report.figures._style import Chart
 from marslora.report.markup import Markup, join, tag
-from marslora.report.words import write_headline, write_summary_lines
+from marslora.report.words import write_headline
 from marslora.store.study import Study
 
 NAME = "report.html"
@@ -66,18 +66,14 @@ def write_page(data: ReportData, path: Path) -> Path:
     return path
 
 
-def write_report(study: Study, path: Path | None = None) -> Path:
-    """Write the page of a study to ``path``, by default into its folder, and return where it is.
+def write_report(study: Study, path: Path | None = None) -> ReportData:
+    """Write the page of a study to ``path``, by default into its folder, and return what it shows.
 
     Raises `StudyError` if the study has no decision yet, and `WriteError`.
     """
-    return write_page(gather_data(study), path or study.path(NAME))
-
-
-def summarise_study(folder: Path) -> list[str]:
-    """Return the verdict of a finished study, one sentence or two a line."""
-    with Study.open(folder) as study:
-        return write_summary_lines(gather_data(study, runs=()))
+    data = gather_data(study)
+    write_page(data, path or study.path(NAME))
+    return data
 
 
 def render_page(data: ReportData) -> str:

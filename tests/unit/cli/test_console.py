@@ -11,16 +11,17 @@ import pytest
 import typer
 from rich.console import Console
 
-from marslora.cli import _console, _run
+from marslora.cli import _panel, _run
 from marslora.core.progress import ProgressBar
 from marslora.core.runs import ProgressEvent
 from marslora.core.spec import StudySpec
+from marslora.listeners import console as listening
 
 
 def test_the_latest_losses_stand_in_the_line(monkeypatch):
-    monkeypatch.setattr(_console, "LINE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(listening, "LINE_EVERY_SECONDS", 0.0)
     written = io.StringIO()
-    with _console.ConsoleListener(Console(file=written, width=120)) as listener:
+    with listening.ConsoleListener(Console(file=written, width=120)) as listener:
         bar = ProgressBar({"pack": 80})
         listener.advance(
             bar.advance(ProgressEvent(task="pack", done=40, total=80, detail="lowest validation loss 1.234"))
@@ -32,7 +33,7 @@ def test_the_latest_losses_stand_in_the_line(monkeypatch):
 
 def test_a_bar_keeps_its_losses_until_there_are_newer_ones():
     written = io.StringIO()
-    with _console.ConsoleListener(Console(file=written, width=140, force_terminal=True)) as listener:
+    with listening.ConsoleListener(Console(file=written, width=140, force_terminal=True)) as listener:
         listener.advance(ProgressEvent(task="final", done=1, total=2, detail="validation loss 0.5"))
         listener.advance(ProgressEvent(task="final", done=2, total=2))
         listener._progress.refresh()
@@ -63,11 +64,11 @@ def show_settings(console):
 
 
 PRINTED = {
-    "line": lambda console: _console.print_line(console, (f"wrote {LONG}", "bold")),
-    "panel": lambda console: _console.print_panel(console, "marslora", ["One sentence.", f"Adapter: {LONG} (1 M)"]),
-    "stage": lambda console: _console.ConsoleListener(console).stage(f"Reading {LONG}"),
-    "note": lambda console: _console.ConsoleListener(console).note(f"{LONG} cannot be read"),
-    "progress": lambda console: _console.ConsoleListener(console).advance(ProgressEvent(task=LONG, done=1, total=2)),
+    "line": lambda console: listening.print_line(console, (f"wrote {LONG}", "bold")),
+    "panel": lambda console: _panel.print_panel(console, "marslora", ["One sentence.", f"Adapter: {LONG} (1 M)"]),
+    "stage": lambda console: listening.ConsoleListener(console).stage(f"Reading {LONG}"),
+    "note": lambda console: listening.ConsoleListener(console).note(f"{LONG} cannot be read"),
+    "progress": lambda console: listening.ConsoleListener(console).advance(ProgressEvent(task=LONG, done=1, total=2)),
     "command to continue": say_how_to_continue,
     "settings": show_settings,
 }
@@ -78,7 +79,7 @@ PRINTED = {
     [(name, False) for name in PRINTED] + [(name, True) for name in PRINTED if name != "progress"],  # a bar is cut
 )
 def test_a_path_is_printed_whole_on_a_narrow_console(printed, is_terminal, monkeypatch):
-    monkeypatch.setattr(_console, "LINE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(listening, "LINE_EVERY_SECONDS", 0.0)
     monkeypatch.setattr(sys, "argv", ["marslora", "search", "--model", LONG])
     written = io.StringIO()
     PRINTED[printed](Console(file=written, width=40, force_terminal=is_terminal, color_system=None))
@@ -88,11 +89,11 @@ def test_a_path_is_printed_whole_on_a_narrow_console(printed, is_terminal, monke
 
 def test_commands_print_text_only_as_whole_lines():
     """Only tables go to a console directly: `rich` would break a long line and read brackets as markup."""
-    folder = Path(_console.__file__).parent
+    folder = Path(_panel.__file__).parent
     calls = [
         (path.name, node.lineno, node.args[0])
         for path in folder.glob("*.py")
-        if path.name != "_console.py"
+        if path.name != "_panel.py"
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "print"
     ]

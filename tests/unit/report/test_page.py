@@ -227,9 +227,8 @@ def test_a_study_folder_becomes_its_page(clear, tmp_path):
             for name in ("final", "uniform")
         }
         assert replace(found, runs=clear.runs, decision=clear.decision) == replace(clear, **at_home)
-        assert page.write_report(study) == tmp_path / "report.html"
+        assert page.write_report(study).decision.to_json() == clear.decision.to_json()
     assert write_headline(clear) in (tmp_path / "report.html").read_text()
-    assert page.summarise_study(tmp_path)[0].startswith(write_headline(clear))
 
 
 def test_every_phase_has_its_flops():

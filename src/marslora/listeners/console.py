@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -17,8 +14,6 @@ from marslora.core.runs import ProgressEvent
 
 LINE_EVERY_SECONDS = 10.0
 """Seconds between lines of progress if there is no terminal: few enough to show activity, enough to keep logs short."""
-_FRAME = 4
-"""The number of columns taken by the border and padding of a panel."""
 
 
 def print_line(console: Console, *pieces: str | tuple[str, str]) -> None:
@@ -27,15 +22,6 @@ def print_line(console: Console, *pieces: str | tuple[str, str]) -> None:
     No line break is added, however narrow the console is, and square brackets are not interpreted as markup.
     """
     console.print(Text.assemble(*pieces), highlight=False, soft_wrap=True)
-
-
-def print_panel(console: Console, title: str, lines: Sequence[str]) -> None:
-    """Print lines in a panel; those with a path that does not fit into it are printed unbroken below."""
-    whole = [line for line in lines if os.sep in line and Text(line).cell_len > console.width - _FRAME]
-    framed = [line for line in lines if line not in whole]
-    console.print(Panel(Text("\n".join(framed)), title=title, expand=False))
-    for line in whole:
-        print_line(console, line)
 
 
 class ConsoleListener:
