@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,34 @@ def table() -> bytes:
     return buffer.getvalue()
 
 
+def archive(members: dict[str, bytes]) -> bytes:
+    """A tar archive."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in members.items():
+            about = tarfile.TarInfo(name)
+            about.size = len(content)
+            tar.addfile(about, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def pairs() -> dict[str, bytes]:
+    """Three pictures, each with its caption."""
+    shown = picture("PNG", Image.fromarray((RAMP * 255).astype(np.uint8)))
+    return {f"{number}.{kind}": content for number in range(3) for kind, content in (("png", shown), ("txt", b"grey"))}
+
+
+def talks() -> dict[str, bytes]:
+    """Three conversations, each with the picture that it names."""
+    shown = picture("PNG", Image.fromarray((RAMP * 255).astype(np.uint8)))
+    turns = [{"role": "user", "content": "<image>what?"}, {"role": "assistant", "content": "red"}]
+    members = {}
+    for number in range(3):
+        members[f"all/{number}.json"] = json.dumps({"messages": turns, "images": [f"{number}.png"]}).encode()
+        members[f"all/{number}.png"] = shown
+    return members
+
+
 DATA: dict[str, tuple[Callable[[], bytes], str]] = {
     "rows.jsonl": (lambda: LINES, ""),
     "rows.JSONL": (lambda: LINES, ""),
@@ -172,6 +201,12 @@ DATA: dict[str, tuple[Callable[[], bytes], str]] = {
     "rows.json.gz": (lambda: gzip.compress(json.dumps(ROWS).encode()), ""),
     "rows.csv.gz": (lambda: gzip.compress(CELLS), ""),
     "with mark.jsonl": (lambda: LINES.replace(b"\n", b"\r\n"), ""),
+    "pictures.tar": (lambda: archive(pairs()), ""),
+    "pictures.tar.gz": (lambda: gzip.compress(archive(pairs())), ""),
+    "pictures.tgz": (lambda: gzip.compress(archive(pairs())), ""),
+    "conversations.tar": (lambda: archive(talks()), ""),
+    "cut.tar": (lambda: archive(pairs())[:3000], "! is damaged after"),
+    "no archive.tar": (lambda: LINES, "! is damaged after 0 files"),
     "cut.jsonl": (lambda: LINES[:-5], "! not valid JSON"),
     "cut.json": (lambda: json.dumps(ROWS).encode()[:-5], "! not valid JSON"),
     "cut.parquet": (lambda: table()[:-9], "! not a Parquet file"),

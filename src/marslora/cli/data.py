@@ -41,8 +41,8 @@ def _group() -> None:
 
 
 PATHS = typer.Argument(
-    help="Files (.jsonl, .json, .csv, .tsv, .parquet; all but the last also .gz), or folders: with such files, with "
-    "pictures, sounds or videos and a metadata file, or saved by `datasets`. FOLDER#NAME names a data set of a "
+    help="Files (.jsonl, .json, .csv, .tsv, .tar, .parquet; all but the last also .gz), or folders: with such files, "
+    "with pictures, sounds or videos and a metadata file, or saved by `datasets`. FOLDER#NAME names a data set of a "
     "LLaMA-Factory dataset_info.json.",
     metavar="PATH...",
     show_default=False,

@@ -32,9 +32,9 @@ class DataSpec(OptionRecord):
             hint="Give a file of rows, or try `marslora demo` or `marslora compare --demo both`.",
         ),
     ]
-    """Training rows: a .jsonl, .json, .csv, .tsv or .parquet file, a folder of `datasets`, of such files, or of
-    pictures with a metadata file, or FOLDER#NAME of a LLaMA-Factory dataset_info.json. In Python also a sequence of
-    rows."""
+    """Training rows: a .jsonl, .json, .csv, .tsv, .parquet or .tar (WebDataset) file, a folder of `datasets`,
+    of such files, or of pictures with a metadata file, or FOLDER#NAME of a LLaMA-Factory dataset_info.json. In Python
+    also a sequence of rows."""
     validation: Annotated[Files, Option(INPUT, metavar="ROWS", is_repeatable=True, type=Any)] = ()
     """Held-out rows for every decision. Default: a share of the training rows is split off."""
     test: Annotated[Files, Option(INPUT, metavar="ROWS", is_repeatable=True, type=Any)] = ()

@@ -71,7 +71,7 @@ def test_a_row_that_fits_two_formats_is_read_by_the_first():
 
 
 def test_these_endings_are_read():
-    assert sorted(list_file_types()) == [".csv", ".json", ".jsonl", ".ndjson", ".parquet", ".tsv"]
+    assert sorted(list_file_types()) == [".csv", ".json", ".jsonl", ".ndjson", ".parquet", ".tar", ".tgz", ".tsv"]
 
 
 def test_a_new_format_is_one_file(add_file):

@@ -10,10 +10,12 @@ from marslora.data._readers._base import Row
 
 NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 """What the metadata file may be called."""
+_PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
+"""Endings of pictures."""
 _AUDIO = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".m4a"}
 """Endings of sounds."""
 _VIDEO = {".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".wmv", ".flv"}
-"""Endings of videos; every other file is taken for a picture."""
+"""Endings of videos."""
 
 
 def find_metadata_files(path: Path) -> list[Path]:
@@ -28,7 +30,7 @@ def convert_row(row: dict[str, Any]) -> Row:
     for column, value in row.items():
         if column.endswith(("file_name", "file_names")):
             for name in [value] if isinstance(value, str) else value or ():
-                media[_find_kind(name)].append(name)
+                media[find_kind(name) or "images"].append(name)
         else:
             rest[column] = value
     if not any(media.values()):
@@ -39,7 +41,7 @@ def convert_row(row: dict[str, Any]) -> Row:
     return {**rest, **{column: names for column, names in media.items() if names}}
 
 
-def _find_kind(name: str) -> str:
-    """The column in which a file belongs."""
-    ending = Path(name).suffix.lower()
-    return "audios" if ending in _AUDIO else "videos" if ending in _VIDEO else "images"
+def find_kind(name: str) -> str | None:
+    """The column in which a picture, sound or video belongs, by its ending; None for another file."""
+    kinds = {"images": _PICTURES, "audios": _AUDIO, "videos": _VIDEO}
+    return next((kind for kind, endings in kinds.items() if Path(name).suffix.lower() in endings), None)
