@@ -160,7 +160,7 @@ def check_sources(data: DataSpec) -> None:
 
     check_folder(data.image_folder)
     for role in ("train", "validation", "test"):
-        resolve_files(getattr(data, role), role)
+        resolve_files(getattr(data, role), role, allow_outside=data.allow_outside)
 
 
 def describe_model(spec: ModelSpec) -> ModelInfo:

@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch.nn import Linear
 
 import marslora
 from marslora import cli, pipeline, settings
@@ -75,7 +76,7 @@ def run_command(words):
 def run_call(text):
     """As `run_command`, of a call of the Python API."""
     try:
-        value = eval(text, {**NAMES, "Path": Path, "Inline": Inline})
+        value = eval(text, {**NAMES, "Path": Path, "Inline": Inline, "Linear": Linear})
     except MarsloraError as error:
         return EXIT_CODE, f"error: {error}\n"
     return 0, f"returned {value!r}"

@@ -81,7 +81,9 @@ def _write_rows(folder: Path) -> None:
     (folder / "rows.pkl").write_bytes(pickle.dumps([make_row()]))
     parquet.write_table(pa.table({"x": [1]}), folder / "numbers.parquet")
     (folder / "folder").mkdir()
-    (folder / "folder" / "dataset_info.json").write_text(json.dumps({"known": {"file_name": "../rows.jsonl"}}))
+    (folder / "folder" / "dataset_info.json").write_text(
+        json.dumps({"known": {"file_name": "../rows.jsonl"}, "odd": {"file_name": 5}})
+    )
 
 
 def _write_models(folder: Path) -> None:

@@ -12,8 +12,12 @@ import typer
 
 from marslora.cli._lazy import HELP_NAMES, LazyGroup
 from marslora.core.errors import EXIT_CODE, ConfigError, MarsloraError
+from marslora.core.plain_text import escape_controls
 from marslora.core.stopping import EXIT_INTERRUPTED
 from marslora.core.words import BLANK
+
+MOST_CHARACTERS = 4000
+"""The longest error that is printed: two screens."""
 
 
 class Commands(LazyGroup):
@@ -76,5 +80,6 @@ def refuse_blank_words(words: Sequence[str]) -> None:
 
 def _fail(message: str) -> None:
     if message:  # empty if there was no command and the help has been shown
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        line = escape_controls(" ".join(message.split()))
+        print(f"error: {line if len(line) <= MOST_CHARACTERS else f'{line[:MOST_CHARACTERS]} ...'}", file=sys.stderr)
     sys.exit(EXIT_CODE)

@@ -15,7 +15,7 @@ from marslora.cli._panel import print_panel
 from marslora.core.errors import EXIT_UNSETTLED
 from marslora.core.spec import StudySpec
 from marslora.core.stopping import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
-from marslora.listeners.console import ConsoleListener, print_line
+from marslora.listeners.console import ConsoleListener, PlainConsole, print_line
 from marslora.run_options import RunOptions
 from marslora.settings import default_folder
 from marslora.store.storage_url import drop_password
@@ -29,7 +29,7 @@ def watch_study(spec: StudySpec, options: RunOptions) -> None:
     """
     from marslora import api
 
-    console = Console()
+    console = PlainConsole()
     try:
         with ConsoleListener(console) as listener:
             show_settings(console, spec, options)

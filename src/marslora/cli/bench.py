@@ -14,7 +14,7 @@ from marslora.core.decision import Interval
 from marslora.core.errors import ConfigError
 from marslora.core.runs import ProgressEvent
 from marslora.core.words import read_numbers
-from marslora.listeners.console import ConsoleListener, print_line
+from marslora.listeners.console import ConsoleListener, PlainConsole, print_line
 
 if TYPE_CHECKING:
     from marslora.replay import BenchmarkResult, Reliability
@@ -91,7 +91,7 @@ def command(
     chosen = [searcher for word in strategy or () for searcher in parse_searchers(word)]
     reference = reference or REFERENCE
     searchers = add_reference(chosen or standard_searchers(), reference, standard_searchers())
-    console = Console()
+    console = PlainConsole()
     with ConsoleListener(console) as listener:
         listener.stage(f"Replaying {len(searchers)} searches")
         result = run_benchmark(

@@ -19,7 +19,7 @@ from marslora.core.decision import Interval
 from marslora.core.errors import EXIT_UNSETTLED
 from marslora.core.options import INPUT
 from marslora.core.stopping import Terminated
-from marslora.listeners.console import ConsoleListener, print_line
+from marslora.listeners.console import ConsoleListener, PlainConsole, print_line
 
 Config = Annotated[
     Path | None,
@@ -48,7 +48,7 @@ def command(config: Config = None, demo: Demo = None, **options: Any) -> None:
     from marslora.report.comparison import NAME, write_failures
 
     request, run_options = read_comparison(options, config, demo, "flag")
-    console = Console()
+    console = PlainConsole()
     try:
         with ConsoleListener(console) as listener:
             comparison = run_comparison(request, run_options, listener)

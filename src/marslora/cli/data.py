@@ -15,7 +15,7 @@ from rich.table import Table
 from marslora.cli._histogram import draw_bars
 from marslora.core.runs import ProgressEvent
 from marslora.core.spec import MAX_FRAMES, MAX_PIXELS
-from marslora.listeners.console import ConsoleListener, print_line
+from marslora.listeners.console import ConsoleListener, PlainConsole, print_line
 
 if TYPE_CHECKING:
     from marslora.data.check import CheckReport
@@ -59,6 +59,10 @@ FOLDER = typer.Option(
 )
 PIXELS = typer.Option(help="Scale larger pictures down to this many pixels, as `marslora search` does.", min=1)
 FRAMES = typer.Option(help="Show at most this many frames of a video, as `marslora search` does.", min=1)
+OUTSIDE = typer.Option(
+    "--allow-outside",
+    help="Read pictures and sounds whose path leaves that folder: absolute, with .. or ~, or by a link.",
+)
 WORKERS = typer.Option(
     help="Number of processes; they start only if checking takes more than a few seconds. Default: the number of "
     "cores, at most 8.",
@@ -75,6 +79,7 @@ def check(
     image_folder: Annotated[str | None, FOLDER] = None,
     max_pixels: Annotated[int, PIXELS] = MAX_PIXELS,
     max_frames: Annotated[int, FRAMES] = MAX_FRAMES,
+    allow_outside: Annotated[bool, OUTSIDE] = False,
     workers: Annotated[int | None, WORKERS] = None,
     as_json: Annotated[bool, AS_JSON] = False,
 ) -> None:
@@ -90,17 +95,18 @@ def check(
     from marslora.data import check as checking
     from marslora.data import repair
 
-    files = checking.resolve_files(paths)
+    files = checking.resolve_files(paths, allow_outside=allow_outside)
     if fix is not None:
         repair.check_can_repair(files, fix, image_folder)
     workers = workers if workers is not None else min(_MAX_WORKERS, os.cpu_count() or 1)
     try:
-        with ConsoleListener(Console(stderr=True)) as listener:
+        with ConsoleListener(PlainConsole(stderr=True)) as listener:
             report = checking.check_data(
                 paths,
                 image_folder=image_folder,
                 max_pixels=max_pixels,
                 max_frames=max_frames,
+                allow_outside=allow_outside,
                 processor=partial(load_model_processor, model) if model is not None else None,
                 workers=workers,
                 progress=lambda done, total: listener.advance(
@@ -109,16 +115,16 @@ def check(
             )
         written = repair.write_repaired(files, report.bad, fix) if fix is not None else []
     except KeyboardInterrupt:
-        print_line(Console(stderr=True), "Interrupted; nothing was written.")
+        print_line(PlainConsole(stderr=True), "Interrupted; nothing was written.")
         raise typer.Exit(INTERRUPTED) from None
     if as_json:
         print(report.to_json())
     else:
-        print_report(Console(), report)
+        print_report(PlainConsole(), report)
         for path in written:
-            print_line(Console(), f"wrote {path}")
+            print_line(PlainConsole(), f"wrote {path}")
         if written:
-            print_line(Console(), suggest_options(files, fix, image_folder))
+            print_line(PlainConsole(), suggest_options(files, fix, image_folder))
     if report.bad:
         raise typer.Exit(BAD_ROWS)
 

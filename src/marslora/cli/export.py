@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from marslora.listeners.console import print_line
+from marslora.listeners.console import PlainConsole, print_line
 
 STUDY = typer.Argument(help="Study folder with a decision.")
 TO = typer.Option(
@@ -30,4 +29,4 @@ def command(
     from marslora.store.study import Study
 
     for path in export_decision(Study.open(study), to or (), out):
-        print_line(Console(), str(path))
+        print_line(PlainConsole(), str(path))

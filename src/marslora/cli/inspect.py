@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from marslora.cli._options import with_options
 from marslora.core.allocation import MAX_RANK
 from marslora.core.parts import ModelInfo, PartInfo
-from marslora.listeners.console import print_line
+from marslora.listeners.console import PlainConsole, print_line
 from marslora.settings import INSPECT_OPTIONS
 
 MODEL = typer.Argument(help="Model folder or Hub name.")
@@ -47,7 +46,7 @@ def command(
     if as_json:
         print(info.to_json())
         return
-    console = Console()
+    console = PlainConsole()
     contents = f"  {', '.join(info.modalities)}  {format_parameters(info.num_parameters)}"
     print_line(console, (info.architecture, "bold"), contents)
     console.print(build_probe_table(info, rank) if probe or train else build_table(info, rank))

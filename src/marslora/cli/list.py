@@ -9,8 +9,6 @@ from types import ModuleType
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from marslora.core import plugins
@@ -18,6 +16,7 @@ from marslora.core.errors import ConfigError
 from marslora.core.plugin_options import AbstractPlugin, OptionHelp, describe_options
 from marslora.core.record import suggest
 from marslora.core.words import write_value
+from marslora.listeners.console import PlainConsole
 
 PACKAGES = {
     "recipes": "compare --method",
@@ -42,7 +41,7 @@ def command(name: Annotated[str | None, NAME] = None) -> None:
     Example: marslora list mars
     """
     for table in [_list_plugins()] if name is None else _list_options(name):
-        Console().print(table)
+        PlainConsole().print(table)
 
 
 def _list_plugins() -> Table:
@@ -51,7 +50,7 @@ def _list_plugins() -> Table:
     for package_name, option in PACKAGES.items():
         package = plugins.find_package(package_name)
         for name in plugins.names(package):
-            table.add_row(option, name, escape(plugins.summary(package, name)))
+            table.add_row(option, name, plugins.summary(package, name))
     return table
 
 
@@ -89,10 +88,10 @@ def _describe_recipe(package: ModuleType, name: str) -> list[OptionHelp]:
 def _draw_options(title: str, options: list[OptionHelp]) -> Table:
     table = Table("option", "must be", "default", "what it does", title=title, title_justify="left", box=None)
     for name, must_be, default, text in options or [OptionHelp("none", "", inspect.Parameter.empty, "")]:
-        table.add_row(name, escape(must_be), _write_default(default), escape(" ".join(text.split()).replace("``", "`")))
+        table.add_row(name, must_be, _write_default(default), " ".join(text.split()).replace("``", "`"))
     return table
 
 
 def _write_default(value: Any) -> str:
     """A default as a user would write it; empty if there is none."""
-    return "" if value is inspect.Parameter.empty else escape(write_value(value))
+    return "" if value is inspect.Parameter.empty else write_value(value)

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from marslora.listeners.console import print_line
+from marslora.listeners.console import PlainConsole, print_line
 
 STUDY = typer.Argument(help="Study folder with a trained adapter.")
 OUT = typer.Option("--out", "-o", help="Folder of the merged model, which must not exist.", metavar="FOLDER")
@@ -67,10 +66,10 @@ def command(
         trust_remote_code=trust_remote_code,
     )
     print_line(
-        Console(),
+        PlainConsole(),
         f"{out}: logits differ from the adapter's by at most {check.largest_difference:.1e} standard deviations, and "
         f"{check.same_tokens:.1%} of {check.num_positions} likeliest tokens are the same.",
     )
     if push_to_hub:
         base = name_model(find_trained(study).model.path)
-        print_line(Console(), push_folder(out, push_to_hub, base, private=private))
+        print_line(PlainConsole(), push_folder(out, push_to_hub, base, private=private))

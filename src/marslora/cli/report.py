@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from marslora.listeners.console import print_line
+from marslora.listeners.console import PlainConsole, print_line
 
 OUT = typer.Option("--out", "-o", help="File to write. Default: report.html in the study folder.", metavar="FILE")
 STUDY = typer.Argument(help="Study folder.")
@@ -29,7 +28,7 @@ def command(
 
     with Study.open(study, storage) as opened:
         data = page.write_report(opened, out)
-    console = Console()
+    console = PlainConsole()
     for line in write_summary_lines(data):
         print_line(console, line)
     print_line(console, f"\n{out or study / page.NAME}")

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from marslora.core.errors import DataError
-from marslora.listeners.console import print_line
+from marslora.listeners.console import PlainConsole, print_line
 
 if TYPE_CHECKING:
     from marslora.deployment.ask import Answerer
@@ -52,7 +52,7 @@ def command(
     """
     from marslora.deployment.ask import open_answerer
 
-    console = Console()
+    console = PlainConsole()
     answerer = open_answerer(study, model=model, device=device, task=task, trust_remote_code=trust_remote_code)
     conversation = _Conversation(answerer, console, image or [], audio or [], base, max_tokens)
     if question is not None:

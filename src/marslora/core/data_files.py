@@ -8,6 +8,7 @@ cheap and can be taken before anything is read. It does not cover rows in memory
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,6 +28,12 @@ def parse_source(source: str) -> tuple[Path, str | None]:
     if path.exists() or not (match := _ENTRY_OF_REGISTRY.fullmatch(source)):
         return path, None
     return Path(match[1] or match[3]).expanduser(), match[2] or match[4]
+
+
+def is_inside(path: Path, root: str) -> bool:
+    """Whether a path leads into ``root``, a real path, also through links."""
+    real = os.path.realpath(path)
+    return real == root or real.startswith(os.path.join(root, ""))
 
 
 def list_sources(data: DataSpec) -> tuple[str, ...]:

@@ -43,6 +43,9 @@ class DataSpec(OptionRecord):
     """Share of the training rows that is held out if no validation rows are given."""
     image_folder: Annotated[str | None, Option(INPUT, metavar="FOLDER")] = None
     """Folder that relative image paths start from. Default: the folder of the data file."""
+    allow_outside: Annotated[bool, Option(INPUT)] = False
+    """Read pictures and sounds whose path leaves that folder: absolute, with .. or ~, or by a link. Only for rows that
+    you trust: an answer could show what is in such a file."""
     max_examples: Annotated[int | None, Field(gt=0), Option(INPUT)] = None
     """Use at most this many training rows, drawn with the data seed. Default: all."""
     max_validation: Annotated[int, Field(gt=0), Option(INPUT)] = 256
@@ -60,4 +63,5 @@ class DataSpec(OptionRecord):
 
     def without_place(self) -> DataSpec:
         """The same without saying where the rows are; what they are, only reading them tells."""
-        return self.model_copy(update={"train": ("",), "validation": (), "test": (), "image_folder": None})
+        files = {"train": ("",), "validation": (), "test": (), "image_folder": None, "allow_outside": False}
+        return self.model_copy(update=files)

@@ -47,6 +47,10 @@ def read_files(value: Any) -> Any:
     return read_names(value)
 
 
+Files = Annotated[tuple[str, ...], BeforeValidator(read_files)]
+"""One file or several."""
+
+
 def _read_rates(value: Any) -> Any:
     is_words = isinstance(value, Sequence) and not isinstance(value, str)
     return read_pairs(value, "vision=1e-4") if is_words else value

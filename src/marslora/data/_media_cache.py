@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, TypeVar
 
 from PIL import Image
 
+from marslora.core.data_files import MEMORY, is_inside
 from marslora.core.errors import DataError
 from marslora.core.spec import MAX_FRAMES, MAX_PIXELS
 from marslora.data import _blobs, _values
@@ -34,8 +36,11 @@ class MediaCache:
         blobs: BlobStore | None = None,
         max_pixels: int = MAX_PIXELS,
         max_frames: int = MAX_FRAMES,
+        *,
+        allow_outside: bool = True,
     ) -> None:
         self._folder = folder
+        self._root = None if allow_outside else os.path.realpath(folder)
         self._max_pixels = max_pixels
         self._max_frames = max_frames
         self._blobs = blobs if blobs is not None else BlobStore()
@@ -55,7 +60,7 @@ class MediaCache:
             )
         key = _make_key(content)
         if key not in self._pictures:
-            _add(self._pictures, key, Picture(self._keep(content), self._max_pixels))
+            _add(self._pictures, key, Picture(self._keep(content, "image"), self._max_pixels))
         return self._pictures[key]
 
     def get_sound(self, value: Any, notes: list[str] | None = None) -> Sound:
@@ -67,7 +72,7 @@ class MediaCache:
             content, changes = encode_wav(content)
         key = _make_key(content)
         if key not in self._sounds:
-            _add(self._sounds, key, Sound(self._keep(content), changes))
+            _add(self._sounds, key, Sound(self._keep(content, "audio"), changes))
         return self._sounds[key]
 
     def get_video(self, value: Any, notes: list[str] | None = None) -> Video:
@@ -83,27 +88,49 @@ class MediaCache:
             raise DataError(f"a video must be a path, a data URL or bytes, found {describe_value(content)}")
         key = _make_key(content)
         if key not in self._videos:
-            _add(self._videos, key, Video(self._keep(content), self._max_frames, self._max_pixels))
+            _add(self._videos, key, Video(self._keep(content, "video"), self._max_frames, self._max_pixels))
         return self._videos[key]
 
-    def _keep(self, content: Path | bytes) -> Path | StoredBlob:
-        return self._folder / content if isinstance(content, Path) else self._blobs.put(content)
+    def _keep(self, content: Path | bytes, what: str) -> Path | StoredBlob:
+        """Raises `DataError` for a path that leaves the folder, unless that is allowed."""
+        if not isinstance(content, Path):
+            return self._blobs.put(content)
+        path = self._folder / content
+        if self._root is not None and not is_inside(path, self._root):
+            raise DataError(
+                f"{what} `{content}` is outside the folder `{self._folder}`: move it there, name the folder that all "
+                "of them are in (--image-folder), or, if you trust the rows, allow it (--allow-outside)"
+            )
+        return path
 
 
 class MediaCaches:
     """A `MediaCache` for every folder that relative paths start from; all share one `BlobStore`."""
 
-    def __init__(self, image_folder: str | None, max_pixels: int = MAX_PIXELS, max_frames: int = MAX_FRAMES) -> None:
+    def __init__(
+        self,
+        image_folder: str | None,
+        max_pixels: int = MAX_PIXELS,
+        max_frames: int = MAX_FRAMES,
+        *,
+        allow_outside: bool = False,
+    ) -> None:
+        self._allow_outside = allow_outside
         self._image_folder = Path(image_folder).expanduser() if image_folder is not None else None
         self._max_pixels = max_pixels
         self._max_frames = max_frames
         self._blobs = BlobStore()
-        self._by_folder: dict[Path, MediaCache] = {}
+        self._caches: dict[tuple[Path, bool], MediaCache] = {}
 
-    def get(self, folder: Path) -> MediaCache:
-        """The cache for rows whose relative paths start in ``folder``, unless an image folder was named for all."""
+    def get(self, folder: Path, place: str) -> MediaCache:
+        """The cache for the rows of ``place``, whose relative paths start in ``folder``, unless an image folder was
+        named for all. Their paths stay in there; those of rows in memory, which this program made, need not."""
         folder = self._image_folder if self._image_folder is not None else folder
-        return self._by_folder.setdefault(folder, MediaCache(folder, self._blobs, self._max_pixels, self._max_frames))
+        allowed = self._allow_outside or place.startswith(MEMORY)
+        if (folder, allowed) not in self._caches:
+            made = MediaCache(folder, self._blobs, self._max_pixels, self._max_frames, allow_outside=allowed)
+            self._caches[folder, allowed] = made
+        return self._caches[folder, allowed]
 
 
 def _add(known: dict[Path | str, MediumT], key: Path | str, medium: MediumT) -> None:

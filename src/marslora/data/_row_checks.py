@@ -7,6 +7,7 @@ processes start once this one has worked for as long as they would need to start
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import multiprocessing
 import os
@@ -81,6 +82,7 @@ class RowChecker:
     image_folder: str | None = None
     max_pixels: int = MAX_PIXELS
     max_frames: int = MAX_FRAMES
+    allow_outside: bool = False
     processor: Callable[[], Any] | None = None
     """Makes the processor that measures lengths in tokens; None: lengths are characters and words."""
     _problems: dict[Path, str | None] = field(default_factory=dict)
@@ -88,7 +90,9 @@ class RowChecker:
 
     def __call__(self, chunk: RowChunk) -> list[RowReport]:
         """A report for every row, in order."""
-        cache = MediaCaches(self.image_folder, self.max_pixels, self.max_frames).get(chunk.folder)
+        allowed = self.allow_outside
+        caches = MediaCaches(self.image_folder, self.max_pixels, self.max_frames, allow_outside=allowed)
+        cache = caches.get(chunk.folder, chunk.place)
         return [self._check_row(number, read_example(row, cache, chunk.place, number)) for number, row in chunk.rows]
 
     def _check_row(self, number: int, example: Example | BadRow) -> RowReport:
@@ -188,7 +192,7 @@ def check_chunks(chunks: Iterator[RowChunk], checker: RowChecker, workers: int) 
 
 def _check_in_processes(chunks: Iterator[RowChunk], checker: RowChecker, workers: int) -> Iterator[CheckedChunk]:
     context = multiprocessing.get_context("spawn")
-    fresh = RowChecker(checker.image_folder, checker.max_pixels, checker.max_frames, checker.processor)
+    fresh = dataclasses.replace(checker, _problems={})
     pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(fresh,))
     waiting: deque[tuple[RowChunk, Future[list[RowReport]]]] = deque()
     try:

@@ -69,9 +69,9 @@ class CheckReport(Record):
     """Every bad row, in order; row 0 stands for the rest of a file from which nothing more can be read."""
 
 
-def resolve_files(sources: Sequence[str], role: str = "train") -> list[AbstractSource]:
+def resolve_files(sources: Sequence[str], role: str = "train", *, allow_outside: bool = False) -> list[AbstractSource]:
     """The files that the sources stand for. Raises `DataError` for one that does not exist."""
-    return [file for source in sources for file in _readers.find_files(source, role)]
+    return [file for source in sources for file in _readers.find_files(source, role, allow_outside=allow_outside)]
 
 
 def check_folder(image_folder: str | None) -> None:
@@ -89,6 +89,7 @@ def check_data(
     image_folder: str | None = None,
     max_pixels: int = MAX_PIXELS,
     max_frames: int = MAX_FRAMES,
+    allow_outside: bool = False,
     processor: Callable[[], Any] | None = None,
     workers: int = 1,
     progress: RowProgress | None = None,
@@ -99,12 +100,14 @@ def check_data(
     more than 1. Worker processes start once the work turns out to be long. Raises `DataError` for a missing source or
     folder, and what ``processor`` raises.
     """
-    files = resolve_files(sources)
+    files = resolve_files(sources, allow_outside=allow_outside)
     check_folder(image_folder)
     total = sum(_estimate_rows(file) for file in files)
     builder = _ReportBuilder()
     for chunk, reports in check_chunks(
-        _cut_into_chunks(files), RowChecker(image_folder, max_pixels, max_frames, processor), workers
+        _cut_into_chunks(files),
+        RowChecker(image_folder, max_pixels, max_frames, allow_outside, processor),
+        workers,
     ):
         for report in reports:
             builder.add(chunk.place, report)

@@ -23,7 +23,7 @@ def read_column(
     value_of = {
         (file.place, number): row[name]
         for source in sources
-        for file in _readers.find_files(source, role)
+        for file in _readers.find_files(source, role, allow_outside=spec.allow_outside)
         for number, row in _readers.read_rows(file)
         if isinstance(row, Mapping) and (file.place, number) in wanted and row.get(name) is not None
     }

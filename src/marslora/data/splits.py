@@ -118,7 +118,8 @@ def list_media_files(splits: ExampleSplits) -> Iterator[Path]:
 
 
 def _read_splits(spec: DataSpec) -> ExampleSplits:
-    caches = MediaCaches(spec.image_folder, spec.max_pixels, spec.max_frames)
+    allowed = spec.allow_outside
+    caches = MediaCaches(spec.image_folder, spec.max_pixels, spec.max_frames, allow_outside=allowed)
     roles = {role: _read_role(spec, role, getattr(spec, role), caches) for role in ("train", "validation", "test")}
     train, validation, test = (StoredExamples(role.good, np.arange(len(role.good))) for role in roles.values())
     if not spec.validation:
@@ -175,7 +176,7 @@ class _ReadRole:
 
 def _read_role(spec: DataSpec, role: str, sources: tuple[str, ...], caches: MediaCaches) -> _ReadRole:
     read = _ReadRole(ExampleStore(), [])
-    for example in _read_examples(sources, role, caches):
+    for example in _read_examples(spec, role, caches):
         if not isinstance(example, BadRow):
             read.good.put(example)
             continue
@@ -189,10 +190,10 @@ def _read_role(spec: DataSpec, role: str, sources: tuple[str, ...], caches: Medi
     return read
 
 
-def _read_examples(sources: tuple[str, ...], role: str, caches: MediaCaches) -> Iterator[Example | BadRow]:
-    for source in sources:
-        for file in _readers.find_files(source, role):
-            cache = caches.get(file.folder)
+def _read_examples(spec: DataSpec, role: str, caches: MediaCaches) -> Iterator[Example | BadRow]:
+    for source in getattr(spec, role):
+        for file in _readers.find_files(source, role, allow_outside=spec.allow_outside):
+            cache = caches.get(file.folder, file.place)
             for number, row in _readers.read_rows(file):
                 yield read_example(row, cache, file.place, number)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 
-from rich.console import Console
-
 from marslora.core.progress import Listener, SilentListener
 
 
@@ -17,11 +15,11 @@ def open_listener(listener: Listener | None = None, *, progress: bool = True) ->
     """
     if listener is not None or not progress:
         return nullcontext(listener or SilentListener())
-    console = Console(stderr=True)
+    from marslora.listeners.console import ConsoleListener, PlainConsole
+
+    console = PlainConsole(stderr=True)
     if console.is_jupyter:
         from marslora.listeners.notebook import NotebookListener
 
         return NotebookListener()
-    from marslora.listeners.console import ConsoleListener
-
     return ConsoleListener(console)

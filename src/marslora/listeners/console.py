@@ -10,18 +10,33 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from marslora.core.plain_text import escape_controls
 from marslora.core.runs import ProgressEvent
 
 LINE_EVERY_SECONDS = 10.0
 """Seconds between lines of progress if there is no terminal: few enough to show activity, enough to keep logs short."""
 
 
+class PlainConsole(Console):
+    """A console on which texts are only texts: rows, paths and names may be a stranger's, so brackets are no markup and
+    control characters are written out."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """The text as it is shown, e.g. in the cell of a table."""
+        return super().render_str(escape_controls(text), **options)
+
+
 def print_line(console: Console, *pieces: str | tuple[str, str]) -> None:
     """Print pieces, each a text or (text, style), unchanged, so that a path or command can be copied.
 
-    No line break is added, however narrow the console is, and square brackets are not interpreted as markup.
+    No line break is added, however narrow the console is, square brackets are not interpreted as markup, and control
+    characters are written out.
     """
-    console.print(Text.assemble(*pieces), highlight=False, soft_wrap=True)
+    shown = (escape_controls(each) if isinstance(each, str) else (escape_controls(each[0]), each[1]) for each in pieces)
+    console.print(Text.assemble(*shown), highlight=False, soft_wrap=True)
 
 
 class ConsoleListener:
@@ -33,13 +48,13 @@ class ConsoleListener:
         self._last_line = self._started
         self._bars: dict[str, int] = {}
         self._progress = Progress(
-            TextColumn("  {task.description:<24}"),
+            TextColumn("  {task.description:<24}", markup=False),
             BarColumn(bar_width=32),
             TaskProgressColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[detail]}[/dim]"),
+            TextColumn("{task.fields[detail]}", style="dim", markup=False),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -65,10 +80,10 @@ class ConsoleListener:
     def advance(self, step: ProgressEvent) -> None:
         """Update a bar; without a terminal, print a line every few seconds instead."""
         if step.task not in self._bars:
-            self._bars[step.task] = self._progress.add_task(step.task, total=step.total, detail="")
+            self._bars[step.task] = self._progress.add_task(escape_controls(step.task), total=step.total, detail="")
         bar: Any = self._bars[step.task]
         if step.detail:
-            self._progress.update(bar, detail=step.detail)
+            self._progress.update(bar, detail=escape_controls(step.detail))
         self._progress.update(bar, completed=step.done, total=step.total)
         now = time.monotonic()
         if not self.console.is_terminal and now - self._last_line >= LINE_EVERY_SECONDS:

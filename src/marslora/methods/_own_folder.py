@@ -17,6 +17,7 @@ from marslora.core.record import Record
 from marslora.core.training import PluginSpec
 from marslora.methods._base import AbstractChange, AbstractMethod, AdapterPlan
 from marslora.methods._find import make_method
+from marslora.methods._pattern_check import check_patterns
 from marslora.methods._peft_folder import check_finite, list_some, load_peft_folder
 
 if TYPE_CHECKING:
@@ -67,9 +68,11 @@ def attach(model: nn.Module, folder: str | Path, *, trust_remote_code: bool = Fa
     model is then as before. Each tensor of the folder has been found in the model, and the other way round.
     """
     folder = Path(folder)
+    if not isinstance(model, nn.Module):
+        raise StudyError(f"an adapter is put on a model, found {type(model).__name__}. Load the model first.")
     if (folder / PEFT_CONFIG).exists():
         if not trust_remote_code:
-            _check_imports_nothing(folder)
+            _check_trust(folder, [name for name, _ in model.named_modules()])
         return load_peft_folder(model, folder)
     _check_format(folder)
     try:
@@ -117,8 +120,9 @@ def _load_state(change: AbstractChange, state: Mapping[str, Tensor], folder: Pat
         )
 
 
-def _check_imports_nothing(folder: Path) -> None:
-    """Raise `StudyError` for a PEFT configuration that makes PEFT import modules or load other files by name."""
+def _check_trust(folder: Path, names: list[str]) -> None:
+    """Raise `StudyError` for a PEFT configuration that makes PEFT import modules or load other files by name, or whose
+    patterns take too long to match the ``names`` of modules."""
     try:
         config = json.loads((folder / PEFT_CONFIG).read_text())
     except (OSError, ValueError) as error:
@@ -128,6 +132,7 @@ def _check_imports_nothing(folder: Path) -> None:
     for field in IMPORTING_FIELDS:
         if isinstance(config, dict) and config.get(field):
             raise _refuse_code(folder / PEFT_CONFIG, f"`{field}`: {config[field]!r}")
+    check_patterns(config, names, folder / PEFT_CONFIG)
 
 
 def _refuse_code(path: Path, what: str) -> StudyError:

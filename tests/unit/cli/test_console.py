@@ -2,6 +2,7 @@
 
 import ast
 import io
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -10,12 +11,15 @@ from types import SimpleNamespace
 import pytest
 import typer
 from rich.console import Console
+from rich.table import Table
 
+from marslora import cli
 from marslora.cli import _panel, _run
 from marslora.core.progress import ProgressBar
 from marslora.core.runs import ProgressEvent
 from marslora.core.spec import StudySpec
 from marslora.listeners import console as listening
+from marslora.listeners.console import ConsoleListener, PlainConsole, print_line
 
 
 def test_the_latest_losses_stand_in_the_line(monkeypatch):
@@ -120,3 +124,45 @@ def test_the_learning_rates_of_a_search_are_printed_before_it_starts():
     assert _run.describe_rates(study.model_copy(update={"learning_rates": (), "part_rate_factors": {}})) == (
         "learning rate 0.001; projector 1e-05"
     )
+
+
+EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e[bold red]x[/nothing] :warning:"
+SHOWN = r"\x1b]0;owned\x07\x1b[2J\x9b31m\u202e[bold red]x[/nothing] :warning:"
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_texts_of_strangers_are_only_shown(is_terminal):
+    console = PlainConsole(file=io.StringIO(), force_terminal=is_terminal, color_system=None, width=200)
+    table = Table(EVIL, box=None)
+    table.add_row(EVIL)
+    console.print(table)
+    print_line(console, EVIL, (EVIL, "bold"))
+    _panel.print_panel(console, "title", [EVIL, "/" * 300 + EVIL])
+    with ConsoleListener(console) as listener:
+        listener.stage(EVIL)
+        listener.note(EVIL)
+        listener.advance(ProgressEvent(task=EVIL, done=1, total=2, detail=EVIL))
+    printed = console.file.getvalue()
+    assert printed.count(SHOWN) >= 8
+    assert not any(sign in printed for sign in ("\x1b]", "\x1b[2J\x9b", "\x9b", "\x07", "\u202e"))
+
+
+@pytest.mark.parametrize("words", [["search", "-m", "m", "-d", EVIL], [EVIL], ["data", "check", EVIL]])
+def test_a_path_in_an_error_is_only_shown(monkeypatch, capsys, tmp_path, words):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["marslora", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and SHOWN in said and not {"\x1b", "\x9b", "\x07", "\u202e"} & set(said)
+
+
+def test_a_row_in_the_report_of_a_check_is_only_shown(monkeypatch, capsys, tmp_path):
+    rows = [{"image": f"{EVIL}.png", "caption": "x"}, {EVIL: 1}, {"image": {"path": EVIL, EVIL: 2}, "caption": "x"}]
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    monkeypatch.setattr(sys, "argv", ["marslora", "data", "check", str(tmp_path / "rows.jsonl")])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    printed = capsys.readouterr().out
+    assert ended.value.code == 1 and printed.count(SHOWN) >= 2
+    assert not {"\x1b", "\x9b", "\x07", "\u202e"} & set(printed)

@@ -119,7 +119,7 @@ def read_mutated(count, seed, folder):
     tone(folder / "a.wav")
     rng = random.Random(seed)
     checker = RowChecker(image_folder=str(folder))
-    cache, good = MediaCache(folder), []
+    cache, good = MediaCache(folder, allow_outside=False), []
     for number in range(count):
         mutated = mutate(rng.choice(SEEDS), rng)
         example = read_example(mutated, cache, "fuzz", number)

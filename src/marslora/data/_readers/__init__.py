@@ -7,12 +7,13 @@ Modules with a leading underscore read sources that have no ending: folders, reg
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from marslora.core.data_files import MEMORY, REGISTRY_FILE, parse_source
+from marslora.core.data_files import MEMORY, REGISTRY_FILE, is_inside, parse_source
 from marslora.core.errors import DataError
 from marslora.data._readers import _dataset, _llama_factory, _media_folder, _memory
 from marslora.data._readers._base import AbstractFile, AbstractSource, ConvertedSource
@@ -25,19 +26,20 @@ def list_file_types() -> Mapping[str, type[AbstractFile]]:
     return _import_file_types(tuple(__path__))
 
 
-def find_files(source: str, role: str) -> list[AbstractSource]:
+def find_files(source: str, role: str, *, allow_outside: bool = False) -> list[AbstractSource]:
     """The files that ``source`` stands for: a file, a folder, an entry of a LLaMA-Factory registry, rows in memory.
 
-    ``role`` (train, validation or test) picks the split of a folder that holds several.
+    ``role`` (train, validation or test) picks the split of a folder that holds several. A registry may name files
+    outside its folder only if ``allow_outside``.
     Raises `DataError` if there is nothing to read.
     """
     if source.startswith(MEMORY):
         return [_dataset.DatasetRows(_memory.get_rows(source), role, source, Path())]
     path, entry = parse_source(source)
     if path.name == REGISTRY_FILE or entry is not None:
-        return _find_in_registry(path, entry, role)
+        return _find_in_registry(path, entry, role, allow_outside)
     if path.is_dir():
-        return _find_in_folder(path, role)
+        return _find_in_folder(path, role, allow_outside)
     if not path.is_file():
         raise DataError(
             f"The data file `{source}` does not exist (looked for {path.absolute()}). Name an existing file that ends "
@@ -79,19 +81,25 @@ def _open_file(path: Path) -> AbstractFile:
     return file_type(path)
 
 
-def _find_in_registry(path: Path, entry_name: str | None, role: str) -> list[AbstractSource]:
+def _find_in_registry(path: Path, entry_name: str | None, role: str, allow_outside: bool) -> list[AbstractSource]:
     info = path / REGISTRY_FILE if path.is_dir() else path
     entry_name, entry = _llama_factory.find_entry(info, entry_name)
     convert = _llama_factory.make_converter(entry, info)
-    files = find_files(str(info.parent / entry["file_name"]), role)
+    file_name = info.parent / entry["file_name"]
+    if not (allow_outside or is_inside(file_name, os.path.realpath(info.parent))):
+        raise DataError(
+            f"`{info}`: the file of `{entry_name}`, `{entry['file_name']}`, is outside its folder. Move it there, name "
+            "it yourself, or, if you trust the registry, allow it (--allow-outside)."
+        )
+    files = find_files(str(file_name), role, allow_outside=allow_outside)
     return [ConvertedSource(file, info.parent, convert, registry={entry_name: entry}) for file in files]
 
 
-def _find_in_folder(path: Path, role: str) -> list[AbstractSource]:
+def _find_in_folder(path: Path, role: str, allow_outside: bool) -> list[AbstractSource]:
     if _dataset.is_dataset(path):
         return [_dataset.open_saved(path, role)]
     if (path / REGISTRY_FILE).is_file():
-        return _find_in_registry(path, None, role)
+        return _find_in_registry(path, None, role, allow_outside)
     if metadata := _select_role(_media_folder.find_metadata_files(path), path, role):
         return [
             ConvertedSource(_open_file(file), file.parent, _media_folder.convert_row, copy_name=_media_folder.NAMES[0])

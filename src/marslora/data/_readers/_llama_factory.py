@@ -65,6 +65,8 @@ def _find_problem(entry: Mapping[str, Any]) -> str | None:
         return "holds preferences (`ranking`), not conversations: name a data set without `ranking`"
     if "file_name" not in entry:
         return f"has no `file_name` but {sorted(entry)}: save it to a file and name that under `file_name`"
+    if not isinstance(entry["file_name"], str):
+        return f"must have the name of a file as `file_name`, found {entry['file_name']!r}: correct it"
     if entry.get("num_samples"):
         return f"has `num_samples` {entry['num_samples']}: remove it and limit the rows with --max-examples"
     return None
