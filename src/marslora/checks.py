@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from marslora import gradients, methods, optim, strategies
+from marslora import gradients, methods, metrics, optim, strategies
 from marslora.core import plugins
 from marslora.core.comparison import MethodSpec, merge_training
 from marslora.core.errors import ConfigError
@@ -31,8 +31,10 @@ def check_study(spec: StudySpec, options: RunOptions) -> None:
 
 
 def check_run(options: RunOptions) -> None:
-    """Raise `ConfigError` for trackers that do not exist and a hub that cannot be pushed to, and `StudyError` for a
-    storage that cannot be reached."""
+    """Raise `ConfigError` for a metric or trackers that do not exist and for a hub that cannot be pushed to, and
+    `StudyError` for a storage that cannot be reached."""
+    if options.metric != metrics.LOSS:
+        metrics.find_metric(options.metric)(["a"], ["a"])
     if options.report_to:
         Inline().run(CHECK_TRACKERS, [TrackerSpec(names=options.report_to)], lambda _: None)
     if options.storage is not None:

@@ -14,7 +14,7 @@ from marslora.core.allocation import Allocation
 from marslora.core.decision import DecisionRecord
 from marslora.core.errors import StudyError
 from marslora.core.parts import ModelInfo
-from marslora.core.runs import FinalResult
+from marslora.core.runs import FinalResult, MetricResult
 from marslora.core.schedule import make_training_arguments
 from marslora.core.spec import TrainingSpec
 
@@ -74,6 +74,11 @@ class Decision:
     def adapter_folder(self) -> Path | None:
         """Folder of the trained adapter, which `attach` puts on a model; None if there was no final run."""
         return Path(self.final.adapter_folder) if self.final else None
+
+    @property
+    def metric(self) -> MetricResult | None:
+        """What a metric of generated answers said of the final run; None if the loss chose its point (``metric``)."""
+        return self.final.metric if self.final else None
 
     @property
     def report(self) -> Path:

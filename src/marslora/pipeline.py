@@ -271,6 +271,7 @@ class Pipeline:
             seed=started.seed if started else spec.search.seed,
             order_seed=started.order_seed if started else spec.search.seed,
             report_to=self.options.report_to,
+            metric=self.options.metric,
         )
         self.study.write(f"plan/{name}.json", planned, planned.digest())
         return planned

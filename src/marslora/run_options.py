@@ -68,6 +68,9 @@ class RunOptions(ExecutorOptions):
     """Train the chosen allocation to the end."""
     uniform: Annotated[bool, Option(RUNNING)] = False
     """Also train one uniform rank with as many parameters, to compare, unless that is what was chosen."""
+    metric: Annotated[str, Option(RUNNING, metavar="METRIC")] = "loss"
+    """What chooses the point of the final run that is kept, and is reported: loss, or a metric of generated answers:
+    exact_match, f1, rouge_l, or package.module:function of two lists of texts. The search itself goes by the loss."""
     report_to: Annotated[tuple[str, ...], BeforeValidator(read_names), Option(RUNNING, metavar="TRACKER")] = ()
     """Tracker of the final run: trackio, wandb, tensorboard, ... Default: none."""
     push_to_hub: Annotated[str | None, Option(RUNNING, metavar="OWNER/NAME")] = None

@@ -19,11 +19,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "optim": {"core"},
     "models": {"core"},
     "data": {"core"},
+    "metrics": {"core"},
     "demo": {"core"},
     "deployment": {"core", "store", "report", "methods", "models", "data"},
     "methods": {"core", "adapters"},
     "engine": {"core", "adapters", "gradients", "optim", "models", "data"},
-    "finetune": {"core", "adapters", "methods", "gradients", "optim", "models", "data"},
+    "finetune": {"core", "adapters", "methods", "metrics", "gradients", "optim", "models", "data"},
     "testing": {
         "core",
         "strategies",
@@ -42,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "run_options": {"core", "executors"},
     "settings": {"core", "models", "data", "recipes", "run_options"},
     "checks": {"core", "store", "strategies", "executors", "methods", "gradients", "optim", "recipes", "run_options"}
-    | {"deployment"},
+    | {"deployment", "metrics"},
     "rounds": {"core", "store", "executors"},
     "problems": {"core"},
     "pipeline": {

@@ -27,6 +27,7 @@ PACKAGES = {
     "gradients": "search --gradients",
     "executors": "search --executor",
     "exporters": "export --to",
+    "metrics": "search --metric",
 }
 """The command and option that name a plugin, by the package that holds its file."""
 NAME = typer.Argument(metavar="[NAME]", help="Plugin whose options to list: a name, or package.module:Class.")
@@ -68,6 +69,9 @@ def _list_options(name: str) -> Iterator[Table]:
             "lists, or your own as package.module:Class."
         )
     for place in places:
+        if place == "metrics":  # functions without options
+            yield _draw_options(f"{PACKAGES[place]} {name}", [])
+            continue
         find = _describe_recipe if place == "recipes" else _describe_class
         yield _draw_options(f"{PACKAGES[place]} {name}", find(packages[place], name))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from marslora.core.decision import DecisionRecord, Interval
 from marslora.core.record import Record
-from marslora.core.runs import FinalResult
+from marslora.core.runs import FinalResult, MetricResult
 from marslora.core.setting import Setting
 
 
@@ -19,6 +19,8 @@ class Promise(Record):
     """The validation loss of the final run at its best point, in nats per answer token."""
     is_kept: bool
     """Whether ``ended`` lies in the interval."""
+    metric: MetricResult | None = None
+    """What a metric said of the final run, if one chose its point; nothing was predicted of it."""
 
     @property
     def excess(self) -> float:
@@ -28,7 +30,7 @@ class Promise(Record):
 
 def check_promise(decision: DecisionRecord, final: FinalResult) -> Promise | None:
     """Compare the prediction for the chosen setting with the final run; None if the strategy predicted no loss."""
-    predicted, ended = decision.chosen_candidate.predicted_loss, final.validation_loss
+    predicted, ended = decision.chosen_candidate.predicted_loss, final.reached_loss
     if predicted is None:
         return None
     return Promise(
@@ -37,4 +39,5 @@ def check_promise(decision: DecisionRecord, final: FinalResult) -> Promise | Non
         predicted=predicted,
         ended=ended,
         is_kept=predicted.low <= ended <= predicted.high,
+        metric=final.metric,
     )

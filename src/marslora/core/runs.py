@@ -148,6 +148,31 @@ class Run(Record):
         return sum(examples > 0 for examples in self.examples)
 
 
+class MetricResult(Record):
+    """A metric of the answers that a final run generated to its rows; more is better."""
+
+    name: str
+    base_validation: float
+    """Of the model before training, as ``base_test``."""
+    validation: float
+    """Of the point that was kept, as ``test``."""
+    base_test: float | None = None
+    test: float | None = None
+    curve: tuple[float, ...] = ()
+    """On the validation rows, at the same examples as the loss."""
+    at_lowest_loss: float | None = None
+    """On the validation rows at the point whose loss is lowest after the start, which the loss would have kept."""
+    loss_correlation: float | None = None
+    """Spearman's rank correlation between the loss and the metric over the points of the curve; -1 if both order them
+    alike. None for fewer than three points, or if one of both never changes."""
+    num_answers: int = 0
+    """Answers that were generated since the run was last started."""
+    num_tokens: int = 0
+    """Tokens of these answers."""
+    seconds: float = 0.0
+    """What generating them took; part of the run's cost."""
+
+
 class FinalResult(Record):
     """The result of a final run. Losses are mean nats per answer token, accuracies shares of answer tokens."""
 
@@ -175,7 +200,15 @@ class FinalResult(Record):
     """Examples at the point of the curve at which the adapter was saved; None if that is the end."""
     started_at_examples: int = 0
     """Examples seen by the calibration run that it continued; 0 if it started from scratch."""
+    metric: MetricResult | None = None
+    """The metric that chose the point; None if the loss did."""
     cost: Cost = Cost()
+
+    @property
+    def reached_loss(self) -> float:
+        """The validation loss that a prediction is of: the lowest of the run if a metric chose another point."""
+        trained = [loss for seen, loss in zip(self.examples, self.validation_curve, strict=True) if seen]
+        return self.validation_loss if self.metric is None else min(trained, default=self.validation_loss)
 
 
 GRADIENTS = "gradients.jsonl"

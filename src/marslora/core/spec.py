@@ -255,6 +255,8 @@ class FinalSpec(Record):
     order_seed: int = 0
     """Seed of the order of the batches: that of the run in ``start_folder``, so that its rows come first."""
     report_to: tuple[str, ...] = ()
+    metric: str = "loss"
+    """What chooses the point that is kept: the loss, or a metric of generated answers, of which more is better."""
 
     @property
     def id(self) -> str:

@@ -97,6 +97,21 @@ class EncodedRows:
             entries = [texts[row] for row in indices]
             if any(entry is not None for entry in entries):
                 batch[name] = pad_texts(entries, length, values.get(name, 0))
+        return batch | self._join_pictures(indices)
+
+    def prompts(self, indices: Sequence[int], ends: Sequence[int]) -> dict[str, Tensor]:
+        """The rows up to (not including) their tokens ``ends``, which they answer, as keyword arguments of the model:
+        padded on the left with attention 0, with all pictures and sounds of the rows, without labels."""
+        values, batch = {"input_ids": self.pad_token_id}, {}
+        for name, texts in self.texts.items():
+            entries = [texts[row] for row in indices]
+            if name != "labels" and any(entry is not None for entry in entries):
+                turned = [None if e is None else e[:end][::-1] for e, end in zip(entries, ends, strict=True)]
+                batch[name] = pad_texts(turned, max(ends), values.get(name, 0)).flip(1)
+        return batch | self._join_pictures(indices)
+
+    def _join_pictures(self, indices: Sequence[int] | NDArray[np.int64]) -> dict[str, Tensor]:
+        batch = {}
         for name, pictures in self.pictures.items():
             entries = [pictures[place] if place >= 0 else None for place in self.picture_of[indices]]
             if any(entry is not None for entry in entries):

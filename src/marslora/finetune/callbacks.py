@@ -32,7 +32,7 @@ class ValidationCallback(TrainerCallback):  # type: ignore[misc]
         validate_after: The optimizer steps of this start after which to validate.
         examples_at: Converts optimizer steps of this start to examples seen.
         best: Keeps the state of the best point; None if the end of the run is kept.
-        patience: Ends the run after so many validations without a new lowest loss; None: never.
+        patience: Ends the run after so many validations without a new best point; None: never.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class ValidationCallback(TrainerCallback):  # type: ignore[misc]
 
     @property
     def is_over(self) -> bool:
-        """Whether as many validations as patience allows brought no new lowest loss."""
+        """Whether as many validations as patience allows brought no new best point."""
         since_best = len(self.progress.examples) - 1 - (self.progress.best or 0)
         return self.patience is not None and since_best >= self.patience
 
@@ -74,14 +74,16 @@ class ValidationCallback(TrainerCallback):  # type: ignore[misc]
         if examples:
             self.measure(examples)
         else:
-            self._record(0, SplitScore(self.progress.base_validation_loss, self.progress.base_validation_accuracy))
+            base = self.progress
+            score = SplitScore(base.base_validation_loss, base.base_validation_accuracy, base.base_validation_metric)
+            self._record(0, score)
 
     def measure(self, examples: int) -> SplitScore:
         """Validate now, record the point and return its score."""
         return self._record(examples, self.validate())
 
     def _record(self, examples: int, score: SplitScore) -> SplitScore:
-        self.progress = self.progress.add_validation(examples, score.loss)
+        self.progress = self.progress.add_validation(examples, score.loss, score.metric)
         if self.best is not None and self.progress.best == len(self.progress.examples) - 1:
             self.best.take()
         return score
@@ -91,7 +93,8 @@ class ValidationCallback(TrainerCallback):  # type: ignore[misc]
         step, examples = state.global_step, self.examples_at(state.global_step)
         if step in self.validate_after:
             score, is_log_due = self.measure(examples), control.should_log
-            self.log({"eval_loss": score.loss, "eval_accuracy": score.accuracy})
+            metric = {} if score.metric is None else {"eval_metric": score.metric}
+            self.log({"eval_loss": score.loss, "eval_accuracy": score.accuracy, **metric})
             control.should_log = is_log_due  # any call of `log` makes Trainer skip the one that is due
             control.should_training_stop |= self.is_over
         total, detail = self.examples_at(state.max_steps), self.progress.describe_losses()

@@ -25,6 +25,10 @@ class FinalRunState(Record):
     base_validation_accuracy: float
     examples: tuple[int, ...] = ()
     validation_curve: tuple[float, ...] = ()
+    base_validation_metric: float | None = None
+    """Of generated answers; None if the loss decides."""
+    metric_curve: tuple[float, ...] = ()
+    """The metric of generated answers at ``examples``; empty if the loss decides."""
     train_examples: tuple[int, ...] = ()
     train_curve: tuple[float, ...] = ()
     """Training losses as Trainer logs them, at ``train_examples``."""
@@ -33,15 +37,27 @@ class FinalRunState(Record):
 
     @property
     def best(self) -> int | None:
-        """The index of the lowest validation point after the first step; None if there is none."""
-        trained = [point for point, examples in enumerate(self.examples) if examples]
-        points = [point for point in trained if math.isfinite(self.validation_curve[point])]
-        return min(points, key=self.validation_curve.__getitem__, default=None)
+        """The index of the best validation point after the first step: that of the highest metric if there is one, and
+        of the lowest loss among equals; None if there is none."""
+        return min(self._finite_points(), key=self._rank_point, default=None)
 
-    def add_validation(self, examples: int, loss: float) -> FinalRunState:
+    @property
+    def lowest(self) -> int | None:
+        """The index of the point of the lowest validation loss after the first step; None if there is none."""
+        return min(self._finite_points(), key=self.validation_curve.__getitem__, default=None)
+
+    def _finite_points(self) -> list[int]:
+        trained = [point for point, examples in enumerate(self.examples) if examples]
+        return [point for point in trained if math.isfinite(self.validation_curve[point])]
+
+    def _rank_point(self, point: int) -> tuple[float, float]:
+        return (-self.metric_curve[point] if self.metric_curve else 0.0, self.validation_curve[point])
+
+    def add_validation(self, examples: int, loss: float, metric: float | None = None) -> FinalRunState:
         """Return the state with another validation point."""
         points = {"examples": (*self.examples, examples), "validation_curve": (*self.validation_curve, loss)}
-        return self.model_copy(update=points)
+        measured = {} if metric is None else {"metric_curve": (*self.metric_curve, metric)}
+        return self.model_copy(update={**points, **measured})
 
     def add_training(self, examples: int, loss: float) -> FinalRunState:
         """Return the state with another training loss."""

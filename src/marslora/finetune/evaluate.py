@@ -21,6 +21,8 @@ class SplitScore(NamedTuple):
     """Mean nats per answer token."""
     accuracy: float
     """Share of answer tokens predicted correctly."""
+    metric: float | None = None
+    """Of generated answers; None if the loss decides."""
 
 
 def get_rank_and_size() -> tuple[int, int]:

@@ -12,6 +12,7 @@ from marslora.core.spec import TrainingSpec
 from marslora.data.rows import BatchSource, EncodedSplits
 from marslora.finetune.cost import FlopsPerRow, count_flops
 from marslora.finetune.evaluate import SplitScore, evaluate, move_to_device
+from marslora.finetune.generated_answers import AnswerMetric
 from marslora.finetune.loss import AnswerLoss
 from marslora.methods import AbstractChange
 from marslora.models.precision import mixed_precision
@@ -27,6 +28,7 @@ class Scorer:
         rows: EncodedSplits[BatchSource],
         training: TrainingSpec,
         dtype: torch.dtype,
+        metric: AnswerMetric | None = None,
     ):
         self.change = change
         self.model = change.model
@@ -34,6 +36,7 @@ class Scorer:
         self.rows = rows
         self.batch_size = max(1, training.batch_size // training.accumulation)
         self.dtype = dtype
+        self.metric = metric
         self.num_scored = 0
         """Rows scored since the run was last started."""
 
@@ -41,12 +44,17 @@ class Scorer:
         """Score the adapted model on a split."""
         rows = self.rows.split(split)
         self.num_scored += len(rows)
-        return evaluate(self.model, self.answers, rows.batch, len(rows), self.batch_size, self.dtype)
+        score = evaluate(self.model, self.answers, rows.batch, len(rows), self.batch_size, self.dtype)
+        return score if self.metric is None else score._replace(metric=self.metric.score(split))
 
     def base_score(self, split: Literal["validation", "test"]) -> SplitScore:
         """Score the model without its adapter on a split."""
         with self.change.disabled():
             return self.score(split)
+
+    def count_generation_flops(self) -> float:
+        """Operations of generating answers since the run was last started."""
+        return 0.0 if self.metric is None else self.metric.cost.answers * self.metric.cost.flops_per_answer
 
     def flops_per_row(
         self, loss: Callable[[dict[str, Any]], Tensor], num_backwards: int, num_passes: int

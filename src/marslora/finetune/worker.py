@@ -14,12 +14,14 @@ from marslora.core.schedule import final_evaluation_steps, num_steps
 from marslora.core.spec import FinalSpec
 from marslora.core.stopping import Stop, defer_signals
 from marslora.data.rows import BatchSource, EncodedSplits, load_encoded_splits
+from marslora.data.splits import load_splits
 from marslora.finetune import checkpoints, output
 from marslora.finetune.best_point import BestPoint
 from marslora.finetune.callbacks import StopWhenAsked, ValidationCallback
 from marslora.finetune.checkpoints import FinalRunState
 from marslora.finetune.cost import SetupCost, count_setup_cost, read_peak_bytes, reset_peak_bytes
 from marslora.finetune.exact_trainer import ExactFinalTrainer
+from marslora.finetune.generated_answers import AnswerMetric, report_metric
 from marslora.finetune.labels import label_rows
 from marslora.finetune.loss import AnswerLoss
 from marslora.finetune.method_steps import MethodSteps
@@ -33,6 +35,7 @@ from marslora.finetune.start import StartingPoint, load_moments, load_weights, r
 from marslora.finetune.trackers import check_trackers
 from marslora.finetune.trainer import FinalTrainer, make_training_arguments, place_model, read_launched_processes
 from marslora.methods import AbstractChange
+from marslora.metrics import LOSS, find_metric
 from marslora.models.loading import LoadedModel, load
 from marslora.optim import AbstractOptimizer, as_two_point
 
@@ -106,7 +109,9 @@ class _FinalRun:
         self.is_first = arguments.process_index == 0
         self.emit: Emit = emit if self.is_first else _emit_nothing
         self.answers = AnswerLoss(loaded.model)
-        self.scorer = Scorer(change, self.answers, rows, spec.training, loaded.dtype)
+        self.scorer = Scorer(
+            change, self.answers, rows, spec.training, loaded.dtype, _make_metric(spec, loaded, change, rows)
+        )
         _check_exact_steps(spec, change, optimizer)
         self.trainer = self._trainer(arguments)
         self.flops = self.scorer.flops_per_row(
@@ -176,6 +181,7 @@ class _FinalRun:
             started_at_examples=self.start.examples,
             base_validation_loss=base.loss,
             base_validation_accuracy=base.accuracy,
+            base_validation_metric=base.metric,
         )
 
     def _watch(self, progress: FinalRunState) -> ValidationCallback:
@@ -237,6 +243,7 @@ class _FinalRun:
             train_curve=progress.train_curve,
             kept_examples=kept_examples,
             started_at_examples=progress.started_at_examples,
+            metric=scorer.metric and report_metric(scorer.metric, progress, validation, test, base_test),
             cost=self._cost(watch),
         )
 
@@ -249,9 +256,24 @@ class _FinalRun:
             seconds=self.setup.seconds + watch.seconds,
             examples=examples,
             validation_examples=len(self.rows.validation) * num_validations,
-            flops=self.setup.flops + examples * self.flops.trained + self.scorer.num_scored * self.flops.scored,
+            flops=self.setup.flops
+            + examples * self.flops.trained
+            + self.scorer.num_scored * self.flops.scored
+            + self.scorer.count_generation_flops(),
             peak_bytes=read_peak_bytes(),
         )
+
+
+def _make_metric(
+    spec: FinalSpec, loaded: LoadedModel, change: AbstractChange, rows: EncodedSplits[BatchSource]
+) -> AnswerMetric | None:
+    """The metric that chooses the point of the run; None if the loss does."""
+    if spec.metric == LOSS:
+        return None
+    batch_size = max(1, spec.training.batch_size // spec.training.accumulation)
+    metric = find_metric(spec.metric)
+    examples = load_splits(spec.data)
+    return AnswerMetric(spec.metric, metric, change, rows, examples, loaded.processor, batch_size, loaded.dtype)
 
 
 def _check_exact_steps(spec: FinalSpec, change: AbstractChange, optimizer: AbstractOptimizer) -> None:

@@ -9,8 +9,9 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from marslora.core.data_files import MEMORY, parse_source
 from marslora.core.files import write_text
+from marslora.core.runs import MetricResult
 from marslora.report.data import ReportData, gather_data
-from marslora.report.numbers import abbreviate_count, format_accuracy, format_count, format_loss
+from marslora.report.numbers import abbreviate_count, format_accuracy, format_count, format_loss, format_number
 from marslora.store.study import Study
 
 NAME = "README.md"
@@ -134,8 +135,21 @@ def _table_losses(data: ReportData) -> str:
     )
     return (
         "## Results\n\nLosses are in nats per answer token.\n\n| rows | loss before | loss after | answer tokens right "
-        "after |\n|---|---|---|---|\n" + "\n".join(rows)
+        "after |\n|---|---|---|---|\n" + "\n".join(rows) + _table_metric(final.metric)
     )
+
+
+def _table_metric(metric: MetricResult | None) -> str:
+    if metric is None:
+        return ""
+    splits = [("validation", metric.base_validation, metric.validation), ("test", metric.base_test, metric.test)]
+    rows = (
+        f"| {split} | {format_number(before)} | {format_number(after)} |"
+        for split, before, after in splits
+        if after is not None
+    )
+    head = f"| rows | {metric.name} before | {metric.name} after |\n|---|---|---|\n"
+    return "\n\nOf generated answers:\n\n" + head + "\n".join(rows)
 
 
 def _describe_loading(data: ReportData, is_merged: bool) -> str:

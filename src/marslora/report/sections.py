@@ -8,6 +8,7 @@ from marslora.report import checklist, tables
 from marslora.report.candidates import list_rates
 from marslora.report.data import ReportData, compute_calibration_spending, compute_grid_spending, compute_total_spending
 from marslora.report.figures.curves import JOINT, group_runs
+from marslora.report.gain import describe_gain
 from marslora.report.markup import Markup, bullets, collapse, join, paragraphs, section, tag
 from marslora.report.numbers import (
     SPACE,
@@ -25,7 +26,6 @@ from marslora.report.words import (
     collect_notices,
     describe_certainty,
     describe_cost,
-    describe_gain,
     explain_terms,
     make_sentence,
     write_headline,
@@ -87,6 +87,9 @@ def render_tiles(data: ReportData) -> list[Markup]:
     if final is not None:
         change = f"{format_loss(final.base_validation_loss)} to {format_loss(final.validation_loss)}"
         tiles.append(_render_tile("Validation loss", change, "nats per answer token, before and after"))
+        if (metric := final.metric) is not None:
+            change = f"{format_number(metric.base_validation)} to {format_number(metric.validation)}"
+            tiles.append(_render_tile(metric.name, change, "of generated answers to validation rows, before and after"))
     elif data.chosen.predicted_loss is not None:
         expected = data.chosen.predicted_loss
         tiles.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from marslora.core.decision import Candidate, Interval
 from marslora.core.runs import Cost, FinalResult
@@ -153,9 +154,12 @@ def build_results_table(data: ReportData) -> Markup:
         "validation loss",
         "validation accuracy",
         *(["test loss", "test accuracy"] if tested else []),
+        *([f"{final.metric.name}, validation"] if final.metric else []),
+        *([f"{final.metric.name}, test"] if final.metric and tested else []),
     ]
     base = (final.base_validation_loss, final.base_validation_accuracy, final.base_test_loss, final.base_test_accuracy)
-    rows = [_losses_row("before training", 0, *base, tested)]
+    untrained = (final.metric.base_validation, final.metric.base_test) if final.metric else ()
+    rows = [[*_losses_row("before training", 0, *base, tested), *_metric_cells(untrained, tested)]]
     if data.uniform is not None:
         rank = data.uniform.allocation.get(data.searched[0])
         rows.append(_result_row(f"uniform rank {rank}", data.uniform, tested))
@@ -165,7 +169,12 @@ def build_results_table(data: ReportData) -> Markup:
 
 def _result_row(name: str, result: FinalResult, tested: bool) -> list[Markup]:
     seen = (result.validation_loss, result.validation_accuracy, result.test_loss, result.test_accuracy)
-    return _losses_row(name, result.num_trainable, *seen, tested)
+    measured = (result.metric.validation, result.metric.test) if result.metric else ()
+    return [*_losses_row(name, result.num_trainable, *seen, tested), *_metric_cells(measured, tested)]
+
+
+def _metric_cells(values: Sequence[float | None], tested: bool) -> list[Markup]:
+    return [cell(format_number(value), number=True) for value in values[: 2 if tested else 1]]
 
 
 def _losses_row(

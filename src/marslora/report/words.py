@@ -6,15 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from marslora.core.allocation import Allocation
-from marslora.core.decision import LEVEL, Candidate
-from marslora.core.promise import check_promise
-from marslora.core.runs import FinalResult
+from marslora.core.decision import LEVEL
 from marslora.report.candidates import (
     describe_edges,
     find_training_probability,
     list_optional_towers,
-    sort_by_loss,
 )
 from marslora.report.data import (
     CONVERGENCE,
@@ -25,10 +21,10 @@ from marslora.report.data import (
     compute_grid_spending,
     compute_total_spending,
 )
+from marslora.report.gain import describe_gain
 from marslora.report.numbers import (
     SPACE,
     abbreviate_count,
-    format_accuracy,
     format_count,
     format_duration,
     format_full_runs,
@@ -142,100 +138,6 @@ def describe_effects(data: ReportData) -> list[str]:
     alike = [effect.knob for effect in data.decision.effects if effect.verdict == "does not matter"]
     sentences = [f"What matters: {join_words(matter)}."] if matter else []
     return [*sentences, f"What does not matter: {join_words(alike)}."] if alike else sentences
-
-
-def describe_gain(data: ReportData) -> list[str]:
-    """Sentences about the gain over the untrained model and over one rank for every part; empty if unknown."""
-    return [*_describe_gain_over_base(data), *_describe_gain_over_uniform(data)]
-
-
-def _describe_gain_over_base(data: ReportData) -> list[str]:
-    final = data.final
-    if final is not None:
-        losses = (
-            f"{format_loss(final.base_validation_loss)} before and {format_loss(final.validation_loss)} after training"
-        )
-        right = f"{format_accuracy(final.base_validation_accuracy)} of answer tokens were right before and "
-        right += f"{format_accuracy(final.validation_accuracy)} after"
-        sentence = f"The validation loss was {losses}; {right}."
-        return [sentence, *_describe_promise(data, final), *_describe_kept_point(final), *_describe_test(final)]
-    predicted, base = data.chosen.predicted_loss, data.base_loss
-    if predicted is None or base is None:
-        return []
-    bounds = f"{format_loss(predicted.low)} to {format_loss(predicted.high)}"
-    reached = f"{format_loss(predicted.value)} ({bounds})"
-    return [f"The validation loss is {format_loss(base)} now and is expected to reach {reached}."]
-
-
-def _describe_promise(data: ReportData, final: FinalResult) -> list[str]:
-    """Whether the final run ended where the search had predicted."""
-    promise = check_promise(data.decision, final)
-    if promise is None:
-        return []
-    bounds = f"{format_loss(promise.predicted.low)} to {format_loss(promise.predicted.high)}"
-    away = f"{format_loss(abs(promise.excess))} nats {'above' if promise.excess > 0 else 'below'} the interval"
-    verdict = "inside the interval" if promise.is_kept else away
-    said = f"The search had predicted {bounds} ({format_percent(promise.predicted.level)} interval)"
-    return [f"{said}; the run ended at {format_loss(promise.ended)}, {verdict}."]
-
-
-def _describe_kept_point(final: FinalResult) -> list[str]:
-    if final.kept_examples is None:
-        return []
-    kept, end = format_count(final.kept_examples), format_count(final.examples[-1])
-    return [f"The adapter was saved after {kept} examples, where the loss was lowest; the run ended after {end}."]
-
-
-def _describe_test(final: FinalResult) -> list[str]:
-    if final.test_loss is None:
-        return []
-    before = "" if final.base_test_loss is None else f"{format_loss(final.base_test_loss)} before and "
-    right = "" if final.test_accuracy is None else f" ({format_accuracy(final.test_accuracy)} of answer tokens right)"
-    after = f"{before}{format_loss(final.test_loss)} after training{right}"
-    return [f"On the test rows, which the search never used, the loss was {after}."]
-
-
-def _describe_gain_over_uniform(data: ReportData) -> list[str]:
-    final, uniform = data.final, data.uniform
-    if len(data.searched) > 1 and _is_uniform(data.decision.chosen, data):
-        return ["The chosen ranks are already uniform."]
-    if final is not None and uniform is not None:
-        difference = uniform.validation_loss - final.validation_loss
-        rank = f"uniform rank {uniform.allocation.get(data.searched[0])}"
-        ended = "lower" if difference > 0 else "no lower"
-        costs = f"{abbreviate_count(uniform.num_trainable)} parameters"
-        values = f"{format_loss(final.validation_loss)} against {format_loss(uniform.validation_loss)}"
-        return [f"It ended {ended} than {rank} ({costs}), in one run of one seed each: {values}."]
-    even = _find_uniform_candidate(data)
-    if even is None or even.predicted_loss is None or data.chosen.predicted_loss is None:
-        return []
-    difference = even.predicted_loss.value - data.chosen.predicted_loss.value
-    name = f"Uniform rank {even.allocation.get(data.searched[0])}"
-    if abs(difference) < 5e-4:
-        return [f"{name} is expected to end equally low."]
-    return [f"{name} is expected to end {format_loss(abs(difference))} nats {'higher' if difference > 0 else 'lower'}."]
-
-
-def _find_uniform_candidate(data: ReportData) -> Candidate | None:
-    """The candidate with one rank for every searched part whose trainable parameters are nearest to the choice's.
-
-    It has its best learning rate. None if there is none, or if the choice itself is uniform.
-    """
-    if _is_uniform(data.decision.chosen, data):
-        return None
-    wanted = data.num_trainable(data.decision.chosen)
-    even = [
-        candidate
-        for candidate in data.decision.candidates
-        if _is_uniform(candidate.allocation, data) and candidate.status != "chosen"
-    ]
-    nearest = min((abs(data.num_trainable(each.allocation) - wanted) for each in even), default=None)
-    best = sort_by_loss([each for each in even if abs(data.num_trainable(each.allocation) - wanted) == nearest])
-    return best[0] if best else None
-
-
-def _is_uniform(allocation: Allocation, data: ReportData) -> bool:
-    return len({allocation.get(part) for part in data.searched}) == 1
 
 
 def describe_cost(data: ReportData) -> str:

@@ -91,8 +91,9 @@ def _write_caption(data: ReportData, final: FinalResult, run: Run | None) -> str
         sentences.append("The thin line is the training loss; the others are validation losses.")
     end = final.validation_curve[-1]
     if final.kept_examples is not None:
+        where = "the lowest point" if final.metric is None else f"the point of the highest {final.metric.name}"
         sentences.append(
-            f"The adapter was saved at the lowest point, after {format_count(final.kept_examples)} examples; "
+            f"The adapter was saved at {where}, after {format_count(final.kept_examples)} examples; "
             f"the run ended at {format_loss(end)}."
         )
     elif min(final.validation_curve) < end * 0.995:
