@@ -26,7 +26,8 @@ def check_study(spec: StudySpec, options: RunOptions) -> None:
     if make_strategy(spec.search.strategy).measures and has_choice:
         calibration = spec.calibration
         dropout, experts = calibration.dropout, spec.model.experts
-        methods.check_adapter(calibration.adapter, packed=True, dropout=dropout, experts=experts)
+        tokens = bool(calibration.trainable_token_indices)
+        methods.check_adapter(calibration.adapter, packed=True, dropout=dropout, experts=experts, tokens=tokens)
     check_run(options)
 
 
@@ -54,7 +55,8 @@ def check_method(entry: MethodSpec, common: Mapping[str, Any], *, experts: bool)
 
 def check_training(training: TrainingSpec, *, experts: bool) -> None:
     """Raise `ConfigError` for an adapter, an optimizer, a combiner or an objective that a final run cannot use."""
-    methods.check_adapter(training.adapter, dropout=training.dropout, experts=experts)
+    tokens = bool(training.trainable_token_indices)
+    methods.check_adapter(training.adapter, dropout=training.dropout, experts=experts, tokens=tokens)
     plugins.check(training.optimizer.name, optim)
     optim.check_optimizer(training.optimizer)
     combiner = training.gradients

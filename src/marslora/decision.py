@@ -98,7 +98,13 @@ class Decision:
         training = self.training
         stacked = self.info.stacked(self.chosen)
         return patterns.lora_config_dict(
-            ranks, training.alpha_over_rank, full, training.dropout, stacked=stacked, **training.lora_variant
+            ranks,
+            training.alpha_over_rank,
+            full,
+            training.dropout,
+            stacked=stacked,
+            tokens=self.info.token_indices(training.trainable_token_indices),
+            **training.lora_variant,
         )
 
     def training_arguments(self) -> dict[str, Any]:

@@ -86,6 +86,7 @@ class Pipeline:
             data=spec.data,
             optimizer=spec.training.optimizer,
             batch_size=spec.training.batch_size,
+            token_indices=spec.training.trainable_token_indices,
             cache_folder=str(self.study.path("cache")),
         )
         prepared = self.executor.ask(PREPARE, request, Prepared, self.listener.advance)
@@ -128,7 +129,10 @@ class Pipeline:
                 (part, own) for part, own in spec.part_rate_factors.items() if part not in prepared.info.unreached
             ),
             count_parameters=lambda allocation: prepared.info.num_trainable(
-                allocation, spec.training.full, use_dora=spec.training.use_dora
+                allocation,
+                spec.training.full,
+                use_dora=spec.training.use_dora,
+                ids=spec.training.trainable_token_indices,
             ),
             seed=spec.search.seed,
             budget=spec.search.budget,
@@ -264,6 +268,7 @@ class Pipeline:
             module_ranks=info.module_ranks(allocation),
             full_modules=info.full_modules(spec.training.full),
             stacked=info.stacked(allocation),
+            token_indices=info.token_indices(spec.training.trainable_token_indices),
             full_examples=self.problem.full_examples,
             start_folder=self._find_checkpoint(started),
             output_folder=str(self.study.path(name)),

@@ -105,10 +105,13 @@ def make_spec(settings: StudySettings) -> StudySpec:
     info, training = describe_model(settings.model), settings.training
     for part in (*training.full, *training.part_learning_rates):
         info.part(part)
+    info.token_indices(training.trainable_token_indices)
     space = build_space(info, settings.ranks, training.full, settings.search.max_rank)
     list_allocations(
         space,
-        lambda allocation: info.num_trainable(allocation, training.full, use_dora=training.use_dora),
+        lambda allocation: info.num_trainable(
+            allocation, training.full, use_dora=training.use_dora, ids=training.trainable_token_indices
+        ),
         settings.search.most_parameters,
     )
     return StudySpec.parse(

@@ -13,3 +13,5 @@ from ._checkpoint import write_checkpoints as write_checkpoints
 from ._dropout import SeededDropout as SeededDropout
 from ._experts import ExpertLora as ExpertLora
 from ._full import build_whole_module as build_whole_module
+from ._tokens import TOKEN_ROWS as TOKEN_ROWS
+from ._tokens import build_token_adapters as build_token_adapters

@@ -157,6 +157,7 @@ class ComparisonStages:
             module_ranks=info.module_ranks(allocation),
             full_modules=info.full_modules(training.full),
             stacked=info.stacked(allocation),
+            token_indices=info.token_indices(training.trainable_token_indices),
             full_examples=full_examples(spec.training, prepared.data.num_train),
             output_folder=str(self.study.path("runs", make_slug(entry.title))),
             cache_folder=str(self.study.path("cache")),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from marslora.core.allocation import Allocation, Space
 from marslora.core.errors import ConfigError
 from marslora.core.record import Record
 
+TOKENS_PART = "language"
+"""The part whose learning rate the rows of single tokens have."""
 TOWERS = ("vision", "audio")
 """The parts that turn pictures and sounds into embeddings."""
 LANGUAGE = "language"
@@ -73,6 +75,31 @@ class PartInfo(Record):
         return () if self.reached is False else self.paths
 
 
+class TokenTable(Record):
+    """The rows of single tokens: where a model looks them up, and where it scores them."""
+
+    embedding: str
+    """The path of the embedding."""
+    head: str
+    """The path of the head."""
+    is_tied: bool
+    """Whether the head's rows are those of the embedding."""
+    rows: int
+    """The number of tokens."""
+    width: int
+    """The length of a row."""
+
+    @property
+    def tied_head(self) -> str | None:
+        """The path of the head if its rows are those of the embedding."""
+        return self.head if self.is_tied else None
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths of the modules that have rows of their own."""
+        return (self.embedding,) if self.is_tied else (self.embedding, self.head)
+
+
 class ModelInfo(Record):
     """The parts of one model, with the results of a probe if there was one."""
 
@@ -80,6 +107,8 @@ class ModelInfo(Record):
     modalities: tuple[str, ...]
     num_parameters: int
     parts: tuple[PartInfo, ...]
+    tokens: TokenTable | None = None
+    """Where the rows of single tokens can be trained; None if they cannot, as in models with an encoder for text."""
     width: int | None = None
     """Hidden size of the language model; None if the model's configuration does not say."""
     unlabelled: tuple[str, ...] = ()
@@ -143,9 +172,32 @@ class ModelInfo(Record):
         """The paths of the modules that are trained if the parts in ``full`` are trained whole."""
         return tuple(path for part in full for path in self.part(part).whole)
 
-    def num_trainable(self, allocation: Allocation, full: tuple[str, ...] = (), *, use_dora: bool = False) -> int:
-        """Trainable parameters of an allocation; parts in ``full`` are trained whole."""
-        count = sum(self.part(name).num_parameters for name in full if name not in self.unreached)
+    def token_indices(self, ids: Sequence[int]) -> dict[str, tuple[int, ...]]:
+        """The tokens whose rows are trained, by the path of the module that has the rows, the embedding first.
+
+        Raises `ConfigError` for ids that the model does not have, and for a model whose rows cannot be trained.
+        """
+        if not ids:
+            return {}
+        if self.tokens is None:
+            raise ConfigError(
+                f"`trainable_token_indices` cannot be trained in {self.architecture}, found {list(ids[:5])}: it takes "
+                "one embedding of a decoder and a head without bias. Leave them out."
+            )
+        if beyond := [each for each in ids if each >= self.tokens.rows]:
+            raise ConfigError(
+                f"`trainable_token_indices` must be below {self.tokens.rows}, the rows of `{self.tokens.embedding}`, "
+                f"found {beyond[:5]}. Save the model after `model.resize_token_embeddings(len(tokenizer))`, or leave "
+                "them out."
+            )
+        return dict.fromkeys(self.tokens.paths, tuple(ids))
+
+    def num_trainable(
+        self, allocation: Allocation, full: tuple[str, ...] = (), *, use_dora: bool = False, ids: Sequence[int] = ()
+    ) -> int:
+        """Trainable parameters of an allocation; parts in ``full`` and rows of tokens in ``ids`` are trained whole."""
+        count = sum(len(own) * self.tokens.width for own in self.token_indices(ids).values() if self.tokens)
+        count += sum(self.part(name).num_parameters for name in full if name not in self.unreached)
         for name, rank in allocation.ranks:
             if name not in full:
                 count += self.part(name).num_trainable(rank, use_dora=use_dora)
@@ -153,6 +205,7 @@ class ModelInfo(Record):
 
     def part_of(self) -> Mapping[str, str]:
         """The part of every linear and every module of stacked experts, by path; for a part without a linear, that of
-        its modules."""
+        its modules. The rows of tokens belong to the language model."""
         linears = {name: part.name for part in self.parts for each in part.linears for name in (each.name, each.module)}
-        return linears | {path: part.name for part in self.parts if not part.linears for path in part.paths}
+        tokens = dict.fromkeys(self.tokens.paths, TOKENS_PART) if self.tokens else {}
+        return tokens | linears | {path: part.name for part in self.parts if not part.linears for path in part.paths}

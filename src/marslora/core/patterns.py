@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any
 
 from marslora.core.errors import ConfigError
@@ -36,6 +37,7 @@ def lora_config_dict(
     dropout: float = 0.0,
     *,
     stacked: Collection[str] = (),
+    tokens: Mapping[str, Sequence[int]] = MappingProxyType({}),
     use_rslora: bool = False,
     use_dora: bool = False,
 ) -> dict[str, Any]:
@@ -44,7 +46,8 @@ def lora_config_dict(
     Modules of rank 0 are left out, as are those in ``full_modules``, which are trained whole (``modules_to_save``).
     ``alpha`` is ``alpha_over_rank`` times the rank, so that every adapter has the same scale. With rsLoRA it is one
     number for all ranks, so that scales fall with the square root of the rank: ``alpha_over_rank`` is that of rank 16.
-    Names in ``stacked`` are parameters that hold the weights of several experts (``target_parameters``).
+    Names in ``stacked`` are parameters that hold the weights of several experts (``target_parameters``); ``tokens`` are
+    those whose rows are trained, by the path of the embedding or head (``trainable_token_indices``).
     """
     ranks = {name: rank for name, rank in module_ranks.items() if rank > 0 and name not in set(full_modules)}
     default = Counter(ranks.values()).most_common(1)[0][0] if ranks else 1
@@ -60,6 +63,7 @@ def lora_config_dict(
         "alpha_pattern": {} if use_rslora else {key: _alpha(alpha_over_rank, rank) for key, rank in patterns.items()},
         "modules_to_save": list(full_modules) or None,
         "bias": "none",
+        **({"trainable_token_indices": {path: list(ids) for path, ids in tokens.items()}} if tokens else {}),
         **({"use_rslora": True} if use_rslora else {}),
         **({"use_dora": True} if use_dora else {}),
     }

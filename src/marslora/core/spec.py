@@ -244,6 +244,8 @@ class FinalSpec(Record):
     """Module paths that are trained whole."""
     stacked: tuple[str, ...] = ()
     """Those of ``module_ranks`` that are parameters in which experts are stacked."""
+    token_indices: dict[str, tuple[int, ...]] = {}
+    """The tokens whose rows are trained, by the path of the embedding or head."""
     full_examples: int
     start_folder: str | None = None
     """A member's checkpoint that the run continues; its examples count as already seen."""
@@ -303,4 +305,6 @@ class PrepareSpec(Record):
     optimizer: PluginSpec = PluginSpec(name="adamw")
     """Checked first, so that a wrong option is reported before any data is read."""
     batch_size: int
+    token_indices: tuple[int, ...] = ()
+    """Tokens whose embeddings will be trained, about which no warning is needed."""
     cache_folder: str

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 from marslora.core.options import TRAINING, Option, OptionRecord
 from marslora.core.rates import AUTO, PartRate, RateChoice, read_part_rates, read_rates
 from marslora.core.record import Record
-from marslora.core.words import BLANK, is_blank, read_options, read_pairs, read_plugin, write_value
+from marslora.core.words import BLANK, is_blank, read_numbers, read_options, read_pairs, read_plugin, write_value
 
 LORA_VARIANTS = ("use_rslora", "use_dora")
 """Options that mean what they mean in `peft.LoraConfig`, in every adapter that has an option of such a name."""
@@ -38,6 +38,17 @@ def _to_plain(value: Any) -> Any:
 def read_names(value: Any) -> Any:
     """One text or several as a tuple; anything else as it is."""
     return (value,) if isinstance(value, str) else value
+
+
+def read_indices(value: Any) -> Any:
+    """One number or several, or texts such as ``"3,4"``, as a tuple without repeats, in increasing order."""
+    values = (value,) if isinstance(value, int | str) else value
+    if not isinstance(values, Sequence):
+        return value
+    numbers: list[Any] = []
+    for each in values:
+        numbers += read_numbers(each, "ids such as 32000,32001") if isinstance(each, str) else (each,)
+    return tuple(sorted(set(numbers)) if all(isinstance(each, int) for each in numbers) else numbers)
 
 
 def read_files(value: Any) -> Any:
@@ -159,6 +170,13 @@ class TrainingSettings(OptionRecord):
     """Scale of an adapter, the same at every rank; with rsLoRA that of rank 16."""
     full: Annotated[tuple[str, ...], BeforeValidator(read_names), Option(TRAINING, metavar="PART")] = ()
     """Part that is trained whole instead of by LoRA, typically the projector. Default: none."""
+    trainable_token_indices: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...],
+        BeforeValidator(read_indices),
+        Option(TRAINING, metavar="ID", type=int | Sequence[int] | str),
+    ] = ()
+    """Ids of tokens whose embeddings are trained too, e.g. 32000,32001: new tokens, which LoRA would leave as they are.
+    A head with weights of its own trains its rows of these tokens as well. Default: none."""
     optimizer: Annotated[PluginSpec, Option(TRAINING, metavar="OPTIMIZER")] = PluginSpec(name="adamw")
     """Optimizer (see `marslora list`), with options as in adamw:betas=[0.9,0.99]."""
     adapter: Annotated[PluginSpec, Option(TRAINING, metavar="ADAPTER")] = PluginSpec(name="lora")

@@ -18,10 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from marslora import adapters
-from marslora.adapters import AbstractAdapter, ExpertLora, Factor, MemberSettings, TrainingPosition, build_whole_module
+from marslora.adapters import (
+    AbstractAdapter,
+    ExpertLora,
+    Factor,
+    MemberSettings,
+    TrainingPosition,
+    build_token_adapters,
+    build_whole_module,
+)
 from marslora.core import patterns, plugins
 from marslora.core.errors import ConfigError
-from marslora.core.parts import ModelInfo
+from marslora.core.parts import TOKENS_PART, ModelInfo
 from marslora.core.schedule import rate_factor
 from marslora.core.spec import MemberSpec, TrainingSpec
 from marslora.engine.outliers import separate_members
@@ -58,7 +66,14 @@ class Base:
                 parts |= dict.fromkeys(part.whole, part.name)
             elif any(member.allocation.get(part.name) for member in members):
                 parts |= {linear.module: part.name for linear in part.alive}
+        if self.token_indices and self.info.tokens:
+            parts |= dict.fromkeys(filter(None, (*self.token_indices, self.info.tokens.tied_head)), TOKENS_PART)
         return parts
+
+    @property
+    def token_indices(self) -> dict[str, tuple[int, ...]]:
+        """The tokens whose rows are trained, by the path of the embedding or head."""
+        return self.info.token_indices(self.training.trainable_token_indices)
 
     def member_settings(self, member: MemberSpec, part: str) -> MemberSettings:
         """A member's rank, scale, dropout and seed for the linears of ``part``."""
@@ -88,6 +103,7 @@ class Base:
             whole_modules,
             dropout,
             stacked=self.info.stacked(lora_only),
+            tokens=self.token_indices,
             **self.training.lora_variant,
         )
 
@@ -120,10 +136,18 @@ class Pack:
         self.base, self.members, self.trains = base, tuple(members), trains
         self.position = TrainingPosition()
         self.parts = base.modules([member.spec for member in members])
-        self.adapters = {path: self._adapter(path, part) for path, part in self.parts.items()}
+        tokens = self._token_adapters()
+        self.adapters = {path: tokens.get(path) or self._adapter(path, part) for path, part in self.parts.items()}
         self.optimizer = self._build_optimizer() if trains else None
         self._context = contextlib.ExitStack()
         self._load_members()
+
+    def _token_adapters(self) -> dict[str, AbstractAdapter]:
+        """The adapters that train rows of single tokens, by the path of the embedding or head."""
+        base, table = self.base, self.base.info.tokens
+        settings = [base.member_settings(member.spec, TOKENS_PART) for member in self.members]
+        tied_head = table.tied_head if table else None
+        return build_token_adapters(base.model, base.token_indices, tied_head, settings, self.position)
 
     def _adapter(self, path: str, part: str) -> AbstractAdapter:
         """The adapter that takes the place of the module at ``path``."""

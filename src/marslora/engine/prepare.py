@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+from collections.abc import Collection
 from pathlib import Path
 
 import peft
@@ -54,7 +55,12 @@ def _prepare(spec: PrepareSpec, emit: Emit) -> Prepared:
     rows = load_encoded_splits(spec.data, loaded.processor, spec.cache_folder, progress=report_progress)
     info, flops = count_flops(lambda: probe_parts(spec.model, loaded, rows, spec.cache_folder))
     meter.add_flops(flops)
-    warnings = (*loaded.warnings, *info.warnings, *warn_of_fresh_tokens(loaded, rows), *data_rows.list_warnings(rows))
+    warnings = (
+        *loaded.warnings,
+        *info.warnings,
+        *warn_of_fresh_tokens(loaded, rows, spec.token_indices),
+        *data_rows.list_warnings(rows),
+    )
     return Prepared(
         info=info.model_copy(update={"warnings": warnings}),
         data=_summarise_rows(rows),
@@ -70,10 +76,15 @@ def _prepare(spec: PrepareSpec, emit: Emit) -> Prepared:
     )
 
 
-def warn_of_fresh_tokens(loaded: LoadedModel, rows: EncodedSplits[EncodedRows]) -> list[str]:
-    """A warning about tokens of the training rows whose embeddings were never trained; none if there are none."""
+def warn_of_fresh_tokens(
+    loaded: LoadedModel, rows: EncodedSplits[EncodedRows], trained: Collection[int] = ()
+) -> list[str]:
+    """A warning about tokens of the training rows whose embeddings were never trained; none if there are none.
+
+    Those that are ``trained`` now are left out.
+    """
     tokenizer = loaded.processor.tokenizer
-    used = set(rows.train.used_tokens.tolist())
+    used = set(rows.train.used_tokens.tolist()) - set(trained)
     fresh = find_fresh_rows(loaded.model, used, set(tokenizer.added_tokens_decoder))
     if not fresh:
         return []
@@ -81,7 +92,7 @@ def warn_of_fresh_tokens(loaded: LoadedModel, rows: EncodedSplits[EncodedRows]) 
     more = f" and {len(fresh) - 5} more" if len(fresh) > 5 else ""
     return [
         f"The rows use {len(fresh)} tokens whose embeddings were never trained, and LoRA leaves them so: {named}{more}."
-        " Train these embeddings before, or write the rows with tokens that the model knows."
+        f" Train them too: --trainable-token-indices {','.join(map(str, fresh))}"
     ]
 
 

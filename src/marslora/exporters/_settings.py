@@ -50,6 +50,7 @@ class Settings:
             full_modules,
             training.dropout,
             stacked=info.stacked(lora_only),
+            tokens=info.token_indices(training.trainable_token_indices),
             **training.lora_variant,
         )
         return cls(

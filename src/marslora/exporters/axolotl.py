@@ -69,6 +69,8 @@ def _lora(settings: Settings) -> dict[str, object]:
     variants = {f"peft_{name}": True for name, wanted in settings.training.lora_variant.items() if wanted}
     if "target_parameters" in lora:
         values["lora_target_parameters"] = lora["target_parameters"]
+    if "trainable_token_indices" in lora:
+        values["peft_trainable_token_indices"] = lora["trainable_token_indices"]
     return (
         values | variants | ({"lora_modules_to_save": lora["modules_to_save"]} if lora.get("modules_to_save") else {})
     )

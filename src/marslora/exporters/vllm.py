@@ -60,9 +60,10 @@ def _largest_rank(settings: Settings) -> int:
 
 
 def _must_be_merged(settings: Settings) -> bool:
-    """Whether vLLM cannot load this adapter: a part trained whole, DoRA, or a rank above its largest."""
+    """Whether vLLM cannot load this adapter: a part or tokens trained whole, DoRA, or a rank above its largest."""
     dora = settings.lora.get("use_dora", False)
-    return bool(settings.full) or dora or find_max_lora_rank(_largest_rank(settings)) is None
+    new_tokens = "trainable_token_indices" in settings.lora
+    return bool(settings.full) or dora or new_tokens or find_max_lora_rank(_largest_rank(settings)) is None
 
 
 def _notes(settings: Settings) -> list[str]:
@@ -70,7 +71,7 @@ def _notes(settings: Settings) -> list[str]:
         return [f"vLLM cannot load the adapter `{settings.training.adapter.name}`, nor can it be merged. In Python use",
                 "marslora.attach(model, adapter). The command below serves the model without the adapter."]  # fmt: skip
     if _must_be_merged(settings):
-        return ["vLLM cannot load this adapter (a part trained whole, DoRA, a rank above 512). Serve the merged model:",
+        return ["vLLM cannot load this adapter (a part or tokens trained whole, DoRA, a rank above 512). Merge it:",
                 "PeftModel.from_pretrained(model, adapter).merge_and_unload().save_pretrained(folder)."]  # fmt: skip
     notes = ["Older versions of vLLM ignore rank_pattern and use one alpha / r, which is the same in every part here."]
     if _adapts_towers(settings):

@@ -22,7 +22,10 @@ def count_trainable(spec: CountSpec, emit: Emit) -> None:
     """
     method, training, info = find_method(spec.run.training), spec.run.training, spec.info
     if method is None:
-        counts = [info.num_trainable(each, training.full, use_dora=training.use_dora) for each in spec.allocations]
+        counts = [
+            info.num_trainable(each, training.full, use_dora=training.use_dora, ids=training.trainable_token_indices)
+            for each in spec.allocations
+        ]
     else:
         whole = sum(info.part(part).num_parameters for part in training.full if part not in info.unreached)
         sizes = {linear.name: (linear.inputs, linear.outputs) for part in info.parts for linear in part.linears}

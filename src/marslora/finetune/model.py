@@ -51,6 +51,7 @@ def make_lora_config(spec: FinalSpec) -> LoraConfig:
             spec.full_modules,
             spec.training.dropout,
             stacked=spec.stacked,
+            tokens=spec.token_indices,
             **spec.training.lora_variant,
         )
     )
@@ -90,7 +91,7 @@ def adapt_model(
 
 
 def _apply_lora(base: PreTrainedModel, spec: FinalSpec) -> PeftChange:
-    whole = {path: base.get_submodule(path) for path in spec.full_modules}
+    whole = {path: base.get_submodule(path) for path in (*spec.full_modules, *spec.token_indices)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT asks for `is_gradient_checkpointing` by its old name
         change = PeftChange(base, get_peft_model(base, make_lora_config(spec)), whole)

@@ -39,14 +39,17 @@ def find_adapter(name: str) -> type[AbstractAdapter] | type[AbstractMethod]:
     return adapter_class
 
 
-def check_adapter(adapter: PluginSpec, *, packed: bool = False, dropout: float = 0.0, experts: bool = False) -> None:
+def check_adapter(
+    adapter: PluginSpec, *, packed: bool = False, dropout: float = 0.0, experts: bool = False, tokens: bool = False
+) -> None:
     """Raise `ConfigError` unless an adapter can train what is asked of it.
 
-    It must exist and take its options; train packed if ``packed``; drop inputs if ``dropout`` is above 0; and, if
-    ``experts``, be one beside which stacked experts are adapted, which PEFT does without dropout and DoRA alone.
+    It must exist and take its options; train packed if ``packed``; drop inputs if ``dropout`` is above 0; be trained by
+    PEFT itself if rows of ``tokens`` are trained too; and, if ``experts``, be one beside which stacked experts are
+    adapted, which PEFT does without dropout and DoRA alone.
     """
     plugins.check(adapter.name, adapters, methods)
-    if adapter.name in plugins.names(adapters) and not (adapter.options or dropout or experts):
+    if adapter.name in plugins.names(adapters) and not (adapter.options or dropout or experts or tokens):
         return
     from marslora.adapters import AbstractAdapter
 
@@ -66,6 +69,11 @@ def check_adapter(adapter: PluginSpec, *, packed: bool = False, dropout: float =
         raise ConfigError(
             "`experts` need the adapter `lora` without dropout and DoRA, since PEFT supports nothing else; found "
             f"{adapter} with dropout {dropout:g}. Change that, or leave `experts` out."
+        )
+    if tokens and not trained_by_peft:
+        raise ConfigError(
+            f"`trainable_token_indices` need the adapter `lora`, beside which PEFT trains them, found `{adapter}`. "
+            "Change that, or leave them out."
         )
 
 

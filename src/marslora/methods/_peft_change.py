@@ -10,11 +10,12 @@ from peft import PeftModel
 from torch import nn
 from torch.nn import Parameter
 
+from marslora.adapters import TOKEN_ROWS
 from marslora.methods._base import AbstractChange, Trainable
 
 ADAPTER = "default"
 """The name PEFT gives to the only adapter of a model."""
-_ROLES = {"lora_A": "A", "lora_B": "B", "lora_magnitude_vector": "magnitude"}
+_ROLES = {"lora_A": "A", "lora_B": "B", "lora_magnitude_vector": "magnitude", TOKEN_ROWS: "tokens"}
 """Roles of parameters by their names in PEFT."""
 
 
@@ -27,7 +28,7 @@ class PeftChange(AbstractChange):
         """Wrap ``model``, which PEFT made from ``base``. ``whole`` are the modules by path that it trains copies of."""
         self.base, self.model, self._whole = base, model, whole
         for trainable in self.trainables():
-            if trainable.role == "full":  # like the factors of LoRA, in float32 whatever the model's dtype
+            if trainable.role in ("full", "tokens"):  # like the factors of LoRA, in float32 whatever the model's dtype
                 trainable.parameter.data = trainable.parameter.data.float()
 
     def trainables(self) -> list[Trainable]:
@@ -61,4 +62,5 @@ def _trainable(name: str, parameter: Parameter) -> Trainable:
         module, _, rest = path.partition(f".modules_to_save.{ADAPTER}.")
         return Trainable(f"{module}.{rest}", module, "full", parameter)
     module, _, factor = path.removesuffix(".weight").removesuffix(f".{ADAPTER}").rpartition(".")
+    module = module.removesuffix(".token_adapter")
     return Trainable(f"{module}.{factor}", module, _ROLES.get(factor, "other"), parameter)

@@ -120,22 +120,23 @@ class AnswerHead:
     """Lets the head of a language model run only at the positions that predict answer tokens.
 
     The hidden states that reach the head, (rows, T, D), are replaced by those of these positions, (1, N, D). A model
-    whose head is not called as a module returns all logits, of which these positions are taken.
+    whose head is not called as a module returns all logits, of which these positions are taken. The head is looked up
+    each time, since an adapter may have taken its place.
     """
 
     def __init__(self, model: Any):
-        head = None if model.config.is_encoder_decoder else model.get_output_embeddings()
-        self._head = head if isinstance(head, nn.Module) else None
+        self._model = model
         self._positions: tuple[Tensor, Tensor] | None = None
 
     @contextlib.contextmanager
     def at(self, rows_N: Tensor, positions_N: Tensor) -> Iterator[None]:
         """Within it, the head only gets these positions."""
-        if self._head is None:
+        head = None if self._model.config.is_encoder_decoder else self._model.get_output_embeddings()
+        if not isinstance(head, nn.Module):
             yield
             return
         self._positions = (rows_N, positions_N)
-        handle = self._head.register_forward_pre_hook(self._gather)
+        handle = head.register_forward_pre_hook(self._gather)
         try:
             yield
         finally:

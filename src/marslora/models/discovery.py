@@ -20,6 +20,7 @@ from marslora.models import _linears
 from marslora.models._classes import list_modalities
 from marslora.models._linears import EXPERTS
 from marslora.models._towers import MODALITIES, Layout, find_layout
+from marslora.models.tokens import find_token_table
 
 PART_ORDER = ("vision", "audio", "projector", "language")
 """The order in which parts are listed everywhere: the way of an input through a model."""
@@ -58,6 +59,7 @@ def discover(model: nn.Module, targets: str | None = None, *, experts: bool = Fa
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         parts=parts,
         width=_find_width(model),
+        tokens=find_token_table(model),
         unlabelled=tuple(unlabelled),
         warnings=tuple(_list_warnings(model, layout, parts, targets, experts)),
     )

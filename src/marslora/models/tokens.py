@@ -8,8 +8,10 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from marslora.core.linears import is_quantized
+from marslora.core.parts import TokenTable
 from marslora.core.vocabulary import Vocabulary
 
 NEAR_MEAN = 0.01
@@ -39,6 +41,39 @@ def vocabulary_of_model(model: Any) -> Vocabulary | None:
     if not isinstance(rows, int):
         return read_vocabulary_of(model.config)
     return Vocabulary(num_rows=rows, placeholders=_list_placeholders(model.config))
+
+
+def find_token_table(model: Any) -> TokenTable | None:
+    """Where rows of single tokens can be trained, in packs and by PEFT alike; None if they cannot.
+
+    That takes a decoder with one embedding and one linear head without bias.
+    """
+    config = getattr(model, "config", None)
+    if config is None or getattr(config, "is_encoder_decoder", True) or not hasattr(model, "get_output_embeddings"):
+        return None
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    paths = {id(module): name for name, module in model.named_modules()}
+    if not isinstance(embedding, nn.Embedding) or not isinstance(head, nn.Linear) or head.bias is not None:
+        return None
+    if id(embedding) not in paths or id(head) not in paths or is_quantized(head):
+        return None
+    return TokenTable(
+        embedding=paths[id(embedding)],
+        head=paths[id(head)],
+        is_tied=bool(getattr(config, "tie_word_embeddings", False)) and _is_tied_by_class(model, paths[id(head)]),
+        rows=min(embedding.num_embeddings, head.out_features),
+        width=embedding.embedding_dim,
+    )
+
+
+def _is_tied_by_class(model: nn.Module, head: str) -> bool:
+    """Whether a class of the model declares the head's weight as tied, which is what PEFT goes by."""
+    for name, module in model.named_modules():
+        declared = getattr(module, "_tied_weights_keys", None) or {}
+        prefix = f"{name}." if name else ""
+        if any(f"{prefix}{key}" == f"{head}.weight" for key in declared):
+            return True
+    return False
 
 
 def find_fresh_rows(model: Any, ids: Collection[int], added: Collection[int]) -> list[int]:

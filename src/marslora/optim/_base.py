@@ -44,7 +44,7 @@ class AbstractOptimizer(torch.optim.Optimizer, AbstractPlugin, ABC):
     - ``members``: None for ordinary parameters; K where the first dimension of every parameter is K members.
     - ``ranks``: the members' true ranks; the rest of dimension ``rank_dim`` is padding and stays exactly zero.
     - ``rank_dim``: negative; None means as PEFT stores factors, -2 for role A (R, I) and -1 for role B (O, R).
-    - ``role``: A, B, full, magnitude, router or other. ``part``: vision, language, ... (a label for people).
+    - ``role``: A, B, full, magnitude, router, tokens or other. ``part``: vision, language, ... (a label for people).
     - ``active``: (K,) booleans or None. A member that is not active keeps parameters and state bit for bit.
     - ``lr``, ``weight_decay`` and other numbers: one, or one per member as a (K,) tensor or a sequence.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from marslora.core.errors import ConfigError
 from marslora.core.linears import RANK_DIMS
 
-ROLES = ("A", "B", "full", "magnitude", "router", "other")
+ROLES = ("A", "B", "full", "magnitude", "router", "tokens", "other")
 """What a parameter can be; optimizers choose their rule by it."""
 FIELDS: dict[str, Any] = {
     "members": None,

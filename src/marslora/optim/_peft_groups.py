@@ -15,6 +15,7 @@ ROLE_PATTERNS = (
     (r"lora_magnitude_vector", "magnitude"),
     (r"router|gate_network", "router"),
     (r"modules_to_save", "full"),
+    (r"trainable_tokens_delta", "tokens"),
 )
 """The first pattern that matches a parameter's name gives its role. Factors of embeddings, biases and the rest are
 ``other``."""

@@ -21,7 +21,7 @@ from marslora.optim._options import Decay, Epsilon
 ADAMW = "adamw"
 """The name of the second rule."""
 OWN_ROLES = ("A", "B", "full", "other")
-"""Roles whose matrices follow the optimizer's own rule; magnitude vectors and routers follow AdamW."""
+"""Roles whose matrices follow the optimizer's own rule; magnitude vectors, routers and rows of tokens follow AdamW."""
 
 
 class AbstractRouted(AbstractOptimizer):

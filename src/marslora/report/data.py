@@ -112,7 +112,9 @@ class ReportData:
     def num_trainable(self, allocation: Allocation) -> int:
         """Trainable parameters of an allocation, parts that are trained whole included."""
         training = self.spec.training
-        return self.info.num_trainable(allocation, training.full, use_dora=training.use_dora)
+        return self.info.num_trainable(
+            allocation, training.full, use_dora=training.use_dora, ids=training.trainable_token_indices
+        )
 
     def convergence_law(self, part: str) -> LawFit | None:
         """The law of the convergence time of ``part``; None if there is none."""

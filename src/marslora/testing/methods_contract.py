@@ -16,7 +16,7 @@ from marslora.testing.toy_model import TASKS, WHOLE, build_toy_model
 
 RANKS = {"vision": 2, "projector": 3, "language": 4}
 LEARNING_RATE = 0.02
-ROLES = {"A", "B", "magnitude", "router", "full", "other"}
+ROLES = {"A", "B", "magnitude", "router", "full", "tokens", "other"}
 
 
 def apply(method, ranks=RANKS, full=(), seed=0):

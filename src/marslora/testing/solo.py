@@ -18,7 +18,7 @@ from peft.tuners.lora.layer import ParamWrapper
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from marslora.adapters import SeededDropout, TrainingPosition, member_generator
+from marslora.adapters import TOKEN_ROWS, SeededDropout, TrainingPosition, member_generator
 from marslora.adapters.lora import MAGNITUDE
 from marslora.core.errors import ConfigError
 from marslora.core.labels import IGNORED
@@ -143,7 +143,7 @@ def _initialise(
     """Draw A from the member's random streams, and let dropout masks depend on its counters, as a pack does."""
     inner = model.get_base_model()
     for key, role, parameter in list(_trained(model)):
-        if role == "full":
+        if role in ("full", "tokens"):
             parameter.data = parameter.data.to(torch.promote_types(torch.float32, parameter.dtype))
         if role != "A":
             continue
@@ -165,6 +165,8 @@ def _trained(model: PeftModel) -> Iterator[tuple[str, str, nn.Parameter]]:
                 yield key.replace(f".modules_to_save.{ADAPTER}.", "."), "full", parameter
             elif f".{MAGNITUDE}." in key:
                 yield key.removesuffix(f".{ADAPTER}.weight"), "magnitude", parameter
+            elif key.endswith(f".{TOKEN_ROWS}.{ADAPTER}"):
+                yield key.removesuffix(f".{ADAPTER}"), "tokens", parameter
             else:
                 yield key.replace(f".{ADAPTER}.", "."), key.split(".lora_")[1][0], parameter
 

@@ -43,6 +43,7 @@ WORDS: dict[str, tuple[list[str], Any, Any]] = {
     "equal": (["compute"], "compute", None),
     "gradients": (["sum"], "sum", "sum"),
     "evaluations": (["5"], 5, None),
+    "trainable_token_indices": (["5", "3,4"], (5, 3, 4), (3, 4, 5)),
 }
 
 

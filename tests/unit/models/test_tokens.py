@@ -116,5 +116,6 @@ def test_fresh_rows_that_the_rows_use_are_named_with_the_option(tmp_path):
     info = marslora.inspect(model=folder, train=[row(number, NEW[number % 2]) for number in range(8)])
     (warning,) = [each for each in info.warnings if "never trained" in each]
     assert f"'<loc0>' ({ids[0]}), '<loc1>' ({ids[1]})" in warning
+    assert warning.endswith(f"--trainable-token-indices {ids[0]},{ids[1]}")
     plain = marslora.inspect(model=folder, train=[row(number, "red") for number in range(8)])
     assert not any("never trained" in each for each in plain.warnings)
