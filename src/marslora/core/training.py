@@ -173,7 +173,7 @@ class TrainingSettings(OptionRecord):
     trainable_token_indices: Annotated[
         tuple[Annotated[int, Field(ge=0)], ...],
         BeforeValidator(read_indices),
-        Option(TRAINING, metavar="ID", type=int | Sequence[int] | str),
+        Option(TRAINING, metavar="ID", is_repeatable=True, type=int | Sequence[int] | str),
     ] = ()
     """Ids of tokens whose embeddings are trained too, e.g. 32000,32001: new tokens, which LoRA would leave as they are.
     A head with weights of its own trains its rows of these tokens as well. Default: none."""
