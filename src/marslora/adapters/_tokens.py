@@ -23,9 +23,12 @@ TOKEN_ROWS = "trainable_tokens_delta"
 class TokenEmbedding(AbstractAdapter):
     """Replaces an embedding: the tokens in ``ids`` are looked up in each member's own rows."""
 
+    places_V: Tensor
+    """The place of each token among ``ids``, -1 for all others."""
+
     def __init__(
         self,
-        base: nn.Module,
+        base: Any,
         path: str,
         ids: Sequence[int],
         members: Sequence[MemberSettings],
@@ -69,9 +72,11 @@ class TokenEmbedding(AbstractAdapter):
 class TokenHead(AbstractAdapter):
     """Replaces a head: the tokens in ``ids`` are scored with each member's own rows, or with those of ``shared``."""
 
+    ids_N: Tensor
+
     def __init__(
         self,
-        base: nn.Module,
+        base: Any,
         path: str,
         ids: Sequence[int],
         members: Sequence[MemberSettings],
@@ -85,13 +90,14 @@ class TokenHead(AbstractAdapter):
 
     def forward(self, x: Tensor) -> Tensor:
         """Score hidden states, whose first two dimensions together are K equal chunks."""
-        y: Tensor = self.base(x)
+        base: Any = self.base
+        y: Tensor = base(x)
         rows_KND = self._shared[0].rows_KND if self._shared else self.rows_KND
         assert rows_KND is not None
         x_KMD = x.reshape(self.num_members, -1, x.shape[-1])
         if not torch.is_autocast_enabled(x.device.type):
             x_KMD = x_KMD.to(y.dtype)
-        scores = torch.bmm(x_KMD, rows_KND.to(self.base.weight.dtype).mT).to(y.dtype)
+        scores = torch.bmm(x_KMD, rows_KND.to(base.weight.dtype).mT).to(y.dtype)
         return y.index_copy(-1, self.ids_N, scores.view(*y.shape[:-1], -1))
 
     def owns(self, member: int) -> bool:  # noqa: ARG002
@@ -129,6 +135,6 @@ def build_token_adapters(
     return built
 
 
-def _copy_rows(base: nn.Module, ids: Sequence[int], members: int) -> Parameter:
+def _copy_rows(base: Any, ids: Sequence[int], members: int) -> Parameter:
     rows_ND = base.weight.detach()[list(ids)].to(factor_dtype(base))
     return Parameter(rows_ND.unsqueeze(0).repeat(members, 1, 1))
