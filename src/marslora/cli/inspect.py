@@ -9,7 +9,7 @@ from rich.table import Table
 
 from marslora.cli._options import with_options
 from marslora.core.allocation import MAX_RANK
-from marslora.core.parts import ModelInfo, PartInfo
+from marslora.core.parts import PACK_MEMBERS, ModelInfo, PartInfo
 from marslora.listeners.console import PlainConsole, print_line
 from marslora.settings import INSPECT_OPTIONS
 
@@ -51,9 +51,11 @@ def command(
     print_line(console, (info.architecture, "bold"), contents)
     console.print(build_probe_table(info, rank) if probe or train else build_table(info, rank))
     if info.member_bytes is not None:
+        memory = [format_bytes(each or 0) for each in (info.base_bytes, info.member_bytes, info.pack_bytes)]
         print_line(
             console,
-            f"all parts at rank {rank}: {format_bytes(info.member_bytes)} besides the model, with batches of 4 rows",
+            f"memory: {memory[0]} for the model; {memory[1]} for a run that adapts all parts at rank {rank} in batches "
+            f"of 16 of the longest rows; {memory[2]} for {PACK_MEMBERS} such runs at once, as in a search",
         )
     if info.unlabelled:
         ignored = f"{', '.join(info.unlabelled[:6])}{' ...' if len(info.unlabelled) > 6 else ''}"

@@ -12,6 +12,8 @@ TOKENS_PART = "language"
 """The part whose learning rate the rows of single tokens have."""
 TOWERS = ("vision", "audio")
 """The parts that turn pictures and sounds into embeddings."""
+PACK_MEMBERS = 4
+"""Runs in the pack whose memory a probe estimates: as many as a search typically trains at once."""
 LANGUAGE = "language"
 """The part that reads embeddings and writes text."""
 
@@ -113,8 +115,12 @@ class ModelInfo(Record):
     """Hidden size of the language model; None if the model's configuration does not say."""
     unlabelled: tuple[str, ...] = ()
     """Linears that belong to no part and are not adapted: heads, generators, unknown modules."""
+    base_bytes: int | None = None
+    """Memory in bytes of the base model's weights; None without a probe."""
     member_bytes: int | None = None
     """Memory in bytes of a run that adapts every part, without the base model, measured in a probe."""
+    pack_bytes: int | None = None
+    """The same of `PACK_MEMBERS` runs that train at once, as those of a search do."""
     warnings: tuple[str, ...] = ()
     """What a user should know; each warning says how to fix it."""
 

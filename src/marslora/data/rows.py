@@ -147,6 +147,12 @@ def list_warnings(rows: EncodedSplits[EncodedRows]) -> list[str]:
     return [*rows.report.warnings, *write_notes(dict(notes.most_common()))]
 
 
+def pick_heavy(rows: EncodedRows, count: int) -> list[int]:
+    """The ``count`` rows with the most tokens, and as many that together have every kind of picture and sound."""
+    longest = [int(row) for row in np.argsort(-rows.num_tokens, kind="stable")[:count]]
+    return list(dict.fromkeys([*longest, *rows.pick_varied(count)]))
+
+
 def iterate_batches_by_length(rows: EncodedRows, batch_size: int) -> Iterator[dict[str, Tensor]]:
     """All rows, similar lengths together (less padding), always in the same batches."""
     by_length = sorted(range(len(rows)), key=lambda row: (int(rows.num_tokens[row]), row))

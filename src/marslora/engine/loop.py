@@ -26,6 +26,7 @@ from marslora.engine import memory, run_state
 from marslora.engine.cost import CostMeter, split_cost
 from marslora.engine.evaluate import Scores, digest_weights, evaluate, read_scores, write_scores
 from marslora.engine.pack import Base, Pack
+from marslora.engine.planning import PackPlan
 from marslora.engine.run_state import RunState
 from marslora.engine.segments import Segment, next_segment
 from marslora.engine.speedups import Speedups
@@ -48,8 +49,8 @@ class PackLoop:
     emit: Emit
     members: list[RunState]
     """As they stood at the last checkpoint."""
-    largest_pack: int
-    """How many members fit into memory at once; halved when memory runs out."""
+    plan: PackPlan
+    """How packs are computed; a smaller one takes its place when memory runs out."""
     meter: CostMeter = field(default_factory=CostMeter)
     measure_updates: bool = False
     """Whether validation points also record the norm of each part's last update, which takes a copy of all factors."""
@@ -65,15 +66,16 @@ class PackLoop:
         """Train until every member has ended; the result of each is emitted as it ends."""
         self.measure_start()
         batch_size = self.spec.training.batch_size
-        while (segment := next_segment(self.members, batch_size, self.largest_pack)) is not None:
+        while (segment := next_segment(self.members, batch_size, self.plan.members)) is not None:
             try:
                 SegmentRun(self, segment).run()
             except (RuntimeError, MemoryError) as error:
-                if not memory.is_out_of_memory(error) or len(segment.indices) == 1:
+                smaller = self.plan.shrink(len(segment.indices), batch_size, may_split=may_split(self.spec))
+                if smaller is None or not memory.is_out_of_memory(error):
                     raise
             else:
                 continue
-            self.largest_pack = len(segment.indices) // 2
+            self.plan, self.speedups.recompute = smaller, smaller.recompute
             _release_cached_memory()
 
     def measure_start(self) -> None:
@@ -184,8 +186,9 @@ class SegmentRun:
         """(examples seen after it, number from 0, micro-batches) of every step."""
         first, segment = self.now[0].spec, self.segment
         examples = segment.start
+        training = self.loop.spec.training.model_copy(update={"accumulation": self.loop.plan.pieces})
         steps = self.loop.rows.micro_batches(
-            self.loop.spec.training, first.order_seed, segment.start, segment.stop, first.data_examples
+            training, first.order_seed, segment.start, segment.stop, first.data_examples
         )
         for batches in steps:
             step = examples // self.batch_size
@@ -311,6 +314,11 @@ def _list_scores(scores: Scores, member: int) -> list[tuple[str, float]]:
         ("validation_loss", float(scores.loss_K[member])),
         ("validation_accuracy", float(scores.accuracy_K[member])),
     ]
+
+
+def may_split(spec: PackSpec) -> bool:
+    """Whether the number of micro-batches is free: dropout draws a mask for each."""
+    return not spec.training.dropout and not any(member.dropout for member in spec.members)
 
 
 def _release_cached_memory() -> None:

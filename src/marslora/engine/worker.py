@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -11,13 +12,15 @@ from marslora.core.errors import MarsloraError, StudyError
 from marslora.core.runs import Cost, Emit, Failure, PackResult
 from marslora.core.spec import MemberSpec, PackSpec
 from marslora.data.encode import EncodedRows
-from marslora.data.rows import EncodedSplits, load_encoded_splits
+from marslora.data.rows import EncodedSplits, load_encoded_splits, pick_heavy
 from marslora.engine import memory, run_state
 from marslora.engine.check import keeps_members_apart
 from marslora.engine.cost import CostMeter
 from marslora.engine.flops import count_flops
-from marslora.engine.loop import PackLoop
+from marslora.engine.loop import PackLoop, may_split
+from marslora.engine.memory import Footprint
 from marslora.engine.pack import Base
+from marslora.engine.planning import Limits, PackPlan, plan_pack
 from marslora.engine.prepare import probe_parts
 from marslora.engine.run_state import RunState
 from marslora.engine.speedups import Speedups
@@ -87,22 +90,40 @@ def _build_loop(
     first = base.batch(_first_batch(spec, rows))
     running = tuple(member.spec for member in members if member.is_running)
 
-    def prepare_packs() -> int:
+    def prepare_packs() -> PackPlan:
         speedups.find_used_outputs(base, first)
-        return _choose_largest_pack(spec, base, speedups, running, first)
+        is_packable = len(running) > 1 and keeps_members_apart(base, running, first)
+        longest = rows.train.batch(pick_heavy(rows.train, memory.MEASURED_ROWS))
+        return _plan(spec, base, speedups, running, base.batch(longest), len(running) if is_packable else 1)
 
-    largest, flops = count_flops(prepare_packs)
+    plan, flops = count_flops(prepare_packs)
     meter.add_flops(flops)
-    return PackLoop(spec, base, rows, speedups, emit, members, largest, meter)
+    speedups.recompute = plan.recompute
+    return PackLoop(spec, base, rows, speedups, emit, members, plan, meter)
 
 
-def _choose_largest_pack(
-    spec: PackSpec, base: Base, speedups: Speedups, running: tuple[MemberSpec, ...], first: Batch
-) -> int:
-    if len(running) == 1 or not keeps_members_apart(base, running, first):
-        return 1
-    with speedups.apply(base, 1, base.modules(running)):
-        return memory.largest_pack(base, running, first, spec.max_bytes)
+def _plan(
+    spec: PackSpec, base: Base, speedups: Speedups, running: tuple[MemberSpec, ...], longest: Batch, at_once: int
+) -> PackPlan:
+    """The plan for members of which ``at_once`` may train together, measured on the longest rows."""
+    training = spec.training
+    limits = Limits(
+        members=at_once,
+        batch_size=training.batch_size,
+        pieces=min(training.accumulation, training.batch_size),
+        may_split=may_split(spec),
+        bytes=memory.SHARE * memory.free_bytes(base.device) if spec.max_bytes is None else spec.max_bytes,
+        on_cpu=base.device.type == "cpu",
+        row_tokens=longest.labels_BT.shape[1],
+    )
+
+    def measure(recompute: bool) -> Footprint:
+        way = dataclasses.replace(speedups, recompute=recompute or training.gradient_checkpointing)
+        with way.apply(base, 1, base.modules(running)):
+            return memory.measure_footprint(base, memory.combine_largest(running), longest)
+
+    plan = plan_pack(measure, limits)
+    return dataclasses.replace(plan, recompute=plan.recompute or training.gradient_checkpointing)
 
 
 def _first_batch(spec: PackSpec, rows: EncodedSplits[EncodedRows]) -> dict[str, torch.Tensor]:

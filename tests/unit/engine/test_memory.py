@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from marslora.core.packs import GPU_SHARE
 from marslora.engine import memory
 from marslora.engine.pack import Member
+from marslora.engine.planning import PROCESSOR_ACTIVATIONS, Limits, PackPlan, plan_pack
 from marslora.engine.run_state import RunState
 from marslora.engine.segments import Segment, next_segment
 from marslora.engine.speedups import recomputed_layers
@@ -13,31 +13,59 @@ from tests.twins.worlds import member, tiny_base
 
 def test_more_rank_and_more_rows_take_more_and_recomputing_takes_less():
     base, batch = tiny_base()
-    small = memory.member_bytes(base, member(base, 1), base.batch(batch))
-    assert memory.member_bytes(base, member(base, 32), base.batch(batch)) > small
+    small = memory.measure_footprint(base, member(base, 1), base.batch(batch))
+    assert memory.measure_footprint(base, member(base, 32), base.batch(batch)).bytes(2) > small.bytes(2)
+    assert small.bytes(4) > 1.5 * small.bytes(2)
     twice = {name: torch.cat([value] * 2) for name, value in batch.items()}
-    assert memory.member_bytes(base, member(base, 1), base.batch(twice)) > 1.5 * small
+    doubled = memory.measure_footprint(base, member(base, 1), base.batch(twice))
+    assert doubled.bytes(4) == pytest.approx(small.bytes(4), rel=0.05)
     with recomputed_layers(base.model):
-        assert memory.member_bytes(base, member(base, 1), base.batch(batch)) < small
+        assert memory.measure_footprint(base, member(base, 1), base.batch(batch)).bytes(2) < small.bytes(2)
 
 
-def test_the_pack_is_as_large_as_fits():
-    base, batch = tiny_base()
-    specs, moved = [member(base, rank) for rank in (1, 8, 2)], base.batch(batch)
-    largest = memory.member_bytes(base, member(base, 8), moved)
-    for room, expected in ((0, 1), (2.3, 2), (5.3, 5)):
-        assert memory.largest_pack(base, specs, moved, max(1, int(room * largest))) == expected
-    assert memory.largest_pack(base, specs, moved, None) > 3
+def limits(room, **fields):
+    given = {"members": 5, "batch_size": 16, "pieces": 1, "may_split": True, "on_cpu": False, "row_tokens": 10}
+    return Limits(**{**given, "bytes": room, **fields})
 
 
-@pytest.mark.parametrize(("share", "free"), [(None, 60), ("1.0", 60), ("0.5", 40), ("0.1", 0)])
-def test_a_share_of_a_gpu_is_all_that_is_free(monkeypatch, share, free):
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (60, 100))
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 10)
-    monkeypatch.delenv(GPU_SHARE, raising=False)
-    if share:
-        monkeypatch.setenv(GPU_SHARE, share)
-    assert memory.free_bytes(torch.device("cuda")) == free
+PLAIN, RECOMPUTED = (memory.Footprint(parameters=1, state=40, copies=0, per_row=each) for each in (100.0, 10.0))
+
+
+def measure(recompute):
+    return RECOMPUTED if recompute else PLAIN
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (limits(1e9), PackPlan(5, 1)),
+        (limits(PLAIN.bytes(4, 5)), PackPlan(5, 4)),
+        (limits(PLAIN.bytes(1, 5)), PackPlan(5, 16)),
+        (limits(PLAIN.bytes(1, 3)), PackPlan(3, 16)),
+        (limits(PLAIN.bytes(16, 3), may_split=False), PackPlan(3, 1)),
+        (limits(RECOMPUTED.bytes(4)), PackPlan(1, 4, recompute=True)),
+        (limits(1), PackPlan(1, 16, recompute=True)),
+        (limits(1, may_split=False, pieces=2), PackPlan(1, 2, recompute=True)),
+        (limits(1e9, on_cpu=True, row_tokens=100), PackPlan(2, 1)),
+    ],
+)
+def test_a_pack_is_split_then_made_smaller_then_recomputed(given, expected):
+    assert plan_pack(measure, given) == expected
+
+
+def test_on_a_cpu_a_step_is_split_before_its_activations_are_large():
+    heavy = memory.Footprint(parameters=10, state=40, copies=0, per_row=PROCESSOR_ACTIVATIONS / 8)
+    assert plan_pack(lambda _: heavy, limits(1e12, on_cpu=True, members=1)).pieces == 3
+    assert plan_pack(lambda _: heavy, limits(1e12, on_cpu=False, members=1)).pieces == 1
+
+
+def test_when_memory_ran_out_less_is_tried_until_nothing_is_left():
+    plans, plan = [], PackPlan(3, 1)
+    while plan := plan.shrink(plan.members, 4, may_split=True):
+        plans.append(plan)
+    recomputed = PackPlan(1, 4, recompute=True)
+    assert plans == [PackPlan(3, 2), PackPlan(3, 4), PackPlan(1, 4), recomputed]
+    assert PackPlan(2, 1).shrink(2, 4, may_split=False) == PackPlan(1, 1)
 
 
 def test_only_memory_errors_are_memory_errors():
