@@ -43,7 +43,7 @@ def _group() -> None:
 PATHS = typer.Argument(
     help="Files (.jsonl, .json, .csv, .tsv, .tar, .parquet; all but the last also .gz), or folders: with such files, "
     "with pictures, sounds or videos and a metadata file, or saved by `datasets`. FOLDER#NAME names a data set of a "
-    "LLaMA-Factory dataset_info.json.",
+    "LLaMA-Factory dataset_info.json, owner/name@revision:subset#split a data set on the hub.",
     metavar="PATH...",
     show_default=False,
 )

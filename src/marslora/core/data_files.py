@@ -1,8 +1,9 @@
 """The files that the sources of a `DataSpec` name, and a fingerprint that changes when they do.
 
-A source is a path, ``FOLDER#NAME`` or ``dataset_info.json:NAME`` (an entry of a LLaMA-Factory registry), or
-``memory:NAME`` (rows held by this process). The fingerprint is made of the size and the time of every file, so it is
-cheap and can be taken before anything is read. It does not cover rows in memory: see `has_rows_in_memory`.
+A source is a path, the name of a data set on the hub (``owner/name@revision:subset#split``), ``FOLDER#NAME`` or
+``dataset_info.json:NAME`` (an entry of a LLaMA-Factory registry), or ``memory:NAME`` (rows held by this process). The
+fingerprint is made of the size and the time of every file, so it is cheap and can be taken before anything is read. It
+covers neither rows in memory (see `has_rows_in_memory`) nor the hub: a study keeps what it read there first.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from marslora.core.spec import DataSpec
@@ -19,13 +21,43 @@ MEMORY = "memory:"
 """The beginning of a source that names rows in memory."""
 REGISTRY_FILE = "dataset_info.json"
 """LLaMA-Factory's name for the file that lists the data sets of a folder."""
+_HUB_SOURCE = re.compile(
+    r"(?P<scheme>hf://datasets/)?(?P<name>\w[\w.-]*(?:/[\w.-]+)?)"
+    r"(?:@(?P<revision>[^:#]+))?(?::(?P<subset>[^:#]+))?(?:#(?P<split>[^#]+))?"
+)
 _ENTRY_OF_REGISTRY = re.compile(r"(.*dataset_info\.json):([^/\\]+)|(.*)#([^/\\#]+)")
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A data set on the hub, as `datasets` names it."""
+
+    name: str
+    revision: str | None
+    subset: str | None
+    """What `datasets` calls its configuration."""
+    split: str | None
+
+
+def parse_hub_source(source: str) -> HubSource | None:
+    """The data set on the hub that ``owner/name@revision:subset#split`` names; None for what is or may be a file here.
+
+    All but the name may be left out. With ``hf://datasets/`` before it, nothing here is looked for.
+    """
+    match = _HUB_SOURCE.fullmatch(source)
+    if match is None:
+        return None
+    path = Path(match["name"])
+    may_be_here = Path(source).exists() or path.exists() or path.parent.is_dir() or path.name == REGISTRY_FILE
+    if not match["scheme"] and ("/" not in match["name"] or may_be_here):
+        return None
+    return HubSource(match["name"], match["revision"], match["subset"], match["split"])
 
 
 def parse_source(source: str) -> tuple[Path, str | None]:
     """(path, name of an entry or None) of a source. A path that exists is taken as it is, even if it holds a ``#``."""
     path = Path(source).expanduser()
-    if path.exists() or not (match := _ENTRY_OF_REGISTRY.fullmatch(source)):
+    if path.exists() or parse_hub_source(source) or not (match := _ENTRY_OF_REGISTRY.fullmatch(source)):
         return path, None
     return Path(match[1] or match[3]).expanduser(), match[2] or match[4]
 

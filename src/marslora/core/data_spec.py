@@ -33,8 +33,8 @@ class DataSpec(OptionRecord):
         ),
     ]
     """Training rows: a .jsonl, .json, .csv, .tsv, .parquet or .tar (WebDataset) file, a folder of `datasets`,
-    of such files, or of pictures with a metadata file, or FOLDER#NAME of a LLaMA-Factory dataset_info.json. In Python
-    also a sequence of rows."""
+    of such files, or of pictures with a metadata file, FOLDER#NAME of a LLaMA-Factory dataset_info.json, or
+    owner/name@revision:subset#split of a data set on the hub. In Python also a sequence of rows."""
     validation: Annotated[Files, Option(INPUT, metavar="ROWS", is_repeatable=True, type=Any)] = ()
     """Held-out rows for every decision. Default: a share of the training rows is split off."""
     test: Annotated[Files, Option(INPUT, metavar="ROWS", is_repeatable=True, type=Any)] = ()

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from huggingface_hub import constants
 
+from marslora.core import hub as core_hub
 from marslora.core.errors import ModelError
 from marslora.core.spec import ModelSpec
 from marslora.models import _hub, loading
@@ -27,7 +28,7 @@ def fresh(tmp_path, monkeypatch):
     """An empty cache, and nothing known of any hub."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(_hub, "_checked", {})
+    monkeypatch.setattr(core_hub, "_checked", {})
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ def test_without_a_network_a_cached_model_is_read_from_the_cache():
 
 def test_offline_by_wish_nobody_is_asked(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(_hub, "get_session", None)
+    monkeypatch.setattr(core_hub, "get_session", None)
     with pytest.raises(ModelError, match="HF_HUB_OFFLINE is set"):
         _hub.resolve_hub_name("no-such/model")
 

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from marslora.core.data_files import MEMORY, REGISTRY_FILE, is_inside, parse_source
+from marslora.core.data_files import MEMORY, REGISTRY_FILE, is_inside, parse_hub_source, parse_source
 from marslora.core.errors import DataError
-from marslora.data._readers import _dataset, _llama_factory, _media_folder, _memory
+from marslora.data._readers import _dataset, _hub_dataset, _llama_factory, _media_folder, _memory
 from marslora.data._readers._base import AbstractFile, AbstractSource, ConvertedSource
 from marslora.data._readers._base import read_rows as read_rows
 from marslora.data._registry import import_modules
@@ -27,7 +27,8 @@ def list_file_types() -> Mapping[str, type[AbstractFile]]:
 
 
 def find_files(source: str, role: str, *, allow_outside: bool = False) -> list[AbstractSource]:
-    """The files that ``source`` stands for: a file, a folder, an entry of a LLaMA-Factory registry, rows in memory.
+    """The files that ``source`` stands for: a file, a folder, an entry of a LLaMA-Factory registry, a data set
+    on the hub, rows in memory.
 
     ``role`` (train, validation or test) picks the split of a folder that holds several. A registry may name files
     outside its folder only if ``allow_outside``.
@@ -35,6 +36,9 @@ def find_files(source: str, role: str, *, allow_outside: bool = False) -> list[A
     """
     if source.startswith(MEMORY):
         return [_dataset.DatasetRows(_memory.get_rows(source), role, source, Path())]
+    hub_source = parse_hub_source(source)
+    if hub_source is not None and find_file_type(Path(hub_source.name)) is None:
+        return [_hub_dataset.open_hub_dataset(hub_source, role, source)]
     path, entry = parse_source(source)
     if path.name == REGISTRY_FILE or entry is not None:
         return _find_in_registry(path, entry, role, allow_outside)
@@ -43,7 +47,7 @@ def find_files(source: str, role: str, *, allow_outside: bool = False) -> list[A
     if not path.is_file():
         raise DataError(
             f"The data file `{source}` does not exist (looked for {path.absolute()}). Name an existing file that ends "
-            f"in {', '.join(sorted(list_file_types()))}, or a folder."
+            f"in {', '.join(sorted(list_file_types()))}, a folder, or a data set on the hub (owner/name)."
         )
     if not path.is_file():
         raise DataError(f"`{source}` must be a file or a folder, and is neither. Name a file that can be read twice.")
