@@ -32,6 +32,10 @@ Made by `python scripts/data_page.py` from the rows and files of `tests/corpus`,
 row loses or has changed is counted and said. Only what the model's own chat template, tokenizer and processor refuse
 needs `data check --model`.
 
+A source is a file, a folder, or a data set on the hub by the name that `datasets` gives it, streamed:
+`owner/name@revision:subset#split`, of which all but the name may be left out. A file or folder here of that name comes
+first; `hf://datasets/owner/name` always means the hub. A study keeps what it read there first.
+
 Videos (`videos`, `video`, a part `{"type": "video", "video": "a.mp4"}`, or `<video>`) are decoded by PyAV, which the
 extra `marslora[video]` installs. The model's own processor chooses the frames; of these at most `--max-frames` (64) are
 shown, evenly spread, which is said. Their sound is not read. A video that cannot be decoded to its end, or that

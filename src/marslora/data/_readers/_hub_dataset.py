@@ -16,6 +16,9 @@ from marslora.data._readers._dataset import ALIASES, DatasetRows
 
 _FORM = "owner/name@revision:subset#split"
 
+_NOWHERE = "hf:"
+"""The folder in which relative paths start: rows of others name no files here, unless --image-folder says where."""
+
 
 def open_hub_dataset(source: HubSource, role: str, place: str) -> AbstractSource:
     """The rows of one split: the one that ``source`` names, or that of the role.
@@ -42,7 +45,7 @@ def open_hub_dataset(source: HubSource, role: str, place: str) -> AbstractSource
             f"The data set `{place}` has no split called `{source.split or role}`; its splits are {sorted(values)}. "
             f"Name one of them as {_FORM}; a part of one is taken with --max-examples."
         )
-    return HubRows(values[split], role, place, Path())
+    return HubRows(values[split], role, place, Path(_NOWHERE) / source.name)
 
 
 def _shorten(error: Exception) -> str:
