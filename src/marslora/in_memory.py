@@ -42,7 +42,9 @@ def register_model(model: Any, processor: Any) -> str:
             f"`processor` is missing: the model in memory ({type(model).__name__}) needs one. "
             "Give `processor=AutoProcessor.from_pretrained(...)`."
         )
-    return loading.register_model(f"{type(model).__name__}-{loading.fingerprint_model(model)}", model, processor)
+    return loading.register_model(
+        f"{type(model).__name__}-{loading.fingerprint_model(model, processor)}", model, processor
+    )
 
 
 def register_rows(name: str, rows: Any) -> tuple[str, ...]:

@@ -101,6 +101,8 @@ class Pipeline:
                 f"the model {spec.model.path} is not the one that {self.study.folder} began with: its weights or its "
                 "configuration differ. Restore it, or choose another study folder (--study)."
             )
+        for warning in prepared.info.warnings:
+            self.listener.note(warning)
         self.study.write("prepared.json", prepared, inputs)
         self.study.write_spec()
         return prepared

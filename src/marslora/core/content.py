@@ -1,7 +1,7 @@
 """What a folder of files holds, whatever it is called and wherever it is mounted: digests of content, not of names.
 
 Large files are sampled, so that a model of any size takes a moment: their size, their beginning (where safetensors
-lists names and shapes) and `SAMPLES` pieces at even distances count.
+lists names and shapes) and pieces at even distances count.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from marslora.core.tensor_files import read_header
 
 WHOLE_BYTES = 1 << 20
 """Files up to this size are read whole."""
-SAMPLES, SAMPLE_BYTES = 64, 1 << 14
-"""Pieces that are read of a larger file: a changed weight matrix of a model shard is hit with near certainty."""
+SAMPLE_BYTES, SAMPLE_EVERY = 1 << 14, 1 << 23
+"""Of a larger file pieces of the first size are read, one in each stretch of the second: a change of 8 MB is always
+hit, and no model takes longer than a few seconds."""
+LEAST_SAMPLES = 64
+"""Pieces that are read of a larger file at least."""
 MOST_FILES = 1000
 """In a folder with more files only names and sizes count: it holds pictures, which the rows' own digest covers."""
 MODEL_SUFFIXES = frozenset({".json", ".safetensors", ".bin", ".pt", ".pth", ".model", ".txt", ".jinja", ".py"})
@@ -88,7 +91,8 @@ def _digest_file(path: Path) -> str:
         if size <= WHOLE_BYTES:
             hashed.update(file.read())
         else:
-            for number in range(SAMPLES + 1):
-                file.seek((size - SAMPLE_BYTES) * number // SAMPLES)
+            samples = max(LEAST_SAMPLES, -(-size // SAMPLE_EVERY))
+            for number in range(samples + 1):
+                file.seek((size - SAMPLE_BYTES) * number // samples)
                 hashed.update(file.read(SAMPLE_BYTES))
     return hashed.hexdigest()[:16]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import os
 import re
 from collections import OrderedDict
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import nn
 from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.utils.logging import disable_progress_bar
 
+from marslora.core.data_files import stamp_model
 from marslora.core.errors import ConfigError, ModelError
 from marslora.core.packs import WORKER
 from marslora.core.parts import ModelInfo
@@ -55,13 +56,32 @@ def register_model(name: str, model: nn.Module, processor: Any) -> str:
     return MEMORY + name
 
 
-def fingerprint_model(model: nn.Module) -> str:
-    """16 hex digits of the names, shapes and first numbers of all parameters, which tell models in memory apart."""
+def fingerprint_model(model: Any, processor: Any = None) -> str:
+    """16 hex digits that tell models in memory apart: of all weights, the configuration and the processor.
+
+    Of each weight its bits are summed over rows and over columns, which any change alters, on the weight's device.
+    """
     digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        digest.update(f"{name} {tuple(parameter.shape)} ".encode())
-        digest.update(str(parameter.detach().flatten()[:8].tolist()).encode())
+    config = getattr(model, "config", None)
+    digest.update(config.to_json_string(use_diff=False).encode() if hasattr(config, "to_json_string") else b"")
+    if processor is not None:
+        digest.update(json.dumps(processor.to_dict(), sort_keys=True, default=str).encode())
+        digest.update(repr(processor.chat_template or processor.tokenizer.chat_template).encode())
+        digest.update(repr(sorted(processor.tokenizer.get_vocab().items())).encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
+        if isinstance(tensor, torch.Tensor) and tensor.numel() and not tensor.is_meta:
+            for sums in _sum_bits(tensor.detach()):
+                digest.update(sums.cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _sum_bits(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The bits of a tensor as whole numbers, summed over its rows and over its columns."""
+    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.dtype.itemsize]
+    bits = tensor.contiguous().view(whole)
+    matrix = bits.reshape(-1, bits.shape[-1]) if bits.ndim else bits.reshape(1, 1)
+    return matrix.sum(0, dtype=torch.int64), matrix.sum(1, dtype=torch.int64)
 
 
 def load(spec: ModelSpec) -> LoadedModel:
@@ -285,6 +305,4 @@ def _describe_missing_package(path: str, error: Exception) -> str:
 
 def _cache_key(spec: ModelSpec) -> str:
     """A key that changes with the model and the files it is loaded from, but not with what is adapted."""
-    folder = Path(spec.path).expanduser()
-    newest = max((item.stat().st_mtime_ns for item in folder.iterdir()), default=0) if folder.is_dir() else 0
-    return f"{spec.model_copy(update={'targets': None, 'experts': False}).digest()} {newest}"
+    return f"{spec.model_copy(update={'targets': None, 'experts': False}).digest()} {stamp_model(spec.path)}"

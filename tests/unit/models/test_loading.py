@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import pytest
@@ -199,3 +200,35 @@ def test_damaged_weights(folder, tmp_path):
 def test_a_name_nobody_holds():
     with pytest.raises(ModelError, match="`memory:nobody` must be registered"):
         loading.load(ModelSpec(path="memory:nobody"))
+
+
+def test_a_model_in_memory_is_known_by_all_of_its_weights_its_configuration_and_its_processor():
+    model, _ = build("llava")
+    processor = llava_processor()
+    before = loading.fingerprint_model(model, processor)
+    assert loading.fingerprint_model(build("llava")[0], llava_processor()) == before
+    seen = {before}
+    with torch.no_grad():
+        weight = model.get_input_embeddings().weight
+        weight[[7, 9]] = weight[[9, 7]]  # the same numbers in another order
+    seen.add(loading.fingerprint_model(model, processor))
+    model.config.text_config.rms_norm_eps *= 2
+    seen.add(loading.fingerprint_model(model, processor))
+    processor.tokenizer.add_tokens(["<new>"])
+    seen.add(loading.fingerprint_model(model, processor))
+    processor.chat_template = "{{ messages }}"
+    seen.add(loading.fingerprint_model(model, processor))
+    assert len(seen) == 5
+    assert len({loading.fingerprint_model(model.to(torch.bfloat16)), *seen}) == 6
+
+
+def test_a_folder_whose_files_are_exchanged_by_older_ones_is_loaded_again(folder, tmp_path):
+    path = tmp_path / "copy"
+    shutil.copytree(folder, path)
+    first = loading.load(cpu(path))
+    build("llava", seed=1)[0].save_pretrained(tmp_path / "other")
+    os.replace(tmp_path / "other" / "model.safetensors", path / "model.safetensors")
+    os.utime(path / "model.safetensors", ns=(0, 0))
+    second = loading.load(cpu(path))
+    assert second is not first
+    assert not torch.equal(first.model.lm_head.weight, second.model.lm_head.weight)
