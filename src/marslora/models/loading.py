@@ -62,7 +62,7 @@ def fingerprint_model(model: Any, processor: Any = None) -> str:
     Of each weight its bits are summed over rows and over columns, which any change alters, on the weight's device.
     """
     digest = hashlib.sha256()
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     digest.update(config.to_json_string(use_diff=False).encode() if hasattr(config, "to_json_string") else b"")
     if processor is not None:
         digest.update(json.dumps(processor.to_dict(), sort_keys=True, default=str).encode())
