@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from marslora.core.corners import describe_corners
 from marslora.core.decision import DecisionRecord
 from marslora.core.parts import ModelInfo
 from marslora.core.runs import Run
@@ -17,10 +18,14 @@ MOST_NAMED = 5
 
 
 def complete_summary(decision: DecisionRecord, runs: Sequence[Run], spec: StudySpec, info: ModelInfo) -> DecisionRecord:
-    """The decision with its problems, with which its summary begins, and the parts that no gradient reaches."""
+    """The decision with its problems, with which its summary begins, the parts that no gradient reaches, and its
+    corners, for whichever strategy."""
     problems = find_problems(decision, runs, spec.calibration)
     sentences = (*problems, decision.summary, info.describe_unreached(spec.trained_parts))
-    return decision.model_copy(update={"problems": problems, "summary": " ".join(filter(None, sentences))})
+    space = info.leave_unreached(spec.space)
+    corners = describe_corners(decision.setting, space, spec.learning_rates, spec.search.max_rank)
+    summary = " ".join(filter(None, sentences))
+    return decision.model_copy(update={"problems": problems, "summary": summary, "corners": corners})
 
 
 def find_problems(decision: DecisionRecord, runs: Sequence[Run], training: TrainingSpec) -> tuple[str, ...]:

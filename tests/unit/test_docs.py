@@ -45,7 +45,7 @@ def test_the_readme_starts_with_two_commands_of_one_line():
 
 def test_the_notices_name_every_kind_of_shipped_data():
     notices = (ROOT / "NOTICES").read_text()
-    for word in ("Emoji", "digits", "Apache"):
+    for word in ("Emoji", "digits", "Apache", "plotly.js 4.1.1"):
         assert word.lower() in notices.lower()
 
 

@@ -1,5 +1,5 @@
-"""What the candidates of a decision say together: the best setting of an allocation, whether a tower should be trained,
-what lies at the edge of its ladder."""
+"""What the candidates of a decision say together: the best setting of an allocation, whether a tower should be
+trained."""
 
 from __future__ import annotations
 
@@ -74,23 +74,6 @@ def find_training_probability(data: ReportData, part: str) -> float | None:
     """The probability that the best setting trains ``part``; None if no probability is known."""
     known = [candidate for candidate in data.decision.candidates if candidate.p_best is not None]
     return sum(candidate.p_best or 0.0 for candidate in known if candidate.allocation.get(part)) if known else None
-
-
-def describe_edges(data: ReportData) -> list[str]:
-    """Sentences on where the choice is the largest rank or the first or last learning rate that was searched."""
-    said = []
-    for part in data.searched:
-        ladder, rank = data.space.ladder(part), data.decision.chosen.get(part)
-        if len(ladder) > 1 and rank == ladder[-1] and rank != data.spec.search.max_rank:
-            said.append(f"Rank {rank} is the largest of {part}: larger ones (--ranks) may be better.")
-    rates = list_rates(data)
-    if len(rates) > 1 and data.decision.learning_rate in (rates[0], rates[-1]):
-        end = "low" if data.decision.learning_rate == rates[0] else "high"
-        said.append(
-            f"{data.decision.learning_rate:.2g} is the {end}est learning rate: {end}er ones (--learning-rate) may be "
-            "better."
-        )
-    return said
 
 
 def name_candidate(candidate: Candidate, data: ReportData) -> str:

@@ -24,7 +24,9 @@
     const settings = { responsive: true, displaylogo: false, displayModeBar: false };
     for (const source of document.querySelectorAll("script[data-figure]")) {
       const figure = themed(JSON.parse(source.textContent), theme);
-      Plotly.react(document.getElementById(source.dataset.figure), figure.data, figure.layout, settings);
+      const place = document.getElementById(source.dataset.figure);
+      const width = document.documentElement.classList.contains("printing") ? place.clientWidth : undefined;
+      Plotly.react(place, figure.data, { ...figure.layout, width }, settings);
     }
   }
 
@@ -49,7 +51,11 @@
     heads.forEach((head, column) => {
       head.tabIndex = 0;
       head.addEventListener("click", () => sort(column));
-      head.addEventListener("keydown", (event) => event.key === "Enter" && sort(column));
+      head.addEventListener("keydown", (event) => {
+        if (event.key !== "Enter" && event.key !== " ") return;
+        event.preventDefault(); // a space would scroll the page
+        sort(column);
+      });
     });
   }
 
@@ -71,8 +77,24 @@
     block.append(button);
   }
 
+  // On paper everything is open and in light colours, and the charts are as wide as a page.
+  function setPrinting(isPrinting) {
+    document.documentElement.classList.toggle("printing", isPrinting);
+    for (const block of document.querySelectorAll("details")) {
+      if (isPrinting && !block.open) block.dataset.closed = "";
+      if (isPrinting) block.open = true;
+      else if ("closed" in block.dataset) {
+        block.open = false;
+        delete block.dataset.closed;
+      }
+    }
+    draw();
+  }
+
   document.querySelectorAll("table.sortable").forEach(sortable);
   document.querySelectorAll(".copied").forEach(copyable);
   draw();
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw());
+  addEventListener("beforeprint", () => setPrinting(true));
+  addEventListener("afterprint", () => setPrinting(false));
 })();

@@ -26,6 +26,8 @@ from marslora.report.words import (
     collect_notices,
     describe_certainty,
     describe_cost,
+    describe_effects,
+    describe_unfitted_law,
     explain_terms,
     make_sentence,
     write_headline,
@@ -43,9 +45,10 @@ def render_verdict(data: ReportData) -> Markup:
         [
             tag("p", kicker, class_="kicker"),
             tag("h1", write_headline(data)),
-            tag("p", data.decision.summary, class_="lead"),
+            tag("p", describe_certainty(data), class_="lead"),
             tag("div", *render_tiles(data), class_="tiles"),
-            paragraphs([describe_certainty(data), " ".join(describe_gain(data)), describe_cost(data)]),
+            paragraphs(filter(None, (" ".join(each(data)) for each in (describe_effects, describe_gain)))),
+            tag("p", describe_cost(data)),
             join(warnings),
             tag("p", explain_terms(data), class_="soft"),
         ]
@@ -211,14 +214,15 @@ def render_candidates(data: ReportData, _: Markup) -> Markup:
     if not math.isnan(worst):
         sentence += " Imbalance is the ratio of the parts' convergence times (1 is balanced); "
         sentence += f"here it goes up to {format_number(math.exp(worst))}."
+    words = collapse("The strategy's own words", tag("p", make_sentence(data.decision.summary)))
     table = collapse("Every candidate with its reason", tables.build_candidates_table(data))
-    return section("candidates", "All candidates", tag("p", sentence), table)
+    return section("candidates", "All candidates", tag("p", sentence), words, table)
 
 
 def render_laws_in_detail(data: ReportData, charts: Markup) -> Markup:
     """The section with everything that is needed to judge the laws."""
     if not data.decision.laws:
-        sentence = f"The strategy {data.decision.strategy} fits no law."
+        sentence = describe_unfitted_law(data)
         return section(
             "checklist",
             "The laws in detail",

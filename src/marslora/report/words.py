@@ -8,7 +8,6 @@ from typing import Literal
 
 from marslora.core.decision import LEVEL
 from marslora.report.candidates import (
-    describe_edges,
     find_training_probability,
     list_optional_towers,
 )
@@ -158,6 +157,18 @@ def describe_cost(data: ReportData) -> str:
     return f"{sentence} Training all {number} would cost {format_full_runs(grid.runs)}{estimated}."
 
 
+def describe_unfitted_law(data: ReportData) -> str:
+    """What decided if the study fitted no law of its own: the strategy's predictions, or what was observed."""
+    name = data.decision.strategy
+    if data.chosen.predicted_loss is None:
+        return f"The strategy {name} fits no law: it compares what was observed."
+    drawn = "the map, the learning rates and P(best) above draw"
+    return (
+        f"No parameters of a law were fitted to this study. The choice is made by what the strategy {name} predicts of "
+        f"every {data.candidate_noun}, which {drawn} with its {format_percent(LEVEL)} intervals."
+    )
+
+
 def explain_terms(data: ReportData) -> str:
     """Explain the terms of the page that a reader may not know, in the order in which they occur."""
     sentences = [
@@ -169,7 +180,10 @@ def explain_terms(data: ReportData) -> str:
         if data.searches_rates:
             sentences.append("A setting is a rank for every part and a learning rate.")
         named = "a setting" if data.searches_rates else "an allocation"
-        sentences.append(f"P(best) is the probability that {named} has the lowest loss of all.")
+        sentences.append(
+            f"P(best) is the probability that {named} has the lowest loss of all. Those that together hold "
+            f"90{SPACE}% of it cannot be ruled out; nothing else on this page decides which can be told apart."
+        )
     kinds = {law.law for law in data.decision.laws}
     if CONVERGENCE in kinds:
         sentences.append("Law-C, the convergence law, gives the examples that a part needs to converge at a rank.")
@@ -196,8 +210,9 @@ def collect_notices(data: ReportData) -> list[Notice]:
             notices.append(Notice("care", f"{title} is only partly determined", reason))
     if data.unreached:
         notices.append(Notice("care", "Not every part can learn from these rows", data.unreached))
-    if edges := describe_edges(data):
-        notices.append(Notice("care", "The choice lies at the edge of what was searched", " ".join(edges)))
+    if data.decision.corners:
+        title = "The choice lies at the edge of what was searched"
+        notices.append(Notice("care", title, " ".join(data.decision.corners)))
     bad = [run for run in data.runs if run.status in ("diverged", "failed")]
     if bad:
         names = join_words([f"{run.member.id} ({run.status})" for run in bad[:6]])

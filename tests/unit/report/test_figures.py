@@ -20,7 +20,8 @@ def traces_of(charts, name):
 
 
 def test_every_run_is_one_curve_with_its_own_losses(data):
-    drawn = [t for chart in curves.draw_charts(data) for t in chart.traces if t["mode"] == "lines"]
+    traces = [t for chart in curves.draw_charts(data) for t in chart.traces]
+    drawn = [t for t in traces if t["mode"] == "lines+markers" and t["x"] != [None]]
     assert sorted(tuple(t["y"]) for t in drawn) == sorted(run.validation_loss for run in data.runs)
 
 
@@ -95,7 +96,7 @@ def test_the_map_outlines_the_choice_and_the_plausible_set(clear):
     assert len(xs) == 8
     assert (min(xs) + max(xs)) / 2 == pytest.approx(column)
     assert (min(ys) + max(ys)) / 2 == pytest.approx(row)
-    outline = next(t for t in traces if t.get("name") == "plausible (90 %)")
+    outline = next(t for t in traces if t.get("name") == "hold 90 % of P(best)")
     assert outline["line"]["dash"] == "dash"
 
 
@@ -130,11 +131,19 @@ def test_training_losses_are_thin_lines_and_accuracies_are_shown_on_hover(clear)
     seen = ((8, 2.5), (32, 1.5))
     data = replace(clear, train_losses={run.member.id: seen}, accuracies={run.member.id: ((run.examples[-1], 0.75),)})
     chart = next(chart for chart in curves.draw_charts(data) if chart.name == "curves-vision")
-    (thin,) = [trace for trace in chart.traces if trace["mode"] == "lines" and trace["line"]["width"] < 1]
+    (thin,) = [
+        trace
+        for trace in chart.traces
+        if trace["x"] and trace["mode"] == "lines" and trace["x"][0] and trace["line"]["width"] < 1
+    ]
     assert (thin["x"], thin["y"], thin["showlegend"]) == ([8.0, 32.0], [2.5, 1.5], False)
-    assert "Thin lines: training loss." in chart.caption
+    legend = {trace["name"]: trace for trace in chart.traces if trace["x"] == [None]}
+    assert (
+        legend["training loss"]["line"]["width"] == thin["line"]["width"] < legend["validation loss"]["line"]["width"]
+    )
+    assert legend["validation loss"]["mode"] == "lines+markers"
     assert any("75" in text for trace in chart.traces for text in trace.get("customdata", ()))
-    assert not any("training" in chart.caption for chart in curves.draw_charts(clear))
+    assert not any(t["name"] == "training loss" for c in curves.draw_charts(clear) for t in c.traces)
 
 
 def test_the_training_loss_of_the_final_run_is_drawn(clear):

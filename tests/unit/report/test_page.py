@@ -96,8 +96,8 @@ def test_the_learning_rate_is_in_the_head_and_in_the_tables():
 def test_the_page_stands_alone(data, tmp_path):
     path = page.write_page(data, tmp_path / "report.html")
     text = path.read_text()
-    assert path.stat().st_size < 6_000_000
-    own = text.replace(page.get_plotlyjs(), "")
+    assert path.stat().st_size < 1_900_000
+    own = text.replace(page._read_file(page.CHART_SCRIPT), "")
     assert not re.search(r"https?://", own)
     assert "default-src 'none'" in own
     assert not [tag for tag, values in Reader(own).tags if "src" in values or tag in ("link", "iframe", "img")]

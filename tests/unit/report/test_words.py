@@ -168,22 +168,11 @@ def test_settings_are_named_with_their_rates():
     assert "A setting is a rank for every part" in words.explain_terms(example_studies.make_example("rates"))
 
 
-def test_a_choice_at_the_edge_of_its_ladder_is_said(clear):
-    data = example_studies.make_example("rates")
-
-    def edges(data):
-        return [notice.text for notice in words.collect_notices(data) if "edge" in notice.title]
-
-    rank = "Rank 64 is the largest of language: larger ones (--ranks) may be better."
-    assert edges(data) == [rank]
-    highest = Setting(allocation=data.decision.chosen.replace(language=16), learning_rate=6.8e-3)
-    rate = "0.0068 is the highest learning rate: higher ones (--learning-rate) may be better."
-    assert edges(choose(data, highest)) == [rate]
-    lowest = highest.model_copy(update={"learning_rate": 4.2e-4})
-    assert "is the lowest learning rate: lower ones" in edges(choose(data, lowest))[0]
-    assert edges(clear) == []
-    limit = data.spec.search.model_copy(update={"max_rank": 64})
-    assert edges(replace(data, spec=data.spec.model_copy(update={"search": limit}))) == []
+def test_a_choice_at_the_edge_of_its_ladder_is_said_as_the_decision_says_it(clear):
+    corner = "Rank 64 is the largest of language: larger ones (--ranks) may be better."
+    data = replace(clear, decision=clear.decision.model_copy(update={"corners": (corner,)}))
+    assert [notice.text for notice in words.collect_notices(data) if "edge" in notice.title] == [corner]
+    assert not [notice for notice in words.collect_notices(clear) if "edge" in notice.title]
 
 
 def test_the_uniform_rank_is_named_whatever_else_its_adapter_trains(clear):

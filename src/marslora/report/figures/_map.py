@@ -61,7 +61,7 @@ def draw_heat_map(data: ReportData, across: str, up: str, expected: Expected) ->
     has_chances = any(candidate.p_best is not None for candidate in cells.values())
     inside = {find_cell(each.allocation) for each in data.decision.plausible} if has_chances else set()
     line = find_balanced_line(cells, across, up, columns, rows)
-    traces += [_draw_outline(inside, "plausible (90 %)", INK, "dash", 0.0)] if inside else []
+    traces += [_draw_outline(inside, "hold 90 % of P(best)", INK, "dash", 0.0)] if inside else []
     traces += _draw_balanced_line(line) if line else []
     traces.append(
         _draw_outline({cell for cell, c in cells.items() if c.status == "chosen"}, "chosen", ACCENT, "solid", 0.03)

@@ -12,6 +12,7 @@ from marslora.core.runs import Run
 from marslora.report.data import Points, ReportData
 from marslora.report.figures._style import (
     DASHES,
+    INK,
     Chart,
     Trace,
     escape_text,
@@ -19,12 +20,14 @@ from marslora.report.figures._style import (
     make_log_axis,
     pick_ordered_colours,
 )
-from marslora.report.numbers import format_count, format_loss, format_percent, format_ranks, format_rates, join_words
+from marslora.report.numbers import format_count, format_loss, format_percent, format_ranks, format_rates
 
 JOINT = "parts together"
 """The panel of runs that adapt several parts."""
 MANY = 8
-"""With more settings than this, the legend would crowd the panel, so it lists none of them."""
+"""With more settings than this, the legend would crowd the panel, so it lists the smallest and the largest."""
+THIN = 0.8
+"""Width of a line of training losses in pixels; a line of validation losses is 1.8 wide and has points."""
 
 
 def draw_charts(data: ReportData) -> list[Chart]:
@@ -70,13 +73,12 @@ def _draw_panel(data: ReportData, title: str, runs: Sequence[Run]) -> Chart:
     for run in sorted(runs, key=lambda run: _sort_key(run, title)):
         label = _make_label(run, title, data)
         dash = DASHES[min(sizes.index(run.member.data_examples), len(DASHES) - 1)]
-        named = label not in shown and len(labels) <= MANY
+        named = label not in shown and (len(labels) <= MANY or label in (labels[0], labels[-1]))
         shown.add(label)
         accuracies = dict(data.accuracies.get(run.member.id, ()))
         traces.append(_draw_curve(run, label, colours[label], dash, origin, named, accuracies))
         if train_losses := data.train_losses.get(run.member.id):
-            width = 0.8 if run.num_validations else 1.8
-            traces.append(_draw_training_curve(train_losses, label, colours[label], dash, width))
+            traces.append(_draw_training_curve(train_losses, label, colours[label], dash))
     traces += _draw_marks(runs, points, {run.member.id: colours[_make_label(run, title, data)] for run in runs}, origin)
     trained_at = [float(t) for run in runs for t, _ in data.train_losses.get(run.member.id, ())]
     x = [origin, *(float(each) for run in runs for each in run.examples if each > 0), *trained_at]
@@ -84,26 +86,43 @@ def _draw_panel(data: ReportData, title: str, runs: Sequence[Run]) -> Chart:
     trained = [value for run in runs for _, value in data.train_losses.get(run.member.id, ())]
     up = make_log_axis("loss (nats per answer token)", [*(v for run in runs for v in run.validation_loss), *trained])
     heading = f"{title} alone" if title != JOINT else "Several parts together"
+    traces += _draw_legend(bool(trained), sizes)
     return Chart(
         name=f"curves-{_make_slug(title)}",
         title=heading,
         traces=traces,
         layout=make_layout(across, up),
-        caption=_write_caption(data, runs, points, title, sizes, len(labels))
-        + _explain_training_lines(runs, bool(trained)),
+        caption=_write_caption(data, runs, points, title, len(labels)),
         height=360,
         wide=title == JOINT,
     )
 
 
-def _explain_training_lines(runs: Sequence[Run], any_trained: bool) -> str:
-    if not any_trained:
-        return ""
-    never = any(not run.num_validations for run in runs)
-    return " Thin lines: training loss." + (" Runs that were never validated have it as a thick line." if never else "")
+def _draw_legend(any_trained: bool, sizes: Sequence[int]) -> list[Trace]:
+    """Entries of the legend without a curve: what points, thin lines and dashes mean."""
+    entries = [("validation loss", "lines+markers", 1.8, "solid"), ("training loss", "lines", THIN, "solid")]
+    shown = entries if any_trained else []
+    if len(sizes) > 1:
+        shown = [
+            *shown,
+            *((f"{format_count(size)} rows", "lines", 1.8, dash) for size, dash in zip(sizes, DASHES, strict=False)),
+        ]
+    return [
+        {
+            "type": "scatter",
+            "mode": mode,
+            "x": [None],
+            "y": [None],
+            "name": name,
+            "line": {"color": INK, "width": width, "dash": dash},
+            "marker": {"size": 4, "color": INK},
+            "hoverinfo": "skip",
+        }
+        for name, mode, width, dash in shown
+    ]
 
 
-def _draw_training_curve(points: Points, label: str, colour: str, dash: str, width: float) -> Trace:
+def _draw_training_curve(points: Points, label: str, colour: str, dash: str) -> Trace:
     """The training loss of a run, shown and hidden together with its validation loss."""
     return {
         "type": "scatter",
@@ -113,8 +132,8 @@ def _draw_training_curve(points: Points, label: str, colour: str, dash: str, wid
         "name": escape_text(label),
         "legendgroup": escape_text(label),
         "showlegend": False,
-        "line": {"color": colour, "width": width, "dash": dash},
-        "opacity": 0.45 if width < 1 else 0.95,
+        "line": {"color": colour, "width": THIN, "dash": dash},
+        "opacity": 0.7,
         "hovertemplate": f"{escape_text(label)}<br>training loss<br>%{{x:,.0f}} examples: %{{y:.4f}}<extra></extra>",
     }
 
@@ -128,7 +147,8 @@ def _draw_curve(
     hover = f"{name}<br>{format_count(run.member.data_examples)} rows, seed {run.member.seed}, {run.status}"
     return {
         "type": "scatter",
-        "mode": "lines",
+        "mode": "lines+markers",
+        "marker": {"size": 4, "color": colour},
         "x": x,
         "y": list(run.validation_loss),
         "name": name,
@@ -181,7 +201,6 @@ def _write_caption(
     runs: Sequence[Run],
     points: Mapping[str, LawPoint],
     title: str,
-    sizes: Sequence[int],
     num_labels: int,
 ) -> str:
     ended = [run for run in runs if math.isfinite(run.last_measured)]
@@ -197,12 +216,11 @@ def _write_caption(
         done = sum(not point.censored for point in points.values())
         words = f"{done} of {len(points)} runs converged (dots)"
         sentences.append(words + ("; arrows mark those that had not when they ended." if done < len(points) else "."))
-    if len(sizes) > 1:
-        sentences.append(
-            f"Line styles: {join_words([f'{format_count(each)} rows' for each in sizes])}, solid for the most rows."
-        )
     if num_labels > MANY:
-        sentences.append("Stronger colours are larger allocations; hover to see which.")
+        sentences.append(
+            "Colours go from the smallest ranks to the largest, of which the legend names these two; point at a line "
+            "to see its own."
+        )
     bad = [run for run in runs if run.status in ("diverged", "failed")]
     if bad:
         sentences.append(f"{len(bad)} {'run' if len(bad) == 1 else 'runs'} diverged or failed (faint).")
