@@ -12,6 +12,7 @@ import torch
 
 from marslora import api
 from marslora.core.spec import DataSpec
+from marslora.data.check import check_data
 from marslora.data.encode import encode
 from marslora.data.splits import load_splits
 from tests.helpers import tiny_watchers
@@ -111,6 +112,9 @@ def test_fewer_frames_are_fewer_tokens(world):
     many, few = count(64), count(2)
     assert few.num_tokens.sum() < many.num_tokens.sum()
     assert list(few.notes) == ["videos of more than 2 chosen frames (`max_frames`): thinned out"] and many.notes == {}
+    report = check_data([source], max_frames=2, processor=lambda: processor)
+    assert report.notes == few.notes and report.num_bad == 0
+    assert report.lengths["tokens"].mean == pytest.approx(few.num_tokens.mean(), abs=0.01)
 
 
 def test_from_rows_to_an_adapter(world):

@@ -15,7 +15,7 @@ class LengthCounter:
 
     def __init__(self, processor: Any) -> None:
         self._processor = RowProcessor(processor)
-        self._expansions: dict[tuple[Any, ...], int] = {}
+        self._expansions: dict[tuple[Any, ...], tuple[int, tuple[str, ...]]] = {}
 
     def count_tokens(self, example: Example) -> tuple[dict[str, int], tuple[str, ...]]:
         """(``tokens`` and ``text tokens``, those of the same conversation without its media; what the
@@ -29,8 +29,11 @@ class LengthCounter:
             return {"tokens": short, "text tokens": short}, rendered.notes
         sizes = tuple(medium.shape for medium in example.media)
         if sizes not in self._expansions:
-            (row,) = self._processor.encode_rows([example], [self._processor.decode_media(example)])
-            self._expansions[sizes] = len(row.text["input_ids"]) - short
+            media = self._processor.decode_media(example)
+            (row,) = self._processor.encode_rows([example], [media])
+            cut = tuple(note for video in media.videos for note in video.notes)
+            self._expansions[sizes] = (len(row.text["input_ids"]) - short, tuple(dict.fromkeys(cut)))
+        more, cut = self._expansions[sizes]
         bare = [
             {**message, "content": [part for part in message["content"] if part["type"] == "text"]}
             for message in example.messages
@@ -38,4 +41,4 @@ class LengthCounter:
         text_tokens = short
         with contextlib.suppress(DataError):  # a template may want pictures: the placeholders are few tokens then
             text_tokens = self._processor.count_tokens(self._processor.render(bare).text)
-        return {"tokens": short + self._expansions[sizes], "text tokens": text_tokens}, rendered.notes
+        return {"tokens": short + more, "text tokens": text_tokens}, (*rendered.notes, *cut)

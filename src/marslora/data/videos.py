@@ -21,6 +21,8 @@ from marslora.data._blobs import StoredBlob
 _SILENT = "videos with sound: only their pictures are read"
 _STILL = 2
 """Brightness levels by which pixels of one colour differ after a lossy codec."""
+_WHOLE = 0.95
+"""Share of the stated frames that a whole video has at least: headers count frames that editing has hidden."""
 _INSTALL = "pip install 'marslora[video]'"
 
 
@@ -67,15 +69,15 @@ class Video:
         header = self.header
         wanted = list(indices) if indices is not None else spread_frames(range(header.num_frames), self.max_frames)
         try:
-            frames = self._decode(header, wanted)
+            frames, num_decoded = self._decode(header, wanted)
         except MemoryError:
             raise
         except Exception as error:  # decoders raise whatever a damaged file leads them to
-            raise DataError(f"{self} cannot be decoded: {error}; copy or save it again") from None
+            raise DataError(f"{self} cannot be decoded: {_explain(error)}; copy or save it again") from None
         if len(frames) < len(wanted):
             raise DataError(
-                f"{self} is cut off: its header states {header.num_frames} frames, of which {len(frames)} of "
-                f"{len(wanted)} that were looked for can be decoded; copy it again"
+                f"{self} is cut off: its header states {header.num_frames} frames, and {num_decoded} can be decoded; "
+                "copy it again"
             )
         frames_FHWC = np.stack(frames)
         if np.ptp(frames_FHWC, axis=(0, 1, 2)).max() <= _STILL:
@@ -85,21 +87,21 @@ class Video:
             )
         return frames_FHWC
 
-    def _decode(self, header: VideoHeader, wanted: list[int]) -> list[NDArray[np.uint8]]:
-        """The wanted frames, as many as can be decoded. A video cannot be entered anywhere: all before are decoded."""
-        width, height = header.size
+    def _decode(self, header: VideoHeader, wanted: list[int]) -> tuple[list[NDArray[np.uint8]], int]:
+        """(the wanted frames, as many as can be decoded; how many were decoded). A video cannot be entered anywhere:
+        all frames before are decoded. Where a header states slightly too many, the last frame stands in for them."""
         frames: list[NDArray[np.uint8]] = []
+        number, frame = 0, None
         with self._container() as container:
             container.streams.video[0].thread_type = "AUTO"
-            for number, frame in enumerate(container.decode(video=0)):
-                while len(frames) < len(wanted) and wanted[len(frames)] == number:
-                    turns = count_turns(frame)
-                    across, down = (height, width) if turns % 2 else (width, height)
-                    pixels = frame.reformat(width=across, height=down, format="rgb24").to_ndarray()
-                    frames.append(np.ascontiguousarray(np.rot90(pixels, turns)))
+            for number, frame in enumerate(container.decode(video=0), start=1):
+                while len(frames) < len(wanted) and wanted[len(frames)] < number:
+                    frames.append(_convert(frame, header.size))
                 if len(frames) == len(wanted):
                     break
-        return frames
+        if frame is not None and number >= _WHOLE * header.num_frames:
+            frames += [_convert(frame, header.size)] * (len(wanted) - len(frames))
+        return frames, number
 
     @property
     def num_pixels(self) -> int:
@@ -139,7 +141,7 @@ class Video:
         except ImportError:
             return f"{self} cannot be decoded, since PyAV is not installed: {_INSTALL}", _NOTHING
         except Exception as error:  # decoders raise whatever a damaged file leads them to
-            return f"{self} is not a video that PyAV can open ({error}): save it as MP4", _NOTHING
+            return f"{self} is not a video that PyAV can open ({_explain(error)}): save it as MP4", _NOTHING
         if header.num_frames < 2:
             return (
                 f"{self} must have at least 2 frames, found {header.num_frames}: name a picture as an image",
@@ -192,6 +194,19 @@ class Video:
         if isinstance(self.source, Path):
             return f"video `{self.source}`"
         return f"video of {len(self.source) if isinstance(self.source, bytes) else self.source.num_bytes} bytes"
+
+
+def _explain(error: Exception) -> str:
+    """What FFmpeg says, without its number and the file's name."""
+    return str(getattr(error, "strerror", None) or error)
+
+
+def _convert(frame: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The frame (H, W, 3) in RGB, upright and of this (width, height)."""
+    turns = count_turns(frame)
+    width, height = size[::-1] if turns % 2 else size
+    pixels = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
+    return np.ascontiguousarray(np.rot90(pixels, turns))
 
 
 def count_turns(frame: Any) -> int:

@@ -13,7 +13,7 @@ from marslora.core.spec import DataSpec
 from marslora.data._frames import choose_frames
 from marslora.data.check import check_data
 from marslora.data.splits import load_splits
-from marslora.data.videos import Video, spread_frames
+from marslora.data.videos import Video, VideoHeader, spread_frames
 from tests.helpers import tiny_processors as tiny
 from tests.unit.data.conftest import film, picture, tone, write_lines
 
@@ -72,7 +72,7 @@ REFUSED = {
     "missing": (conversation("<video>?", videos=["none.mp4"]), "does not exist"),
     "text": (conversation("<video>?", videos=["text.mp4"]), "is not a video that PyAV can open"),
     "cut off": (conversation("<video>?", videos=["cut.mp4"]), "is not a video that PyAV can open"),
-    "cut off stream": (conversation("<video>?", videos=["cut.avi"]), "is cut off: its header states 60 frames"),
+    "cut off stream": (conversation("<video>?", videos=["cut.avi"]), "is cut off: its header states 60 frames, and "),
     "one picture": (conversation("<video>?", videos=["one.mp4"]), "must have at least 2 frames, found 1"),
     "grey": (conversation("<video>?", videos=["blank.mp4"]), "shows nothing: all its frames are of one colour"),
     "sound": (conversation("<video>?", videos=["tone.wav"]), "it has no pictures"),
@@ -112,6 +112,23 @@ def test_frames_are_those_of_their_numbers_and_larger_ones_are_scaled_down(tmp_p
     small = Video(path, max_pixels=1000)
     assert small.header.size == (36, 27) and small.open([3]).shape == (1, 27, 36, 3)
     assert small.notes == ("videos of more than 1,000 pixels a frame (`max_pixels`): scaled down",)
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "avi", "mov"])
+def test_frames_are_counted_also_where_no_header_states_them(tmp_path, ending):
+    video = Video(film(tmp_path / f"film.{ending}", 25, 5))
+    assert video.problem is None and video.header.num_frames == 25 and video.header.seconds == 5
+    assert len(video.open()) == 25
+
+
+def test_a_header_that_states_one_frame_too_many_is_no_cut(tmp_path, monkeypatch):
+    video = Video(film(tmp_path / "film.mp4", 40, 10))
+    last = video.open([39])
+    monkeypatch.setattr(Video, "header", VideoHeader(41, 10.0, (64, 48)))
+    assert np.array_equal(video.open([2, 40])[1:], last)
+    monkeypatch.setattr(Video, "header", VideoHeader(50, 10.0, (64, 48)))
+    with pytest.raises(DataError, match="states 50 frames, and 40 can be decoded"):
+        video.open([2, 49])
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 39, 40, 100])
