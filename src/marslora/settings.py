@@ -71,6 +71,7 @@ def read_search(options: Mapping[str, Any], config: Path | None, style: Style) -
     given = SEARCH_OPTIONS.nest(options, "marslora.search")
     source = str(config) if config else "the settings"
     values = merge_lengths(read_config(config), given)
+    values = {name: value for name, value in values.items() if value is not None or name not in SEARCH_OPTIONS.sections}
     SEARCH_OPTIONS.check_sections(values, source)
     settings = SEARCH_OPTIONS.parse(StudySettings, values, source, style, list(options))
     run = SEARCH_OPTIONS.parse(RunOptions, values, source, style, list(options))

@@ -23,7 +23,10 @@ MOST_CHARACTERS = 4000
 class Commands(LazyGroup):
     """The commands of marslora."""
 
-    names = ("demo", "search", "compare", "bench", "inspect", "report", "export", "try", "merge", "list", "data")
+    names = (
+        *("demo", "init", "search", "compare", "bench", "inspect", "report", "export"),
+        *("try", "merge", "list", "data", "doctor"),
+    )
 
 
 app = typer.Typer(
