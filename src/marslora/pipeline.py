@@ -158,8 +158,7 @@ class Pipeline:
             packs = self._make_packs(members, runs, problem)
             number = self._write_round(packs)
             self.listener.stage(f"Calibration, round {number}: {describe_members(members)}")
-            for member in members:  # as proposed: the order of the runs does not depend on the packs
-                self.study.trials.start(member)
+            self.study.trials.start(*members)  # as proposed: the order of the runs does not depend on the packs
             train_packs(self.study, self.executor, RUN_PACK, packs, self.listener)
         raise StudyError(
             f"strategy `{self.study.spec.search.strategy.name}` still proposes runs after {MAX_ROUNDS} rounds; "

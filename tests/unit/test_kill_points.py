@@ -9,6 +9,7 @@ import pytest
 from marslora import api, pipeline
 from marslora.core.spec import StudySpec
 from marslora.run_options import RunOptions
+from marslora.store import trials
 from marslora.store.study import Study
 from tests.helpers import kill_points
 from tests.helpers.cached_fits import cached_fits  # noqa: F401
@@ -23,6 +24,7 @@ FAST = 5
 
 @pytest.fixture(autouse=True)
 def fakes(monkeypatch):
+    monkeypatch.setattr(trials, "WAIT_SECONDS", 0.0)  # every loss is an operation
     monkeypatch.setattr(pipeline, "PREPARE", "tests.helpers.fake_training:prepare")
     monkeypatch.setattr(pipeline, "RUN_PACK", "tests.helpers.kill_points:run_pack")
     monkeypatch.setattr(pipeline, "RUN_FINAL", "tests.helpers.fake_training:run_final")
@@ -90,3 +92,9 @@ def test_a_study_that_is_killed_here_and_there_ends_as_if_nothing_had_been(tmp_p
 @pytest.mark.parametrize("strategy", ["successive_halving", "asha", "mars"])
 def test_a_study_that_is_killed_anywhere_ends_as_if_nothing_had_been(tmp_path, strategy):
     check(tmp_path / "study", strategy, None)
+
+
+@pytest.mark.slow
+def test_losses_that_waited_to_be_written_come_from_the_checkpoints(tmp_path, monkeypatch):
+    monkeypatch.setattr(trials, "WAIT_SECONDS", float("inf"))
+    check(tmp_path / "study", "successive_halving", None)

@@ -43,6 +43,10 @@ class ProgressBar:
     totals: dict[str, int]
     done: dict[str, float] = field(default_factory=dict)
     task: str = "calibration"
+    _sum: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._total = sum(self.totals.values())
 
     @classmethod
     def of(cls, packs: Sequence[PackSpec]) -> ProgressBar:
@@ -53,9 +57,9 @@ class ProgressBar:
         """Return the state of the bar after the progress of one pack, whose id is ``step.task``."""
         if step.task not in self.totals:
             return step
+        self._sum += step.done - self.done.get(step.task, 0.0)
         self.done[step.task] = step.done
-        done, total = sum(self.done.values()), sum(self.totals.values())
-        return ProgressEvent(task=self.task, done=done, total=total, detail=step.detail)
+        return ProgressEvent(task=self.task, done=self._sum, total=self._total, detail=step.detail)
 
     def finish(self, pack: str) -> ProgressEvent:
         """Return the state of the bar after the end of a pack, even if some of its members ended early."""

@@ -9,9 +9,9 @@ The contract:
   artifact is durable when `Study.write` returns. ``stages.json`` is written after it and holds the digest of the inputs
   that it was made from. A stage whose artifact has the digest of its inputs returns that artifact. After a crash
   between the two writes, the stage runs again.
-- **Validation losses are durable at once**, when `Trials.observe` returns; other series, the cost and the status of a
-  run when `Trials.finish` does. A run that was interrupted continues from its checkpoint below ``members/`` and reports
-  its last points again, with the same values.
+- **Losses are durable at once**, when `Trials.observe` returns, unless many come: then half a second's are written
+  together. Other series, the cost and the status of a run are when `Trials.finish` returns. A run that was interrupted
+  continues from its checkpoint below ``members/`` and reports its last points again, with the same values.
 - **A study is what its spec and the content of its model and rows are.** A folder that has artifacts of another study
   is refused. Where the folder, the model and the rows are, and what may differ between starts (workers, trackers,
   limits), does not matter. Its runs in the storage are named after its content, so that studies that share a storage

@@ -8,9 +8,11 @@ have a checkpoint report what is in it.
 
 from __future__ import annotations
 
+import math
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import wraps
@@ -30,6 +32,7 @@ from marslora.store.checkpoints import contradicts_checkpoint
 from marslora.store.storage_errors import explain_storage_error
 from marslora.store.storage_lock import StorageLock
 from marslora.store.storage_url import add_driver, is_absent
+from marslora.store.transactions import write_together
 
 TRAIN_LOSS = "train_loss"
 """The metric that is kept as an attribute of a trial while it runs, so that an interrupted run has it too."""
@@ -42,6 +45,9 @@ RATE = FloatDistribution(1e-9, 1.0, log=True)
 MEMBER, RESULT, SERIES = "member", "result", "series"
 """Attributes of a trial: its `MemberSpec`, its `MemberResult`, and the metrics other than the validation loss."""
 
+
+WAIT_SECONDS = 0.5
+"""How long a loss may wait to be written with others. What waits when a process is killed is in the checkpoints."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -66,14 +72,19 @@ class _OpenTrial:
 
     trial_id: int
     points: dict[int, float]
-    """The validation losses that are stored."""
+    """The validation losses that are stored or wait for it."""
+    waiting: dict[int, float] = field(default_factory=dict)
+    """Those of ``points`` that are not stored yet."""
+    has_new_training: bool = False
+    """Whether a training loss is not stored yet."""
     series: dict[str, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
 
 
 class Trials:
     """The trials of one study. Only the process that holds the study's lock writes.
 
-    A run is registered, and it is finished, in one write of the database each.
+    Runs that are registered together are one write of the database, and the end of a run is one. A loss is one if none
+    was written in the last `WAIT_SECONDS`; otherwise it waits for the next loss after them, or the end of a run.
     """
 
     def __init__(self, url: str, name: str, space: Space, members_folder: Path, *, writes: bool = True) -> None:
@@ -90,6 +101,7 @@ class Trials:
             self._storage = _open_storage(url) if can_open else optuna.storages.get_storage(None)
             self._study_id = self._find_study(name)
             self._open: dict[str, _OpenTrial] = {}
+            self._written = -math.inf
             self._unfinished: dict[str, FrozenTrial] = {}
             self._void: set[int] = set()
             self.notes: list[str] = []
@@ -118,6 +130,8 @@ class Trials:
 
     def close(self) -> None:
         """Release the lock and close the connection to the database."""
+        with suppress(SQLAlchemyError, optuna.exceptions.StorageInternalError):  # checkpoints have it
+            self._write_waiting()
         if self._lock is not None:
             self._lock.release()
         self._storage.remove_session()
@@ -125,20 +139,25 @@ class Trials:
             backend.engine.dispose()  # a pool would keep the file of a deleted study open
 
     @_explain_errors
-    def start(self, member: MemberSpec) -> None:
-        """Register a member that is about to train. The unfinished trial of an earlier start is continued."""
-        if member.id in self._open:
-            return
-        values = member.model_dump(mode="json")
+    def start(self, *members: MemberSpec) -> None:
+        """Register members that are about to train. Unfinished trials of an earlier start are continued."""
+        new = [member for member in members if member.id not in self._open]
+        with self._write_together():
+            for member in new:
+                self._open[member.id] = self._find_unfinished(member) or _OpenTrial(self._create_trial(member), {})
+
+    def _find_unfinished(self, member: MemberSpec) -> _OpenTrial | None:
         known = self._unfinished.pop(member.id, None)
-        if known is not None and known.user_attrs[MEMBER] != values:
+        if known is None:
+            return None
+        if known.user_attrs[MEMBER] != member.model_dump(mode="json"):
             self._storage.set_trial_state_values(known._trial_id, TrialState.FAIL)
-            known = None
-        if known is not None:
-            opened = _OpenTrial(known._trial_id, dict(known.intermediate_values))
-            opened.series[TRAIN_LOSS] = _read_train_losses(known)
-            self._open[member.id] = opened
-            return
+            return None
+        opened = _OpenTrial(known._trial_id, dict(known.intermediate_values))
+        opened.series[TRAIN_LOSS] = _read_train_losses(known)
+        return opened
+
+    def _create_trial(self, member: MemberSpec) -> int:
         parameters = self._parameters(member)
         template = FrozenTrial(
             number=-1,
@@ -149,27 +168,44 @@ class Trials:
             datetime_complete=None,
             params=parameters,
             distributions={name: self._distributions.get(name, RATE) for name in parameters},
-            user_attrs={MEMBER: values},
+            user_attrs={MEMBER: member.model_dump(mode="json")},
             system_attrs={},
             intermediate_values={},
         )
-        self._open[member.id] = _OpenTrial(self._storage.create_new_trial(self._study_id, template), {})
+        return self._storage.create_new_trial(self._study_id, template)
 
     @_explain_errors
     def observe(self, seen: Observation) -> None:
-        """Store one observation: a validation or training loss at once, any other metric when the member finishes."""
+        """Store one observation: a validation or training loss soon, any other metric when the member finishes."""
         trial = self._open.get(seen.member)
         if trial is None:
             return
-        if seen.metric != VALIDATION_LOSS:
+        # a resumed member reports its last points again
+        if seen.metric == VALIDATION_LOSS and trial.points.get(seen.examples) != seen.value:
+            trial.points[seen.examples] = trial.waiting[seen.examples] = seen.value
+        elif seen.metric != VALIDATION_LOSS:
             series = trial.series[seen.metric]
-            if seen.metric == TRAIN_LOSS and series.get(seen.examples) != seen.value:
-                losses = sorted({**series, seen.examples: seen.value}.items())
-                self._storage.set_trial_user_attr(trial.trial_id, TRAIN_LOSS, losses)
+            trial.has_new_training |= seen.metric == TRAIN_LOSS and series.get(seen.examples) != seen.value
             series[seen.examples] = seen.value
-        elif trial.points.get(seen.examples) != seen.value:  # a resumed member reports its last points again
-            self._storage.set_trial_intermediate_value(trial.trial_id, seen.examples, seen.value)
-            trial.points[seen.examples] = seen.value
+        if time.monotonic() - self._written >= WAIT_SECONDS:
+            self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        """Write the losses that wait for it."""
+        waiting = [trial for trial in self._open.values() if trial.waiting or trial.has_new_training]
+        if waiting:
+            with self._write_together():
+                for trial in waiting:
+                    self._write_losses(trial)
+            self._written = time.monotonic()
+
+    def _write_losses(self, trial: _OpenTrial) -> None:
+        for examples, loss in trial.waiting.items():
+            self._storage.set_trial_intermediate_value(trial.trial_id, examples, loss)
+        if trial.has_new_training:
+            losses = sorted(trial.series[TRAIN_LOSS].items())
+            self._storage.set_trial_user_attr(trial.trial_id, TRAIN_LOSS, losses)
+        trial.waiting, trial.has_new_training = {}, False
 
     @_explain_errors
     def finish(self, result: MemberResult) -> None:
@@ -179,8 +215,13 @@ class Trials:
             return
         series = {metric: sorted(points.items()) for metric, points in trial.series.items()}
         ended = {**result.model_dump(mode="json"), SERIES: series}
-        self._storage.set_trial_user_attr(trial.trial_id, RESULT, ended)  # from here on, the run has ended
-        self._close_trial(trial.trial_id, result.status, trial.points)
+        with self._write_together():
+            self._write_losses(trial)
+            self._storage.set_trial_user_attr(trial.trial_id, RESULT, ended)  # from here on, the run has ended
+            self._close_trial(trial.trial_id, result.status, trial.points)
+
+    def _write_together(self) -> AbstractContextManager[None]:
+        return write_together(self._storage._backend)  # type: ignore[attr-defined]
 
     @_explain_errors
     def runs(self, *, with_unfinished: bool = True) -> list[Run]:
@@ -217,6 +258,7 @@ class Trials:
     def _all_trials(self) -> Iterator[FrozenTrial]:
         if self._study_id < 0:
             return
+        self._write_waiting()
         for trial in self._storage.get_all_trials(self._study_id, deepcopy=False):
             if MEMBER in trial.user_attrs and trial.state is not TrialState.WAITING:
                 yield trial

@@ -10,6 +10,7 @@ from tests.helpers.quick_sqlite import quick_sqlite  # noqa: F401
 from tests.unit.store.test_study import member, observe, spec
 
 from marslora.core.runs import Cost, MemberResult, Observation
+from marslora.store import trials
 from marslora.store.study import Study
 
 
@@ -28,16 +29,56 @@ def write_checkpoint(folder, name, *points):
     path.write_text(json.dumps({"spec": member(id=name).model_dump(mode="json"), "points": listed}))
 
 
-def test_a_run_is_registered_in_one_write_and_finished_in_two(tmp_path):
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    monkeypatch.setattr(trials, "WAIT_SECONDS", 0.0)
+
+
+def test_runs_are_registered_in_one_write_and_each_is_finished_in_one(tmp_path):
     with Study.create(tmp_path, spec()) as study:
         study.trials.start(member(id="first"))
+        with count_durable_operations() as registered:
+            study.trials.start(*(member(id=f"m{number}") for number in range(20)))
+        assert registered == ["commit"]
         for number in range(20):
-            with count_durable_operations() as registered:
-                study.trials.start(member(id=f"m{number}"))
             observe(study, f"m{number}", (0, 2.0), (32, 1.0))
             with count_durable_operations() as finished:
                 complete(study, f"m{number}")
-            assert (registered, finished) == (["commit"], ["commit"] * 2)
+            assert finished == ["commit"]
+
+
+def test_losses_that_come_fast_are_written_together(tmp_path, monkeypatch):
+    with Study.create(tmp_path, spec()) as study:
+        study.trials.start(member(id="one"), member(id="two"))
+        monkeypatch.setattr(trials, "WAIT_SECONDS", float("inf"))
+        with count_durable_operations() as written:
+            for examples in range(0, 320, 16):
+                for name in ("one", "two"):
+                    observe(study, name, (examples, 2.0 - examples / 1000))
+                    observe_training(study, name, (examples + 1, 1.0))
+        assert written == ["commit"]  # the first one, since nothing had been written for long
+        with count_durable_operations() as written:
+            study.trials._write_waiting()
+        assert written == ["commit"]
+        assert all(len(run.validation_loss) == len(run.train_loss) == 20 for run in study.runs())
+        observe(study, "two", (320, 1.0))
+        complete(study, "one")
+    with Study.open(tmp_path) as study:
+        assert [(run.status, run.last_examples) for run in study.runs()] == [("complete", 305), ("running", 320)]
+
+
+def test_what_fails_is_not_half_written(tmp_path, monkeypatch):
+    with Study.create(tmp_path, spec()) as study:
+        study.trials.start(member())
+        observe(study, "joint", (0, 2.0), (32, 1.5))
+        monkeypatch.setattr(study.trials, "_close_trial", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            complete(study, "joint")
+    with Study.create(tmp_path, spec()) as study:
+        assert [run.status for run in study.runs()] == ["running"]
+        study.trials.start(member())
+        complete(study, "joint")
+        assert [run.status for run in study.finished_runs()] == ["complete"]
 
 
 def test_a_point_that_is_reported_again_is_not_written_again(tmp_path):
