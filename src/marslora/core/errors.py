@@ -38,6 +38,10 @@ class TrainingError(MarsloraError, RuntimeError):
     """A training run cannot continue, e.g. because its loss became NaN."""
 
 
+class OutOfMemoryError(MarsloraError, RuntimeError):
+    """Memory ran out, though nothing else was trained at the same time; it says what takes less."""
+
+
 class WorkerDiedError(MarsloraError, RuntimeError):
     """A worker process ended before it had a result, e.g. because it was killed."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal, TypeVar
 
 from marslora.core.allocation import Allocation
-from marslora.core.errors import MarsloraError, StudyError, WorkerDiedError, find_error, rebuild_error
+from marslora.core.errors import MarsloraError, OutOfMemoryError, StudyError, WorkerDiedError, find_error, rebuild_error
 from marslora.core.parts import ModelInfo
 from marslora.core.record import Record
 from marslora.core.spec import VALIDATION_WORK, MemberSpec
@@ -92,7 +92,7 @@ class Failure(Record):
     @property
     def may_pass(self) -> bool:
         """Whether the same spec may succeed later: a process that was killed or lacked memory, not a user's error."""
-        return find_error(self.error) in (None, WorkerDiedError)
+        return find_error(self.error) in (None, WorkerDiedError, OutOfMemoryError)
 
     def to_error(self) -> MarsloraError:
         """Rebuild the error, so that it can be raised later or in another process."""

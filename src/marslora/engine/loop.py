@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from marslora.core.out_of_memory import advise, describe_shortage, is_out_of_memory
 from marslora.core.record import digest_texts
 from marslora.core.runs import Cost, Emit, ProgressEvent
 from marslora.core.schedule import evaluation_steps, few_evaluation_steps, num_steps
@@ -22,7 +23,7 @@ from marslora.core.spec import MemberSpec, PackSpec
 from marslora.core.stopping import defer_signals
 from marslora.data.encode import EncodedRows
 from marslora.data.rows import EncodedSplits, iterate_batches_by_length
-from marslora.engine import memory, run_state
+from marslora.engine import run_state
 from marslora.engine.cost import CostMeter, split_cost
 from marslora.engine.evaluate import Scores, digest_weights, evaluate, read_scores, write_scores
 from marslora.engine.pack import Base, Pack
@@ -69,14 +70,18 @@ class PackLoop:
         while (segment := next_segment(self.members, batch_size, self.plan.members)) is not None:
             try:
                 SegmentRun(self, segment).run()
-            except (RuntimeError, MemoryError) as error:
-                smaller = self.plan.shrink(len(segment.indices), batch_size, may_split=may_split(self.spec))
-                if smaller is None or not memory.is_out_of_memory(error):
-                    raise
-            else:
                 continue
-            self.plan, self.speedups.recompute = smaller, smaller.recompute
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                said = str(error)  # its traceback holds what fills the memory
             _release_cached_memory()
+            smaller = self.plan.shrink(len(segment.indices), batch_size, may_split=may_split(self.spec))
+            if smaller is None:
+                alone = f"{self.members[segment.indices[0]].spec.id} was trained alone"
+                tried = {"accumulation": self.plan.pieces, "gradient_checkpointing": self.plan.recompute}
+                raise describe_shortage(alone, MemoryError(said), advise(self.spec.training.model_copy(update=tried)))
+            self.plan, self.speedups.recompute = smaller, smaller.recompute
 
     def measure_start(self) -> None:
         """Record the first validation point of fresh members: for all of them it is the untouched model's."""

@@ -1,4 +1,4 @@
-"""How much memory a member takes, what is free, and which errors mean that memory ran out."""
+"""How much memory a member takes, and what is free."""
 
 from __future__ import annotations
 
@@ -28,8 +28,6 @@ CGROUP = Path("/sys/fs/cgroup")
 """Where Linux keeps the memory limit of a container."""
 NO_LIMIT = 1 << 62
 """More bytes than any machine has."""
-ALLOCATOR_MESSAGES = ("not enough memory", "can't allocate memory", "out of memory")
-"""What the RuntimeErrors of torch's CPU allocator (on Windows, on Linux) and of some CUDA libraries say."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +96,6 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return min(int(psutil.virtual_memory().available), _container_free_bytes())
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out, on a device or in this process."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in ALLOCATOR_MESSAGES)
 
 
 def _container_free_bytes() -> int:

@@ -13,6 +13,7 @@ import transformers
 
 from marslora.core.errors import MarsloraError
 from marslora.core.files import write_text
+from marslora.core.out_of_memory import explain_out_of_memory
 from marslora.core.parts import ModelInfo
 from marslora.core.record import digest_texts
 from marslora.core.runs import DataSummary, Emit, Failure, Prepared, ProgressEvent
@@ -39,7 +40,8 @@ enough for a large model."""
 def prepare(spec: PrepareSpec, emit: Emit) -> None:
     """Load the model, find its parts and dead layers, read and encode every row; emit a `Prepared` or a `Failure`."""
     try:
-        emit(_prepare(spec, emit))
+        with explain_out_of_memory("the model was loaded and the rows were read"):
+            emit(_prepare(spec, emit))
     except MarsloraError as error:
         emit(Failure.of(spec, error))
 

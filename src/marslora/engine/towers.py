@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from marslora.core.out_of_memory import is_out_of_memory
 from marslora.engine.flops import count_flops
-from marslora.engine.memory import is_out_of_memory
 from marslora.models.answers import inputs_on_cpu
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-7}

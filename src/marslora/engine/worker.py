@@ -9,6 +9,7 @@ import torch
 
 from marslora.adapters import recover_checkpoints
 from marslora.core.errors import MarsloraError, StudyError
+from marslora.core.out_of_memory import explain_out_of_memory, is_out_of_memory
 from marslora.core.runs import Cost, Emit, Failure, PackResult
 from marslora.core.spec import MemberSpec, PackSpec
 from marslora.data.encode import EncodedRows
@@ -41,7 +42,8 @@ def run_pack(spec: PackSpec, emit: Emit, *, measure_updates: bool = False) -> No
     part: the norm of its last update. It costs a copy of all trained tensors at these steps.
     """
     try:
-        _run(spec, emit, measure_updates)
+        with explain_out_of_memory("a pack of runs was prepared", spec.training):
+            _run(spec, emit, measure_updates)
     except (MarsloraError, RuntimeError, MemoryError, OSError) as error:
         emit(Failure.of(spec, error))
 
@@ -92,7 +94,7 @@ def _build_loop(
 
     def prepare_packs() -> PackPlan:
         speedups.find_used_outputs(base, first)
-        is_packable = len(running) > 1 and keeps_members_apart(base, running, first)
+        is_packable = len(running) > 1 and _keeps_members_apart(base, running, first)
         longest = rows.train.batch(pick_heavy(rows.train, memory.MEASURED_ROWS))
         return _plan(spec, base, speedups, running, base.batch(longest), len(running) if is_packable else 1)
 
@@ -100,6 +102,16 @@ def _build_loop(
     meter.add_flops(flops)
     speedups.recompute = plan.recompute
     return PackLoop(spec, base, rows, speedups, emit, members, plan, meter)
+
+
+def _keeps_members_apart(base: Base, running: tuple[MemberSpec, ...], batch: Batch) -> bool:
+    """As `keeps_members_apart`; False if memory is too small to find out, where one may still fit."""
+    try:
+        return keeps_members_apart(base, running, batch)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    return False
 
 
 def _plan(

@@ -9,6 +9,7 @@ from pathlib import Path
 from transformers import PrinterCallback, TrainingArguments
 
 from marslora.core.errors import ConfigError
+from marslora.core.out_of_memory import explain_out_of_memory
 from marslora.core.runs import GRADIENTS, Cost, CountResult, Emit, Event, FinalResult
 from marslora.core.schedule import final_evaluation_steps, num_steps
 from marslora.core.spec import FinalSpec
@@ -48,12 +49,12 @@ def run_final(spec: FinalSpec, emit: Emit) -> None:
     complete checkpoint. Under torchrun only the first process writes and emits.
 
     Raises `KeyboardInterrupt` or `Terminated` after a signal, once a checkpoint is written, `TrainingError` if the loss
-    is not finite, and what loading the model and the data raises.
+    is not finite, `OutOfMemoryError`, and what loading the model and the data raises.
     """
     if (known := output.read_result(spec)) is not None:
         emit(known)
         return
-    with _start_run(spec, emit) as run:
+    with explain_out_of_memory("the final run was trained", spec.training), _start_run(spec, emit) as run:
         run.run()
 
 

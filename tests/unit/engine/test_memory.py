@@ -1,6 +1,12 @@
+import json
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
+from marslora.core.out_of_memory import is_out_of_memory
 from marslora.engine import memory
 from marslora.engine.pack import Member
 from marslora.engine.planning import PROCESSOR_ACTIVATIONS, Limits, PackPlan, plan_pack
@@ -69,12 +75,11 @@ def test_when_memory_ran_out_less_is_tried_until_nothing_is_left():
 
 
 def test_only_memory_errors_are_memory_errors():
-    assert memory.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
-    assert memory.is_out_of_memory(RuntimeError("DefaultCPUAllocator: not enough memory: tried to allocate"))
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     with pytest.raises(RuntimeError) as real:
         torch.empty(1 << 60, dtype=torch.uint8)
-    assert memory.is_out_of_memory(real.value)
-    assert not memory.is_out_of_memory(RuntimeError("shapes do not fit"))
+    assert is_out_of_memory(real.value)
+    assert not is_out_of_memory(RuntimeError("shapes do not fit"))
 
 
 def at(examples, until, status="running"):
@@ -96,3 +101,22 @@ def at(examples, until, status="running"):
 )
 def test_segments(members, limit, expected):
     assert next_segment(members, 8, limit) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("share", "fits"), [(40.0, True), (2.0, True), (0.05, False)])
+def test_in_a_real_address_space_the_pack_is_split_until_it_fits_or_it_is_said_what_would(pack, tmp_path, share, fits):
+    members = [packs.member(name, until=512, language=64, seed=seed) for seed, name in enumerate("abcd")]
+    spec = pack(*members, batch_size=256, max_bytes=1 << 40, folder=f"limited-{share}")
+    (tmp_path / "pack.json").write_text(spec.to_json())
+    environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.helpers.limited_pack", str(tmp_path / "pack.json"), str(share)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    tried, *events = map(json.loads, done.stdout.splitlines())
+    if not fits:
+        assert tried[-1] == [1, 256] and events[-1]["error"] == "OutOfMemoryError", events[-1]
+        assert "was trained alone" in events[-1]["message"] and "smaller --ranks" in events[-1]["message"]
+        return
+    assert [event["status"] for event in events if event["kind"] == "MemberResult"] == ["complete"] * 4, events[-1]
+    assert tried[0] == [4, 1] and (tried[-1] != [4, 1]) == (share < 40), tried

@@ -10,7 +10,8 @@ import torch
 from marslora.core.runs import Observation, ProgressEvent
 from marslora.core.schedule import evaluation_steps
 from marslora.core.spec import VALIDATION_WORK, PluginSpec
-from marslora.engine import loop
+from marslora.engine import loop, worker
+from marslora.engine.worker import run_pack
 from tests.helpers.packs import go, member, tensors
 
 
@@ -135,8 +136,6 @@ def test_members_behind_catch_up_and_go_on_together(pack):
 
 
 def test_a_checkpoint_of_another_run_is_refused(pack):
-    from marslora.engine.worker import run_pack
-
     go(pack(member("a", until=8, language=4)))
     events = []
     run_pack(pack(member("a", until=8, language=2)), events.append)
@@ -166,6 +165,29 @@ def test_out_of_memory_splits_the_steps_and_then_halves_the_pack(pack, monkeypat
     seen = go(pack(*[member(name, until=16, language=4) for name in "abc"]))
     assert sizes == [3] * 4 + [1] * 6  # in 1, 2, 4 and 8 micro-batches, then alone
     assert {seen.result(name).status for name in "abc"} == {"complete"}
+
+
+@pytest.mark.parametrize("said", ["could not create a primitive", "DefaultCPUAllocator: can't allocate memory"])
+def test_a_run_that_does_not_fit_alone_says_what_would(pack, monkeypatch, said):
+    def fail(*args, **kwargs):
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(loop, "train_step", fail)
+    events = []
+    run_pack(pack(member("a", language=4), member("b", language=4), batch_size=8), events.append)
+    failure = events[-1]
+    assert failure.error == "OutOfMemoryError" and failure.may_pass
+    assert failure.message.startswith(f"memory ran out while a was trained alone ({said}).")
+    assert "What takes less: smaller rows (--max-pixels, --max-length), smaller --ranks" in failure.message
+
+
+def test_a_pack_whose_members_cannot_be_compared_for_lack_of_memory_is_trained_one_by_one(pack, monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("could not create a primitive")
+
+    monkeypatch.setattr(worker, "keeps_members_apart", fail)
+    seen = go(pack(member("a", until=16, language=4), member("b", until=16, language=4)))
+    assert {seen.result(name).status for name in "ab"} == {"complete"}
 
 
 def test_a_diverged_member_is_frozen_and_the_others_do_not_notice(pack):
@@ -204,8 +226,6 @@ def test_unequal_learning_rates_of_parts(pack):
     ],
 )
 def test_what_cannot_be_trained_is_one_failure(pack, requested, training, error, words):
-    from marslora.engine.worker import run_pack
-
     go(pack(member("short", until=20, language=4)))
     events = []
     run_pack(pack(requested, **training), events.append)
