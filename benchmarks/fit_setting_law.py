@@ -1,11 +1,19 @@
-"""Learn the constants of the law of settings from tables of finished runs, and say how well they predict other tasks.
+"""Learn the constants of the law of settings from tables of finished runs.
 
-    python benchmarks/fit_setting_law.py TABLES... [--steps 300] [--out src/marslora/laws/setting_law.json]
+    python benchmarks/fit_setting_law.py TABLES... [--rounds 4] [--left-out benchmarks/left_out]
 
-From every table and seed, studies are drawn: some settings begun, the better ones continued. The constants maximise the
-log score of the best losses of all settings, given what such a study measures. A ridge keeps constants that the tables
-say little about near plausible values. Each task is left out once, and the score on it is printed beside the score
-that the constants reach on their own tables. The task of a table is its name up to the first underscore.
+The law (`marslora.laws.setting_law`) has parameters that differ from study to study, and constants: the means and
+scatter of the parameters, and the sizes of departures and errors. Both are learnt in turn, by maximum likelihood:
+
+1. For every table and seed the parameters are fitted to all its curves. Their means and variances over the tables are
+   the next prior, every task counting the same. The variances include the uncertainty of each fit, and are enlarged for
+   the number of tasks as the variance of a prediction is.
+2. Given these, the sizes of departures and errors maximise the likelihood of the curves of `NUM_SETTINGS` settings
+   that are drawn from those within `RELEVANT` of the best one by the fitted curve: the others decide nothing.
+
+With ``--left-out`` this is repeated without each task, for benchmarks that judge by that task. The task of a table is
+its name up to the first underscore. Tables whose optimizer is not AdamW are left out: their ladders of learning rates
+end below the best rate.
 """
 
 from __future__ import annotations
@@ -14,334 +22,337 @@ import argparse
 import json
 import math
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from scipy.linalg import solve_triangular
 from torch import Tensor
 
-from marslora.core.runs import Run
-from marslora.laws import Features, Measurements, make_features
-from marslora.laws.setting_features import GROUPS, LOG2_UNIT
-from marslora.laws.setting_kernel import (
-    MOST_STEPS,
-    USUAL_STEPS,
-    Points,
-    compute_common_covariance,
-    compute_mean,
-    compute_noise,
-    compute_own_covariance,
-)
-from marslora.laws.setting_law import CONSTANTS_FILE, LOG_AMPLITUDES, load_constants, make_points, weigh_amplitudes
+from marslora.core.arrays import Array
+from marslora.core.schedule import num_steps
+from marslora.core.training import TrainingSpec
+from marslora.laws.setting_curve import Times
+from marslora.laws.setting_features import Features, make_features
+from marslora.laws.setting_kernel import Points, compute_departures, compute_noise, compute_surprise
+from marslora.laws.setting_law import CONSTANTS_FILE, MOST_LEFT, Measurements, Study, fit_setting_law, make_points
 from marslora.replay.simulate import Simulation
 from marslora.replay.table import RunTable, find_tables
-from marslora.strategies._setting_predictions import make_measurements, predict_best_losses
-from marslora.strategies.mars import MarsStrategy
+from marslora.strategies._setting_predictions import make_measurements
 
-DESIGNS = ((8, 1 / 16, 1 / 6, 0.35), (14, 1 / 10, 0.3, 0.6), (24, 1 / 16, 1 / 4, 0.45), (32, 1 / 20, 1 / 8, 0.3))
-"""Studies that are drawn: settings begun, and the shares of a full run to which all, a quarter and two of them go."""
-SEARCHED = (0.15, 0.4, 1.0, 2.0)
-"""Budgets of the searches whose measurements are learnt from in the second round."""
-MIN_POINTS = 5
-"""A study with fewer measurements is left out."""
-SHIFT_SD = 0.25
-"""Studies are made with the middle of the ladder misplaced by this much in the rate's coordinate: half a doubling."""
-TERMS = (*GROUPS, "smooth", "own")
-LEARNT_LOGS = {
-    "slope_sd": 0.3, "walk_sd": 0.2, "decay_sd": 0.1, "time_length": 2.0, "offset_sd": 0.05,
-    "rows_sd": 0.5, "row_sd": 0.2, "validation_sd": 0.03, "point_sd": 0.01, "final_sd": 0.01,
-    "amplitude_sd": 0.15, "tail_odds": 0.1, "evidence_power": 0.05,
-    "length.trained": 1.0, "length.rank": 1.0, "length.rate": 1.0,
-    **{f"sd.{term}": {"own": 0.02}.get(term, 0.1) for term in TERMS},
-    **{f"gain_sd.{term}": {"smooth": 0.03, "own": 0.02}.get(term, 0.05) for term in TERMS},
+FIRST_PRIOR = {
+    "centre": (0.0, 0.35), "gap": (2.0, 1.0), "sharpness": (0.0, 0.5), "tail": (0.0, 0.7), "onset": (-1.5, 1.0),
+    "rate_power": (-0.2, 0.2),
+    "time_power": (0.0, 0.2), "base": (-1.0, 1.0), "limit": (1.2, 0.5), "excess": (-0.7, 0.7),
+    "heat_limit": (1.0, 0.5), "heat": (-2.0, 0.7), "hot_power": (0.5, 0.2), "rank_power.language": (0.5, 0.3),
+    "untrained.language": (0.5, 0.5), "drag.language": (0.0, 0.1), "share.tower": (-1.0, 1.0),
+    "rank_power.tower": (0.5, 0.3), "untrained.tower": (0.1, 0.5), "drag.tower": (0.0, 0.1),
+    "hot_share.tower": (-0.5, 0.5),
 }  # fmt: skip
-"""Positive constants, with the values that the ridge keeps them near."""
-LEARNT = {
-    "slope_power": 0.5, "slope": -0.4, "decay": -0.1,
-    **{f"growth.{term}": 0.3 for term in TERMS},
-    **{f"{kind}.{group}": 0.0 for kind in ("mean", "drift", "bend", "gain") for group in GROUPS},
+"""Mean and standard deviation of every parameter before any table is seen: wide, and soon forgotten."""
+FIXED = ("centre",)
+"""Parameters whose prior stays: all tables are of one model, whose best rate is known. Others' are half a doubling off
+the rule of thumb (published sweeps of 34 language models, `benchmarks/lora_sweeps.py`)."""
+SIZES = {
+    "walk_sd": 0.003, "level_sd": 0.02, "smooth_sd": 0.03, "own_sd": 0.03, "length": 1.0, "time_length": 1.0, "offset_sd": 0.05, "rows_sd": 0.4, "row_sd": 0.3,
+    "validation_sd": 0.04, "point_sd": 0.03, "heat_sd": 1.0,
 }  # fmt: skip
-"""Constants of either sign, likewise."""
-RATE = 0.03
-"""Learning rate of Adam, which falls to 0 as a cosine."""
-RIDGES = {
-    "sd": 40.0,
-    "amplitude_sd": 40.0,
-    "growth": 2.0,
-    "mean": 600.0,
-    "drift": 600.0,
-    "bend": 600.0,
-    "gain": 600.0,
-}
-"""Weights of the squared departures of constants from their first values, by the start of their names.
-
-There are few tasks, so the means of effects and their scatter stay near those of least squares over the tables.
-"""
-RIDGE = 0.5
-"""The weight of all other constants: noise, the common curve, lengths."""
-LEAST_SCATTER = 0.01
-"""Least standard deviation of an effect over tables that the ridge starts from."""
-LEAST_SPREAD = 0.1
-"""Tables whose best losses differ by less between their quartiles say nothing about the shape of effects."""
+"""First values of the sizes of departures and errors."""
+SURPRISES = {"common_final_sd": 0.1, "smooth_final_sd": 0.03, "own_final_sd": 0.03}
+"""First values of the sizes of what no short run foretells of the best losses."""
+RELEVANT = 0.5
+"""Log loss above the best setting up to which a setting's departures count."""
+BEGUN, SHARES = (2, 13), (0.1, 0.6)
+"""Studies that are drawn: between how many settings are begun, and between which shares of a full run they go."""
+ARRAYS = tuple(each.name for each in fields(Measurements) if each.name.endswith("_N"))
+"""Names of the arrays of measurements."""
+SHRINKAGE = 0.6
+NESTED_ROUNDS = 3
+"""Rounds of learning the prior without a task, from that of all, before its studies are predicted."""
+NUM_STUDIES = 16
+"""Studies of each task from which the sizes of what no short run foretells are learnt."""
+STEPS, RATE = 120, 0.05
+"""Steps of Adam in each round, and its learning rate, which falls as a cosine."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One drawn study: what was measured, and what came."""
+    """One seed of one table: all its curves at a constant learning rate, and the best losses of its full runs."""
 
-    table: str
     task: str
     features: Features
     measured: Measurements
-    best_C: np.ndarray
-    """Log of the best loss of every setting."""
 
 
-def draw_cases(tables: Sequence[RunTable], rng: np.random.Generator) -> list[Case]:
-    """Studies of every table and seed that measure as `DESIGNS` says."""
-    runs = [(s, draw_runs(s, design, rng)) for s in list_simulations(tables) for design in DESIGNS]
-    return [case for simulation, own in runs if (case := make_case(simulation, own, rng)) is not None]
+def list_cases(tables: Sequence[RunTable]) -> list[Case]:
+    return [
+        make_case(Simulation(table, seed))
+        for table in tables
+        for seed in table.header.seeds
+        if "muon" not in table.header.name
+    ]
 
 
-def search_cases(tables: Sequence[RunTable], rng: np.random.Generator) -> list[Case]:
-    """Studies of every table and seed that measure what `mars` does with the constants as they stand."""
-    budgets = [Simulation(s.table, s.seed, budget) for s in list_simulations(tables) for budget in SEARCHED]
-    return [case for each in budgets if (case := make_case(each, search_runs(each), rng)) is not None]
-
-
-def list_simulations(tables: Sequence[RunTable]) -> list[Simulation]:
-    return [Simulation(table, seed) for table in tables for seed in table.header.seeds]
-
-
-def draw_runs(simulation: Simulation, design: tuple[int, float, float, float], rng: np.random.Generator) -> list[Run]:
-    """Some settings begun, a quarter continued, two continued further, the better ones by validation loss."""
+def make_case(simulation: Simulation) -> Case:
+    """Every validation and training loss before the decay, as a search would take them, and every best loss."""
     problem = simulation.problem
-    candidates, lengths = problem.candidates(), problem.list_lengths()
-    num, *shares = design
-    ends = [max((x for x in lengths if x <= share * problem.full_examples), default=lengths[0]) for share in shares]
-    begun = [candidates[c] for c in rng.permutation(len(candidates))[: min(num, len(candidates))]]
-    until = dict.fromkeys(begun, ends[0])
-    for keep, end in ((max(num // 4, 3), ends[1]), (2, ends[2])):
-        members = {each: problem.member(each, problem.num_train, until[each], "fit") for each in begun}
-        begun = sorted(begun, key=lambda each: simulation.train(members[each], None).best_loss)[:keep]
-        until.update(dict.fromkeys(begun, end))
-    few = [problem.member(each, problem.num_train, end, "fit", validations="few") for each, end in until.items()]
-    return [simulation.train(member, None) for member in few]
+    candidates = problem.candidates()
+    last = max(t for t in problem.list_lengths() if t <= (1 - TrainingSpec().decay) * problem.full_examples)
+    members = [problem.member(each, problem.num_train, last, "fit", validations="regular") for each in candidates]
+    measured = make_measurements(problem, [simulation.train(member, None) for member in members])
+    best_C = np.array([simulation._find_lowest_loss(each, simulation.seed) for each in candidates])
+    one_C = np.ones(len(candidates))
+    added = (np.arange(len(candidates)), 0 * one_C, np.log(best_C), 0 * one_C, -one_C.astype(int), one_C, one_C)
+    measured = Measurements(
+        *(np.concatenate([getattr(measured, name), more]) for name, more in zip(ARRAYS, added, strict=True)),
+        log_start=measured.log_start,
+    )
+    parts = [part for part in problem.space.parts if part in problem.space.searched]
+    length = num_steps(problem.full_examples, problem.batch_size)
+    features = make_features(candidates, parts, problem.centre_rate, length)
+    return Case(simulation.table.header.name.partition("_")[0], features, measured)
 
 
-def search_runs(simulation: Simulation) -> list[Run]:
-    strategy, runs = MarsStrategy(), dict[str, Run]()
-    while members := strategy.propose(simulation.problem, list(runs.values())):
-        for member in members:
-            runs[member.id] = simulation.train(member, runs.get(member.id))
-    return list(runs.values())
+def start_constants() -> dict[str, Any]:
+    mean, sd = zip(*FIRST_PRIOR.values(), strict=True)
+    prior = {"parameters": list(FIRST_PRIOR), "mean": list(mean), "covariance": np.diag(np.square(sd)).tolist()}
+    return {"num_tasks": 5, **SIZES, **dict.fromkeys(SURPRISES, 0.01), **prior}
 
 
-def name_task(table: RunTable) -> str:
-    return table.header.name.partition("_")[0]
+def learn_prior(cases: Sequence[Case], constants: Mapping[str, Any]) -> dict[str, Any]:
+    """The means and the covariance of the parameters over the tables, every task counting the same."""
+    values, covariances = defaultdict(list), defaultdict(list)
+    for case in cases:
+        study = Study(case.features, case.measured, constants)
+        mode = study.find_mode(1.0)
+        root_PP = solve_triangular(mode.root_PP, study.prior.root_PP.T, lower=True)
+        values[case.task].append(study.prior.place(mode.phi_P, 1.0))
+        covariances[case.task].append(root_PP.T @ root_PP)
+    mean_P = np.mean([np.mean(own, axis=0) for own in values.values()], axis=0)
+    mean_P[[list(FIRST_PRIOR).index(name) for name in FIXED]] = [FIRST_PRIOR[name][0] for name in FIXED]
+    scatter_TPP = [np.mean([np.outer(v - mean_P, v - mean_P) for v in own], axis=0) for own in values.values()]
+    covariance_PP = np.mean(scatter_TPP, axis=0)
+    covariance_PP += np.mean([np.mean(own, axis=0) for own in covariances.values()], axis=0)
+    covariance_PP = (1 - SHRINKAGE) * covariance_PP + SHRINKAGE * np.diag(np.diag(covariance_PP))
+    return dict(constants) | {"num_tasks": len(values), "mean": mean_P.tolist(), "covariance": _fix(covariance_PP)}
 
 
-def make_case(simulation: Simulation, runs: Sequence[Run], rng: np.random.Generator) -> Case | None:
-    problem, name = simulation.problem, simulation.table.header.name
-    measured = make_measurements(problem, runs)
-    if len(measured.setting_N) < MIN_POINTS:
-        return None
-    shifted = (problem.middle_rate or 1.0) * 2 ** (LOG2_UNIT * SHIFT_SD * rng.normal())
-    num_steps = problem.full_examples / problem.batch_size
-    features = make_features(problem.candidates(), problem.space.searched, shifted, num_steps)
-    losses = [simulation._find_lowest_loss(each, simulation.seed) for each in problem.candidates()]
-    return Case(name, name_task(simulation.table), features, measured, np.log(np.array(losses)))
+def _fix(covariance_PP: Array) -> list[list[float]]:
+    """The covariance with half of the correlations, and with the own variance of parameters of `FIXED`.
 
-
-def estimate_means(tables: Sequence[RunTable]) -> dict[str, float]:
-    """First values of the means and their scatter: least squares over all settings at every point of every table.
-
-    For each group of features the coefficients are then regressed on time and length; what is left is the scatter.
+    A covariance over a few tasks has as many directions as there are tasks; a further task departs in others as well.
     """
-    rows: dict[str, list[tuple[float, tuple[float, ...], float]]] = {group: [] for group in GROUPS}
-    for simulation in list_simulations(tables):
-        problem, index = simulation.problem, simulation._run_index
-        runs = [index[each, problem.num_train, simulation.seed] for each in problem.candidates()]
-        steps = problem.full_examples / problem.batch_size
-        features = make_features(problem.candidates(), problem.space.searched, problem.middle_rate, steps)
-        design = np.concatenate([np.ones((len(runs), 1)), features.value_CF], axis=1)
-        curves = np.array(
-            [np.interp(problem.list_lengths(), run.examples, np.log(run.validation_loss)) for run in runs]
-        )
-        best = np.log([min(run.validation_loss) for run in runs])
-        if np.subtract(*np.quantile(best, [0.75, 0.25])) < LEAST_SPREAD:
-            continue
-        lengths = problem.list_lengths()
-        seen = [*((length, curves[:, k], 0.0) for k, length in enumerate(lengths[:-1])), (lengths[-1], best, 1.0)]
-        for length, loss_C, final in seen:
-            clock = math.log(length / problem.full_examples * min(steps, MOST_STEPS) / USUAL_STEPS)
-            weights = np.linalg.lstsq(design, loss_C, rcond=None)[0][1:].tolist()
-            for group, weight in zip(features.group_F, weights, strict=True):
-                rows[group].append((steps, (1.0, clock, clock**2, final), weight))
-    return {name: value for group, own in rows.items() if own for name, value in _regress(group, own).items()}
+    for name in FIXED:
+        p = list(FIRST_PRIOR).index(name)
+        covariance_PP[p], covariance_PP[:, p] = 0.0, 0.0
+        covariance_PP[p, p] = FIRST_PRIOR[name][1] ** 2
+    fixed: list[list[float]] = covariance_PP.tolist()
+    return fixed
 
 
-def _regress(group: str, rows: Sequence[tuple[float, tuple[float, ...], float]]) -> dict[str, float]:
-    """Means of a group by weighted least squares from (weight, powers of time and whether final, coefficient) rows."""
-    trust, powers, value = (np.array(each) for each in zip(*rows, strict=True))
-    trusted = powers.T * (trust / trust.mean())
-    means = np.linalg.solve(trusted @ powers + np.diag([0.1, 0.1, 0.1, 1.0]), trusted @ value)
-    names = [f"{kind}.{group}" for kind in ("mean", "drift", "bend", "gain")]
-    scatter = max(float(np.std(value - powers @ means)), LEAST_SCATTER)
-    return {**dict(zip(names, means.tolist(), strict=True)), f"sd.{group}": scatter}
+@dataclass(frozen=True)
+class Linear:
+    """The curves of one case near its own best parameters."""
+
+    case: Case
+    error_N: Tensor
+    """Measured minus predicted log losses, at the means of the prior, if the curves were linear in the parameters."""
+    slope_NP: Tensor
+    """Slopes of the curves in prior standard deviations."""
+    relevant: Array
+    """Settings within `RELEVANT` of the best one by the fitted curves."""
 
 
-def start_constants(estimated: Mapping[str, float]) -> dict[str, Tensor]:
-    known = {**LEARNT_LOGS, **LEARNT, **estimated}
-    logs = {name: math.log(value) if name in LEARNT_LOGS else value for name, value in known.items()}
-    return {name: torch.tensor(value, dtype=torch.float64) for name, value in logs.items()}
-
-
-def read_constants(free: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.exp() if name in LEARNT_LOGS else value for name, value in free.items()}
-
-
-def compute_ridge(free: Mapping[str, Tensor], centres: Mapping[str, Tensor]) -> Tensor:
-    total = torch.zeros((), dtype=torch.float64)
-    for name, value in free.items():
-        centre = centres[name]
-        weight = RIDGES.get(name.partition(".")[0], RIDGE)
-        total = total + weight * (value - centre) ** 2
-    return total
-
-
-def score(constants: Mapping[str, Tensor], case: Case) -> tuple[Tensor, Tensor, Tensor]:
-    """Log densities: of all best losses together and of each alone, per setting; of the measurements, per point."""
-    numbers = {name: float(value) for name, value in constants.items()}
-    points = make_points(case.features, case.measured, numbers)
-    length_D = torch.stack([constants[f"length.{scale}"] for scale in case.features.scale_D])
-    values = {each.name: torch.as_tensor(getattr(points, each.name), dtype=torch.float64) for each in fields(Points)}
-    place = np.concatenate([case.features.place_CD[case.measured.setting_N], case.features.place_CD])
-    points = Points(**{**values, "place_ND": torch.as_tensor(place) / length_D})
-    group_F, num = case.features.group_F, len(case.measured.setting_N)
-    common_N, own_N = compute_mean(constants, group_F, points)
-    rest_NN = compute_common_covariance(constants, points, torch) + compute_noise(constants, points, torch)
-    own_NN = compute_own_covariance(constants, group_F, points, torch)
-    seen_N, best_C = torch.as_tensor(case.measured.log_loss_N), torch.as_tensor(case.best_C)
-    a_A = torch.tensor(LOG_AMPLITUDES, dtype=torch.float64).exp()[:, None]
-    mean_AN = common_N + a_A * own_N
-    covariance_ANN = rest_NN + a_A[:, :, None] ** 2 * own_NN
-    root_ANN = torch.linalg.cholesky(covariance_ANN[:, :num, :num])
-    across_ANC = torch.linalg.solve_triangular(root_ANN, covariance_ANN[:, :num, num:], upper=False)
-    white_AN1 = torch.linalg.solve_triangular(root_ANN, (seen_N - mean_AN[:, :num])[:, :, None], upper=False)
-    prior_A = torch.stack(weigh_amplitudes(constants)).log()
-    likelihood_A = _log_density(white_AN1, root_ANN)
-    weight_A = torch.log_softmax(constants["evidence_power"] * likelihood_A + prior_A, dim=0)
-    error_AC = best_C - mean_AN[:, num:] - (across_ANC.mT @ white_AN1)[:, :, 0]
-    covariance_ACC = covariance_ANN[:, num:, num:] - across_ANC.mT @ across_ANC
-    root_ACC = torch.linalg.cholesky(covariance_ACC)
-    together_A = _log_density(torch.linalg.solve_triangular(root_ACC, error_AC[:, :, None], upper=False), root_ACC)
-    sd_AC = covariance_ACC.diagonal(dim1=1, dim2=2).sqrt()
-    alone_AC = -((error_AC / sd_AC) ** 2) / 2 - sd_AC.log()
-    return (
-        torch.logsumexp(weight_A + together_A, dim=0) / len(case.best_C),
-        torch.logsumexp(weight_A[:, None] + alone_AC, dim=0).mean(),
-        torch.logsumexp(likelihood_A + prior_A, dim=0) / num,
+def linearise(case: Case, constants: Mapping[str, Any]) -> Linear:
+    study = Study(case.features, case.measured, constants)
+    phi_P = study.find_mode(1.0).phi_P
+    nearby_SP = phi_P + np.concatenate([np.zeros((1, len(phi_P))), 1e-4 * np.eye(len(phi_P))])
+    log_loss_SN = study.predict(study.prior.place(nearby_SP, 1.0), study.times)
+    slope_NP = (log_loss_SN[1:] - log_loss_SN[0]).T / 1e-4
+    size = len(case.features.log_rate_C)
+    final_C = study.predict(study.prior.place(phi_P[None], 1.0), Times(np.arange(size), np.zeros(size), np.ones(size)))[
+        0
+    ]
+    error_N = case.measured.log_loss_N - log_loss_SN[0] + slope_NP @ phi_P
+    return Linear(
+        case, torch.as_tensor(error_N), torch.as_tensor(slope_NP), np.flatnonzero(final_C < final_C.min() + RELEVANT)
     )
 
 
-def _log_density(white_AN1: Tensor, root_ANN: Tensor) -> Tensor:
-    """Log densities of Gaussian vectors, up to a constant, from their whitened values and covariances' roots: (A,)."""
-    return -(white_AN1**2).sum(dim=(1, 2)) / 2 - root_ANN.diagonal(dim1=1, dim2=2).log().sum(dim=1)
+def measure_score(
+    sizes: Mapping[str, Tensor], linear: Linear, begun: Sequence[int], share: float, constants: Mapping[str, Any]
+) -> Tensor:
+    """Log density of the best losses of the relevant settings, given curves of some up to a share of a full run.
 
-
-def learn(
-    cases: Sequence[Case], steps: int, seed: int, start: Mapping[str, Tensor], centres: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """Adam on the mean of both scores over random batches of cases, with a ridge around first values.
-
-    Studies of longer runs are drawn more often, in proportion to their steps: they are more like those of users.
+    The mean of the density of all together and of each alone, per setting.
     """
-    rng, began = np.random.default_rng(seed), time.monotonic()
-    weight_S = np.array([case.features.num_steps for case in cases])
-    free = {name: value.detach().clone().requires_grad_() for name, value in start.items()}
+    measured, size = linear.case.measured, len(linear.case.features.log_rate_C)
+    keep = np.isin(measured.setting_N, begun) & (measured.is_final_N == 0) & (measured.log_share_N <= math.log(share))
+    keep_N = np.flatnonzero(keep)
+    given = replace(measured, **{name: getattr(measured, name)[keep_N] for name in ARRAYS})
+    points, num = make_points(linear.case.features, given, constants), len(keep_N)
+    asked_N = np.concatenate([np.arange(num), num + linear.relevant])
+    values = {each.name: torch.as_tensor(getattr(points, each.name)) for each in fields(Points)}
+    points = Points(**{n: v[asked_N][:, asked_N] if n.endswith("_NN") else v[asked_N] for n, v in values.items()})
+    place_N = np.concatenate([keep_N, np.flatnonzero(measured.is_final_N == 1)[linear.relevant]])
+    slope_NP, error_N = linear.slope_NP[place_N], linear.error_N[place_N]
+    covariance_NN = compute_departures(sizes, points, torch) + compute_noise(sizes, points, torch)
+    covariance_NN = covariance_NN + compute_surprise({**constants, **sizes}, points, 1.0, torch) + slope_NP @ slope_NP.T
+    root_NN = torch.linalg.cholesky(covariance_NN[:num, :num])
+    across_NC = torch.linalg.solve_triangular(root_NN, covariance_NN[:num, num:], upper=False)
+    white_N1 = torch.linalg.solve_triangular(root_NN, error_N[:num, None], upper=False)
+    left_C1 = error_N[num:, None] - across_NC.T @ white_N1
+    covariance_CC = covariance_NN[num:, num:] - across_NC.T @ across_NC
+    root_CC = torch.linalg.cholesky(covariance_CC)
+    white_C1 = torch.linalg.solve_triangular(root_CC, left_C1, upper=False)
+    together = -(white_C1**2).sum() / 2 - root_CC.diagonal().log().sum()
+    sd_C = covariance_CC.diagonal().sqrt()
+    alone = -((left_C1[:, 0] / sd_C) ** 2 / 2 + sd_C.log()).sum()
+    return (together + alone) / (2 * len(left_C1))
+
+
+def learn_sizes(cases: Sequence[Case], constants: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """The sizes of departures and errors by Adam on the mean likelihood, every task counting the same."""
+    rng = np.random.default_rng(seed)
+    linears = [linearise(case, constants) for case in cases]
+    tasks = [case.task for case in cases]
+    free = {name: torch.tensor(math.log(constants[name]), dtype=torch.float64, requires_grad=True) for name in SIZES}
     optimizer = torch.optim.Adam(list(free.values()), lr=RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for step in range(steps):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    weight_T = np.array([1 / tasks.count(task) for task in tasks])
+    for step in range(STEPS):
+        sizes = {name: value.exp() for name, value in free.items()}
+        picked = rng.choice(len(linears), size=8, p=weight_T / weight_T.sum())
+        scores = [
+            measure_score(sizes, linears[t], *_draw_study(len(linears[t].case.features.log_rate_C), rng), constants)
+            for t in picked
+        ]
+        likelihood = torch.stack(scores).mean()
         optimizer.zero_grad()
-        batch = rng.choice(len(cases), size=min(8, len(cases)), replace=False, p=weight_S / weight_S.sum())
-        constants = read_constants(free)
-        scores = [score(constants, cases[index]) for index in batch]
-        together, alone, seen = (torch.stack(each).mean() for each in zip(*scores, strict=True))
-        (-(together + alone + seen) / 2 + compute_ridge(free, centres) / (4 * len(cases))).backward()
-        torch.nn.utils.clip_grad_norm_(list(free.values()), 5.0)
+        (-likelihood).backward()
         optimizer.step()
         schedule.step()
-        if step % 25 == 0:
-            seconds, values = (
-                time.monotonic() - began,
-                [round(float(each.detach()), 3) for each in (together, alone, seen)],
-            )
-            print(f"  step {step}: {values}, {seconds:.0f} s", flush=True)
-    return {name: value.detach() for name, value in free.items()}
+        if step % 40 == 39:
+            print(f"  step {step + 1}: {float(likelihood):.3f}", flush=True)
+    return dict(constants) | {name: float(value.detach().exp()) for name, value in free.items()}
 
 
-def evaluate(free: Mapping[str, Tensor], cases: Sequence[Case]) -> dict[str, float]:
-    with torch.no_grad():
-        constants = read_constants(free)
-        scores = [[float(each) for each in score(constants, case)] for case in cases]
-    means = np.mean(scores, axis=0).round(3).tolist()
-    return dict(zip(("together", "alone", "measured"), means, strict=True))
+def _draw_study(num: int, rng: np.random.Generator) -> tuple[list[int], float]:
+    """Settings that a study begins, and how far it trains them, as a share of a full run."""
+    begun = rng.permutation(num)[: rng.integers(*BEGUN)]
+    return sorted(begun.tolist()), float(np.exp(rng.uniform(*np.log(SHARES))))
 
 
-def save(path: Path, free: Mapping[str, Tensor], about: Mapping[str, object]) -> None:
-    constants = {name: float(f"{float(value):.4g}") for name, value in read_constants(free).items()}
-    path.write_text(json.dumps({"about": dict(about), "constants": constants}, indent=1) + "\n")
+def learn_surprises(cases: Sequence[Case], constants: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """The sizes of what no short run foretells, by the likelihood of the best losses of `NUM_STUDIES` studies a task.
+
+    Each task is predicted by the prior that the others have.
+    """
+    rng, outcomes = np.random.default_rng(seed), []
+    for task in sorted({case.task for case in cases}):
+        own, others = [each for each in cases if each.task == task], [each for each in cases if each.task != task]
+        without = constants
+        for _ in range(NESTED_ROUNDS):
+            without = learn_prior(others, without)
+        without = enlarge(without)
+        outcomes += [measure_outcome(own[rng.integers(len(own))], without, rng) for _ in range(NUM_STUDIES)]
+    known = {name: torch.tensor(value) for name, value in constants.items() if isinstance(value, float)}
+    free = {name: torch.tensor(math.log(value), requires_grad=True) for name, value in SURPRISES.items()}
+    optimizer = torch.optim.Adam(list(free.values()), lr=RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    for step in range(STEPS):
+        sizes = known | {name: value.exp() for name, value in free.items()}
+        scores = []
+        for points, left, error_C, covariance_CC in outcomes:
+            root_CC = torch.linalg.cholesky(covariance_CC + compute_surprise(sizes, points, left, torch))
+            white_C1 = torch.linalg.solve_triangular(root_CC, error_C[:, None], upper=False)
+            scores.append(-((white_C1**2).sum() / 2 + root_CC.diagonal().log().sum()) / len(error_C))
+        likelihood = torch.stack(scores).mean()
+        optimizer.zero_grad()
+        (-likelihood).backward()
+        optimizer.step()
+        schedule.step()
+        if step % 40 == 39:
+            print(f"  step {step + 1}: {float(likelihood.detach()):.3f}", flush=True)
+    return dict(constants) | {name: float(value.detach().exp()) for name, value in free.items()}
 
 
-def read_start(path: Path) -> dict[str, Tensor]:
-    """The constants of a file, as they are learnt."""
-    known = {**LEARNT_LOGS, **LEARNT, **json.loads(path.read_text())["constants"]}
-    logs = {n: math.log(v) if n in LEARNT_LOGS else v for n, v in known.items()}
-    return {n: torch.tensor(v, dtype=torch.float64) for n, v in logs.items()}
+def measure_outcome(
+    case: Case, constants: Mapping[str, Any], rng: np.random.Generator
+) -> tuple[Points, float, Tensor, Tensor]:
+    """One drawn study: points of the settings that may be best, the log time left, errors of the law, its covariance."""
+    begun, share = _draw_study(len(case.features.log_rate_C), rng)
+    measured = case.measured
+    before = (measured.is_final_N == 0) & (measured.log_share_N <= math.log(share))
+    keep_N = np.flatnonzero(before & np.isin(measured.setting_N, begun))
+    given = replace(measured, **{name: getattr(measured, name)[keep_N] for name in ARRAYS})
+    log_loss_SC = np.minimum(fit_setting_law(case.features, given, constants).draw(500, rng), measured.log_start)
+    mean_C = log_loss_SC.mean(axis=0)
+    relevant = np.flatnonzero(mean_C < mean_C.min() + RELEVANT)
+    asked = np.flatnonzero(measured.is_final_N == 1)[relevant]
+    final = replace(measured, **{name: getattr(measured, name)[asked] for name in ARRAYS})
+    points, num = make_points(case.features, final, constants), len(relevant)
+    values = {each.name: getattr(points, each.name) for each in fields(Points)}
+    cut = {n: v[:num, :num] if n.endswith("_NN") else v[:num] for n, v in values.items()}
+    error_C = final.log_loss_N - mean_C[relevant]
+    covariance_CC = np.cov(log_loss_SC[:, relevant].T).reshape(num, num) + 1e-6 * np.eye(num)
+    tensors = Points(**{name: torch.as_tensor(value) for name, value in cut.items()})
+    left = float(min(-given.log_share_N.max(initial=-MOST_LEFT), MOST_LEFT))
+    return tensors, left, torch.as_tensor(error_C), torch.as_tensor(covariance_CC)
 
 
-def leave_out(task: str, tables: Sequence[RunTable], cases: Sequence[Case], steps: int, out: Path) -> dict[str, float]:
-    """Learn without a task; the score on it."""
-    others, own = [c for c in cases if c.task != task], [c for c in cases if c.task == task]
-    centres = start_constants(estimate_means([each for each in tables if name_task(each) != task]))
-    without = learn(others, steps, 1, centres, centres)
-    scores = evaluate(without, own)
-    print(f"{task} left out: {scores}", flush=True)
-    save(out / f"{task}.json", without, {"left_out": task, "score": scores})
-    return scores
+def learn(cases: Sequence[Case], rounds: int) -> dict[str, Any]:
+    constants, began = start_constants(), time.monotonic()
+    for number in range(rounds):
+        constants = learn_prior(cases, constants)
+        print(f"round {number + 1} of {rounds}: {time.monotonic() - began:.0f} s", flush=True)
+    constants = learn_sizes(cases, constants, 0)
+    print(f"sizes: {time.monotonic() - began:.0f} s", flush=True)
+    constants = learn_surprises(cases, constants, 1)
+    print(f"surprises: {time.monotonic() - began:.0f} s", flush=True)
+    return {name: _round(value) for name, value in enlarge(constants).items()}
+
+
+def enlarge(constants: Mapping[str, Any]) -> dict[str, Any]:
+    """The prior of a further task: its variance is larger than that over the few tasks that there are."""
+    enlarged = (constants["num_tasks"] + 1) / (constants["num_tasks"] - 1)
+    return dict(constants) | {"covariance": _fix(enlarged * np.array(constants["covariance"]))}
+
+
+def _round(value: Any) -> Any:
+    """Numbers to six significant digits, also in lists."""
+    if isinstance(value, list):
+        return [_round(each) for each in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def save(path: Path, constants: Mapping[str, Any], about: Mapping[str, object]) -> None:
+    path.write_text(json.dumps({"about": dict(about), "constants": dict(constants)}, indent=1) + "\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", nargs="+", type=Path, help="Parquet files, or folders of them.")
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--out", type=Path, default=CONSTANTS_FILE)
     parser.add_argument("--left-out", type=Path, help="Folder for the constants learnt without each task.")
-    parser.add_argument("--start", action="store_true", help="Begin at the constants in --out.")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    tables, rng = find_tables(given.tables), np.random.default_rng(0)
-    cases = draw_cases(tables, rng)
-    centres = start_constants(estimate_means(tables))
-    print("first values", evaluate(centres, cases), flush=True)
-    free = learn(cases, given.steps, 0, read_start(given.out) if given.start else centres, centres)
-    save(CONSTANTS_FILE, free, {})
-    for cache in (load_constants, predict_best_losses):
-        cache.cache_clear()
-    cases += search_cases(tables, rng)
-    free = learn(cases, given.steps, 0, free, centres)
-    names = sorted({case.table for case in cases})
-    about: dict[str, object] = {"tables": names, "studies": len(cases), "score": evaluate(free, cases)}
-    print(about, flush=True)
-    save(given.out, free, about)
+    torch.set_default_dtype(torch.float64)
+    tables = find_tables(given.tables)
+    cases = list_cases(tables)
+    names = sorted(table.header.name for table in tables if "muon" not in table.header.name)
+    save(given.out, learn(cases, given.rounds), {"tables": names})
     if given.left_out:
         given.left_out.mkdir(parents=True, exist_ok=True)
-        tasks = sorted({case.task for case in cases})
-        left_out = {task: leave_out(task, tables, cases, given.steps, given.left_out) for task in tasks}
-        save(given.out, free, {**about, "left_out": left_out})
+        for task in sorted({case.task for case in cases}):
+            print(f"without {task}", flush=True)
+            others = [case for case in cases if case.task != task]
+            save(given.left_out / f"{task}.json", learn(others, given.rounds), {"left_out": task})
 
 
 if __name__ == "__main__":

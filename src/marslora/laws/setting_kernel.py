@@ -1,4 +1,4 @@
-"""The prior of the law of settings: means and covariances of log losses, see `marslora.laws.setting_law`.
+"""How log losses depart from the curves of the law of settings: covariances, see `marslora.laws.setting_law`.
 
 The functions take NumPy arrays, or tensors of torch together with ``xp=torch``: the script that learns the constants
 differentiates through them.
@@ -12,27 +12,21 @@ from typing import Any
 
 import numpy as np
 
-USUAL_STEPS, MOST_STEPS = 100.0, 300.0
-"""Steps of a full run at which the means hold as they are, and up to which they change: no table is longer."""
 START = -5.0
-"""Log share of a full run at which the common curve begins: a run of 1/148 of a full one."""
-LEVEL_VARIANCE = 9.0
-"""Prior variance of the common curve's log loss: nothing is known of the level of a task's losses."""
+"""Log share of a full run from which the common departure wanders: a run of 1/148 of a full one."""
 JITTER = 1e-7
 """Added to the variance of every measurement, so that covariances can be inverted."""
 
 Constants = Mapping[str, Any]
-"""The constants by name: numbers, or for each group of features one number (`setting_law.json`)."""
+"""The learnt constants by name (`setting_law.json`)."""
 
 
 @dataclass(frozen=True)
 class Points:
     """N log losses, measured or asked for, of C settings."""
 
-    value_NF: Any
-    """Features of the point's setting."""
     place_ND: Any
-    """Its coordinates, each divided by its length."""
+    """Coordinates of the point's setting."""
     same_NN: Any
     """1 where two points belong to one setting."""
     log_share_N: Any
@@ -47,82 +41,61 @@ class Points:
     """1 where two points were measured at once: on the same training rows, or in the same validation."""
     rows_N: Any
     """Training rows that a training loss is the mean of; 1 otherwise."""
-    slope_N: Any
-    """How fast the common curve falls at the point, in usual slopes; for a best loss, at the end of the longest run."""
-    log_steps: float
-    """Log of the optimizer steps of a full run, at most `MOST_STEPS`, over `USUAL_STEPS`.
-
-    Added to the log share it is the clock by which effects grow: steps, or in longer runs shares of the run.
-    """
+    heat_N: Any
+    """By which share the constant learning rate raises the loss of the point's setting, as far as the prior knows."""
 
 
-def compute_mean(constants: Constants, group_F: tuple[str, ...], points: Points) -> tuple[Any, Any]:
-    """Prior means of the common curve and of the settings' differences from it, for amplitude 1: two (N,)."""
-    clock_N = points.log_share_N + points.log_steps
-    common_N = constants["slope"] * points.log_share_N + constants["decay"] * points.is_final_N
-    own_N = 0.0 * clock_N
-    for f, group in enumerate(group_F):
-        course_N = constants[f"mean.{group}"] + constants[f"drift.{group}"] * clock_N
-        course_N = course_N + constants[f"bend.{group}"] * clock_N**2 + constants[f"gain.{group}"] * points.is_final_N
-        own_N = own_N + points.value_NF[:, f] * course_N
-    return common_N, own_N * points.slope_N ** constants["slope_power"]
+def compute_departures(constants: Constants, points: Points, xp: Any = np) -> Any:
+    """Covariance of the true log losses' departures from their curves: (N, N).
 
-
-def compute_common_covariance(constants: Constants, points: Points, xp: Any = np) -> Any:
-    """Prior covariance of the common curve, (N, N): a line in log time, an integrated random walk, and decay."""
-    since_N = points.log_share_N - START
-    early_NN = xp.minimum(since_N[:, None], since_N[None])
-    late_NN = xp.maximum(since_N[:, None], since_N[None])
-    walk_NN = early_NN**3 / 3 + early_NN**2 * (late_NN - early_NN) / 2
-    line_NN = since_N[:, None] * since_N[None]
-    decay_NN = points.is_final_N[:, None] * points.is_final_N[None]
-    return (
-        LEVEL_VARIANCE
-        + constants["slope_sd"] ** 2 * line_NN
-        + constants["walk_sd"] ** 2 * walk_NN
-        + constants["decay_sd"] ** 2 * decay_NN
-    )
-
-
-def compute_own_covariance(constants: Constants, group_F: tuple[str, ...], points: Points, xp: Any = np) -> Any:
-    """Prior covariance of the settings' differences from the common curve, for amplitude 1: (N, N).
-
-    Every feature's coefficient moves smoothly in log time, grows with it, and changes once more with decay. Besides
-    the features there is a smooth function of all coordinates, and each setting's own departure.
+    There are three: one that all settings have in common, a smooth function of the coordinates, and each setting's own.
+    All move slowly in log time. The slope of the common one is a random walk besides.
     """
     apart_NN = xp.abs(points.log_share_N[:, None] - points.log_share_N[None])
-    smooth_NN = _correlate(apart_NN / constants["time_length"], xp)
-    clock_N = points.log_share_N + points.log_steps
-    middle_NN = (clock_N[:, None] + clock_N[None]) / 2
-    decay_NN = points.is_final_N[:, None] * points.is_final_N[None]
+    moving_NN = _correlate(apart_NN / constants["time_length"], xp)
+    since_N = points.log_share_N - START
+    early_NN, late_NN = xp.minimum(since_N[:, None], since_N[None]), xp.maximum(since_N[:, None], since_N[None])
+    walk_NN = early_NN**3 / 3 + early_NN**2 * (late_NN - early_NN) / 2
+    each_NN = (
+        constants["smooth_sd"] ** 2 * _find_near(constants, points, xp) + constants["own_sd"] ** 2 * points.same_NN
+    )
+    return constants["walk_sd"] ** 2 * walk_NN + moving_NN * (constants["level_sd"] ** 2 + each_NN)
 
-    def move(name: str) -> Any:
-        grown_NN = constants[f"sd.{name}"] ** 2 * xp.exp(2 * constants[f"growth.{name}"] * middle_NN)
-        return grown_NN * smooth_NN + constants[f"gain_sd.{name}"] ** 2 * decay_NN
 
-    squared_NN = ((points.place_ND[:, None] - points.place_ND[None]) ** 2).sum(-1)
-    total_NN = xp.exp(-squared_NN / 2) * move("smooth") + points.same_NN * move("own")
-    for group in dict.fromkeys(group_F):
-        value_NG = points.value_NF[:, [f for f, each in enumerate(group_F) if each == group]]
-        total_NN = total_NN + (value_NG @ value_NG.T) * move(group)
-    fall_N = points.slope_N ** constants["slope_power"]
-    return total_NN * fall_N[:, None] * fall_N[None]
+def compute_surprise(constants: Constants, points: Points, left: float, xp: Any = np) -> Any:
+    """Covariance of what no short run foretells of the best losses, (N, N): their points are the last ones.
+
+    What all have in common and the smooth function grow with ``left``, the log time between the furthest measurement
+    and the end of a full run. Each setting's own is its luck.
+    """
+    final_NN = points.is_final_N[:, None] * points.is_final_N[None]
+    common_NN = constants["common_final_sd"] ** 2 + constants["smooth_final_sd"] ** 2 * _find_near(
+        constants, points, xp
+    )
+    return final_NN * (left**2 * common_NN + constants["own_final_sd"] ** 2 * points.same_NN)
 
 
 def compute_noise(constants: Constants, points: Points, xp: Any = np) -> Any:
     """Covariance of the errors of measurement, (N, N). Points measured at once share an error: their rows are the same.
 
-    Training losses also differ from validation losses as a whole, by one offset.
+    Training losses also differ from validation losses as a whole, by one offset. Settings whose learning rate is close
+    to its limit have noisier losses.
     """
     train_N, validation_N = points.is_train_N, points.is_validation_N
     both_train_NN = train_N[:, None] * train_N[None]
     both_validation_NN = validation_N[:, None] * validation_N[None]
     rows_noise_NN = constants["rows_sd"] ** 2 * both_train_NN / (points.rows_N[:, None] * points.rows_N[None]) ** 0.5
     shared_NN = points.batch_NN * (rows_noise_NN + constants["validation_sd"] ** 2 * both_validation_NN)
-    measured_N = (train_N + validation_N) * constants["point_sd"] ** 2
+    heated_N = constants["point_sd"] ** 2 + (constants["heat_sd"] * points.heat_N) ** 2
+    measured_N = (train_N + validation_N) * heated_N
     rows_N = train_N * constants["row_sd"] ** 2 / points.rows_N
-    single_N = measured_N + rows_N + points.is_final_N * constants["final_sd"] ** 2 + JITTER
-    return shared_NN + constants["offset_sd"] ** 2 * both_train_NN + xp.diag(single_N)
+    return shared_NN + constants["offset_sd"] ** 2 * both_train_NN + xp.diag(measured_N + rows_N + JITTER)
+
+
+def _find_near(constants: Constants, points: Points, xp: Any) -> Any:
+    """The correlation of the smooth function between the settings of two points: (N, N)."""
+    squared_NN = ((points.place_ND[:, None] - points.place_ND[None]) ** 2).sum(-1)
+    return xp.exp(-squared_NN / (2 * constants["length"] ** 2))
 
 
 def _correlate(apart: Any, xp: Any) -> Any:

@@ -93,6 +93,12 @@ class Problem:
         """The learning rate that is taken if none was measured; None if the learning rate is not searched."""
         return self.learning_rates[len(self.learning_rates) // 2] if self.learning_rates else None
 
+    @property
+    def centre_rate(self) -> float | None:
+        """The geometric middle of the learning rates, which may lie between two of them; None if there are none."""
+        rates = self.learning_rates
+        return float((rates[0] * rates[-1]) ** 0.5) if rates else None
+
     def make_setting(self, allocation: Allocation, rate: float, factors: Mapping[str, float] | None = None) -> Setting:
         """The setting of an allocation at a learning rate, with the factors of single parts that are trained."""
         own = ((part, factor * rate) for part, factor in (factors or {}).items() if factor != 1 and allocation[part])

@@ -15,8 +15,8 @@ from marslora.strategies._problem import MIN_STEPS, Problem
 
 NUM_DRAWS = 2000
 """Draws of the law. A probability of 0.95 then has a standard error of 0.005."""
-FAR_ABOVE = 1.5
-"""Log loss above the median setting beyond which it does not matter how bad a setting is."""
+UNCOUNTED = "projector"
+"""The part that the law does not tell apart unless it is searched: on the tables it always has one rank."""
 FIRST_SHARE = 1 / 40
 """Losses before this share of a full run are not read: they are those of the warm-up."""
 
@@ -30,23 +30,15 @@ def predict_best_losses(problem: Problem, runs: tuple[Run, ...], constants: str 
     measured = make_measurements(problem, runs)
     law = fit_setting_law(_describe_candidates(problem), measured, load_constants(constants))
     rng = np.random.default_rng(derive(problem.seed, "law of settings"))
-    log_SC = law.draw(NUM_DRAWS, rng)
-    losses: Array = np.exp(np.minimum(log_SC, _find_bound(runs, log_SC)))
+    losses: Array = np.exp(np.minimum(law.draw(NUM_DRAWS, rng), measured.log_start))
     return losses
-
-
-def _find_bound(runs: Sequence[Run], log_SC: Array) -> Array | float:
-    """What no best loss exceeds: the log loss of the untouched model, or if it is unknown, much above the middle."""
-    before = [run.validation_loss[0] for run in runs if run.examples and run.examples[0] == 0]
-    return float(np.log(np.median(before))) if before else np.median(log_SC, axis=1, keepdims=True) + FAR_ABOVE
 
 
 @lru_cache(maxsize=16)
 def _describe_candidates(problem: Problem) -> Features:
     num_steps = problem.full_examples / problem.batch_size
-    return make_features(
-        problem.candidates(), problem.space.searched or problem.space.parts, problem.middle_rate, num_steps
-    )
+    parts = [part for part in problem.space.parts if part in problem.space.searched or part != UNCOUNTED]
+    return make_features(problem.candidates(), parts, problem.centre_rate, num_steps)
 
 
 def make_measurements(problem: Problem, runs: Sequence[Run]) -> Measurements:
@@ -73,7 +65,14 @@ def make_measurements(problem: Problem, runs: Sequence[Run]) -> Measurements:
         batch_N=np.array([numbers[batch] for batch in batches], dtype=np.int64),
         rows_N=np.array(rows, dtype=float),
         is_final_N=np.zeros(len(rows)),
+        log_start=_find_log_start(runs, max(losses)),
     )
+
+
+def _find_log_start(runs: Sequence[Run], largest: float) -> float:
+    """Log loss of the untouched model; if no run has measured it, of the largest loss that was."""
+    before = [run.validation_loss[0] for run in runs if run.examples and run.examples[0] == 0]
+    return float(np.log(np.median(before) if before else largest))
 
 
 def _list_points(problem: Problem, run: Run) -> Iterator[tuple[float, float, bool, tuple[int, ...], int]]:
