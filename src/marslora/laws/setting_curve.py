@@ -27,8 +27,8 @@ HOT = 2.5
 ABOVE_START = 0.3
 """Log loss above that of the untouched model which no setting exceeds."""
 COMMON = (
-    "centre", "gap", "sharpness", "tail", "onset", "rate_power", "time_power", "base", "limit", "excess", "heat_limit", "heat",
-    "hot_power",
+    "centre", "gap", "sharpness", "tail", "onset", "rate_power", "time_power", "base", "limit", "excess", "heat_limit",
+    "heat", "hot_power",
 )  # fmt: skip
 """Parameters that all settings share."""
 OF_LANGUAGE = ("rank_power", "untrained", "drag")

@@ -15,7 +15,7 @@ USUAL_RANK = 16
 LANGUAGE = "language"
 """The part that the law treats apart from all others, which it calls towers."""
 UNIT = np.log(4.0)
-"""Log ratio of ranks or learning rates that is one unit of distance: a rung of a ladder that goes up by factors of 4."""
+"""Log ratio of ranks or learning rates that is one unit of distance: a rung of a ladder that rises by factors of 4."""
 
 
 @dataclass(frozen=True)

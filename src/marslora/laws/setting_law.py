@@ -7,7 +7,7 @@ suit, and factors ``f_p`` on it. After ``t`` steps at a constant learning rate i
     (2)  speed     = eta^rate_power (base + r_language^alpha + sum over towers of share_p r_p^alpha_p f_p^rate_power)
     (3)  log floor = log L_start - gap + sum over parts of (untrained_p if r_p = 0, else drag_p log r_p)
     (4)  L         is higher by L_start times a soft ramp in log hot while the learning rate is constant,
-    (5)  log L     is higher by a later soft ramp in log hot for the best loss of a full run, whose learning rate decays,
+    (5)  log L     is higher by a later soft ramp in log hot for the best loss of a full run, whose rate decays,
                      with   hot = eta (r_language^c + sum over towers of h_p r_p^c f_p)
 
 So ranks and learning rate trade off as long as the loss falls, all that trains the same parts ends at one floor, and

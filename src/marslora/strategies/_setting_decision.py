@@ -15,6 +15,7 @@ from marslora.laws import measure_interval
 from marslora.strategies._knobs import find_gain, measure_effects
 from marslora.strategies._lowest_loss import FALLBACK_RANK, find_furthest_runs
 from marslora.strategies._problem import Problem
+from marslora.strategies._reference import find_reference
 from marslora.strategies._runs import sum_costs
 from marslora.strategies._uniform import find_nearest_uniform
 from marslora.strategies._verdict import describe_verdict, find_corners
@@ -31,16 +32,6 @@ known: their losses average out in expectation, and ended 0.04 nats higher on th
 
 DEPARTURE = 0.9
 """The choice departs from the reference setting if another one is better with this probability."""
-
-
-def find_reference(problem: Problem) -> int:
-    """The candidate that is taken unless another one is surely better: the most parameters at the middle rate.
-
-    Of all rules that measure nothing it did best on the tables, whichever task was left out (docs/benchmarks.md).
-    """
-    candidates = problem.candidates()
-    at_middle = [c for c, each in enumerate(candidates) if each == problem.at_middle_rate(each.allocation)]
-    return max(at_middle, key=lambda c: problem.count_parameters(candidates[c].allocation))
 
 
 @dataclass(frozen=True)

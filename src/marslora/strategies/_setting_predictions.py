@@ -12,6 +12,7 @@ from marslora.core.runs import Run
 from marslora.core.seeds import derive
 from marslora.laws import Features, Measurements, fit_setting_law, load_constants, make_features
 from marslora.strategies._problem import MIN_STEPS, Problem
+from marslora.strategies._reference import find_reference
 
 NUM_DRAWS = 2000
 """Draws of the law. A probability of 0.95 then has a standard error of 0.005."""
@@ -27,11 +28,24 @@ def predict_best_losses(problem: Problem, runs: tuple[Run, ...], constants: str 
 
     ``constants`` is the path of other constants than those of the package, see `load_constants`.
     """
-    measured = make_measurements(problem, runs)
-    law = fit_setting_law(_describe_candidates(problem), measured, load_constants(constants))
+    known, measured = load_constants(constants), make_measurements(problem, runs)
+    law = fit_setting_law(_describe_candidates(problem), measured, known)
     rng = np.random.default_rng(derive(problem.seed, "law of settings"))
-    losses: Array = np.exp(np.minimum(law.draw(NUM_DRAWS, rng), measured.log_start))
-    return losses
+    losses = np.exp(np.minimum(law.draw(NUM_DRAWS, rng), measured.log_start))
+    return favour_reference(losses, find_reference(problem), known["reference_best"], rng)
+
+
+def favour_reference(loss_SC: Array, reference: int, share: float, rng: np.random.Generator) -> Array:
+    """Draws of a mixture: in a share of studies the reference is taken to be the best, in the others the law is all.
+
+    The law knows effects of ranks and rates one by one, and gives the reference no special place. But on a share of the
+    tables' tasks it was the best of all. Without a draw in which it is the best, the measurements exclude that.
+    """
+    best_S = np.flatnonzero(loss_SC.argmin(axis=1) == reference)
+    if not len(best_S):
+        return loss_SC
+    num = round(share * len(loss_SC))
+    return np.concatenate([loss_SC[rng.permutation(len(loss_SC))[num:]], loss_SC[rng.choice(best_S, num)]])
 
 
 @lru_cache(maxsize=16)

@@ -35,8 +35,9 @@ from marslora.core.setting import Setting
 from marslora.core.spec import VALIDATION_WORK, MemberSpec
 from marslora.strategies._design import cover_best
 from marslora.strategies._problem import Problem
+from marslora.strategies._reference import find_reference
 from marslora.strategies._runs import cut_runs, select_unfinished
-from marslora.strategies._setting_decision import choose_setting, decide_setting, find_reference
+from marslora.strategies._setting_decision import choose_setting, decide_setting
 from marslora.strategies._setting_predictions import predict_best_losses
 from marslora.strategies._strategy import AbstractStrategy
 from marslora.strategies._uniform import find_nearest_uniform

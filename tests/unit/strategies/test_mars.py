@@ -9,8 +9,9 @@ from marslora.core.allocation import Space
 from marslora.core.runs import Run
 from marslora.strategies._design import cover_best
 from marslora.strategies._knobs import measure_effects
-from marslora.strategies._setting_decision import decide_setting, find_reference
-from marslora.strategies._setting_predictions import make_measurements
+from marslora.strategies._reference import find_reference
+from marslora.strategies._setting_decision import decide_setting
+from marslora.strategies._setting_predictions import favour_reference, make_measurements
 from marslora.strategies._verdict import find_corners
 from marslora.strategies.mars import DEFAULT_COST, MarsStrategy, list_neighbours
 from marslora.strategies.ranks_only import RanksOnlyStrategy
@@ -213,3 +214,18 @@ def test_neighbours_differ_by_one_step_of_one_ladder():
     assert {(s.allocation["eye"], s.allocation["tongue"], s.learning_rate) for s in near[1:]} == {
         (2, 4, 1e-3), (8, 4, 1e-3), (4, 2, 1e-3), (4, 8, 1e-3), (4, 4, 5e-4), (4, 4, 2e-3),
     }  # fmt: skip
+
+
+def test_the_reference_is_best_in_the_share_of_draws_that_the_tables_say():
+    rng = np.random.default_rng(0)
+    loss_SC = rng.uniform(size=(4000, 8))
+    mixed_SC = favour_reference(loss_SC, 3, 0.4, rng)
+    p_best_C = np.bincount(mixed_SC.argmin(axis=1), minlength=8) / len(mixed_SC)
+    assert mixed_SC.shape == loss_SC.shape
+    assert p_best_C[3] == pytest.approx(0.4 + 0.6 / 8, abs=0.03)
+    assert p_best_C[5] == pytest.approx(0.6 / 8, abs=0.03)
+
+
+def test_a_reference_that_is_never_best_is_not_favoured():
+    loss_SC = np.array([[1.0, 2.0], [1.5, 1.6]])
+    assert (favour_reference(loss_SC, 1, 0.4, np.random.default_rng(0)) == loss_SC).all()
