@@ -17,6 +17,8 @@ from marslora.strategies._problem import Problem
 
 ALIKE_SHARE = 0.02
 """A choice matters if its worst value costs more than this share of what training gained. A convention."""
+LANGUAGE = "language"
+"""The part that is trained unless it is surely better left as it is: to leave it is no way to save."""
 SURE = 0.9
 """Probability with which a choice is said to matter, or not to. A convention, like the level of intervals."""
 
@@ -48,11 +50,21 @@ def _list_knobs(problem: Problem) -> Iterator[Knob]:
     for part in problem.space.searched:
         ladder = problem.space.ladder(part)
         if ladder[0] == 0:
-            yield f"training {part}", partial(_is_trained, part)
+            yield name_training(part), partial(_is_trained, part)
         if len(ladder) > 1 + (ladder[0] == 0):
-            yield f"{part} rank", partial(_find_rank, part)
+            yield name_rank(part), partial(_find_rank, part)
     for part, _ in problem.part_rate_factors:
         yield f"{part} rate", partial(_find_factor, part)
+
+
+def name_training(part: str) -> str:
+    """The name of the choice whether a part is trained."""
+    return f"training {part}"
+
+
+def name_rank(part: str) -> str:
+    """The name of the choice of a part's rank, if it is trained."""
+    return f"{part} rank"
 
 
 def _find_rate(setting: Setting) -> float | None:

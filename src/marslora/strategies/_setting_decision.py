@@ -14,6 +14,7 @@ from marslora.core.setting import Setting
 from marslora.laws import measure_interval
 from marslora.strategies._knobs import find_gain, measure_effects
 from marslora.strategies._lowest_loss import FALLBACK_RANK, find_furthest_runs
+from marslora.strategies._needless import drop_needless_ranks
 from marslora.strategies._problem import Problem
 from marslora.strategies._reference import find_reference
 from marslora.strategies._runs import sum_costs
@@ -71,8 +72,10 @@ def choose_setting(problem: Problem, runs: Sequence[Run], loss_SC: Array) -> Set
     tied_C[best] = True
     tied = sorted(np.flatnonzero(tied_C).tolist(), key=lambda c: (size_C[c], regret_C[c]))
     extra_C = np.quantile(loss_SC - loss_SC[:, [best]], CLEARLY_WORSE, axis=0)
-    price = PRICE * find_gain(runs, loss_SC)
+    gain = find_gain(runs, loss_SC)
+    price = PRICE * gain
     chosen = next(c for c in tied if c == best or extra_C[c] <= price)
+    chosen = drop_needless_ranks(problem, chosen, measure_effects(problem, runs, loss_SC), loss_SC, gain)
     return SettingChoice(
         p_best_C, regret_C, favourite, p_favourite, best, tuple(tied), chosen, _list_plausible(p_best_C, chosen)
     )

@@ -11,7 +11,7 @@ from marslora.core.arrays import Array
 from marslora.core.decision import Effect
 from marslora.core.runs import Run
 from marslora.core.setting import Setting
-from marslora.strategies._knobs import ALIKE_SHARE, find_gain
+from marslora.strategies._knobs import ALIKE_SHARE, LANGUAGE, find_gain, name_training
 from marslora.strategies._problem import Problem
 
 if TYPE_CHECKING:
@@ -32,9 +32,12 @@ def describe_verdict(
     odds = f"probability {p_best:.0%} of being best, expected regret {regret:.4f} nats per answer token"
     first = _say_what_to_train(problem, choice.p_best_C)
     matters = _say_what_matters(effects)
-    if effects and all(effect.verdict == "does not matter" for effect in effects):
+    others = [effect for effect in effects if effect.knob != name_training(LANGUAGE)]
+    if others and all(effect.verdict == "does not matter" for effect in others):
         alike = f"Nothing that was searched matters by more than {ALIKE_SHARE:.0%} of what training gains"
-        return "alike", f"{alike}, so the cheapest will do: {chosen} ({odds})."
+        known = all(effect.verdict == "does not matter" for effect in effects)
+        apart = "" if known else ", as long as the language model is trained"
+        return "alike", f"{alike}{apart}, so the cheapest will do: {chosen} ({odds})."
     if regret > UNMEASURED_SHARE * gain:
         guess = (
             f"Too little was measured to be sure; the choice is {chosen} ({odds}){_explain_reference(problem, choice)}."
