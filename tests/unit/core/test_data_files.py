@@ -54,7 +54,6 @@ def test_a_change_of_a_picture_is_seen(folder):
     assert describe_files([folder / "b.jsonl"]) != before
 
 
-
 def test_other_files_do_not_matter(folder):
     data = DataSpec(train=(str(folder / "a.jsonl"),))
     before = data_fingerprint(data)
