@@ -14,10 +14,13 @@ import transformers.utils.logging as transformers_logging
 from torch import Tensor, nn
 
 from marslora.core.errors import ModelError
+from marslora.core.linears import QUANTIZED
 from marslora.models import _checkpoint
 
 NAMED = 4
 """Tensors that a message names; of more it says how many they are."""
+QUANTIZED_LINEARS = ("Linear4bit", "Linear8bitLt")
+"""The classes of bitsandbytes' linears."""
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 """The number of a layer in the name of a tensor."""
 _CONVERSION = re.compile(r"^(\S+)\s*\|.*CONVERSION", re.MULTILINE)
@@ -48,9 +51,10 @@ def keep_log() -> Iterator[list[str]]:
 
 
 def name_unconverted(log: Iterable[str]) -> str:
-    """Which tensors `transformers` could not convert, as a sentence; empty if none. Its error does not name them."""
+    """Which weights `transformers` could not put together from the stored tensors; empty if none. Its error does not
+    name them."""
     names = [name for text in log for name in _CONVERSION.findall(text)]
-    return f" These tensors do not fit together: {list_names(names)}." if names else ""
+    return f"what is stored of {list_names(names)} is not complete or does not fit together" if names else ""
 
 
 def check_report(model: Any, report: Mapping[str, Any], path: str) -> tuple[str, ...]:
@@ -112,6 +116,12 @@ def check_numbers(model: nn.Module, path: str, folder: Path | None) -> None:
             f"{_count(unloaded, path)} not loaded: {list_names(unloaded)}. Load the model without a "
             "`device_map` that leaves a part of it on the disk or on `meta`."
         )
+    half = [name for name, module in model.named_modules() if _is_half_quantised(module)]
+    if half:
+        raise ModelError(
+            f"{_count(half, path)} not quantised as its configuration says: {list_names(half)}. Save the model again, "
+            "or name these layers in `llm_int8_skip_modules` of its `quantization_config`."
+        )
     damaged = [name for name, each in model.named_parameters() if not all(map(_checkpoint.is_finite, _numbers(each)))]
     saved = set(model.state_dict())
     damaged += [name for name, each in model.named_buffers() if name in saved and bool(torch.isnan(each).any())]
@@ -150,6 +160,15 @@ def _explain_scales(names: Iterable[str]) -> str:
     if not any(name.endswith(scales) or ".quant_state." in name for name in names):
         return ""
     return " They are scales of quantised weights: config.json needs its `quantization_config`."
+
+
+def _is_half_quantised(module: nn.Module) -> bool:
+    """Whether a linear of bitsandbytes holds plain numbers, which it cannot compute with."""
+    if type(module).__name__ not in QUANTIZED_LINEARS:
+        return False
+    weight = getattr(module, "weight", None)
+    is_lost = type(weight).__name__ == "Params4bit" and getattr(weight, "quant_state", None) is None
+    return type(weight).__name__ not in QUANTIZED or is_lost
 
 
 def _numbers(parameter: Tensor) -> Iterator[Tensor]:

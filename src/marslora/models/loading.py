@@ -247,9 +247,9 @@ def _load_weights(
         except ImportError as error:
             raise ModelError(_describe_missing_package(spec.path, error)) from None
         except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+            reason = _weights.name_unconverted(log) or first_line(error)
             raise ModelError(
-                f"The weights of `{spec.path}` cannot be loaded: {first_line(error)}.{_weights.name_unconverted(log)} "
-                "Download or save the model again."
+                f"The weights of `{spec.path}` cannot be loaded: {reason}. Download or save the model again."
             ) from None
     warnings = _weights.check_report(model, report, spec.path)
     _weights.check_numbers(model, spec.path, folder or _checkpoint.find_model_folder(spec.path))

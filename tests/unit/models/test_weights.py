@@ -9,6 +9,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from marslora.core.errors import ModelError
 from marslora.core.spec import ModelSpec
@@ -203,3 +204,21 @@ def test_a_model_in_memory_is_looked_at_too():
     path = loading.register_model("damaged", model, llava_processor())
     with pytest.raises(ModelError, match=r"`memory:damaged` is not finite: `lm_head\.weight`"):
         loading.load(ModelSpec(path=path))
+
+
+def test_a_layer_that_should_be_quantised_and_is_not_is_named():
+    class Linear4bit(nn.Linear):
+        """Named like that of bitsandbytes."""
+
+    model, _ = build("llava")
+    old = model.model.language_model.layers[0].mlp.up_proj
+    model.model.language_model.layers[0].mlp.up_proj = Linear4bit(old.in_features, old.out_features)
+    path = loading.register_model("half", model, llava_processor())
+    with pytest.raises(ModelError, match=r"1 weight of `memory:half` is not quantised .*layers\.0\.mlp\.up_proj"):
+        loading.load(ModelSpec(path=path))
+
+
+def test_tensors_that_do_not_fit_together_are_named_from_the_log():
+    line = "model.layers.1.mlp.up_proj.weight | CONVERSION | details"
+    assert _weights.name_unconverted(["nothing"]) == ""
+    assert _weights.name_unconverted([f"REPORT\nKey | Status\n{line}"]).startswith("what is stored of `model.layers.1.")
