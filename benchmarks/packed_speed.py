@@ -146,7 +146,7 @@ def train(base, specs, steps, way):
         return sequential(base, specs, steps)
     if way != "product":
         return packed(base, specs, steps, way)
-    from marslora.engine.memory import PROCESSOR_TOKENS
+    from marslora.engine.planning import PROCESSOR_TOKENS
 
     many = max(1, PROCESSOR_TOKENS // steps[0][0]["labels"].numel())
     found = [packed(base, specs[first : first + many], steps, "cached") for first in range(0, len(specs), many)]

@@ -273,6 +273,8 @@ class FinalSpec(Record):
         started = Path(self.start_folder).name if self.start_folder else None
         elsewhere: dict[str, Any] = {"output_folder": "", "cache_folder": "", "report_to": (), "start_folder": started}
         elsewhere |= {"model": self.model.without_place(), "data": self.data.without_place()}
+        if self.training.micro_batch == "auto":  # how many there are depends on what is free
+            elsewhere["training"] = self.training.model_copy(update={"accumulation": 1})
         return self.model_copy(update=elsewhere).digest()
 
 

@@ -136,6 +136,11 @@ class TrainingSettings(OptionRecord):
     """Examples in a step."""
     accumulation: Annotated[int, Field(gt=0), Option(TRAINING)] = 1
     """Micro-batches in a step; together they hold ``batch_size`` examples."""
+    micro_batch: Annotated[
+        Annotated[int, Field(gt=0)] | Literal["auto"] | None, Option(TRAINING, metavar="ROWS", type=int | str)
+    ] = None
+    """Rows of a micro-batch at most, which sets ``accumulation``; ``auto`` finds how many fit into memory. Calibration
+    always splits its steps where they would not fit. Default: as ``accumulation`` says."""
     learning_rate: Annotated[
         RateChoice,
         PlainValidator(read_rates),
@@ -219,6 +224,22 @@ class TrainingSettings(OptionRecord):
         if wrong := {key: options[key] for key in LORA_VARIANTS if options.get(key, False) not in (True, False)}:
             raise ValueError(f"options {list(LORA_VARIANTS)} of an adapter must be true or false, found {wrong}")
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count_micro_batches(cls, values: Any) -> Any:
+        """A number of rows is a number of micro-batches, which is what everything else reads."""
+        rows = str(values.get("micro_batch", "")) if isinstance(values, Mapping) else ""
+        size = str(values.get("batch_size", cls.model_fields["batch_size"].default)) if rows.isdecimal() else ""
+        if not size.isdecimal() or not int(rows):
+            return values
+        pieces = -(-int(size) // int(rows))
+        if str(values.get("accumulation", pieces)) not in ("1", str(pieces)):
+            raise ValueError(
+                f"`micro_batch` {rows} makes {pieces} micro-batches of `batch_size` {size}, but `accumulation` is "
+                f"{values['accumulation']}: leave one of them out"
+            )
+        return {**values, "accumulation": pieces}
 
     @model_validator(mode="after")
     def _check_lengths(self) -> TrainingSettings:

@@ -33,6 +33,10 @@ class BatchSource(Protocol):
     def rows(self) -> NDArray[np.int64]:
         """Row -> index of its example."""
 
+    @property
+    def num_tokens(self) -> NDArray[np.int64]:
+        """The number of tokens of every row."""
+
     def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> dict[str, Any]:
         """The rows as keyword arguments of the model, on the CPU."""
 

@@ -12,12 +12,13 @@ from marslora.core.parts import PACK_MEMBERS, ModelInfo, PartInfo
 from marslora.core.runs import Emit, Prepared, collect_answer
 from marslora.core.spec import DataSpec, MemberSpec, ModelSpec, PrepareSpec, TrainingSpec
 from marslora.data.rows import load_encoded_splits, pick_heavy
-from marslora.engine.memory import MEASURED_ROWS, measure_footprint
+from marslora.engine.memory import measure_footprint
 from marslora.engine.pack import Base
 from marslora.engine.planning import Limits, plan_pack
 from marslora.engine.prepare import PROBE_ROWS, prepare
 from marslora.models import loading
 from marslora.models.answers import AnswerHead, Batch
+from marslora.models.memory import MEASURED_ROWS
 
 
 def inspect_model(

@@ -10,13 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from marslora.engine.memory import Footprint
+from marslora.models.memory import PROCESSOR_ACTIVATIONS
 
 PROCESSOR_TOKENS = 4096
 """The most tokens of all members in one batch on a CPU; with more, its caches overflow and packing gets slower
 (benchmarks/packed_speed.py)."""
-PROCESSOR_ACTIVATIONS = 1 << 30
-"""Bytes of activations from which a step is split on a CPU. A language model of 135 M parameters trained four members
-as fast in micro-batches of 296 tokens as in one of 2,368, in 1.8 GB instead of 4.4."""
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from marslora.core.runs import Cost, Emit, Failure, PackResult
 from marslora.core.spec import MemberSpec, PackSpec
 from marslora.data.encode import EncodedRows
 from marslora.data.rows import EncodedSplits, load_encoded_splits, pick_heavy
-from marslora.engine import memory, run_state
+from marslora.engine import run_state
 from marslora.engine.check import keeps_members_apart
 from marslora.engine.cost import CostMeter
 from marslora.engine.flops import count_flops
 from marslora.engine.loop import PackLoop, may_split
-from marslora.engine.memory import Footprint
+from marslora.engine.memory import Footprint, combine_largest, measure_footprint
 from marslora.engine.pack import Base
 from marslora.engine.planning import Limits, PackPlan, plan_pack
 from marslora.engine.prepare import probe_parts
@@ -27,9 +27,10 @@ from marslora.engine.run_state import RunState
 from marslora.engine.speedups import Speedups
 from marslora.models import loading
 from marslora.models.answers import AnswerHead, Batch
+from marslora.models.memory import MEASURED_ROWS, SHARE, free_bytes
 
 TOWER_SHARE = 0.25
-"""Share of the free memory that remembered features may take; packs may take more (`marslora.engine.memory.SHARE`)."""
+"""Share of the free memory that remembered features may take; packs may take more (`marslora.models.memory.SHARE`)."""
 
 
 def run_pack(spec: PackSpec, emit: Emit, *, measure_updates: bool = False) -> None:
@@ -88,14 +89,14 @@ def _build_loop(
     for part in {part for member in spec.members for part in member.allocation.active}:
         info.part(part)
     base = Base(loaded.model, info, spec.training, loaded.device, loaded.dtype, AnswerHead(loaded.model))
-    speedups = Speedups.of(base, int(TOWER_SHARE * memory.free_bytes(base.device)))
+    speedups = Speedups.of(base, int(TOWER_SHARE * free_bytes(base.device)))
     first = base.batch(_first_batch(spec, rows))
     running = tuple(member.spec for member in members if member.is_running)
 
     def prepare_packs() -> PackPlan:
         speedups.find_used_outputs(base, first)
         is_packable = len(running) > 1 and _keeps_members_apart(base, running, first)
-        longest = rows.train.batch(pick_heavy(rows.train, memory.MEASURED_ROWS))
+        longest = rows.train.batch(pick_heavy(rows.train, MEASURED_ROWS))
         return _plan(spec, base, speedups, running, base.batch(longest), len(running) if is_packable else 1)
 
     plan, flops = count_flops(prepare_packs)
@@ -124,7 +125,7 @@ def _plan(
         batch_size=training.batch_size,
         pieces=min(training.accumulation, training.batch_size),
         may_split=may_split(spec),
-        bytes=memory.SHARE * memory.free_bytes(base.device) if spec.max_bytes is None else spec.max_bytes,
+        bytes=SHARE * free_bytes(base.device) if spec.max_bytes is None else spec.max_bytes,
         on_cpu=base.device.type == "cpu",
         row_tokens=longest.labels_BT.shape[1],
     )
@@ -132,7 +133,7 @@ def _plan(
     def measure(recompute: bool) -> Footprint:
         way = dataclasses.replace(speedups, recompute=recompute or training.gradient_checkpointing)
         with way.apply(base, 1, base.modules(running)):
-            return memory.measure_footprint(base, memory.combine_largest(running), longest)
+            return measure_footprint(base, combine_largest(running), longest)
 
     plan = plan_pack(measure, limits)
     return dataclasses.replace(plan, recompute=plan.recompute or training.gradient_checkpointing)

@@ -41,6 +41,11 @@ class LabelledSet:
         """Row -> index of its example."""
         return self.encoded.rows
 
+    @property
+    def num_tokens(self) -> NDArray[np.int64]:
+        """The number of tokens of every row."""
+        return self.encoded.num_tokens
+
     def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> dict[str, Any]:
         """The batch of the encoded rows, with the labels added."""
         batch: dict[str, Any] = self.encoded.batch(indices)

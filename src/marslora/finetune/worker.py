@@ -26,6 +26,7 @@ from marslora.finetune.generated_answers import AnswerMetric, report_metric
 from marslora.finetune.labels import label_rows
 from marslora.finetune.loss import AnswerLoss
 from marslora.finetune.method_steps import MethodSteps
+from marslora.finetune.micro_batches import split_for_memory
 from marslora.finetune.model import adapt_model, build_optimizer, find_method, map_linears_to_parts
 from marslora.finetune.objectives import GroupingCollate, Objectives, group_rows
 from marslora.finetune.sampler import BlankingCollate, check_divisible, plan_micro_batches
@@ -86,6 +87,7 @@ def _start_run(spec: FinalSpec, emit: Emit) -> Iterator[_FinalRun]:
         with count_setup_cost() as setup:
             change = stack.enter_context(adapt_model(loaded, spec, method, rows, part_of))
         optimizer = build_optimizer(change, part_of, spec)
+        spec = split_for_memory(spec, arguments, loaded, rows, change, optimizer)
         yield _FinalRun(spec, start, arguments, loaded, rows, change, optimizer, setup, emit)
 
 

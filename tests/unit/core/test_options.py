@@ -28,6 +28,7 @@ WORDS: dict[str, tuple[list[str], Any, Any]] = {
     "dtype": (["bfloat16"], "bfloat16", None),
     "quantize": (["nf4"], "nf4", None),
     "attention": (["eager"], "eager", None),
+    "micro_batch": (["auto"], "auto", None),
     "learning_rate": (["2e-3"], 2e-3, None),
     "part_learning_rates": (["vision=1e-4"], {"vision": 1e-4}, None),
     "objectives": (["a:rows=text", "b:rows=pictures"], ["a:rows=text", "b:rows=pictures"], "a b"),

@@ -9,10 +9,11 @@ import torch
 from marslora.core.out_of_memory import is_out_of_memory
 from marslora.engine import memory
 from marslora.engine.pack import Member
-from marslora.engine.planning import PROCESSOR_ACTIVATIONS, Limits, PackPlan, plan_pack
+from marslora.engine.planning import Limits, PackPlan, plan_pack
 from marslora.engine.run_state import RunState
 from marslora.engine.segments import Segment, next_segment
 from marslora.engine.speedups import recomputed_layers
+from marslora.models.memory import PROCESSOR_ACTIVATIONS
 from tests.helpers import packs
 from tests.twins.worlds import member, tiny_base
 
