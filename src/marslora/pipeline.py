@@ -14,14 +14,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from marslora import exporters
 from marslora.checks import make_strategy
-from marslora.core import plugins
 from marslora.core.allocation import Allocation
 from marslora.core.data_files import data_fingerprint, has_rows_in_memory, stamp_model
 from marslora.core.decision import DecisionRecord
 from marslora.core.errors import StudyError
-from marslora.core.files import explain_write_errors
 from marslora.core.packs import describe_members, group_members, split_groups
 from marslora.core.progress import Listener, SilentListener
 from marslora.core.promise import check_promise
@@ -33,12 +30,11 @@ from marslora.core.spec import (
     FinalSpec,
     MemberSpec,
     PackSpec,
-    PluginSpec,
     PrepareSpec,
 )
 from marslora.executors import AbstractExecutor
 from marslora.executors.inline import Inline
-from marslora.exporters import AbstractExporter
+from marslora.exports import export_decision
 from marslora.problems import complete_summary
 from marslora.rounds import train_packs
 from marslora.run_options import RunOptions
@@ -317,23 +313,3 @@ class Pipeline:
 def _count_new_examples(members: Sequence[MemberSpec], runs: Sequence[Run]) -> int:
     seen = {run.member.id: run.last_examples for run in runs}
     return sum(member.until_examples - seen.get(member.id, 0) for member in members)
-
-
-def export_decision(study: Study, names: Sequence[str] = (), out: Path | None = None) -> list[Path]:
-    """Write a study's decision as settings of other tools, all by default; the files to read.
-
-    They go to the folder NAME of ``out``, which is ``exports`` of the study by default. Raises `StudyError` if the
-    study has no decision yet, and `WriteError` if they cannot be written.
-    """
-    decision, prepared = study.read("decision.json", DecisionRecord), study.read("prepared.json", Prepared)
-    if decision is None or prepared is None:
-        raise StudyError(f"{study.folder} has no decision yet. Run its search again; it continues where it stopped.")
-    final = study.read_full_run("final")
-    adapter = Path(final.adapter_folder) if final else None
-    written: list[Path] = []
-    for spec in map(PluginSpec.parse, names or plugins.names(exporters)):
-        exporter = plugins.load(exporters, spec.name, AbstractExporter)(**spec.options)
-        output = (out or study.path("exports")) / spec.name.replace(":", ".")
-        with explain_write_errors(output):
-            written += exporter.export(decision, prepared.info, study.spec.training, adapter, output)
-    return written

@@ -45,6 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checks": {"core", "store", "strategies", "executors", "methods", "gradients", "optim", "recipes", "run_options"}
     | {"deployment", "metrics"},
     "rounds": {"core", "store", "executors"},
+    "exports": {"core", "store", "executors", "exporters"},
     "problems": {"core"},
     "pipeline": {
         "core",
@@ -56,6 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "run_options",
         "rounds",
         "problems",
+        "exports",
     },
     "comparison": {"core", "store", "executors", "report", "adapters", "methods"}
     | {"recipes", "run_options", "settings", "checks", "demo", "pipeline"},
@@ -66,7 +68,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"in_memory", "run_options", "settings", "checks", "problems", "pipeline", "comparison"}
     | {"listeners", "decision"},
     "cli": {"core", "store", "executors", "exporters", "replay", "report", "models", "data", "demo", "deployment"}
-    | {"run_options", "settings", "checks", "pipeline", "comparison", "listeners", "api"},
+    | {"run_options", "settings", "checks", "exports", "pipeline", "comparison", "listeners", "api"},
     "__init__": {"api", "decision"},
     "__main__": {"cli"},
 }

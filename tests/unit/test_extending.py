@@ -10,6 +10,7 @@ import pytest
 from marslora import adapters, executors, exporters, gradients, optim, strategies
 from marslora.adapters import AbstractAdapter
 from marslora.core import plugins
+from marslora.core.exported_run import ExportedRun
 from marslora.core.spec import PluginSpec
 from marslora.core.training import TrainingSpec
 from marslora.executors import AbstractExecutor
@@ -95,7 +96,7 @@ def test_an_optimizer_is_accepted_by_name():
 
 def test_an_exporter_writes_the_ranks(tmp_path):
     exporter = plugins.load(exporters, "my_plugins:RanksAsJson", AbstractExporter)()
-    (path,) = exporter.export(decision(), INFO, TrainingSpec(), None, tmp_path / "new")
+    (path,) = exporter.export(decision(), INFO, ExportedRun(num_examples=800), None, tmp_path / "new")
     assert '"vision": 4' in path.read_text()
 
 

@@ -14,19 +14,21 @@ TO = typer.Option(
     "--to", "-t", help="Exporter: peft, trl, axolotl, ... (see `marslora list`). Repeatable. Default: all."
 )
 OUT = typer.Option("--out", "-o", help="Folder to write to. Default: exports in the study folder.", metavar="FOLDER")
+ROWS = typer.Option("--rows/--no-rows", help="Write training and validation rows in the tool's own layout too.")
 
 
 def command(
     study: Annotated[Path, STUDY],
     to: Annotated[list[str] | None, TO] = None,
     out: Annotated[Path | None, OUT] = None,
+    rows: Annotated[bool, ROWS] = True,
 ) -> None:
     """Write the decision for PEFT, TRL, Axolotl, LLaMA-Factory, ms-swift, Unsloth or vLLM.
 
     Example: marslora export studies/llava-1a2b3c4d --to axolotl
     """
-    from marslora.pipeline import export_decision
+    from marslora.exports import export_decision
     from marslora.store.study import Study
 
-    for path in export_decision(Study.open(study), to or (), out):
+    for path in export_decision(Study.open(study), to or (), out, with_rows=rows):
         print_line(PlainConsole(), str(path))

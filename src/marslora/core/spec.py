@@ -292,6 +292,16 @@ class CountSpec(Record):
         return self.run.id
 
 
+class RowsSpec(Record):
+    """A request for the rows of a study in the layouts of other tools."""
+
+    data: DataSpec
+    folders: tuple[tuple[str, str], ...]
+    """(folder, layout) of every tool, as `marslora.data.export` names layouts."""
+    media_folder: str
+    """Where pictures and sounds go that rows hold as bytes."""
+
+
 class TrackerSpec(Record):
     """Trackers of the final run, checked before any compute is spent."""
 

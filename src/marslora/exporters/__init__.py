@@ -20,7 +20,9 @@ An exporter is a class with one method, `AbstractExporter.export`. This one writ
 
 A file in this folder that holds such a class is listed by ``marslora list``; one from elsewhere is named
 ``package.module:RanksOnly``. Options, if it has any, are the fields of a nested ``Config``, as for every plugin. The
-exporters of this folder have none: everything they need is in the decision and the training.
+exporters of this folder have none: everything they need is in the decision and the training, a
+`marslora.core.exported_run.ExportedRun`. An exporter whose ``layout`` names one of `marslora.data.export` gets the
+study's rows beside its settings, as ``train.jsonl`` and ``validation.jsonl``.
 """
 
 import lazy_loader

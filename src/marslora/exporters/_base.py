@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import ClassVar
 
 from marslora.core.decision import DecisionRecord
+from marslora.core.exported_run import ExportedRun
 from marslora.core.parts import ModelInfo
 from marslora.core.plugin_options import AbstractPlugin
-from marslora.core.spec import TrainingSpec
 
 
 class AbstractExporter(AbstractPlugin, ABC):
     """Writes a decision as files for one tool. The same inputs give the same bytes."""
+
+    layout: ClassVar[str | None] = None
+    """The layout of `marslora.data.export` in which the tool reads ``train.jsonl`` and ``validation.jsonl`` beside its
+    settings; None if its settings name no rows."""
 
     @abstractmethod
     def export(
         self,
         decision: DecisionRecord,
         info: ModelInfo,
-        training: TrainingSpec,
+        training: ExportedRun,
         adapter_folder: Path | None,
         output: Path,
     ) -> list[Path]:

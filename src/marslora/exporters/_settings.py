@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from marslora.core.decision import DecisionRecord
+from marslora.core.exported_run import ExportedRun
 from marslora.core.parts import ModelInfo
 from marslora.core.patterns import lora_config_dict
-from marslora.core.spec import TrainingSpec
 
-MODEL = "path/to/model"
-DATA = "path/to/train.jsonl"
-"""Placeholders: a decision holds ranks, not the paths of a user's model and data."""
+TRAIN, VALIDATION = "train.jsonl", "validation.jsonl"
+"""The files of rows beside a tool's settings."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Settings:
     module_ranks: dict[str, int]
     lora: dict[str, Any]
     """Keyword arguments of `peft.LoraConfig`."""
-    training: TrainingSpec
+    training: ExportedRun
     """How to train, with the chosen learning rates."""
     is_rate_chosen: bool
     """Whether the learning rate was searched."""
@@ -38,7 +37,7 @@ class Settings:
 
     @classmethod
     def of(
-        cls, decision: DecisionRecord, info: ModelInfo, training: TrainingSpec, adapter_folder: Path | None
+        cls, decision: DecisionRecord, info: ModelInfo, training: ExportedRun, adapter_folder: Path | None
     ) -> Settings:
         """Build the settings of a decision."""
         lora_only = decision.chosen.replace(**{part: 0 for part in training.full if part in decision.chosen.parts})
@@ -59,7 +58,7 @@ class Settings:
             full=tuple(part for part in training.full if part not in info.unreached),
             module_ranks=module_ranks,
             lora=lora,
-            training=decision.setting.apply_to(training),
+            training=training.model_copy(update=_choose_rates(decision, training)),
             is_rate_chosen=decision.learning_rate is not None,
             adapter_folder=adapter_folder,
         )
@@ -93,9 +92,20 @@ class Settings:
         return [f"It has one learning rate, so those of single parts are left out: {shown}."] if rates else []
 
     @property
+    def lost_optimizer(self) -> list[str]:
+        """A note for tools without the optimizer that was chosen; none for AdamW."""
+        name = self.training.optimizer.name
+        return [] if name == "adamw" else [f"It has no optimizer `{name}`, so it trains with AdamW: another run."]
+
+    @property
     def micro_batch_size(self) -> int:
         """Examples in one micro-batch on one device."""
         return max(1, self.training.batch_size // self.training.accumulation)
+
+
+def _choose_rates(decision: DecisionRecord, training: ExportedRun) -> dict[str, Any]:
+    chosen = decision.setting.apply_to(training)
+    return {"learning_rate": chosen.learning_rate, "part_learning_rates": chosen.part_learning_rates}
 
 
 def python_arguments(values: Mapping[str, Any], indent: str = "    ") -> str:

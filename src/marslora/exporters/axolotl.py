@@ -1,4 +1,4 @@
-"""A YAML file for Axolotl, which has settings for ranks by part; based on the source of Axolotl 0.21, not run."""
+"""A YAML file for Axolotl, which has settings for ranks by part; read in tests by the schema of Axolotl 0.19."""
 
 from __future__ import annotations
 
@@ -7,52 +7,73 @@ from pathlib import Path
 import yaml
 
 from marslora.core.decision import DecisionRecord
+from marslora.core.exported_run import ExportedRun
 from marslora.core.parts import ModelInfo
-from marslora.core.spec import TrainingSpec
 from marslora.exporters._base import AbstractExporter
-from marslora.exporters._settings import DATA, MODEL, Settings, write
+from marslora.exporters._settings import TRAIN, VALIDATION, Settings, write
 
 
 class Axolotl(AbstractExporter):
     """``axolotl train axolotl.yaml``; ``lora_rank_pattern`` carries the ranks (Axolotl 0.19 and later)."""
 
+    layout = "parts"
+
     def export(
         self,
         decision: DecisionRecord,
         info: ModelInfo,
-        training: TrainingSpec,
+        training: ExportedRun,
         adapter_folder: Path | None,
         output: Path,
     ) -> list[Path]:
         """Write ``axolotl.yaml`` and return its path."""
         settings = Settings.of(decision, info, training, adapter_folder)
-        values = {**_fixed(settings), **_lora(settings)}
+        values = {**_model(settings, output.resolve()), **_training(settings), **_lora(settings)}
         header = settings.header(
-            "Axolotl 0.19 or later (settings read from 0.21, not run here)",
-            "Set base_model, datasets and the chat_template of your model. To continue an adapter, set lora_model_dir.",
+            "Axolotl 0.19 or later (tested: the schema of 0.19 reads these settings as meant; no step was run)",
+            "chat_template may have to name that of your model. To continue an adapter, set lora_model_dir.",
             *settings.lost_rates,
+            *settings.lost_optimizer,
         )
         return [write(output, "axolotl.yaml", header + yaml.safe_dump(values, sort_keys=False))]
 
 
-def _fixed(settings: Settings) -> dict[str, object]:
-    training = settings.training
+KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel")
+"""Fused kernels that Axolotl switches on by itself, and that it lacks for most multimodal models, where it stops."""
+LONGEST = 131072
+"""Tokens after which rows are cut, where rows of any length are trained on here."""
+
+
+def _model(settings: Settings, output: Path) -> dict[str, object]:
+    run = settings.training
+    common = {"ds_type": "json", "split": "train", "type": "chat_template", "field_messages": "messages"}
+    validation = {"test_datasets": [{"path": str(output / VALIDATION), **common}]} if run.num_validation else {}
     return {
-        "base_model": MODEL,
+        "base_model": run.model,
         "processor_type": "AutoProcessor",
+        "chat_template": "tokenizer_default",
         "skip_prepare_dataset": True,
         "remove_unused_columns": False,
         "sample_packing": False,
-        "datasets": [{"path": DATA, "type": "chat_template", "field_messages": "messages"}],
+        "datasets": [{"path": str(output / TRAIN), **common}],
+        **validation,
+        "sequence_len": run.max_length or LONGEST,
+        "train_on_inputs": False,
+        "output_dir": str(output / "trained"),
         "adapter": "lora",
-        "micro_batch_size": settings.micro_batch_size,
-        "gradient_accumulation_steps": training.accumulation,
-        "num_epochs": training.epochs,
-        "learning_rate": training.learning_rate,
-        "warmup_ratio": training.warmup,
-        "weight_decay": training.weight_decay,
-        "gradient_checkpointing": training.gradient_checkpointing,
+        **dict.fromkeys(KERNELS, False),
     }
+
+
+def _training(settings: Settings) -> dict[str, object]:
+    """The arguments of `transformers.Trainer` by the names that Axolotl gives them."""
+    values = settings.training.trainer_arguments()
+    names = {"per_device_train_batch_size": "micro_batch_size", "lr_scheduler_type": "lr_scheduler"}
+    names |= {"per_device_eval_batch_size": "eval_batch_size"}
+    renamed = {
+        names.get(name, name): value for name, value in values.items() if name not in ("eval_strategy", "data_seed")
+    }
+    return {"optimizer": "adamw_torch", "num_epochs": settings.training.epochs, **renamed}
 
 
 def _lora(settings: Settings) -> dict[str, object]:

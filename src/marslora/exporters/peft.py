@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from marslora.core.decision import DecisionRecord
+from marslora.core.exported_run import ExportedRun
 from marslora.core.parts import ModelInfo
-from marslora.core.spec import TrainingSpec
 from marslora.exporters._base import AbstractExporter
 from marslora.exporters._settings import Settings, python_arguments, write
 
@@ -18,7 +18,7 @@ class Peft(AbstractExporter):
         self,
         decision: DecisionRecord,
         info: ModelInfo,
-        training: TrainingSpec,
+        training: ExportedRun,
         adapter_folder: Path | None,
         output: Path,
     ) -> list[Path]:

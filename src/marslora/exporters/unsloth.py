@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from marslora.core.decision import DecisionRecord
+from marslora.core.exported_run import ExportedRun
 from marslora.core.parts import ModelInfo
-from marslora.core.spec import TrainingSpec
 from marslora.exporters._base import AbstractExporter
-from marslora.exporters._settings import MODEL, Settings, python_arguments, write
+from marslora.exporters._settings import Settings, python_arguments, write
 
 SWITCHES = {
     "vision": "finetune_vision_layers",
@@ -25,7 +25,7 @@ class Unsloth(AbstractExporter):
         self,
         decision: DecisionRecord,
         info: ModelInfo,
-        training: TrainingSpec,
+        training: ExportedRun,
         adapter_folder: Path | None,
         output: Path,
     ) -> list[Path]:
@@ -40,7 +40,7 @@ class Unsloth(AbstractExporter):
         switches = {key: settings.adapts(part) for part, key in SWITCHES.items() if part in settings.ranks}
         text = (
             f"{header}\nfrom unsloth import FastVisionModel\n\n"
-            f"model, processor = FastVisionModel.from_pretrained({MODEL!r})\n"
+            f"model, processor = FastVisionModel.from_pretrained({training.model!r})\n"
             f"model = FastVisionModel.get_peft_model(\n    model,\n"
             f"{python_arguments({**switches, **settings.lora})}\n)\n"
         )

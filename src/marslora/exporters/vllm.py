@@ -7,10 +7,10 @@ import shlex
 from pathlib import Path
 
 from marslora.core.decision import DecisionRecord
+from marslora.core.exported_run import ExportedRun
 from marslora.core.parts import ModelInfo
-from marslora.core.spec import TrainingSpec
 from marslora.exporters._base import AbstractExporter
-from marslora.exporters._settings import MODEL, Settings, shell_command, write
+from marslora.exporters._settings import Settings, shell_command, write
 
 CONFIG = "adapter_config.json"
 """PEFT's name for the settings in an adapter folder."""
@@ -30,14 +30,14 @@ class Vllm(AbstractExporter):
         self,
         decision: DecisionRecord,
         info: ModelInfo,
-        training: TrainingSpec,
+        training: ExportedRun,
         adapter_folder: Path | None,
         output: Path,
     ) -> list[Path]:
         """Write ``vllm_serve.sh`` and return its path."""
         settings = Settings.of(decision, info, training, adapter_folder)
         header = settings.header("vLLM 0.33 (options read from its source, not run here)", *_notes(settings))
-        command = shell_command(f"vllm serve {MODEL}", _options(settings))
+        command = shell_command(f"vllm serve {shlex.quote(training.model)}", _options(settings))
         return [write(output, "vllm_serve.sh", f"#!/bin/sh\n{header}set -e\n{command}")]
 
 

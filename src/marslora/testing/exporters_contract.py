@@ -13,8 +13,8 @@ import yaml
 
 from marslora.core.allocation import Allocation
 from marslora.core.decision import Candidate, DecisionRecord
+from marslora.core.exported_run import ExportedRun
 from marslora.core.parts import LinearInfo, ModelInfo, PartInfo
-from marslora.core.spec import TrainingSpec
 
 RANKS = {"vision": 4, "projector": 12, "language": 24}
 
@@ -72,7 +72,15 @@ class ExporterContract:
         """Return an instance of the exporter to check."""
         raise NotImplementedError("Define the fixture `exporter` in a subclass.")
 
-    @pytest.mark.parametrize("training", [TrainingSpec(), TrainingSpec(full=("projector",), accumulation=4)])
+    @pytest.mark.parametrize(
+        "training",
+        [
+            ExportedRun(
+                num_examples=800,
+            ),
+            ExportedRun(num_examples=800, full=("projector",), accumulation=4),
+        ],
+    )
     @pytest.mark.parametrize("adapter_folder", [None, "study/adapter"])
     def test_output_is_readable_and_says_for_which_version(self, exporter, tmp_path, training, adapter_folder):
         paths = exporter.export(decision(), INFO, training, adapter_folder, tmp_path / "new" / "folder")
@@ -85,12 +93,28 @@ class ExporterContract:
         assert (adapter_folder is None) or (adapter_folder in header)
 
     def test_every_rank_is_named(self, exporter, tmp_path):
-        text = exporter.export(decision(), INFO, TrainingSpec(), None, tmp_path)[0].read_text()
+        text = exporter.export(
+            decision(),
+            INFO,
+            ExportedRun(
+                num_examples=800,
+            ),
+            None,
+            tmp_path,
+        )[0].read_text()
         for name, rank in RANKS.items():
             assert f"{name} {rank}" in text
 
     def test_a_part_left_alone_is_not_adapted(self, exporter, tmp_path):
-        exporter.export(decision(vision=0), INFO, TrainingSpec(), None, tmp_path)
+        exporter.export(
+            decision(vision=0),
+            INFO,
+            ExportedRun(
+                num_examples=800,
+            ),
+            None,
+            tmp_path,
+        )
         for name, content in contents(tmp_path).items():
             if name.suffix == ".safetensors":
                 assert b"vision_tower" not in content
@@ -98,8 +122,17 @@ class ExporterContract:
         assert "vision 0" in text
 
     def test_the_same_decision_gives_the_same_bytes(self, exporter, tmp_path):
-        exporter.export(decision(), INFO, TrainingSpec(), None, tmp_path / "one")
-        exporter.export(decision(), INFO, TrainingSpec(), None, tmp_path / "two")
-        assert contents(tmp_path / "one") == contents(tmp_path / "two")
-        exporter.export(decision(language=8), INFO, TrainingSpec(), None, tmp_path / "three")
-        assert contents(tmp_path / "one") != contents(tmp_path / "three")
+        exporter.export(
+            decision(),
+            INFO,
+            ExportedRun(
+                num_examples=800,
+            ),
+            None,
+            tmp_path / "one",
+        )
+        first = contents(tmp_path / "one")
+        exporter.export(decision(), INFO, ExportedRun(num_examples=800), None, tmp_path / "one")
+        assert contents(tmp_path / "one") == first
+        exporter.export(decision(language=8), INFO, ExportedRun(num_examples=800), None, tmp_path / "one")
+        assert contents(tmp_path / "one") != first

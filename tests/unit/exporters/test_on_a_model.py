@@ -9,7 +9,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
 from marslora.core.allocation import Allocation
-from marslora.core.spec import ModelSpec, TrainingSpec
+from marslora.core.exported_run import ExportedRun
+from marslora.core.spec import DataSpec, ModelSpec, RowsSpec
+from marslora.data.export import write_rows as write_out_rows
 from marslora.exporters.ms_swift import MsSwift
 from marslora.exporters.peft import Peft
 from marslora.exporters.trl import Trl
@@ -18,7 +20,7 @@ from marslora.testing.exporters_contract import decision
 from tests.unit.finetune.tiny import write_model, write_rows
 
 RANKS = Allocation.of(vision=2, projector=3, language=5)
-TRAINING = TrainingSpec(batch_size=4, learning_rate=1e-2)
+TRAINING = ExportedRun(num_examples=40, batch_size=4, learning_rate=1e-2)
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +65,18 @@ def test_an_init_adapter_is_continued_with_its_ranks_and_changes_nothing(world, 
 @pytest.mark.slow
 def test_the_trl_script_trains_the_ranks(world, info, tmp_path):
     pytest.importorskip("trl")
-    (path,) = Trl().export(decision(**RANKS.as_dict()), info, TRAINING, None, tmp_path)
-    rows = write_rows(world, "train", 8, 0)
-    main = runpy.run_path(str(path))["main"]
-    main(str(world / "model"), rows, str(tmp_path / "sft"), max_steps=2)
-    weights = load_file(tmp_path / "sft" / "adapter_model.safetensors")
+    run = TRAINING.model_copy(update={"model": str(world / "model"), "num_validation": 4})
+    (path,) = Trl().export(decision(**RANKS.as_dict()), info, run, None, tmp_path)
+    data = DataSpec(train=(write_rows(world, "train", 8, 0),), validation=(write_rows(world, "validation", 4, 1),))
+    write_out_rows(
+        RowsSpec(data=data, folders=((str(tmp_path), "prompt"),), media_folder=str(tmp_path)), lambda _: None
+    )
+    trainer = runpy.run_path(str(path))["main"](use_cpu=True)
+    assert trainer.state.global_step == run.num_steps == 10
+    wanted = {name: value for name, value in run.trainer_arguments().items() if name != "learning_rate"}
+    assert {name: getattr(trainer.args, name) for name in wanted} == wanted
+    assert trainer.args.learning_rate == run.learning_rate
+    weights = load_file(tmp_path / "trained" / "adapter_model.safetensors")
     for name, rank in info.module_ranks(RANKS).items():
         assert weights[f"base_model.model.{name}.lora_A.weight"].shape[0] == rank
     assert any(value.any() for name, value in weights.items() if "lora_B" in name)

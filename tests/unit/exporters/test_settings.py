@@ -2,12 +2,14 @@
 
 import json
 import runpy
+import shlex
 
 import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from marslora.core.spec import TrainingSpec
+from marslora.core.exported_run import ExportedRun
+from marslora.core.spec import PluginSpec
 from marslora.exporters.axolotl import Axolotl
 from marslora.exporters.llama_factory import LlamaFactory
 from marslora.exporters.ms_swift import MsSwift
@@ -16,7 +18,7 @@ from marslora.exporters.trl import Trl
 from marslora.exporters.vllm import Vllm, find_max_lora_rank
 from marslora.testing.exporters_contract import INFO, decision
 
-TRAINING = TrainingSpec(alpha_over_rank=2.0, part_learning_rates={"vision": 5e-5, "projector": 1e-3})
+TRAINING = ExportedRun(num_examples=800, alpha_over_rank=2.0, part_learning_rates={"vision": 5e-5, "projector": 1e-3})
 
 
 @pytest.mark.parametrize(("rank", "expected"), [(0, 1), (1, 1), (2, 8), (16, 16), (17, 32), (300, 320), (513, None)])
@@ -32,7 +34,15 @@ def test_vllm_is_told_when_towers_are_adapted(tmp_path):
     assert "--enable-tower-connector-lora" not in path.read_text()
 
 
-@pytest.mark.parametrize("training", [TrainingSpec(full=("projector",)), TrainingSpec()])
+@pytest.mark.parametrize(
+    "training",
+    [
+        ExportedRun(num_examples=800, full=("projector",)),
+        ExportedRun(
+            num_examples=800,
+        ),
+    ],
+)
 def test_vllm_serves_a_merged_model_where_it_cannot_load_the_adapter(tmp_path, training):
     ranks = {} if training.full else {"language": 1024}
     (path,) = Vllm().export(decision(**ranks), INFO, training, "adapter", tmp_path)
@@ -90,7 +100,7 @@ CHOSEN = {"learning_rate": 1.6e-3, "part_learning_rates": {"vision": 4.8e-3}}
         (LlamaFactory, "\nlearning_rate: 0.0016\n"),
         (MsSwift, "--learning_rate 0.0016 "),
         (MsSwift, "--vit_lr 0.0048 "),
-        (Trl, "learning_rate=0.0016,"),
+        (Trl, "'learning_rate': 0.0016,"),
     ],
 )
 def test_tools_get_the_chosen_learning_rate(exporter, written, tmp_path):
@@ -104,4 +114,90 @@ def test_tools_get_the_chosen_learning_rate(exporter, written, tmp_path):
 def test_a_tool_with_one_learning_rate_says_what_is_left_out(exporter, tmp_path):
     lost = "those of single parts are left out: vision 5e-05, projector 0.001."
     assert lost in exporter().export(decision(), INFO, TRAINING, None, tmp_path)[0].read_text()
-    assert "left out" not in exporter().export(decision(), INFO, TrainingSpec(), None, tmp_path)[0].read_text()
+    assert (
+        "left out"
+        not in exporter()
+        .export(
+            decision(),
+            INFO,
+            ExportedRun(
+                num_examples=800,
+            ),
+            None,
+            tmp_path,
+        )[0]
+        .read_text()
+    )
+
+
+SCHEDULE = {
+    "learning_rate": 1e-3,
+    "warmup_steps": 2,
+    "max_steps": 50,
+    "gradient_accumulation_steps": 2,
+    "weight_decay": 0.1,
+    "max_grad_norm": 0.5,
+    "seed": 7,
+    "adam_beta1": 0.8,
+    "adam_beta2": 0.99,
+    "lr_scheduler_kwargs": {"num_decay_steps": 10, "decay_type": "linear"},
+    "eval_steps": 4,
+}
+RUN = ExportedRun(
+    num_examples=800,
+    batch_size=16,
+    accumulation=2,
+    learning_rate=1e-3,
+    weight_decay=0.1,
+    clip_norm=0.5,
+    seed=7,
+    num_validation=8,
+    optimizer={"name": "adamw", "options": {"betas": [0.8, 0.99]}},
+    model="/models/llava",
+    max_length=512,
+)
+
+
+def read_yaml(exporter, folder, name):
+    return yaml.safe_load(exporter().export(decision(), INFO, RUN, None, folder)[0].read_text())
+
+
+def test_llama_factory_gets_the_whole_course_of_the_run(tmp_path):
+    values = read_yaml(LlamaFactory, tmp_path, "llama_factory.yaml")
+    assert {name: values[name] for name in SCHEDULE} == SCHEDULE
+    assert (values["per_device_train_batch_size"], values["per_device_eval_batch_size"]) == (8, 8)
+    assert (values["model_name_or_path"], values["cutoff_len"], values["template"]) == ("/models/llava", 512, "llava")
+    assert values["eval_dataset"] == "marslora_validation" and values["dataset_dir"] == str(tmp_path)
+    registry = json.loads((tmp_path / "dataset_info.json").read_text())
+    assert registry["marslora_train"]["file_name"] == "train.jsonl"
+    assert registry["marslora_validation"]["columns"] == {"messages": "messages", "images": "images"}
+
+
+def test_axolotl_gets_the_whole_course_of_the_run(tmp_path):
+    values = read_yaml(Axolotl, tmp_path, "axolotl.yaml")
+    assert {name: values[name] for name in SCHEDULE} == SCHEDULE
+    assert (values["micro_batch_size"], values["eval_batch_size"], values["sequence_len"]) == (8, 8, 512)
+    assert (values["lr_scheduler"], values["optimizer"]) == ("warmup_stable_decay", "adamw_torch")
+    assert values["test_datasets"][0]["path"] == str(tmp_path / "validation.jsonl")
+    assert not any(values[name] for name in values if name.endswith("_kernel"))
+
+
+def test_ms_swift_gets_the_whole_course_of_the_run(tmp_path):
+    text = MsSwift().export(decision(), INFO, RUN, None, tmp_path)[0].read_text()
+    words = shlex.split(text.partition("swift sft")[2].replace("\\\n", " "))
+    values = {name[2:]: yaml.safe_load(value) for name, value in zip(words[::2], words[1::2], strict=True)}
+    assert {name: values[name] for name in SCHEDULE} == SCHEDULE
+    assert (values["model"], values["max_length"], values["val_dataset"]) == ("/models/llava", 512, "validation.jsonl")
+
+
+def test_trl_gets_the_whole_course_of_the_run(tmp_path):
+    text = Trl().export(decision(), INFO, RUN, None, tmp_path)[0].read_text()
+    assert all(f"{name!r}: {value!r}," in text for name, value in SCHEDULE.items())
+    assert 'main(model_path="/models/llava"' in text.replace("'", '"')
+    assert 'eval_dataset=load_rows("validation.jsonl")' in text
+
+
+@pytest.mark.parametrize("exporter", [Axolotl, LlamaFactory, MsSwift, Trl])
+def test_a_tool_without_the_optimizer_says_so(exporter, tmp_path):
+    run = RUN.model_copy(update={"optimizer": PluginSpec(name="muon")})
+    assert "It has no optimizer `muon`" in exporter().export(decision(), INFO, run, None, tmp_path)[0].read_text()
