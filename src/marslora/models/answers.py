@@ -18,6 +18,8 @@ from torch.nn.functional import cross_entropy
 
 from marslora.core.labels import IGNORED
 
+SCORED_LOGITS = 1 << 24
+"""Logits that are scored at a time where no gradient is needed: in float32, with their softmax, they take 128 MB."""
 _running: ContextVar[Mapping[str, Tensor]] = ContextVar("running", default={})  # noqa: B039 (never changed)
 """The tensors on the CPU of the batch that a model runs on now."""
 
@@ -184,6 +186,11 @@ def token_sums(logits_KNV: Tensor, tokens_N: Tensor) -> TokenSums:
 def token_nats(logits_KNV: Tensor, tokens_N: Tensor) -> Tensor:
     """(K, N) nats of each answer token, in float32 at least."""
     members, num_tokens, vocabulary = logits_KNV.shape
-    tokens = tokens_N.expand(members, -1).reshape(-1)
-    nats = cross_entropy(at_least_float32(logits_KNV.reshape(-1, vocabulary)), tokens, reduction="none")
+    tokens, logits = tokens_N.expand(members, -1).reshape(-1), logits_KNV.reshape(-1, vocabulary)
+    if not len(tokens) or logits.requires_grad:
+        nats = cross_entropy(at_least_float32(logits), tokens, reduction="none")
+    else:
+        size = max(1, SCORED_LOGITS // vocabulary)
+        pieces = zip(torch.split(logits, size), torch.split(tokens, size), strict=True)
+        nats = torch.cat([cross_entropy(at_least_float32(some), own, reduction="none") for some, own in pieces])
     return nats.view(members, num_tokens)
