@@ -99,7 +99,8 @@ def find_faults(case, run, folder, before):
     return f"left {sorted(left)[:3]}" if left and not case.get("late") else ""
 
 
-def check(cases, name, make_run, folder, monkeypatch):
+def check(cases, name, make_run, folder, monkeypatch, record_property):
+    record_property("injected", len(cases))
     before, faults = list_files(folder), {}
     for case in cases:
         monkeypatch.setattr(pipeline, "PREPARE", READ if case.get("late") else REFUSE)
@@ -109,16 +110,23 @@ def check(cases, name, make_run, folder, monkeypatch):
 
 
 @pytest.mark.parametrize("cases", [COMMANDS[::2], pytest.param(COMMANDS[1::2], marks=pytest.mark.slow)], ids=len)
-def test_a_wrong_command_line_is_one_line_before_anything_is_read(folder, monkeypatch, cases):
+def test_a_wrong_command_line_is_one_line_before_anything_is_read(folder, monkeypatch, record_property, cases):
     monkeypatch.setattr(sys, "argv", sys.argv)
-    check(cases, "words", lambda case: lambda: run_command(shlex.split(case["words"])), folder, monkeypatch)
+    check(
+        cases,
+        "words",
+        lambda case: lambda: run_command(shlex.split(case["words"])),
+        folder,
+        monkeypatch,
+        record_property,
+    )
 
 
-def test_a_wrong_call_is_an_error_of_one_line_before_anything_is_read(folder, monkeypatch):
-    check(CALLS, "call", lambda case: lambda: run_call(case["call"]), folder, monkeypatch)
+def test_a_wrong_call_is_an_error_of_one_line_before_anything_is_read(folder, monkeypatch, record_property):
+    check(CALLS, "call", lambda case: lambda: run_call(case["call"]), folder, monkeypatch, record_property)
 
 
-def test_a_wrong_configuration_is_one_line_before_anything_is_read(folder, monkeypatch):
+def test_a_wrong_configuration_is_one_line_before_anything_is_read(folder, monkeypatch, record_property):
     monkeypatch.setattr(sys, "argv", sys.argv)
 
     def make_run(case):
@@ -126,7 +134,7 @@ def test_a_wrong_configuration_is_one_line_before_anything_is_read(folder, monke
         words = ["compare", "settings.yaml"] if case.get("compares") else ["search", "--config", "settings.yaml"]
         return lambda: run_command(words)
 
-    check(CONFIGURATIONS, "yaml", make_run, folder, monkeypatch)
+    check(CONFIGURATIONS, "yaml", make_run, folder, monkeypatch, record_property)
 
 
 def test_the_corpus_is_large_enough():

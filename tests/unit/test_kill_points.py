@@ -64,11 +64,12 @@ def undisturbed(folder, strategy):
     return seen, outcome(folder)
 
 
-def check(folder, strategy, share):
+def check(folder, strategy, share, record_property):
     operations, whole = undisturbed(folder, strategy)
     assert len(operations) > 50
-    wrong = []
-    for fatal in range(0, len(operations), len(operations) // share if share else 1):
+    wrong, points = [], range(0, len(operations), len(operations) // share if share else 1)
+    record_property("injected", len(points))
+    for fatal in points:
         shutil.rmtree(folder)
         assert kill_points.run_in_child(lambda: start(folder, strategy), fatal) == kill_points.KILLED
         assert kill_points.run_in_child(lambda: start(folder, strategy)) == 0, f"not resumed after operation {fatal}"
@@ -84,17 +85,17 @@ def differences(found, expected):
     yield from (name for name, a, b in zip(("runs", "series"), found[1:], others, strict=True) if a != b)
 
 
-def test_a_study_that_is_killed_here_and_there_ends_as_if_nothing_had_been(tmp_path):
-    check(tmp_path / "study", "successive_halving", FAST)
+def test_a_study_that_is_killed_here_and_there_ends_as_if_nothing_had_been(tmp_path, record_property):
+    check(tmp_path / "study", "successive_halving", FAST, record_property)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["successive_halving", "asha", "mars"])
-def test_a_study_that_is_killed_anywhere_ends_as_if_nothing_had_been(tmp_path, strategy):
-    check(tmp_path / "study", strategy, None)
+def test_a_study_that_is_killed_anywhere_ends_as_if_nothing_had_been(tmp_path, strategy, record_property):
+    check(tmp_path / "study", strategy, None, record_property)
 
 
 @pytest.mark.slow
-def test_losses_that_waited_to_be_written_come_from_the_checkpoints(tmp_path, monkeypatch):
+def test_losses_that_waited_to_be_written_come_from_the_checkpoints(tmp_path, monkeypatch, record_property):
     monkeypatch.setattr(trials, "WAIT_SECONDS", float("inf"))
-    check(tmp_path / "study", "successive_halving", None)
+    check(tmp_path / "study", "successive_halving", None, record_property)

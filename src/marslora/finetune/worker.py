@@ -24,6 +24,7 @@ from marslora.finetune.cost import SetupCost, count_setup_cost, read_peak_bytes,
 from marslora.finetune.exact_trainer import ExactFinalTrainer
 from marslora.finetune.generated_answers import AnswerMetric, report_metric
 from marslora.finetune.labels import label_rows
+from marslora.finetune.launch import check_launch
 from marslora.finetune.loss import AnswerLoss
 from marslora.finetune.method_steps import MethodSteps
 from marslora.finetune.micro_batches import split_for_memory
@@ -73,6 +74,7 @@ def _start_run(spec: FinalSpec, emit: Emit) -> Iterator[_FinalRun]:
     method = find_method(spec.training)
     start = read_starting_point(Path(spec.start_folder) if spec.start_folder else None)
     check_trackers(spec.report_to)
+    check_launch(spec.model)
     num_processes = read_launched_processes()[1]
     check_divisible(spec.training.batch_size, spec.training.accumulation, num_processes)
     loaded = load(place_model(spec.model))

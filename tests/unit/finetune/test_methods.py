@@ -216,6 +216,31 @@ def test_two_processes_balance_as_one_does(spec_with):
     assert abs(together.validation_loss - alone.validation_loss) < 1e-3 * learned
 
 
+@pytest.fixture(scope="module")
+def mixed(world, data):
+    """Two of three training rows have lost their picture, so that a process may see none in a step."""
+    path = world / "mixed.jsonl"
+    rows = [json.loads(line) for line in (world / "train-tasks.jsonl").read_text().splitlines()]
+    for row in (row for index, row in enumerate(rows) if index % 3):
+        del row["images"]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return data.model_copy(update={"train": (str(path),)})
+
+
+@slow
+@pytest.mark.parametrize("adapter", ["lora", *(name for name in plugins.names(methods) if name != "geolora")])
+def test_two_processes_train_rows_of_which_few_have_a_picture(spec_with, mixed, adapter):
+    """In batches of two, one for each process; what they end apart is nothing beside what they learned."""
+    small = {"batch_size": 2, "learning_rate": 5e-3}
+    one, two = (spec_with(name, adapter, training=small).model_copy(update={"data": mixed}) for name in ("one", "two"))
+    command = [*TWO_PROCESSES, "-m", "marslora.finetune", written(two)]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    alone, together = (run(spec)[-1] for spec in (one, two))
+    learned = abs(alone.base_validation_loss - alone.validation_loss)
+    assert abs(together.validation_loss - alone.validation_loss) < 1e-2 * learned
+
+
 @slow
 def test_geolora_says_that_it_wants_one_process(spec_with):
     command = [*TWO_PROCESSES, "-m", "marslora.finetune", written(spec_with("geo", "geolora"))]
