@@ -46,7 +46,7 @@ class Decision:
     final: FinalResult | None = None
     """Result of the final run; None if there was none (``final=False``)."""
     uniform: FinalResult | None = None
-    """Result of the uniform baseline; None if there was none, or if the chosen ranks are uniform."""
+    """Result of the uniform baseline; None if there was none, or if the choice is rank 16 everywhere."""
     data: ReportData | None = None
     """What the report shows of the study; None for a decision that was made from its record alone."""
 

@@ -15,7 +15,6 @@ from functools import cached_property
 from pathlib import Path
 
 from marslora.checks import make_strategy
-from marslora.core.allocation import Allocation
 from marslora.core.data_files import data_fingerprint, has_rows_in_memory, stamp_model
 from marslora.core.decision import DecisionRecord
 from marslora.core.errors import StudyError
@@ -25,6 +24,7 @@ from marslora.core.promise import check_promise
 from marslora.core.record import digest_texts
 from marslora.core.runs import FinalResult, Prepared, Run
 from marslora.core.schedule import count_final_validations, full_examples, list_regular_points, list_validations
+from marslora.core.setting import Setting
 from marslora.core.spec import (
     VALIDATION_WORK,
     FinalSpec,
@@ -40,7 +40,7 @@ from marslora.rounds import train_packs
 from marslora.run_options import RunOptions
 from marslora.store.checkpoints import STATE_FILE
 from marslora.store.study import Study
-from marslora.strategies import MAX_ROUNDS, MIN_STEPS, Problem, match_uniform, sum_costs
+from marslora.strategies import MAX_ROUNDS, MIN_STEPS, Problem, find_baseline, sum_costs
 
 PREPARE = "marslora.engine.prepare:prepare"
 RUN_PACK = "marslora.engine.worker:run_pack"
@@ -222,7 +222,7 @@ class Pipeline:
         spec = self.study.spec
         can_continue = spec.calibration == spec.training  # a run of another adapter holds other weights
         members = (run.member for run in self.study.finished_runs() if run.member.id == decision.continue_run)
-        return self._plan_full_run("final", decision.chosen, next(members, None) if can_continue else None)
+        return self._plan_full_run("final", decision.setting, next(members, None) if can_continue else None)
 
     def train(self) -> FinalResult:
         """The result of the final run, whose adapter is in ``final/``; stored as ``final.json``.
@@ -237,30 +237,30 @@ class Pipeline:
         return result
 
     def train_uniform(self) -> FinalResult | None:
-        """The result of a full run at one rank for every part, with about as many trainable parameters as chosen, at
-        the chosen learning rates.
+        """The result of a full run of the baseline, `find_baseline`: one rank for every part.
 
-        None if that is the chosen allocation: there is nothing else to train.
+        None if that is the chosen setting: there is nothing else to train.
         """
-        chosen = self.decide().chosen
-        allocation = match_uniform(self.problem, chosen)
-        if allocation == chosen:
-            self.listener.note(f"The chosen ranks are uniform already ({chosen}): no other baseline is trained.")
+        decision = self.decide()
+        baseline = find_baseline(self.problem, decision)
+        if baseline is None:
+            self.listener.note(f"The choice is the usual setting ({decision.chosen}): no other baseline is trained.")
             return None
-        spec = self._plan_full_run("uniform", allocation)
-        return self._train_full_run("uniform", spec, f"Training the uniform baseline ({allocation})")
+        return self._train_full_run(
+            "uniform", self._plan_full_run("uniform", baseline), f"Training the uniform baseline ({baseline})"
+        )
 
     def export(self) -> list[Path]:
         """Write the decision as settings of every tool that has an exporter, in ``exports/``; the files."""
         self.decide()
         return export_decision(self.study)
 
-    def _plan_full_run(self, name: str, allocation: Allocation, started: MemberSpec | None = None) -> FinalSpec:
-        spec, info = self.study.spec, self.prepare().info
+    def _plan_full_run(self, name: str, setting: Setting, started: MemberSpec | None = None) -> FinalSpec:
+        spec, info, allocation = self.study.spec, self.prepare().info, setting.allocation
         planned = FinalSpec(
             model=spec.model,
             data=spec.data,
-            training=self.decide().setting.apply_to(spec.training),
+            training=setting.apply_to(spec.training),
             allocation=allocation,
             module_ranks=info.module_ranks(allocation),
             full_modules=info.full_modules(spec.training.full),

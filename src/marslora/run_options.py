@@ -67,7 +67,7 @@ class RunOptions(ExecutorOptions):
     final: Annotated[bool, Option(RUNNING)] = True
     """Train the chosen allocation to the end."""
     uniform: Annotated[bool, Option(RUNNING)] = False
-    """Also train one uniform rank with as many parameters, to compare, unless that is what was chosen."""
+    """Also train one uniform rank with as many parameters, to compare; rank 16, if the choice is uniform itself."""
     metric: Annotated[str, Option(RUNNING, metavar="METRIC")] = "loss"
     """What chooses the point of the final run that is kept, and is reported: loss, or a metric of generated answers:
     exact_match, f1, rouge_l, or package.module:function of two lists of texts. The search itself goes by the loss."""

@@ -9,6 +9,7 @@ from marslora.api import run_study
 from marslora.core.allocation import Allocation, Space
 from marslora.core.budget import Limit
 from marslora.core.data_files import data_fingerprint
+from marslora.core.decision import Interval
 from marslora.core.errors import ConfigError, StudyError
 from marslora.core.ladders import build_space
 from marslora.core.runs import Failure
@@ -17,7 +18,8 @@ from marslora.core.spec import DataSpec, SearchSpec, StudySpec, TrainingSpec
 from marslora.pipeline import Pipeline
 from marslora.run_options import RunOptions
 from marslora.store.study import Study
-from marslora.strategies import match_uniform
+from marslora.strategies import Problem, find_baseline, match_uniform
+from marslora.strategies.mars import MarsStrategy
 from tests.helpers import fake_training
 from tests.helpers.cached_fits import cached_fits  # noqa: F401
 from tests.helpers.listeners import RecordingListener
@@ -285,7 +287,36 @@ def test_a_uniform_choice_is_its_own_baseline(tmp_path, monkeypatch):
         monkeypatch.setattr(pipeline, "RUN_FINAL", "nowhere:nothing")
         assert line.train_uniform() is None
         assert not study.path("uniform.json").exists()
-    assert "uniform already (vision=16 projector=16 language=16)" in listener.notes[0]
+    assert "the usual setting (vision=16 projector=16 language=16)" in listener.notes[0]
+
+
+def test_beside_another_uniform_choice_the_usual_rank_is_trained(tmp_path):
+    with Study.create(tmp_path, spec(search={"strategy": {"name": "uniform", "options": {"rank": 64}}})) as study:
+        line = Pipeline(study)
+        baseline = find_baseline(line.problem, line.decide())
+    assert set(line.decide().chosen.as_dict().values()) == {16, 64}
+    assert baseline is not None and baseline.allocation == Allocation.of(vision=16, projector=16, language=16)
+
+
+def test_the_usual_setting_is_trained_at_the_rate_at_which_it_is_expected_to_end_lowest():
+    space = Space.of({"vision": (4, 16, 64), "language": (4, 16, 64)})
+    problem = Problem(
+        space=space, num_train=100, full_examples=200, batch_size=4, learning_rates=(5e-4, 1e-3, 2e-3),
+        count_parameters=lambda allocation: sum(allocation.as_dict().values()),
+    )  # fmt: skip
+    decision = MarsStrategy().decide(problem, ())
+    candidates = [
+        each.model_copy(
+            update={"predicted_loss": Interval(value=2.0 - 400 * each.learning_rate, low=0.0, high=3.0, level=0.9)}
+        )
+        for each in decision.candidates
+    ]
+    chosen = decision.model_copy(
+        update={"chosen": Allocation.of(vision=64, language=64), "candidates": tuple(candidates)}
+    )
+    baseline = find_baseline(problem, chosen)
+    assert baseline is not None and baseline.learning_rate == 2e-3
+    assert baseline.allocation == Allocation.of(vision=16, language=16)
 
 
 def test_the_uniform_baseline_has_about_as_many_parameters(tmp_path):

@@ -12,7 +12,7 @@ from marslora.core.errors import StudyError
 from marslora.core.parts import ModelInfo
 from marslora.core.runs import GRADIENTS, BlockGradient, Cost, DataSummary, FinalResult, Prepared, Run
 from marslora.core.schedule import final_evaluation_steps, full_examples, num_steps
-from marslora.core.spec import VALIDATION_WORK, StudySpec
+from marslora.core.spec import VALIDATION_WORK, FinalSpec, StudySpec
 from marslora.store.study import Study
 
 CONVERGENCE = "convergence"
@@ -41,6 +41,8 @@ class ReportData:
     """The final run of the choice; None if it has not been made."""
     uniform: FinalResult | None = None
     """The same run at one rank for every part; None if it was not asked for."""
+    uniform_rate: float | None = None
+    """The learning rate of that run; None if it is that of the choice."""
     full_examples: int
     """Examples seen by one full run."""
     gradients: Sequence[BlockGradient] = ()
@@ -191,6 +193,7 @@ def gather_data(study: Study, runs: Sequence[Run] | None = None) -> ReportData:
         accuracies=study.trials.series("validation_accuracy"),
         final=study.read_full_run("final"),
         uniform=study.read_full_run("uniform"),
+        uniform_rate=_read_uniform_rate(study, decision),
         full_examples=full_examples(study.spec.training, prepared.data.num_train),
         gradients=_read_gradients(study),
         summary=prepared.data,
@@ -199,6 +202,13 @@ def gather_data(study: Study, runs: Sequence[Run] | None = None) -> ReportData:
         versions=prepared.versions,
         snippet=snippet.read_text() if snippet.exists() else "",
     )
+
+
+def _read_uniform_rate(study: Study, decision: DecisionRecord) -> float | None:
+    plan = study.read("plan/uniform.json", FinalSpec)
+    if plan is None or plan.training.learning_rate == decision.learning_rate:
+        return None
+    return plan.training.learning_rate
 
 
 def _read_gradients(study: Study) -> tuple[BlockGradient, ...]:

@@ -100,15 +100,16 @@ def _describe_test(final: FinalResult) -> list[str]:
 
 def _describe_gain_over_uniform(data: ReportData) -> list[str]:
     final, uniform = data.final, data.uniform
-    if len(data.searched) > 1 and _is_uniform(data.decision.chosen, data):
-        return ["The chosen ranks are already uniform."]
     if final is not None and uniform is not None:
         difference = uniform.validation_loss - final.validation_loss
         rank = f"uniform rank {uniform.allocation.get(data.searched[0])}"
+        rank += f" at learning rate {data.uniform_rate:.2g}" if data.uniform_rate else ""
         ended = "lower" if difference > 0 else "no lower"
         costs = f"{abbreviate_count(uniform.num_trainable)} parameters"
         values = f"{format_loss(final.validation_loss)} against {format_loss(uniform.validation_loss)}"
         return [f"It ended {ended} than {rank} ({costs}), in one run of one seed each: {values}."]
+    if len(data.searched) > 1 and _is_uniform(data.decision.chosen, data):
+        return ["The chosen ranks are already uniform."]
     even = _find_uniform_candidate(data)
     if even is None or even.predicted_loss is None or data.chosen.predicted_loss is None:
         return []

@@ -7,5 +7,6 @@ from ._runs import select_unfinished as select_unfinished
 from ._runs import sum_costs as sum_costs
 from ._strategy import MAX_ROUNDS as MAX_ROUNDS
 from ._strategy import AbstractStrategy as AbstractStrategy
+from ._uniform import find_baseline as find_baseline
 from ._uniform import find_nearest_uniform as find_nearest_uniform
 from ._uniform import match_uniform as match_uniform
