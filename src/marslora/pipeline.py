@@ -22,7 +22,7 @@ from marslora.core.packs import describe_members, group_members, split_groups
 from marslora.core.progress import Listener, SilentListener
 from marslora.core.promise import check_promise
 from marslora.core.record import digest_texts
-from marslora.core.runs import FinalResult, Prepared, Run
+from marslora.core.runs import CalibrationRuns, FinalResult, Prepared, Run
 from marslora.core.schedule import count_final_validations, full_examples, list_regular_points, list_validations
 from marslora.core.setting import Setting
 from marslora.core.spec import (
@@ -44,6 +44,7 @@ from marslora.strategies import MAX_ROUNDS, MIN_STEPS, Problem, find_baseline, s
 
 PREPARE = "marslora.engine.prepare:prepare"
 RUN_PACK = "marslora.engine.worker:run_pack"
+TRACK_CALIBRATION = "marslora.finetune.calibration_trackers:report"
 RUN_FINAL = "marslora.finetune.worker:run_final"
 BUDGET_TOLERANCE = 1.1
 """How many times its budget a search may cost without a note. Chosen by convention: runs are whole batches."""
@@ -210,6 +211,12 @@ class Pipeline:
         decision = complete_summary(decision, runs, self.study.spec, self.prepare().info)
         self._write_laws(decision, inputs)
         self.study.write("decision.json", decision, inputs)
+        self.study.trials.describe({"verdict": decision.summary, "chosen": str(decision.setting)})
+        if self.options.report_to and runs:
+            folder = self.study.folder
+            names = self.options.report_to
+            tracked = CalibrationRuns(trackers=names, project=folder.name, folder=str(folder), runs=tuple(runs))
+            Inline().run(TRACK_CALIBRATION, [tracked], lambda _: None)
         return decision
 
     def _write_laws(self, decision: DecisionRecord, inputs: str) -> None:

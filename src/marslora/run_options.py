@@ -72,7 +72,8 @@ class RunOptions(ExecutorOptions):
     """What chooses the point of the final run that is kept, and is reported: loss, or a metric of generated answers:
     exact_match, f1, rouge_l, or package.module:function of two lists of texts. The search itself goes by the loss."""
     report_to: Annotated[tuple[str, ...], BeforeValidator(read_names), Option(RUNNING, metavar="TRACKER")] = ()
-    """Tracker of the final run: trackio, wandb, tensorboard, ... Default: none."""
+    """Tracker of the final run: trackio, wandb, tensorboard, ...; these three get the calibration runs too, when the
+    decision is made. Default: none."""
     push_to_hub: Annotated[str | None, Option(RUNNING, metavar="OWNER/NAME")] = None
     """Push the trained adapter and its model card to this repository of the hub. Default: none."""
     private: Annotated[bool, Option(RUNNING)] = False

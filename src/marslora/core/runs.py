@@ -148,6 +148,17 @@ class Run(Record):
         return sum(examples > 0 for examples in self.examples)
 
 
+class CalibrationRuns(Record):
+    """The runs before the final one, for trackers."""
+
+    trackers: tuple[str, ...]
+    """Names of the trackers, as `transformers` calls them."""
+    project: str
+    folder: str
+    """The study folder, in which trackers that write files write them."""
+    runs: tuple[Run, ...]
+
+
 class MetricResult(Record):
     """A metric of the answers that a final run generated to its rows; more is better."""
 

@@ -220,6 +220,12 @@ class Trials:
             self._storage.set_trial_user_attr(trial.trial_id, RESULT, ended)  # from here on, the run has ended
             self._close_trial(trial.trial_id, result.status, trial.points)
 
+    @_explain_errors
+    def describe(self, attributes: Mapping[str, str]) -> None:
+        """Set attributes of the Optuna study, which `optuna-dashboard` shows."""
+        for name, text in attributes.items():
+            self._storage.set_study_user_attr(self._study_id, name, text)
+
     def _write_together(self) -> AbstractContextManager[None]:
         return write_together(self._storage._backend)  # type: ignore[attr-defined]
 
