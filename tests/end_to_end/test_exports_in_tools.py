@@ -94,7 +94,8 @@ def test_llama_factory(exported):
     (folder / "cpu.yaml").write_text(yaml.safe_dump({**values, "use_cpu": True}))
     run_tool("llama_factory", ["llamafactory-cli", "train", "cpu.yaml"], folder)
     check_ranks(folder / "trained" / "adapter_model.safetensors", exported)
-    check_arguments("llama_factory", folder / "trained" / "training_args.bin", exported)
+    course = {"num_stable_steps": 0, "num_decay_steps": 1, "decay_type": "linear"}
+    check_arguments("llama_factory", folder / "trained" / "training_args.bin", exported, lr_scheduler_kwargs=course)
 
 
 def test_ms_swift(exported):

@@ -96,8 +96,15 @@ def _model(settings: Settings, output: Path) -> dict[str, object]:
 
 
 def _training(settings: Settings) -> dict[str, object]:
-    """Arguments of `transformers.Trainer`; recomputing activations is switched off by a setting of its own."""
+    """Arguments of `transformers.Trainer`; recomputing activations is switched off by a setting of its own.
+
+    The length of the stable phase is given too: otherwise LLaMA-Factory makes it a third of the steps after warm-up.
+    """
     values = settings.training.trainer_arguments()
+    course = values["lr_scheduler_kwargs"]
+    if course:
+        stable = values["max_steps"] - values["warmup_steps"] - course["num_decay_steps"]
+        values["lr_scheduler_kwargs"] = {"num_stable_steps": max(0, stable), **course}
     return {
         **{name: value for name, value in values.items() if name != "gradient_checkpointing"},
         "disable_gradient_checkpointing": not values["gradient_checkpointing"],
