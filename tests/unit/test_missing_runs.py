@@ -9,7 +9,7 @@ import typer
 
 from marslora import api, pipeline
 from marslora.cli import _run
-from marslora.core.errors import DataError, StudyError, WorkerDiedError, WriteError
+from marslora.core.errors import DataError, OutOfMemoryError, WorkerDiedError, WriteError
 from marslora.core.runs import FinalResult
 from marslora.executors.processes import Processes
 from marslora.pipeline import Pipeline
@@ -92,5 +92,5 @@ def test_the_exit_code_says_whether_the_verdict_can_be_relied_on(monkeypatch, pr
 
 def test_every_pack_failing_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(f"{FAILING}.is_victim", lambda pack: True)
-    with pytest.raises(StudyError, match="OutOfMemoryError: no room"):
+    with pytest.raises(OutOfMemoryError, match="no room"):
         search(tmp_path, "fail_always", monkeypatch)

@@ -10,7 +10,7 @@ from marslora.core.allocation import Allocation, Space
 from marslora.core.budget import Limit
 from marslora.core.data_files import data_fingerprint
 from marslora.core.decision import Interval
-from marslora.core.errors import ConfigError, StudyError
+from marslora.core.errors import ConfigError, OutOfMemoryError, StudyError
 from marslora.core.ladders import build_space
 from marslora.core.runs import Failure
 from marslora.core.schedule import full_examples
@@ -172,7 +172,7 @@ def fail(pack, emit):
 
 def test_a_study_in_which_every_pack_fails_says_why(tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "RUN_PACK", f"{__name__}:fail")
-    with Study.create(tmp_path, spec()) as study, pytest.raises(StudyError, match="OutOfMemoryError: no room"):
+    with Study.create(tmp_path, spec()) as study, pytest.raises(OutOfMemoryError, match="no room"):
         Pipeline(study).decide()
 
 
@@ -181,7 +181,7 @@ def test_packs_that_all_failed_are_trained_when_it_is_run_again(tmp_path, monkey
         whole = Pipeline(study).decide()
     with monkeypatch.context() as patched, Study.create(tmp_path / "failed", spec()) as study:
         patched.setattr(pipeline, "RUN_PACK", f"{__name__}:fail")
-        with pytest.raises(StudyError, match="no room"):
+        with pytest.raises(OutOfMemoryError, match="no room"):
             Pipeline(study).decide()
     with Study.create(tmp_path / "failed", spec()) as study:
         again = Pipeline(study).decide()

@@ -49,9 +49,6 @@ class FinalTrainer(Trainer):  # type: ignore[misc]
         self.num_backwards = 1
         """Backward passes of a micro-batch."""
         self.collate = collate
-        self._extra: Tensor | None = None
-        if self.args.world_size > 1:
-            self.change.model.register_forward_hook(self._add_extra_loss)
         self.train_mode_modules = [
             module for name, module in self.model.named_modules() if _stays_in_training_mode(name, module)
         ]
@@ -69,16 +66,8 @@ class FinalTrainer(Trainer):  # type: ignore[misc]
         self.set_modes(model)
         nats_N = self.answers.nats(model, self.answers.batch(inputs, self.args.device))
         loss = average_over_step(nats_N, self.items_of_process(num_items_in_batch))
-        extra = self._extra if self.args.world_size > 1 else self.change.extra_loss()
+        extra = self.change.extra_loss()
         return loss if extra is None else loss + extra / self.args.gradient_accumulation_steps
-
-    def _add_extra_loss(self, _module: nn.Module, _inputs: Any, outputs: Any) -> Any:
-        """Compute the extra loss as an output of the model: DistributedDataParallel looks at the outputs to see which
-        parameters a process does not use, and those that the extra loss alone reaches are used too."""
-        self._extra = self.change.extra_loss()
-        if self._extra is not None:
-            outputs["extra_loss"] = self._extra
-        return outputs
 
     def items_of_process(self, num_items: Tensor | int | None) -> Tensor | float | None:
         """The step's answer tokens per process; dividing by them makes the mean over processes the step's loss."""
