@@ -31,6 +31,10 @@ MAX_STALLED = 12
 """Steps without gain after which a minimisation ends. A convention."""
 GRADIENT_TOLERANCE, ROUGH = 1e-6, 1e-2
 """In standard errors of a parameter: for a reported fit, and for bootstrap replicates and starts."""
+MOST_SEARCHED = 300
+"""Points on which starts are searched; of more, as many are drawn. Those that are followed to the end see all."""
+MOST_ENTRIES = 1 << 16
+"""Points times problems that are minimised together: their arrays then fit into the caches of a processor."""
 DEFAULT_NOISE, LEAST_NOISE = 0.05, 1e-4
 """Standard deviation of log residuals if there are too few points to estimate it, and the least one that is assumed."""
 
@@ -47,6 +51,14 @@ class Sample:
 
     def __len__(self) -> int:
         return len(self.y_N)
+
+    def thin(self, most: int) -> Sample:
+        """At most ``most`` of the points, always the same ones."""
+        if len(self) <= most:
+            return self
+        kept = np.sort(np.random.default_rng(0).choice(len(self), most, replace=False))
+        x = {name: values[kept] for name, values in self.x.items()}
+        return Sample(x, self.y_N[kept], self.censored_N[kept], self.group_N[kept])
 
 
 @dataclass(frozen=True)
@@ -86,10 +98,11 @@ class Fitted:
 
 def fit_form(form: Form, sample: Sample) -> Fitted:
     """The best fit over many starts. It does not raise on odd data: look at ``converged`` and ``condition``."""
-    start_BP = _pick_starts(form, sample)
+    searched = sample.thin(MOST_SEARCHED)
+    start_BP = _pick_starts(form, searched)
     num_starts, noise = len(start_BP), DEFAULT_NOISE
     for huber, num_kept in ((np.inf, NUM_KEPT), (HUBER, NUM_KEPT)):
-        optimum = minimise(form, sample, start_BP, np.ones((len(start_BP), len(sample))), noise, huber, ROUGH)
+        optimum = minimise(form, searched, start_BP, np.ones((len(start_BP), len(searched))), noise, huber, ROUGH)
         start_BP = optimum.inner_BP[np.argsort(optimum.objective_B)[:num_kept]]
         noise = _estimate_noise(form, sample, start_BP[0])
     optimum = minimise(form, sample, start_BP, np.ones((len(start_BP), len(sample))), noise, HUBER)
@@ -131,8 +144,22 @@ def minimise(
     huber: float,
     tolerance: float = 1e-2 * GRADIENT_TOLERANCE,
 ) -> Optimum:
-    """Projected Levenberg-Marquardt with geodesic acceleration on B problems at once; finished ones leave the batch."""
+    """Projected Levenberg-Marquardt with geodesic acceleration on B problems, many at once."""
     task = _Minimisation(form, sample, noise, huber)
+    size = max(1, MOST_ENTRIES // max(1, len(sample)))
+    found = [
+        _minimise_batch(task, start_BP[first : first + size], weight_BN[first : first + size], tolerance)
+        for first in range(0, max(1, len(start_BP)), size)
+    ]
+    return Optimum(
+        np.concatenate([each.inner_BP for each in found]),
+        np.concatenate([each.objective_B for each in found]),
+        np.concatenate([each.gradient_B for each in found]),
+    )
+
+
+def _minimise_batch(task: _Minimisation, start_BP: Array, weight_BN: Array, tolerance: float) -> Optimum:
+    """The minimisation of B problems at once; finished ones leave the batch."""
     inner_BP = np.clip(start_BP, task.low_P, task.high_P)
     at = _expand(task, inner_BP, weight_BN)
     damping_B, stalled_B = np.full(len(inner_BP), 1e-3), np.zeros(len(inner_BP), dtype=np.int64)

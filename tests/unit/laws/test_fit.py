@@ -4,7 +4,8 @@ from benchmarks.laws_in_data import RectifiedForm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marslora.laws.fitting import Sample, fit_form, minimise
+from marslora.laws import fitting
+from marslora.laws.fitting import Sample, fit_form, minimise, refit
 from marslora.laws.intervals import cluster_weights, measure_interval
 
 SIZES = np.geomspace(200, 400_000, 14)
@@ -40,6 +41,28 @@ def test_gradient_that_is_reported_is_the_gradient_of_the_objective():
 
     assert best == pytest.approx(objective(fitted.inner_P[None])[0], rel=1e-6)
     assert (objective(fitted.inner_P + steps) >= best - 1e-9).all()
+
+
+def test_problems_are_minimised_the_same_in_any_batches(monkeypatch):
+    rng = np.random.default_rng(0)
+    data = sample((1 + 3 / (1 + (SIZES / 9000) ** 0.6)) * np.exp(0.01 * rng.normal(size=len(SIZES))))
+    fitted = fit_form(RectifiedForm({"data": 9000.0}), data)
+    weights = cluster_weights(data.group_N, 7, rng, 1.0)
+    together = refit(fitted, data, weights)
+    monkeypatch.setattr(fitting, "MOST_ENTRIES", 2 * len(data))
+    assert (refit(fitted, data, weights) == together).all()
+
+
+def test_a_law_of_many_points_is_found_on_some_and_fitted_to_all(monkeypatch):
+    rng = np.random.default_rng(0)
+    loss = (1 + 3 / (1 + (np.tile(SIZES, 60) / 9000) ** 0.6)) * np.exp(0.02 * rng.normal(size=60 * len(SIZES)))
+    data = Sample({"data": np.tile(SIZES, 60)}, loss, np.zeros(len(loss), dtype=bool), np.arange(len(loss)))
+    assert len(data.thin(300)) == 300 and data.thin(len(data)) is data
+    some = fit_form(RectifiedForm({"data": 9000.0}), data)
+    monkeypatch.setattr(fitting, "MOST_SEARCHED", len(data))
+    every = fit_form(RectifiedForm({"data": 9000.0}), data)
+    assert some.converged and some.noise == pytest.approx(every.noise, rel=1e-2)
+    assert np.abs(np.log(some.predict(data.x) / every.predict(data.x))).max() < 1e-4
 
 
 def test_one_wild_point_hardly_moves_the_fit():
