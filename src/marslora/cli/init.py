@@ -20,7 +20,7 @@ SCHEMA = "config.schema.json"
 """The JSON schema of a configuration file; `scripts/config_schema.py` writes it."""
 FILE = typer.Argument(help="File to write.", metavar="[FILE]")
 MODEL = typer.Option("--model", "-m", help="Model that the file names.", rich_help_panel=INPUT, metavar="MODEL")
-TRAIN = typer.Option("--train", "-t", help="Rows that the file names.", rich_help_panel=INPUT, metavar="FILE")
+TRAIN = typer.Option("--train", "-d", help="Rows that the file names.", rich_help_panel=INPUT, metavar="FILE")
 
 
 def command(
