@@ -4,6 +4,9 @@ import contextlib
 
 import pytest
 
+from marslora.checks import check_study
+from marslora.run_options import RunOptions
+
 from marslora.core.errors import ConfigError
 from marslora.core.promise import Promise
 from marslora.core.schedule import evaluation_steps, final_evaluation_steps

@@ -96,6 +96,7 @@ def test_a_style_changes_every_picture_and_keeps_its_size(style):
 
 
 def test_a_search_of_a_task_finds_its_own_learning_rate_and_may_leave_the_tower_alone(tmp_path, monkeypatch):
+    (tmp_path / "t.parquet").touch()
     monkeypatch.setattr(task_files, "ensure_task", lambda *_: {"train": tmp_path / "t.parquet"})
     spec = make_spec(StudySettings.parse(make_settings("both", tmp_path)))
     assert spec.learning_rates == (4.2e-4, 8.5e-4, 1.7e-3, 3.4e-3, 6.8e-3)

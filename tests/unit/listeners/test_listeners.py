@@ -41,7 +41,7 @@ def test_progress_is_shown_on_the_error_stream_unless_it_is_not_wanted(capfd):
 
 
 def test_a_notebook_gets_a_listener_of_its_own(monkeypatch):
-    monkeypatch.setattr(listeners, "Console", lambda stderr: SimpleNamespace(is_jupyter=True))
+    monkeypatch.setattr(console, "PlainConsole", lambda stderr: SimpleNamespace(is_jupyter=True))
     with listeners.open_listener() as told:
         assert isinstance(told, notebook.NotebookListener)
 
