@@ -10,9 +10,11 @@ from tests.helpers.fake_training import INFO
 
 
 @pytest.fixture
-def specs(monkeypatch):
+def specs(monkeypatch, tmp_path):
     """The specs of the studies that would be run."""
     seen = []
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jsonl").touch()
     monkeypatch.setattr(settings, "describe_model", lambda _: INFO)
     monkeypatch.setattr(api, "run_study", lambda spec, *_, **__: seen.append(spec))
     monkeypatch.setattr(search, "watch_study", lambda spec, *_, **__: seen.append(spec))

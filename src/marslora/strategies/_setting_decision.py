@@ -19,7 +19,7 @@ from marslora.strategies._problem import Problem
 from marslora.strategies._reference import find_reference
 from marslora.strategies._runs import sum_costs
 from marslora.strategies._uniform import find_nearest_uniform
-from marslora.strategies._verdict import describe_verdict, find_corners
+from marslora.strategies._verdict import describe_verdict
 
 CLEARLY_WORSE = 0.9
 """A setting differs clearly from the best if it is worse with this probability. A convention, like `LEVEL`."""
@@ -108,7 +108,6 @@ def decide_setting(strategy: str, problem: Problem, runs: Sequence[Run], loss_SC
         candidates=tuple(_describe_candidate(problem, choice, loss_SC, c, seen) for c in range(len(candidates))),
         plausible=tuple(candidates[c] for c in choice.plausible),
         effects=effects,
-        corners=find_corners(problem, chosen),
         continue_run=seen[chosen].member.id if chosen in seen else None,
         calibration=sum_costs(runs),
         calibration_full_runs=problem.spent(runs),

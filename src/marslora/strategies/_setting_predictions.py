@@ -18,6 +18,9 @@ NUM_DRAWS = 2000
 """Draws of the law. A probability of 0.95 then has a standard error of 0.005."""
 UNCOUNTED = "projector"
 """The part that the law does not tell apart unless it is searched: on the tables it always has one rank."""
+MOST_POINTS = 1200
+"""Losses that the law is given at most, whose cost grows with their cube: the last ones of every run, and if there are
+more runs, those of the furthest. A search of `mars` itself has fewer."""
 FIRST_SHARE = 1 / 40
 """Losses before this share of a full run are not read: they are those of the warm-up."""
 
@@ -63,10 +66,12 @@ def make_measurements(problem: Problem, runs: Sequence[Run]) -> Measurements:
     """
     index = {setting: number for number, setting in enumerate(problem.candidates())}
     points: list[tuple[int, float, float, bool, tuple[int, ...], int]] = []
-    for run in sorted(runs, key=lambda run: run.member.id):
+    used = sorted(runs, key=lambda run: (-run.last_examples, run.member.id))[:MOST_POINTS]
+    most = max(MOST_POINTS // max(len(used), 1), 1)
+    for run in sorted(used, key=lambda run: run.member.id):
         place = index.get(run.member.setting)
         if place is not None and run.member.data_examples == problem.num_train and run.status != "failed":
-            points += [(place, *point) for point in _list_points(problem, run)]
+            points += [(place, *point) for point in list(_list_points(problem, run))[-most:]]
     if not points:
         return Measurements.none()
     settings, examples, losses, is_train, batches, rows = zip(*points, strict=True)

@@ -10,7 +10,6 @@ import numpy as np
 from marslora.core.arrays import Array
 from marslora.core.decision import Effect
 from marslora.core.runs import Run
-from marslora.core.setting import Setting
 from marslora.strategies._knobs import ALIKE_SHARE, LANGUAGE, find_gain, name_training
 from marslora.strategies._problem import Problem
 
@@ -97,17 +96,3 @@ def _say_what_matters(effects: Sequence[Effect]) -> list[str]:
     said = [f"What matters: {', '.join(words)}."] if words else []
     alike = [effect.knob for effect in effects if effect.verdict == "does not matter"]
     return [*said, f"What does not: {', '.join(alike)}."] if alike and words else said
-
-
-def find_corners(problem: Problem, chosen: Setting) -> tuple[str, ...]:
-    """A sentence for each choice that is the last of its ladder in a direction in which the ladder could go on."""
-    said = []
-    for part in problem.space.searched:
-        ladder = problem.space.ladder(part)
-        if chosen.allocation[part] == ladder[-1]:
-            said.append(f"{part} has the largest rank of its ladder, {ladder[-1]}: a larger one may be better.")
-    rates = problem.learning_rates
-    if len(rates) > 1 and chosen.learning_rate in (rates[0], rates[-1]):
-        way = "lowest" if chosen.learning_rate == rates[0] else "highest"
-        said.append(f"{chosen.learning_rate:.2g} is the {way} learning rate of its ladder: the best may lie beyond.")
-    return tuple(said)

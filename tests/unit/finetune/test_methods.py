@@ -102,7 +102,7 @@ def test_rows_without_a_task_or_with_a_new_one_are_refused(spec_with, data, tmp_
     rows = Path(data.validation[0]).read_text().replace('"task": "long"', '"task": "new"')
     strange.write_text(rows.replace("pictures/", f"{Path(data.train[0]).parent}/pictures/"))
     spec = spec_with("new", "asymlora").model_copy(
-        update={"data": data.model_copy(update={"validation": (str(strange),)})}
+        update={"data": data.model_copy(update={"validation": (str(strange),), "allow_outside": True})}
     )
     with pytest.raises(DataError, match=r"which have \['long', 'short'\]; found \['new'\]"):
         run(spec)

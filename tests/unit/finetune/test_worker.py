@@ -286,7 +286,6 @@ def test_trackers_are_checked_first(final_spec):
     [
         ({"part_learning_rates": {"eyes": 1.0}}, r"`part_learning_rates` must name parts of"),
         ({"optimizer": {"name": "sgdd"}}, "`sgdd` is not a plugin in marslora.optim"),
-        ({"accumulation": 9}, "at least `accumulation` x processes"),
     ],
 )
 def test_wrong_settings_are_named(final_spec, training, message):

@@ -4,6 +4,7 @@ import json
 import pickle
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch

@@ -12,7 +12,6 @@ from marslora.strategies._knobs import measure_effects
 from marslora.strategies._reference import find_reference
 from marslora.strategies._setting_decision import decide_setting
 from marslora.strategies._setting_predictions import favour_reference, make_measurements
-from marslora.strategies._verdict import find_corners
 from marslora.strategies.mars import DEFAULT_COST, MarsStrategy, list_neighbours
 from marslora.strategies.ranks_only import RanksOnlyStrategy
 from marslora.testing.toy_training import CLEAR, TRIO, replay
@@ -82,16 +81,6 @@ def test_the_reference_is_taken_unless_another_is_surely_better():
         loss_SC = 2.0 + 0.1 * draws - gain * (np.arange(len(problem.candidates())) == better)
         loss_SC[:, find_reference(problem)] -= 0.01
         assert decide_setting("mars", problem, runs, loss_SC).setting == expected
-
-
-def test_the_last_of_a_ladder_is_said():
-    problem = CLEAR.problem(learning_rates=RATES)
-    allocations = {tuple(each.as_dict().values()): each for each in problem.allocations()}
-    assert find_corners(problem, problem.make_setting(allocations[4, 8], 1e-3)) == ()
-    (rank,) = find_corners(problem, problem.make_setting(allocations[16, 8], 1e-3))
-    assert rank.startswith("eye has the largest rank of its ladder, 16")
-    (rate,) = find_corners(problem, problem.make_setting(allocations[4, 8], 2.5e-4))
-    assert "lowest learning rate of its ladder" in rate
 
 
 def test_at_a_given_rate_ranks_are_searched_as_by_ranks_only():
