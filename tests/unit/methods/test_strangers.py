@@ -143,7 +143,7 @@ PLAN = FinalSpec(
 @pytest.mark.parametrize("words", [["report", "study"], ["export", "study"]])
 def test_a_study_that_names_code_is_reported_and_exported_without_it(folder, monkeypatch, capsys, words):
     turns = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}]
-    Path("a.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+    Path("a.jsonl").write_text(40 * (json.dumps({"messages": turns}) + "\n"))
     for name in ("PREPARE", "RUN_PACK", "RUN_FINAL"):
         monkeypatch.setattr(pipeline, name, f"tests.helpers.fake_training:{name.lower()}")
     spec = {
