@@ -14,6 +14,7 @@ from marslora.data import _formats
 from marslora.data._keys import ReadRow, check_columns, is_empty
 from marslora.data._media import RowMedia
 from marslora.data._media_cache import MediaCache
+from marslora.data._tags import check_unmarked
 from marslora.data._tools import CALLS_NOTE, read_tools
 from marslora.data._turns import Message as Message
 from marslora.data._turns import read_messages
@@ -71,7 +72,9 @@ def to_example(row: Mapping[str, Any], cache: MediaCache, source: str, number: i
     media.look_at(turns)
     messages = read_messages(turns, media, notes)
     first = next(message for message in messages if message["role"] == "user")
-    first["content"] = [*media.take_rest(), *first["content"]]
+    if rest := media.take_rest():
+        _check_unmarked(messages)
+        first["content"] = [*rest, *first["content"]]
     if not is_empty(tools := read.get("tools")):
         messages[0]["tools"] = read_tools(tools)
         notes.append(CALLS_NOTE)
@@ -85,6 +88,13 @@ def to_example(row: Mapping[str, Any], cache: MediaCache, source: str, number: i
             raise DataError(medium.problem)
         notes.extend(medium.notes)
     return replace(example, notes=_intern_notes(notes))
+
+
+def _check_unmarked(messages: list[Message]) -> None:
+    for message in messages:
+        if message["role"] in ("system", "user"):
+            for part in message["content"]:
+                check_unmarked(part.get("text", ""))
 
 
 def _intern_notes(notes: list[str]) -> tuple[str, ...]:

@@ -11,6 +11,8 @@ from marslora.data._values import describe_value
 
 _PREFERENCES = re.compile(r"(^|_)(chosen|rejected)(_|$)")
 """Names of columns of preference data: better and worse answers to one question."""
+_VERDICTS = ("label", "kto_tag")
+"""Columns in which TRL and LLaMA-Factory say whether an answer is a good one."""
 _OLD_CALLS = ("functions", "function_call")
 """What OpenAI called tools and calls of them before; chat templates have no place for these."""
 _MEDIA_OF_TURNS = ("images", "image", "audios", "audio", "videos", "video")
@@ -52,8 +54,7 @@ def is_empty(value: Any) -> bool:
 def check_columns(row: ReadRow) -> None:
     """Raise `DataError` if a row is no conversation to learn from: preferences, or old calls of tools."""
     found = [name for name, value in row.items() if _PREFERENCES.search(str(name)) and not is_empty(value)]
-    if isinstance(row.peek("label"), bool):
-        found.append("label")
+    found += [name for name in _VERDICTS if isinstance(row.peek(name), bool)]
     if found:
         raise DataError(
             f"the row holds preferences ({', '.join(f'`{name}`' for name in found)}), and only answers that are to be "

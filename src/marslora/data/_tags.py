@@ -3,7 +3,7 @@
 ``<image>``, ``<audio>`` and ``<video>`` stand for the next of a row's pictures, sounds or videos. ``<image2>`` or
 ``<|image_2|>`` stands for the second. What a family's own template writes (``<|image_pad|>``, ``[IMG]``,
 ``<start_of_image>``) counts as ``<image>``. Any other tag of that look is refused by name, because it would be learned
-as characters.
+as characters; where no placeholder says where a row's media belong, so is all that may have been meant as one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from marslora.core.errors import DataError
 
 _IMAGES = (
+    r"<im_start><image><im_end>",
+    r"<\|begin_of_image\|><\|image\|><\|end_of_image\|>",
     r"(?:<\|vision_start\|>)?<\|image_pad\|>(?:<\|vision_end\|>)?",
     r"(?:<img>)?<(?:IMG_CONTEXT|ImageHere)>(?:</img>)?",
     r"\(<image>\./</image>\)",
@@ -43,11 +45,30 @@ _VIDEOS = (
 _STRANGE = (
     r"<img>[^<>\n]{1,300}</img>",
     r"<audio>\s*[^\s<>]{1,200}</audio>",
+    r"</?im_(?:start|end)>",
+    r"<\|(?:begin|end)_of_(?:image|video|audio)\|>",
+    r"\[IMG_(?:BREAK|END)\]",
     r"<\|?/?(?:img|images?|pictures?|videos?|vision|audios?)(?:[\w:./ -]{0,40})\|?>",
     r"\[(?:img|image|picture|audio|video)[ _-]?\d{0,3}\]",
     r"\{\{?\s*(?:img|image|picture|audio|video)[ _-]?\d{0,3}\s*\}?\}",
 )
 """What looks like a placeholder and is none that is known: paths between tags, ends without a beginning."""
+_WORD = r"(?<![a-z])(?:imgs?|images?|pictures?|pics?|photos?|videos?|audios?|speech|sounds?|media|frames?)(?![a-z])"
+_OPEN, _CLOSE = r"(?:\\?<|＜|&lt;)", r"(?:\\?>|＞|&gt;)"
+_SUSPECTS = re.compile(
+    "|".join(
+        (
+            rf"{_OPEN}\s?[\w|/.:#-]{{0,40}}?{_WORD}[\w|/.:#-]{{0,40}}\s?{_CLOSE}",
+            rf"{_OPEN}(?:img|image|video|audio)\s[^<>\n]{{1,300}}{_CLOSE}",
+            r"!\[[^\[\]\n]{0,200}\]\([^()\n]{1,300}\)",
+            rf"\[\s*{_WORD}[^\[\]\n]{{0,80}}\]",
+            rf"\{{\s*{_WORD}[ _-]?\d{{0,3}}\s*\}}",
+            rf"(?P<mark>[%$#@]|__){_WORD}[ _-]?\d{{0,3}}(?P=mark)",
+        )
+    ),
+    re.IGNORECASE,
+)
+"""What may have been meant as a placeholder where a row has no other: any tag of that word, Markdown's pictures."""
 _NUMBERED = r"<\|?(?P<medium>image|img|audio|video)[ _-]?(?P<number>\d{1,3})\|?>"
 _PATTERN = re.compile(
     f"{_NUMBERED}|(?P<image>{'|'.join(_IMAGES)})|(?P<audio>{'|'.join(_SOUNDS)})|(?P<video>{'|'.join(_VIDEOS)})"
@@ -93,6 +114,12 @@ def split_tags(text: str, *, is_answer: bool, has_media: bool) -> list[str | Tag
         at = match.end()
     pieces.append(text[at:])
     return pieces
+
+
+def check_unmarked(text: str) -> None:
+    """Raise `DataError` if the text, of a row whose media no placeholder has taken, may have been meant to have one."""
+    if match := _SUSPECTS.search(text):
+        raise _explain_tag(match[0])
 
 
 def count_from_zero(text: str) -> bool:
