@@ -9,7 +9,7 @@ import pytest
 from marslora import api, pipeline
 from marslora.core.spec import StudySpec
 from marslora.run_options import RunOptions
-from marslora.store import trials
+from marslora.store import storage_lock, trials
 from marslora.store.study import Study
 from tests.helpers import kill_points
 from tests.helpers.cached_fits import cached_fits  # noqa: F401
@@ -83,6 +83,19 @@ def differences(found, expected):
     files, *others = expected
     yield from sorted(name for name in {**files, **found[0]} if files.get(name) != found[0].get(name))
     yield from (name for name, a, b in zip(("runs", "series"), found[1:], others, strict=True) if a != b)
+
+
+def test_operations_are_the_same_ones_however_slow_the_machine_is(tmp_path, monkeypatch, record_property):
+    """A lock that beats often is that of a study that takes long. Nothing is killed."""
+    record_property("injected", 0)
+    found = []
+    for seconds in (storage_lock.BEAT_SECONDS, 0.05):
+        monkeypatch.setattr(storage_lock, "BEAT_SECONDS", seconds)
+        operations, _ = undisturbed(tmp_path / "study", "successive_halving")
+        found.append([re.sub(r"\.\w+$", "", operation) for operation in operations])  # without random suffixes
+        shutil.rmtree(tmp_path / "study")
+    assert len(found[0]) == len(found[1])
+    assert not [(quick, slow) for quick, slow in zip(*found, strict=True) if quick != slow]
 
 
 def test_a_study_that_is_killed_here_and_there_ends_as_if_nothing_had_been(tmp_path, record_property):
