@@ -44,7 +44,7 @@ R = TypeVar("R", bound=Record)
 STAGES_FILE = "stages.json"
 """The file that holds ``{artifact: digest of its inputs}``."""
 
-WRITTEN = ("plan", "runs")
+WRITTEN = ("plan", "runs", "final/adapter")
 """The folders, beside its own, in which the process that holds the lock writes artifacts."""
 
 
