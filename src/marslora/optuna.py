@@ -31,6 +31,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,6 +77,10 @@ class Suggestion:
     """Number of the trial whose weights and optimizer state this one continues; None for a new run."""
     is_final: bool
     """Whether this is the final run: the chosen ranks, trained to the end."""
+
+
+_ASSIGNING = threading.Lock()
+"""Held while a trial gets its run: threads of `optimize(n_jobs=...)` must not get the same one."""
 
 
 class MarsSampler(BaseSampler):
@@ -178,6 +183,10 @@ class MarsSampler(BaseSampler):
                 f"The study must minimise validation losses, found direction {study.direction.name}. Create it with "
                 '`direction="minimize"`.'
             )
+        with _ASSIGNING:
+            self._assign(study, trial)
+
+    def _assign(self, study: Study, trial: FrozenTrial) -> None:
         member, is_final = self._pick_member(study)
         if member is None:
             study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
