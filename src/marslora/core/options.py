@@ -26,7 +26,7 @@ from pydantic import ConfigDict
 from pydantic.fields import FieldInfo
 
 from marslora.core.errors import ConfigError
-from marslora.core.record import Record, suggest
+from marslora.core.record import Record, has_unknown, suggest
 from marslora.core.words import BLANK, is_blank, read_plugin, read_value, write_words
 
 INPUT, SEARCHING, TRAINING, RUNNING = "What to tune", "How to search", "How to train", "Machine and output"
@@ -216,7 +216,8 @@ class OptionTable:
         rows = [row for row in self.rows if row.record is record]
         own = {name: value for name, value in settings.items() if not self._is_of_another(name, record)}
         for row in rows:
-            if row.is_required and look_up(own, row.path) in (None, (), [], ""):
+            is_missing = row.is_required and look_up(own, row.path) in (None, (), [], "")
+            if is_missing and not has_unknown(record, own, row.path):
                 raise ConfigError(f"{row.show(style)} is missing. {row.option.hint}".strip())
         labels = {row.path: row.show(style) for row in rows if row.name in given}
         for row in rows:

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from marslora.core.errors import ConfigError
+from marslora.core.record import suggest
 
 T = TypeVar("T")
 
@@ -48,7 +49,8 @@ def check(name: str, *packages: ModuleType) -> None:
     if ":" not in name and name not in known:
         where = " or ".join(package.__name__ for package in packages)
         raise ConfigError(
-            f"`{name}` is not a plugin in {where}. Name one of {known}, or your own as `package.module:Class`."
+            f"`{name}` is not a plugin in {where}.{suggest(name, known)} Name one of {known}, or your own as "
+            "`package.module:Class`."
         )
 
 

@@ -99,7 +99,20 @@ def _known_fields(record: Any, path: Sequence[str]) -> Iterable[str]:
     return list(record.model_fields)
 
 
+def has_unknown(record: type[Record], values: Any, path: Sequence[str]) -> bool:
+    """Whether nested ``values`` have an unknown field beside ``path`` or a section of it: that may be it, misspelt."""
+    for depth, step in enumerate(path):
+        if not isinstance(values, Mapping):
+            return False
+        if not values.keys() <= set(_known_fields(record, path[:depth])):
+            return True
+        values = values.get(step)
+    return False
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
-    """`` Did you mean `x`?`` for a name that resembles a known one; empty otherwise."""
-    close = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
+    """`` Did you mean `x`?`` for a name that resembles a known one or is its initials; empty otherwise."""
+    known = list(known)
+    initials = [each for each in known if "_" in each and name == "".join(word[:1] for word in each.split("_"))]
+    close = initials or difflib.get_close_matches(name, known, n=2, cutoff=0.6)
     return f" Did you mean {' or '.join(f'`{each}`' for each in close)}?" if close else ""

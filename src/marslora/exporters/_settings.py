@@ -60,7 +60,7 @@ class Settings:
             lora=lora,
             training=training.model_copy(update=_choose_rates(decision, training)),
             is_rate_chosen=decision.learning_rate is not None,
-            adapter_folder=adapter_folder,
+            adapter_folder=None if adapter_folder is None else Path(adapter_folder).absolute(),  # from any folder
         )
 
     @property

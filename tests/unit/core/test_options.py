@@ -332,3 +332,22 @@ def test_equal_options_of_plugins_have_equal_digests():
     one = PluginSpec(name="adamw", options={"eps": 1, "b": [1, 2]})
     other = PluginSpec(name="adamw", options={"eps": 1.0, "b": (1.0, 2)})
     assert one == other and one.digest() == other.digest()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("modle: {path: m}\ndata: {train: [t]}\n", "`modle` is not a field .* Did you mean `model`"),
+        (
+            "model: {path: m}\ndata: {train: [t]}\ntraining: {lr: 1e-3}\n",
+            "`training.lr` .* mean `learning_rate`",
+        ),
+        ("model: {path: m}\ndata: {trian: [t]}\n", "`data.trian` is not a field .* Did you mean `train`"),
+        ("model: {}\ndata: {train: [t]}\n", "`--model` is missing"),
+    ],
+)
+def test_what_a_configuration_file_misspells_is_named(tmp_path, text, message):
+    config = tmp_path / "study.yaml"
+    config.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_search({}, config, "flag")

@@ -96,7 +96,7 @@ def test_errors_cross_processes():
 
 
 def test_an_unknown_kind_is_answered_with_the_known_ones():
-    with pytest.raises(ConfigError, match=r"`adamww` is not a plugin in marslora.optim\. Name one of \["):
+    with pytest.raises(ConfigError, match=r"plugin in marslora.optim\. Did you mean `adamw` or .* Name one of \["):
         plugins.load(optim, "adamww", object)
     with pytest.raises(ConfigError, match="cannot be imported"):
         plugins.load(optim, "nowhere:Thing", object)

@@ -26,6 +26,12 @@ def test_vllm_takes_only_some_ranks(rank, expected):
     assert find_max_lora_rank(rank) == expected
 
 
+def test_vllm_finds_the_adapter_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (path,) = Vllm().export(decision(), INFO, TRAINING, "study/final/adapter", tmp_path)
+    assert f"marslora={tmp_path}/study/final/adapter" in path.read_text()
+
+
 def test_vllm_is_told_when_towers_are_adapted(tmp_path):
     (path,) = Vllm().export(decision(), INFO, TRAINING, "adapter", tmp_path)
     assert "--max-lora-rank 32" in path.read_text()
