@@ -23,7 +23,7 @@ import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -221,36 +221,36 @@ def measure_score(
     return (together + alone) / (2 * len(left_C1))
 
 
-def learn_sizes(cases: Sequence[Case], constants: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """The sizes of departures and errors by Adam on the mean likelihood, every task counting the same."""
-    rng = np.random.default_rng(seed)
-    linears = [linearise(case, constants) for case in cases]
-    tasks = [case.task for case in cases]
-    free = {name: torch.tensor(math.log(constants[name]), dtype=torch.float64, requires_grad=True) for name in SIZES}
+def maximise(first: Mapping[str, float], score: Callable[[dict[str, Tensor]], Tensor]) -> dict[str, float]:
+    """Positive numbers that maximise a score, by Adam on their logarithms from their first values."""
+    free = {name: torch.tensor(math.log(value), requires_grad=True) for name, value in first.items()}
     optimizer = torch.optim.Adam(list(free.values()), lr=RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-    weight_T = np.array([1 / tasks.count(task) for task in tasks])
     for step in range(STEPS):
-        sizes = {name: value.exp() for name, value in free.items()}
-        picked = rng.choice(len(linears), size=8, p=weight_T / weight_T.sum())
-        scores = [
-            measure_score(sizes, linears[t], *_draw_study(len(linears[t].case.features.log_rate_C), rng), constants)
-            for t in picked
-        ]
-        likelihood = torch.stack(scores).mean()
+        reached = score({name: value.exp() for name, value in free.items()})
         optimizer.zero_grad()
-        (-likelihood).backward()
+        (-reached).backward()
         optimizer.step()
         schedule.step()
         if step % 40 == 39:
-            print(f"  step {step + 1}: {float(likelihood):.3f}", flush=True)
-    return dict(constants) | {name: float(value.detach().exp()) for name, value in free.items()}
+            print(f"  step {step + 1}: {float(reached.detach()):.3f}", flush=True)
+    return {name: float(value.detach().exp()) for name, value in free.items()}
 
 
-def _draw_study(num: int, rng: np.random.Generator) -> tuple[list[int], float]:
-    """Settings that a study begins, and how far it trains them, as a share of a full run."""
-    begun = rng.permutation(num)[: rng.integers(*BEGUN)]
-    return sorted(begun.tolist()), float(np.exp(rng.uniform(*np.log(SHARES))))
+def learn_sizes(cases: Sequence[Case], constants: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """The sizes of departures and errors by the mean score of studies, every task counting the same."""
+    rng = np.random.default_rng(seed)
+    linears = [linearise(case, constants) for case in cases]
+    tasks = [case.task for case in cases]
+    weight_T = np.array([1 / tasks.count(task) for task in tasks])
+
+    def score(sizes: dict[str, Tensor]) -> Tensor:
+        picked = rng.choice(len(linears), size=8, p=weight_T / weight_T.sum())
+        drawn = [_draw_study(len(linears[t].case.features.log_rate_C), rng) for t in picked]
+        scores = [measure_score(sizes, linears[t], *own, constants) for t, own in zip(picked, drawn, strict=True)]
+        return torch.stack(scores).mean()
+
+    return dict(constants) | maximise({name: constants[name] for name in SIZES}, score)
 
 
 def learn_surprises(cases: Sequence[Case], constants: Mapping[str, Any], seed: int) -> dict[str, Any]:
@@ -267,24 +267,22 @@ def learn_surprises(cases: Sequence[Case], constants: Mapping[str, Any], seed: i
         without = enlarge(without)
         outcomes += [measure_outcome(own[rng.integers(len(own))], without, rng) for _ in range(NUM_STUDIES)]
     known = {name: torch.tensor(value) for name, value in constants.items() if isinstance(value, float)}
-    free = {name: torch.tensor(math.log(value), requires_grad=True) for name, value in SURPRISES.items()}
-    optimizer = torch.optim.Adam(list(free.values()), lr=RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-    for step in range(STEPS):
-        sizes = known | {name: value.exp() for name, value in free.items()}
+
+    def score(sizes: dict[str, Tensor]) -> Tensor:
         scores = []
         for points, left, error_C, covariance_CC in outcomes:
-            root_CC = torch.linalg.cholesky(covariance_CC + compute_surprise(sizes, points, left, torch))
+            root_CC = torch.linalg.cholesky(covariance_CC + compute_surprise(known | sizes, points, left, torch))
             white_C1 = torch.linalg.solve_triangular(root_CC, error_C[:, None], upper=False)
             scores.append(-((white_C1**2).sum() / 2 + root_CC.diagonal().log().sum()) / len(error_C))
-        likelihood = torch.stack(scores).mean()
-        optimizer.zero_grad()
-        (-likelihood).backward()
-        optimizer.step()
-        schedule.step()
-        if step % 40 == 39:
-            print(f"  step {step + 1}: {float(likelihood.detach()):.3f}", flush=True)
-    return dict(constants) | {name: float(value.detach().exp()) for name, value in free.items()}
+        return torch.stack(scores).mean()
+
+    return dict(constants) | maximise(SURPRISES, score)
+
+
+def _draw_study(num: int, rng: np.random.Generator) -> tuple[list[int], float]:
+    """Settings that a study begins, and how far it trains them, as a share of a full run."""
+    begun = rng.permutation(num)[: rng.integers(*BEGUN)]
+    return sorted(begun.tolist()), float(np.exp(rng.uniform(*np.log(SHARES))))
 
 
 def measure_outcome(
