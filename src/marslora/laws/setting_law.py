@@ -280,6 +280,8 @@ def load_constants(path: str = "") -> Constants:
     """
     try:
         values: dict[str, Any] = json.loads((Path(path) if path else CONSTANTS_FILE).read_text())["constants"]
+        if missing := {"parameters", "covariance", "reference_best"} - values.keys():
+            raise KeyError(*sorted(missing))
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(
             f"`constants` must be a file that benchmarks/fit_setting_law.py wrote, found {path} ({error!r})."

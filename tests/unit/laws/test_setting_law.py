@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from marslora.core.allocation import Space
+from marslora.core.errors import ConfigError
 from marslora.core.setting import Setting
 from marslora.laws import Measurements, SettingLaw, fit_setting_law, make_features
 from marslora.laws.setting_curve import Times, compute_log_losses, list_parameters
@@ -170,3 +171,10 @@ def test_the_order_of_measurements_changes_nothing():
     one, other = fit_setting_law(FEATURES, measured), fit_setting_law(FEATURES, shuffled)
     assert np.allclose(one.mean_KC, other.mean_KC, atol=1e-6)
     assert np.allclose(one.weight_K, other.weight_K, atol=1e-6)
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"constants": {"slope_sd": 0.1}}'])
+def test_a_file_without_the_constants_of_this_law_is_refused(tmp_path, text):
+    (tmp_path / "constants.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"`constants` must be a file that benchmarks/fit_setting_law.py wrote"):
+        load_constants(str(tmp_path / "constants.json"))
