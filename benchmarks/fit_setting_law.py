@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -111,7 +112,7 @@ def make_case(simulation: Simulation) -> Case:
     candidates = problem.candidates()
     last = max(t for t in problem.list_lengths() if t <= (1 - TrainingSpec().decay) * problem.full_examples)
     members = [problem.member(each, problem.num_train, last, "fit", validations="regular") for each in candidates]
-    measured = make_measurements(problem, [simulation.train(member, None) for member in members])
+    measured = make_measurements(problem, [simulation.train(member, None) for member in members], sys.maxsize)
     best_C = np.array([simulation._find_lowest_loss(each, simulation.seed) for each in candidates])
     one_C = np.ones(len(candidates))
     added = (np.arange(len(candidates)), 0 * one_C, np.log(best_C), 0 * one_C, -one_C.astype(int), one_C, one_C)

@@ -22,12 +22,11 @@ import numpy as np
 from marslora.core.allocation import Allocation
 from marslora.core.setting import Setting
 from marslora.laws import Measurements, fit_setting_law, make_features
+from marslora.laws.setting_law import UNKNOWN_START
 
 ALPHA, USUAL_SCALE = 32.0, 2.0
 GIVEN_RATES = (1e-4, 3e-4, 1e-3)
 NUM_STEPS = 780
-UNTOUCHED = 0.5
-"""Log loss of the untouched model above the largest of the three: the file does not have it."""
 CONSTANT_RATES = (2e-4, 3e-4, 5e-4)
 Sweep = dict[tuple[int, float], float]
 """Loss by rank and learning rate."""
@@ -59,7 +58,7 @@ def predict_losses(sweep: Sweep) -> dict[tuple[int, float], float]:
     index = np.array([runs.index((smallest, rate)) for rate in given])
     one = np.ones(len(index))
     loss = np.log([sweep[smallest, rate] for rate in given])
-    measured = Measurements(index, 0 * one, loss, 0 * one, index, one, one, log_start=loss.max() + UNTOUCHED)
+    measured = Measurements(index, 0 * one, loss, 0 * one, index, one, one, log_start=loss.max() + UNKNOWN_START)
     law = fit_setting_law(features, measured)
     predicted = law.weight_K @ law.mean_KC
     return dict(zip(runs, predicted.tolist(), strict=True))

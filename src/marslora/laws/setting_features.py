@@ -31,7 +31,7 @@ class Features:
     log_factor_CM: Array
     """Log of the part's learning rate in that of the setting."""
     log_rate_C: Array
-    """Log of the learning rate in the one that is known to suit (`marslora.core.rates.find_adamw_rate`)."""
+    """Log of the learning rate in the one that is taken to suit rank 16."""
     num_steps: float
     """Optimizer steps of a full run."""
 
@@ -50,7 +50,7 @@ def make_features(
     Args:
         settings: The candidates.
         parts: The parts whose ranks differ among the settings, or matter for their learning rates.
-        centre_rate: Learning rate that is known to suit rank 16; None if the learning rate is not searched.
+        centre_rate: Learning rate that is taken to suit rank 16; None if the learning rate is not searched.
         num_steps: Optimizer steps of a full run.
     """
     rank_CM = np.array([[setting.allocation[part] for part in parts] for setting in settings], dtype=float)

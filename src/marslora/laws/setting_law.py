@@ -1,7 +1,8 @@
 """The law of settings: the best loss of a full run of every setting, given short runs of a few. `mars` decides by it.
 
-Let a setting have ranks ``r_p`` (0 for a part that is not trained), a learning rate ``eta`` in the one that is known to
-suit, and factors ``f_p`` on it. After ``t`` steps at a constant learning rate its loss is::
+Let a setting have ranks ``r_p`` (0 for a part that is not trained), a learning rate ``eta`` in the one that is taken to
+suit, which is the middle of its ladder, and factors ``f_p`` on it. After ``t`` steps at a constant learning rate its
+loss is::
 
     (1)  L         = floor + (L_start - floor) (1 + k exp(b (log speed + time_power log t - onset)))^(-1/k)
     (2)  speed     = eta^rate_power (base + r_language^alpha + sum over towers of share_p r_p^alpha_p f_p^rate_power)
@@ -52,6 +53,11 @@ NUM_SAMPLES = 1200
 """Samples of the parameters for each width of the prior, before they are weighed."""
 MOST_LEFT = 3.0
 """Log time between the furthest measurement and the end of a full run above which no more can surprise: e^-3 of it."""
+UNKNOWN_START = 0.5
+"""Log loss of the untouched model above the largest that was measured, where nobody measured it.
+
+Of 0.02, 0.1, 0.3, 0.5 and 1, those from 0.3 on did best on sweeps of others (`benchmarks/lora_sweeps.py`).
+"""
 DRAW_JITTER = 1e-9
 """Added to the variance of predictions, so that draws can be made of settings that are nearly the same."""
 CONSTANTS_FILE = Path(__file__).with_name("setting_law.json")

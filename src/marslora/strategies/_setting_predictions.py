@@ -11,6 +11,7 @@ from marslora.core.arrays import Array
 from marslora.core.runs import Run
 from marslora.core.seeds import derive
 from marslora.laws import Features, Measurements, fit_setting_law, load_constants, make_features
+from marslora.laws.setting_law import UNKNOWN_START
 from marslora.strategies._problem import MIN_STEPS, Problem
 from marslora.strategies._reference import find_reference
 
@@ -58,7 +59,7 @@ def _describe_candidates(problem: Problem) -> Features:
     return make_features(problem.candidates(), parts, problem.centre_rate, num_steps)
 
 
-def make_measurements(problem: Problem, runs: Sequence[Run]) -> Measurements:
+def make_measurements(problem: Problem, runs: Sequence[Run], most_points: int = MOST_POINTS) -> Measurements:
     """The losses of the candidates' runs on all rows, as the law of settings takes them.
 
     Training losses count in the first pass over the rows, where no row has been seen before. Of a run that diverged,
@@ -66,8 +67,8 @@ def make_measurements(problem: Problem, runs: Sequence[Run]) -> Measurements:
     """
     index = {setting: number for number, setting in enumerate(problem.candidates())}
     points: list[tuple[int, float, float, bool, tuple[int, ...], int]] = []
-    used = sorted(runs, key=lambda run: (-run.last_examples, run.member.id))[:MOST_POINTS]
-    most = max(MOST_POINTS // max(len(used), 1), 1)
+    used = sorted(runs, key=lambda run: (-run.last_examples, run.member.id))[:most_points]
+    most = max(most_points // max(len(used), 1), 1)
     for run in sorted(used, key=lambda run: run.member.id):
         place = index.get(run.member.setting)
         if place is not None and run.member.data_examples == problem.num_train and run.status != "failed":
@@ -89,9 +90,9 @@ def make_measurements(problem: Problem, runs: Sequence[Run]) -> Measurements:
 
 
 def _find_log_start(runs: Sequence[Run], largest: float) -> float:
-    """Log loss of the untouched model; if no run has measured it, of the largest loss that was."""
+    """Log loss of the untouched model; if no run has measured it, `UNKNOWN_START` above the largest loss that was."""
     before = [run.validation_loss[0] for run in runs if run.examples and run.examples[0] == 0]
-    return float(np.log(np.median(before) if before else largest))
+    return float(np.log(np.median(before)) if before else np.log(largest) + UNKNOWN_START)
 
 
 def _list_points(problem: Problem, run: Run) -> Iterator[tuple[float, float, bool, tuple[int, ...], int]]:

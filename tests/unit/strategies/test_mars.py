@@ -7,11 +7,12 @@ import pytest
 
 from marslora.core.allocation import Space
 from marslora.core.runs import Run
+from marslora.laws.setting_law import UNKNOWN_START
 from marslora.strategies._design import cover_best
 from marslora.strategies._knobs import measure_effects
 from marslora.strategies._reference import find_reference
 from marslora.strategies._setting_decision import decide_setting
-from marslora.strategies._setting_predictions import favour_reference, make_measurements
+from marslora.strategies._setting_predictions import MOST_POINTS, favour_reference, make_measurements
 from marslora.strategies.mars import DEFAULT_COST, MarsStrategy, list_neighbours
 from marslora.strategies.ranks_only import RanksOnlyStrategy
 from marslora.testing.toy_training import CLEAR, TRIO, replay
@@ -218,3 +219,27 @@ def test_the_reference_is_best_in_the_share_of_draws_that_the_tables_say():
 def test_a_reference_that_is_never_best_is_not_favoured():
     loss_SC = np.array([[1.0, 2.0], [1.5, 1.6]])
     assert (favour_reference(loss_SC, 1, 0.4, np.random.default_rng(0)) == loss_SC).all()
+
+
+def test_the_untouched_model_is_worse_than_all_that_was_measured_if_nobody_measured_it():
+    problem = CLEAR.problem(learning_rates=RATES)
+    member = problem.member(problem.candidates()[0], problem.num_train, 1600, "")
+    late = Run(member=member, status="complete", examples=(800, 1600), validation_loss=(3.0, 2.0))
+    known = late.model_copy(update={"examples": (0, 800, 1600), "validation_loss": (9.0, 3.0, 2.0)})
+    assert make_measurements(problem, [late]).log_start == pytest.approx(np.log(3.0) + UNKNOWN_START)
+    assert make_measurements(problem, [known]).log_start == pytest.approx(np.log(9.0))
+
+
+def test_of_more_losses_than_the_law_is_given_the_last_of_every_run_count():
+    problem = CLEAR.problem(learning_rates=RATES)
+    examples = tuple(range(800, 800 + MOST_POINTS))
+    runs = [
+        Run(
+            member=problem.member(setting, problem.num_train, examples[-1], ""), status="complete",
+            examples=examples, validation_loss=(2.0,) * len(examples),
+        )
+        for setting in problem.candidates()[:3]
+    ]  # fmt: skip
+    measured = make_measurements(problem, runs)
+    assert np.bincount(measured.setting_N).tolist() == [MOST_POINTS // 3] * 3
+    assert np.exp(measured.log_share_N.max()) * problem.full_examples == pytest.approx(examples[-1])
