@@ -81,6 +81,11 @@ FAULTS = (
         (f"{UNIT}store/test_storage_lock.py",),
     ),
     Fault(
+        "threads and processes share an Optuna study, and some are killed inside a trial",
+        "no run is trained twice, none is left behind",
+        (f"{UNIT}test_optuna_side_by_side.py",),
+    ),
+    Fault(
         "memory runs out: reported by every library there is, and in a real address space",
         "steps and packs are split; what does not fit alone says what takes less",
         (f"{UNIT}core/test_out_of_memory.py", f"{UNIT}engine/test_memory.py::{REAL_SPACE}"),

@@ -128,19 +128,20 @@ def test_a_study_in_a_database_goes_on(tmp_path):
     assert trainer.seen == whole.seen
 
 
-def test_a_trial_that_failed_is_not_asked_for_again():
+@pytest.mark.parametrize("failing", [{15}, {15, 16}])
+def test_a_run_that_failed_is_asked_for_once_more(failing):
     driver = sampler(strategy="grid", options={})
     trainer, found = Trainer(driver), study(driver)
 
     def objective(trial):
         loss = trainer.objective(trial)
-        return math.nan if trial.number == 15 else loss
+        return math.nan if trial.number in failing else loss
 
     found.optimize(objective)
-    failed = trainer.seen[15].ranks
-    assert failed == {"eye": 16, "tongue": 16}
-    assert driver.decide(found).chosen.as_dict() != failed
-    assert len(trainer.seen) == 16 and not any(run.is_final for run in trainer.seen)  # the best was trained to its end
+    largest = {"eye": 16, "tongue": 16}
+    assert trainer.seen[15].ranks == trainer.seen[16].ranks == largest and trainer.seen[16].resume is None
+    assert (driver.decide(found).chosen.as_dict() == largest) == (len(failing) == 1)
+    assert len(trainer.seen) == 17 and not any(run.is_final for run in trainer.seen)  # the best was trained to its end
 
 
 def test_other_parameters_and_given_ones_are_left_to_optuna():

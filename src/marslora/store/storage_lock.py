@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import secrets
-import socket
 import threading
 import time
-from typing import Any
 
-import psutil  # type: ignore[import-untyped]
 from sqlalchemy import Column, Engine, Integer, MetaData, String, Table, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from marslora.core.errors import StudyError
+from marslora.core.process import describe_process, is_gone
 
 BEAT_SECONDS = 10.0
 """How often the owner shows that it is alive."""
@@ -28,8 +25,6 @@ LEASE_SECONDS = 60.0
 """How long the owner may be silent: several beats, since a database may be busy."""
 POLL_SECONDS = 1.0
 """How often somebody who waits looks."""
-CLOCK_SECONDS = 10.0
-"""How far the start of a process may seem to move when the clock of the machine is set."""
 LOCKS = Table(
     "marslora_locks",
     MetaData(),
@@ -44,14 +39,7 @@ class StorageLock:
 
     def __init__(self, engine: Engine, name: str) -> None:
         self._engine, self._name = engine, name
-        self._owner = json.dumps(
-            {
-                "host": socket.gethostname(),
-                "pid": os.getpid(),
-                "started": psutil.Process().create_time(),
-                "token": secrets.token_hex(8),
-            }
-        )
+        self._owner = json.dumps({**describe_process(), "token": secrets.token_hex(8)})
         self._released = threading.Event()
 
     def take(self) -> None:
@@ -64,13 +52,13 @@ class StorageLock:
             if found is None:  # released in between
                 continue
             owner, beats = json.loads(found[0]), found[1]
-            is_gone = _is_gone(owner)
-            if is_gone is False or (last is not None and last != found):
+            ended = is_gone(owner)
+            if ended is False or (last is not None and last != found):
                 raise StudyError(
                     f"the process {owner['pid']} on {owner['host']} is working on this study in the same storage. "
                     "Wait for it, or choose another storage (--storage)."
                 )
-            if is_gone or time.monotonic() - silent_since >= LEASE_SECONDS:
+            if ended or time.monotonic() - silent_since >= LEASE_SECONDS:
                 self._replace(found[0], beats)
                 continue
             last = found
@@ -109,13 +97,3 @@ class StorageLock:
         while not self._released.wait(BEAT_SECONDS):
             with contextlib.suppress(SQLAlchemyError), self._engine.begin() as connection:  # busy: the next beat comes
                 connection.execute(update(LOCKS).where(*mine).values(beats=LOCKS.c.beats + 1))
-
-
-def _is_gone(owner: dict[str, Any]) -> bool | None:
-    """Whether the owner has ended; None if it runs on another machine, where nobody here can see it."""
-    if owner["host"] != socket.gethostname():
-        return None
-    try:
-        return bool(abs(psutil.Process(owner["pid"]).create_time() - owner["started"]) > CLOCK_SECONDS)
-    except psutil.NoSuchProcess:
-        return True

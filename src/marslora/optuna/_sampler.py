@@ -1,45 +1,19 @@
-"""Optuna drives your training, marslora's strategies decide: a sampler and a pruner for `optuna.create_study`.
-
-    sampler = MarsSampler({"vision": (4, 16, 64), "language": (4, 16, 64)}, num_train=9000, full_examples=18000)
-    study = optuna.create_study(sampler=sampler, pruner=MarsPruner())
-    study.optimize(objective)  # ends by itself; the last trial is the final run
-    print(sampler.decide(study).summary)
-
-The objective asks `MarsSampler.suggest` what to train, reports validation losses with the examples seen as step, and
-stops when the run has seen as many as it should::
-
-    def objective(trial):
-        run = sampler.suggest(trial)
-        model = restore(run.resume) if run.resume is not None else fresh(run.ranks, run.seed)
-        for examples, loss in train(model, until=run.examples):  # with run.learning_rate, if that is searched too
-            trial.report(loss, examples)
-        save(model, trial.number)
-        return loss
-
-An objective that does not use `run.examples` may ask ``trial.should_prune()`` instead: `MarsPruner` prunes a trial
-once the strategy has seen enough of it. Optuna cannot continue a trial that has ended, and continuing runs is how these
-searches save most. So a run is continued by a further trial with the same parameters, whose `Suggestion.resume` is the
-number of the trial to continue; an objective that starts from scratch instead pays for the beginning twice. The same
-works with ``study.ask()`` and ``study.tell()``: `MarsSampler.is_done` then tells when to stop, and the runs of a round
-can be trained side by side.
-
-The opposite, Optuna's samplers driving marslora's packed engine, is the strategy `optuna_sampler`.
-"""
+"""A sampler whose trials train what a strategy asks for."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import math
+import random
 import threading
-from collections import defaultdict
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from optuna import Study, Trial
+import optuna
+from optuna import Study, Trial, TrialPruned
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -49,38 +23,17 @@ from marslora.core import plugins
 from marslora.core.allocation import Space
 from marslora.core.decision import DecisionRecord
 from marslora.core.errors import ConfigError
-from marslora.core.runs import Cost, Run
+from marslora.core.runs import Run
 from marslora.core.spec import MemberSpec
+from marslora.optuna._lease import give_up_lost_trials, take_lease
+from marslora.optuna._runs import IS_FINAL, IS_LOST, MEMBER, group_trials, read_runs
+from marslora.optuna._suggestion import Suggestion
 from marslora.strategies import AbstractStrategy, Problem
-
-MEMBER, IS_FINAL = "marslora.member", "marslora.is_final"
-"""User attributes of a trial: the `MemberSpec` that it trains, and whether it is the final run."""
-
-
-@dataclass(frozen=True)
-class Suggestion:
-    """What a trial should train."""
-
-    ranks: dict[str, int]
-    """The rank of every part; 0 leaves a part as it is."""
-    learning_rate: float | None
-    """The learning rate of all parts without one of their own; None: it is not searched, use yours."""
-    part_learning_rates: dict[str, float]
-    """Learning rates of single parts."""
-    examples: int
-    """Train until this many examples were seen, including those of the trial that is continued."""
-    rows: int
-    """Cycle through the first training rows, this many of them, in one order for all trials."""
-    seed: int
-    """Seed of the initialisation."""
-    resume: int | None
-    """Number of the trial whose weights and optimizer state this one continues; None for a new run."""
-    is_final: bool
-    """Whether this is the final run: the chosen ranks, trained to the end."""
-
 
 _ASSIGNING = threading.Lock()
 """Held while a trial gets its run: threads of `optimize(n_jobs=...)` must not get the same one."""
+POLL_SECONDS = 0.2
+"""How often a thread that waits for the others of its round looks at the study."""
 
 
 class MarsSampler(BaseSampler):
@@ -132,11 +85,18 @@ class MarsSampler(BaseSampler):
             part_rate_factors=tuple((part, tuple(each)) for part, each in (part_rate_factors or {}).items()),
         )
         self._random = RandomSampler(seed=seed)
+        self._seen_beats: dict[int, tuple[int, float]] = {}
 
     def suggest(self, trial: Trial) -> Suggestion:
-        """What ``trial`` should train; the ranks and the learning rate become its parameters."""
-        attributes = trial.study._storage.get_trial(trial._trial_id).user_attrs
-        if MEMBER not in attributes:
+        """What ``trial`` should train; the ranks and the learning rate become its parameters.
+
+        Raises `optuna.TrialPruned` in a trial of `optimize` for which nothing was left.
+        """
+        found = trial.study._storage.get_trial(trial._trial_id)
+        attributes = found.user_attrs
+        if not attributes.get(MEMBER) and "fixed_params" not in found.system_attrs:
+            raise TrialPruned("The search ended while this trial waited for others.")
+        if not attributes.get(MEMBER):
             raise ConfigError(
                 f"Trial {trial.number} has parameters that were given to it, e.g. by `enqueue_trial`: the sampler has "
                 "no suggestion for it. Read `trial.params` instead."
@@ -144,7 +104,8 @@ class MarsSampler(BaseSampler):
         member = MemberSpec.parse(attributes[MEMBER])
         for name, each in self._make_distributions().items():
             trial._suggest(name, each)
-        before = [each for each in _group_trials(trial.study).get(member.id, ()) if each.number != trial.number]
+        others = (each for each in group_trials(trial.study).get(member.id, ()) if each.number != trial.number)
+        before = [each for each in others if each.state is not TrialState.FAIL]
         return Suggestion(
             ranks={part: member.allocation.get(part) for part in self._problem.space.parts},
             learning_rate=member.learning_rate,
@@ -152,7 +113,7 @@ class MarsSampler(BaseSampler):
             examples=member.until_examples,
             rows=member.data_examples,
             seed=member.seed,
-            resume=before[-1].number if before and before[-1].state is not TrialState.FAIL else None,
+            resume=before[-1].number if before else None,
             is_final=attributes.get(IS_FINAL, False),
         )
 
@@ -175,7 +136,8 @@ class MarsSampler(BaseSampler):
         return any(run.member.id == chosen_run and run.last_examples >= self._problem.full_examples for run in seen)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Assign a run to the trial; `ConfigError` if there is none: the round is in training, or all is done."""
+        """Assign a run to the trial. Within `Study.optimize` this waits while the rest of the round is in training, and
+        leaves the trial without a run once all is done; elsewhere it raises `ConfigError` in both cases."""
         if "fixed_params" in trial.system_attrs:
             return
         if study.direction is not StudyDirection.MINIMIZE:
@@ -183,21 +145,56 @@ class MarsSampler(BaseSampler):
                 f"The study must minimise validation losses, found direction {study.direction.name}. Create it with "
                 '`direction="minimize"`.'
             )
-        with _ASSIGNING:
-            self._assign(study, trial)
+        take_lease(study, trial)
+        looked_at, is_told = None, False
+        while True:
+            with _ASSIGNING:
+                give_up_lost_trials(study, self._seen_beats)
+                state = _list_states(study, trial)
+                if state != looked_at and self._assign(study, trial):
+                    return
+            looked_at = state
+            if self._is_left_without(study, trial):
+                return
+            if not is_told:
+                optuna.logging.get_logger("optuna.marslora").info(
+                    f"Trial {trial.number} waits for those in training: {_list_running(study, trial)}. To give one up: "
+                    "`study.tell(NUMBER, state=optuna.trial.TrialState.FAIL)`."
+                )
+            is_told = True
+            time.sleep(POLL_SECONDS)
 
-    def _assign(self, study: Study, trial: FrozenTrial) -> None:
-        member, is_final = self._pick_member(study)
-        if member is None:
-            study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-            raise ConfigError(
-                "The search has ended: call `decide` for the choice."
-                if self.is_done(study)
-                else "Every run of this round is in training: call `study.tell` for one of them before `study.ask`."
-            )
-        for name, value in ((MEMBER, member.model_dump(mode="json")), (IS_FINAL, is_final)):
-            trial.user_attrs[name] = value
-            study._storage.set_trial_user_attr(trial._trial_id, name, value)
+    def _is_left_without(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether nothing is left to train in the loop of `optimize`. Elsewhere, `ConfigError`."""
+        is_done = self.is_done(study)
+        if study._thread_local.in_optimize_loop:
+            if is_done:
+                study.stop()
+            return is_done or study._stop_flag
+        study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        if is_done:
+            raise ConfigError("The search has ended: call `decide` for the choice.")
+        raise ConfigError(
+            f"Every run of this round is in training, in the trials {_list_running(study, trial)}: call `study.tell` "
+            "for one of them before `study.ask`."
+        )
+
+    def _assign(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether the trial got a run that no other has."""
+        while True:
+            known = {each.number for each in study.get_trials(deepcopy=False)}
+            member, is_final = self._pick_member(study)
+            if member is None:
+                return False
+            for name, value in ((MEMBER, member.model_dump(mode="json")), (IS_FINAL, is_final)):
+                trial.user_attrs[name] = value
+                study._storage.set_trial_user_attr(trial._trial_id, name, value)
+            if not _is_taken(study, trial, known):
+                return True
+            for name in (MEMBER, IS_FINAL):  # another process took it at the same moment
+                trial.user_attrs.pop(name)
+                study._storage.set_trial_user_attr(trial._trial_id, name, None)
+            time.sleep(random.uniform(0, 2 * POLL_SECONDS))
 
     def _pick_member(self, study: Study) -> tuple[MemberSpec | None, bool]:
         """What is trained next, and whether that is the final run; None if there is nothing at the moment."""
@@ -205,7 +202,8 @@ class MarsSampler(BaseSampler):
         taken = {run.member.id for run in seen if run.status == "running"}
         if wanted := self._strategy.propose(self._problem, seen):
             return next((member for member in wanted if member.id not in taken), None), False
-        if self.is_done(study) or _is_final_running(study):
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        if self.is_done(study) or any(trial.user_attrs.get(IS_FINAL) for trial in running):
             return None, True
         problem, chosen = self._problem, self._strategy.decide(self._problem, seen).setting
         return problem.member(chosen, problem.num_train, problem.full_examples, "final run"), True
@@ -229,7 +227,7 @@ class MarsSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The parameters of the trial's run; at random for a trial whose parameters were given to it."""
-        if MEMBER not in trial.user_attrs:
+        if not trial.user_attrs.get(MEMBER):
             return self._random.sample_relative(study, trial, search_space)
         member, problem = MemberSpec.parse(trial.user_attrs[MEMBER]), self._problem
         values: dict[str, Any] = {part: member.allocation.get(part) for part in problem.space.parts}
@@ -253,16 +251,39 @@ class MarsSampler(BaseSampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """End `Study.optimize` after the final run."""
+        """End `Study.optimize` after the final run, also if it failed twice."""
         ended = copy.copy(trial)  # the study itself is updated after this call
         ended.state, ended.values = state, values
         if trial.user_attrs.get(IS_FINAL):
-            is_over = state is not TrialState.FAIL
+            is_over = state is not TrialState.FAIL or _count_failed_finals(study) > 0
         else:
             is_over = self._is_chosen_trained(read_runs(study, ended))
         if is_over:
             with contextlib.suppress(RuntimeError):  # with ask and tell there is no loop to stop
                 study.stop()
+
+
+def _list_states(study: Study, trial: FrozenTrial) -> list[tuple[int, TrialState, bool]]:
+    """What all trials but this one are doing."""
+    others = (each for each in study.get_trials(deepcopy=False) if each.number != trial.number)
+    return [(each.number, each.state, bool(each.user_attrs.get(MEMBER))) for each in others]
+
+
+def _list_running(study: Study, trial: FrozenTrial) -> list[int]:
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return [each.number for each in running if each.user_attrs.get(MEMBER) and each.number != trial.number]
+
+
+def _is_taken(study: Study, trial: FrozenTrial, known: set[int]) -> bool:
+    """Whether another trial trains the run of this one, or one that was not known has trained it since."""
+    same = group_trials(study)[trial.user_attrs[MEMBER]["id"]]
+    others = (each for each in same if each.number != trial.number)
+    return any(each.state is TrialState.RUNNING or each.number not in known for each in others)
+
+
+def _count_failed_finals(study: Study) -> int:
+    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    return sum(bool(each.user_attrs.get(IS_FINAL)) and not each.user_attrs.get(IS_LOST) for each in failed)
 
 
 def _check_rates(rates: Sequence[float], apart: Sequence[str]) -> tuple[float, ...]:
@@ -281,57 +302,3 @@ def _check_rates(rates: Sequence[float], apart: Sequence[str]) -> tuple[float, .
             f"factors of {list(apart)} alone. Give at least one learning rate."
         )
     return tuple(rates)
-
-
-class MarsPruner(BasePruner):
-    """Prunes a trial once it has reported as many examples as the strategy asked for, but never the final run."""
-
-    def prune(self, study: Study, trial: FrozenTrial) -> bool:  # noqa: ARG002
-        """Whether the strategy has seen enough of the trial."""
-        if MEMBER not in trial.user_attrs or trial.user_attrs.get(IS_FINAL) or trial.last_step is None:
-            return False
-        return trial.last_step >= MemberSpec.parse(trial.user_attrs[MEMBER]).until_examples
-
-
-def read_runs(study: Study, current: FrozenTrial | None = None) -> list[Run]:
-    """What the trials have shown of every run before the final one. A run that was continued has several trials.
-
-    ``current`` replaces the trial with its number.
-    """
-    return [
-        _make_run([current if current and trial.number == current.number else trial for trial in own])
-        for trials in _group_trials(study).values()
-        if (own := [trial for trial in trials if not trial.user_attrs.get(IS_FINAL)])
-    ]
-
-
-def _group_trials(study: Study) -> dict[str, list[FrozenTrial]]:
-    """The trials of every member, in order."""
-    by_member: dict[str, list[FrozenTrial]] = defaultdict(list)
-    for trial in study.get_trials(deepcopy=False):
-        if MEMBER in trial.user_attrs:
-            by_member[trial.user_attrs[MEMBER]["id"]].append(trial)
-    return by_member
-
-
-def _is_final_running(study: Study) -> bool:
-    return any(
-        trial.user_attrs.get(IS_FINAL) for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    )
-
-
-def _make_run(trials: Sequence[FrozenTrial]) -> Run:
-    points: dict[int, float] = {}
-    for trial in trials:
-        points.update(trial.intermediate_values)
-        if trial.state is TrialState.COMPLETE and trial.value is not None:
-            points.setdefault(int(trial.user_attrs[MEMBER]["until_examples"]), trial.value)
-    state = trials[-1].state
-    examples = sorted(points)
-    return Run(
-        member=MemberSpec.parse(trials[-1].user_attrs[MEMBER]),
-        status="failed" if state is TrialState.FAIL else "complete" if state.is_finished() else "running",
-        examples=tuple(examples),
-        validation_loss=tuple(points[t] for t in examples),
-        cost=Cost(examples=examples[-1] if examples else 0),
-    )
