@@ -32,8 +32,9 @@ def check_study(spec: StudySpec, options: RunOptions) -> None:
 
 
 def check_run(options: RunOptions) -> None:
-    """Raise `ConfigError` for a metric or trackers that do not exist and for a hub that cannot be pushed to, and
-    `StudyError` for a storage that cannot be reached."""
+    """Raise `ConfigError` for an executor, a metric or trackers that do not exist and for a hub that cannot be pushed
+    to, and `StudyError` for a storage that cannot be reached."""
+    options.make_executor()
     if options.metric != metrics.LOSS:
         metrics.find_metric(options.metric)(["a"], ["a"])
     if options.report_to:

@@ -40,12 +40,15 @@ from marslora.rounds import train_packs
 from marslora.run_options import RunOptions
 from marslora.store.checkpoints import STATE_FILE
 from marslora.store.study import Study
+from marslora.store.trials import FULL_EXAMPLES, TRAINING_ROWS
 from marslora.strategies import MAX_ROUNDS, MIN_STEPS, Problem, find_baseline, sum_costs
 
 PREPARE = "marslora.engine.prepare:prepare"
 RUN_PACK = "marslora.engine.worker:run_pack"
 TRACK_CALIBRATION = "marslora.finetune.calibration_trackers:report"
 RUN_FINAL = "marslora.finetune.worker:run_final"
+FULL_RUNS = {"final": "chosen setting", "uniform": "uniform baseline"}
+"""What the full runs are, by their folders: shown while they train, and in dashboards."""
 BUDGET_TOLERANCE = 1.1
 """How many times its budget a search may cost without a note. Chosen by convention: runs are whole batches."""
 
@@ -144,6 +147,7 @@ class Pipeline:
         Every validation loss is stored as soon as it is measured. Raises `StudyError` if no pack of a round could run.
         """
         problem, strategy = self.problem, make_strategy(self.study.spec.search.strategy)
+        self.study.trials.describe({FULL_EXAMPLES: problem.full_examples, TRAINING_ROWS: problem.num_train})
         for note in self.study.trials.notes:
             self.listener.note(note)
         for _ in range(MAX_ROUNDS):
@@ -211,7 +215,8 @@ class Pipeline:
         decision = complete_summary(decision, runs, self.study.spec, self.prepare().info)
         self._write_laws(decision, inputs)
         self.study.write("decision.json", decision, inputs)
-        self.study.trials.describe({"verdict": decision.summary, "chosen": str(decision.setting)})
+        report = str(self.study.path("report.html").resolve())
+        self.study.trials.describe({"verdict": decision.summary, "chosen": str(decision.setting), "report": report})
         if self.options.report_to and runs:
             folder = self.study.folder
             names = self.options.report_to
@@ -238,7 +243,7 @@ class Pipeline:
         """
         spec = self.plan_final()
         decision = self.decide()
-        result = self._train_full_run("final", spec, f"Training the chosen setting ({decision.setting})")
+        result = self._train_full_run("final", decision.setting, spec)
         if (promise := check_promise(decision, result)) is not None:
             self.study.write("promise.json", promise, digest_texts(decision.digest(), result.digest()))
         return result
@@ -253,9 +258,7 @@ class Pipeline:
         if baseline is None:
             self.listener.note(f"The choice is the usual setting ({decision.chosen}): no other baseline is trained.")
             return None
-        return self._train_full_run(
-            "uniform", self._plan_full_run("uniform", baseline), f"Training the uniform baseline ({baseline})"
-        )
+        return self._train_full_run("uniform", baseline, self._plan_full_run("uniform", baseline))
 
     def export(self) -> list[Path]:
         """Write the decision as settings of every tool that has an exporter, in ``exports/``; the files."""
@@ -290,14 +293,15 @@ class Pipeline:
         folder = self.study.path("members", member.id) if member else None
         return str(folder) if folder and (folder / STATE_FILE).exists() else None
 
-    def _train_full_run(self, name: str, spec: FinalSpec, title: str) -> FinalResult:
+    def _train_full_run(self, name: str, setting: Setting, spec: FinalSpec) -> FinalResult:
         inputs = spec.inputs_digest()
         known = self.study.read(f"{name}.json", FinalResult, inputs)
         if known is not None and self.study.has_whole_adapter(name):
             return known.model_copy(update={"id": spec.id, "adapter_folder": str(Path(spec.output_folder, "adapter"))})
-        self.listener.stage(title)
+        self.listener.stage(f"Training the {FULL_RUNS[name]} ({setting})")
         result = self.executor.ask(RUN_FINAL, spec, FinalResult, self.listener.advance)
         self.study.write(f"{name}.json", result, inputs)
+        self.study.trials.add_full_run(FULL_RUNS[name], setting, result)
         return result
 
     def _make_packs(self, members: Sequence[MemberSpec], runs: Sequence[Run], problem: Problem) -> list[PackSpec]:

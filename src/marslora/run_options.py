@@ -23,7 +23,11 @@ class ExecutorOptions(OptionRecord):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    workers: Annotated[int, Field(ge=0), Option(RUNNING)] = 0
+    workers: Annotated[
+        int,
+        Field(ge=0),
+        Option(RUNNING, other_names=("gpus", "num_gpus", "num_workers", "nproc_per_node", "num_processes")),
+    ] = 0
     """Runs that are trained at a time, each in a process of its own, on the GPUs in turn; 0 trains in this process."""
     executor: Annotated[
         PluginSpec | AbstractExecutor | None,
@@ -60,7 +64,10 @@ class ExecutorOptions(OptionRecord):
 class RunOptions(ExecutorOptions):
     """How a study is run. Nothing here belongs to its spec: another run of the same study may choose otherwise."""
 
-    study: Annotated[Path | None, Option(RUNNING, short="-o", metavar="FOLDER", type=Path)] = None
+    study: Annotated[
+        Path | None,
+        Option(RUNNING, short="-o", metavar="FOLDER", type=Path, other_names=("out", "output", "output_dir")),
+    ] = None
     """Study folder. Default: studies/MODEL-DIGEST, so that the same settings continue the same study."""
     storage: Annotated[str | None, Option(RUNNING, metavar="URL")] = None
     """Optuna storage of the runs. Default: SQLite in the study folder."""
@@ -68,13 +75,17 @@ class RunOptions(ExecutorOptions):
     """Train the chosen allocation to the end."""
     uniform: Annotated[bool, Option(RUNNING)] = False
     """Also train one uniform rank with as many parameters, to compare; rank 16, if the choice is uniform itself."""
-    metric: Annotated[str, Option(RUNNING, metavar="METRIC")] = "loss"
+    metric: Annotated[str, Option(RUNNING, metavar="METRIC", other_names=("metrics", "metric_for_best_model"))] = "loss"
     """What chooses the point of the final run that is kept, and is reported: loss, or a metric of generated answers:
     exact_match, f1, rouge_l, or package.module:function of two lists of texts. The search itself goes by the loss."""
-    report_to: Annotated[tuple[str, ...], BeforeValidator(read_names), Option(RUNNING, metavar="TRACKER")] = ()
+    report_to: Annotated[
+        tuple[str, ...],
+        BeforeValidator(read_names),
+        Option(RUNNING, metavar="TRACKER", other_names=("tracker", "wandb")),
+    ] = ()
     """Tracker of the final run: trackio, wandb, tensorboard, ...; these three get the calibration runs too, when the
     decision is made. Default: none."""
-    push_to_hub: Annotated[str | None, Option(RUNNING, metavar="OWNER/NAME")] = None
+    push_to_hub: Annotated[str | None, Option(RUNNING, metavar="OWNER/NAME", other_names=("hub_model_id",))] = None
     """Push the trained adapter and its model card to this repository of the hub. Default: none."""
     private: Annotated[bool, Option(RUNNING)] = False
     """Make the repository private if it does not exist yet."""
@@ -87,5 +98,8 @@ class RunOptions(ExecutorOptions):
 class ComparisonOptions(ExecutorOptions):
     """How a comparison is run."""
 
-    out: Annotated[Path | None, Option(RUNNING, short="-o", metavar="FOLDER", type=Path)] = None
+    out: Annotated[
+        Path | None,
+        Option(RUNNING, short="-o", metavar="FOLDER", type=Path, other_names=("study", "output", "output_dir")),
+    ] = None
     """Folder of the comparison. Default: comparisons/MODEL-DIGEST, so that the same settings continue it."""

@@ -40,7 +40,14 @@ class StudySettings(OptionRecord):
     ranks: Annotated[
         RankLadders | None,
         PlainValidator(read_ladders),
-        Option(SEARCHING, short="-r", metavar="RANKS", is_repeatable=True, type=RankLadders | str),
+        Option(
+            SEARCHING,
+            short="-r",
+            metavar="RANKS",
+            is_repeatable=True,
+            type=RankLadders | str,
+            other_names=("rank", "r", "lora_r", "lora_rank"),
+        ),
     ] = None
     """Ladder of ranks for every part (4,16,64), or for single parts (vision=0,4,16 and language=64). One rank fixes a
     part, 0 leaves it as it is. A projector that is not named gets the middle rank of the ladder, and is not searched.

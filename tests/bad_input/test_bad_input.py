@@ -137,6 +137,15 @@ def test_a_wrong_configuration_is_one_line_before_anything_is_read(folder, monke
     check(CONFIGURATIONS, "yaml", make_run, folder, monkeypatch, record_property)
 
 
+@pytest.mark.parametrize("words", ["--executor kubernetes", "--metric bleu", "--strategy best"])
+def test_what_does_not_exist_is_refused_before_the_plan_is_printed(capsys, monkeypatch, words):
+    monkeypatch.setattr(sys, "argv", ["marslora", *shlex.split(f"search -m m -d rows.jsonl {words}")])
+    with pytest.raises(SystemExit):
+        cli.main()
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.startswith("error: ")
+
+
 def test_the_corpus_is_large_enough():
     assert len({case["words"] for case in COMMANDS[::2]}) >= 200
     assert len({case["call"] for case in CALLS}) >= 60

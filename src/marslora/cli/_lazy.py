@@ -11,6 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from marslora.cli._options import TableCommand
 from marslora.core.record import suggest
 
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
@@ -58,5 +59,7 @@ def load_command(name: str) -> Any:
         group.name = name
         return group
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=HELP_NAMES)
-    app.command(name)(module.command)
-    return typer.main.get_command(app)
+    app.command(name, cls=TableCommand)(module.command)
+    command: Any = typer.main.get_command(app)
+    command.table = getattr(module.command, "table", None)
+    return command

@@ -8,8 +8,25 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from marslora.core.options import OptionRow, OptionTable
+
+
+class TableCommand(TyperCommand):
+    """A command that names the option that was meant where there is none of the name that was typed."""
+
+    table: OptionTable | None = None
+    """The options of the command as far as `with_options` made them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the words that were typed."""
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            if self.table is not None and hasattr(error, "possibilities"):  # of a package that typer may replace
+                error.possibilities = self.table.suggest(getattr(error, "option_name", ""), "flag")
+            raise
 
 
 def with_options(table: OptionTable) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -30,6 +47,7 @@ def with_options(table: OptionTable) -> Callable[[Callable[..., None]], Callable
             function(**{name: value for name, value in typed.items() if value is not None and value != []})
 
         command.__doc__ = function.__doc__
+        command.table = table  # type: ignore[attr-defined]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return command

@@ -11,6 +11,7 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
+from marslora.checks import check_study
 from marslora.cli._panel import print_panel
 from marslora.core.errors import EXIT_UNSETTLED
 from marslora.core.spec import StudySpec
@@ -32,6 +33,7 @@ def watch_study(spec: StudySpec, options: RunOptions) -> None:
     console = PlainConsole()
     try:
         with ConsoleListener(console) as listener:
+            check_study(spec, options)
             show_settings(console, spec, options)
             decision = api.run_study(spec, options, listener)
     except (KeyboardInterrupt, Terminated) as stopped:

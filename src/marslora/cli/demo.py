@@ -40,7 +40,6 @@ def command(
     from marslora.settings import StudySettings, make_spec
 
     run_options = DEMO_OPTIONS.parse(RunOptions, options, "the demo", "flag", list(options))
-    run_options.make_executor()  # what is wrong is said before the rows are written
-    check_run(run_options)
+    check_run(run_options)  # what is wrong is said before the rows are written
     settings = StudySettings.parse(make_settings(task, study / "data"), "the demo")
     watch_study(make_spec(settings), run_options.model_copy(update={"study": study, "uniform": uniform}))

@@ -26,7 +26,7 @@ from pydantic import ConfigDict
 from pydantic.fields import FieldInfo
 
 from marslora.core.errors import ConfigError
-from marslora.core.record import Record, has_unknown, suggest
+from marslora.core.record import Record, find_similar, has_unknown, offer
 from marslora.core.words import BLANK, is_blank, read_plugin, read_value, write_words
 
 INPUT, SEARCHING, TRAINING, RUNNING = "What to tune", "How to search", "How to train", "Machine and output"
@@ -37,6 +37,8 @@ METAVARS: dict[Any, str] = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
 """The placeholder that the help shows for a value of each type; ``TEXT`` for any other."""
 Style = Literal["keyword", "flag"]
 """How error messages name an option: as a Python keyword or as a flag of the command line."""
+SIMILAR = 0.75
+"""How similar a name must be to that of an option to be taken for it: ``rate`` and ``private`` are less (0.73)."""
 R = TypeVar("R", bound=Record)
 
 
@@ -58,6 +60,8 @@ class Option:
     """The flag; by default the keyword with dashes."""
     short: str = ""
     """A second flag, e.g. ``-m``."""
+    other_names: tuple[str, ...] = ()
+    """What other trainers call it, or nearly it, with underscores. Whoever writes one is told of this option."""
     metavar: str = ""
     """The placeholder for the value in the help; by default its type."""
     hint: str = ""
@@ -165,6 +169,13 @@ class OptionTable:
         """Each option by its Python keyword."""
         return {row.name: row for row in self.rows}
 
+    def suggest(self, name: str, style: Style) -> list[str]:
+        """The options that whoever wrote ``name``, which is none of them, may have meant; the likeliest first."""
+        written = name.lstrip("-").replace("-", "_").lower()
+        named = [row for row in self.rows if written in row.option.other_names]
+        close = named or [self.by_name[each] for each in find_similar(written, self.by_name, SIMILAR)]
+        return [row.flag if style == "flag" else row.name for row in close]
+
     def nest(self, values: Mapping[str, Any], function: str) -> dict[str, Any]:
         """Turn values by keyword into nested settings; a keyword overrides a section such as ``training={...}``.
 
@@ -190,7 +201,7 @@ class OptionTable:
             if name not in self.by_name and name not in self.sections:
                 raise ConfigError(
                     f"`{function}` has no keyword `{name}` (found {value!r})."
-                    f"{suggest(name, self.by_name)} See `help({function})` for all keywords."
+                    f"{offer(self.suggest(name, 'keyword'))} See `help({function})` for all keywords."
                 )
             if name not in self.by_name and value is not None and not self._is_section(name, value):
                 raise ConfigError(f"`{name}` must be a mapping such as {self._example_of(name)}, found {value!r}.")

@@ -112,7 +112,16 @@ def has_unknown(record: type[Record], values: Any, path: Sequence[str]) -> bool:
 
 def suggest(name: str, known: Iterable[str]) -> str:
     """`` Did you mean `x`?`` for a name that resembles a known one or is its initials; empty otherwise."""
+    return offer(find_similar(name, known))
+
+
+def find_similar(name: str, known: Iterable[str], cutoff: float = 0.6) -> list[str]:
+    """The known names of which ``name`` is the initials, or else the two that resemble it most, if by ``cutoff``."""
     known = list(known)
     initials = [each for each in known if "_" in each and name == "".join(word[:1] for word in each.split("_"))]
-    close = initials or difflib.get_close_matches(name, known, n=2, cutoff=0.6)
-    return f" Did you mean {' or '.join(f'`{each}`' for each in close)}?" if close else ""
+    return initials or difflib.get_close_matches(name, known, n=2, cutoff=cutoff)
+
+
+def offer(names: Sequence[str]) -> str:
+    """`` Did you mean `x` or `y`?``; empty without a name."""
+    return f" Did you mean {' or '.join(f'`{each}`' for each in names)}?" if names else ""

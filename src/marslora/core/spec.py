@@ -49,10 +49,13 @@ class ModelSpec(OptionRecord):
             metavar="MODEL",
             type=Any,
             hint="Give a model folder or a hub name, or try `marslora demo` or `marslora compare --demo both`.",
+            other_names=("model_path", "model_id", "base_model", "model_name_or_path"),
         ),
     ]
     """Model folder or hub name; in Python also a model in memory, together with ``processor``."""
-    targets: Annotated[str | None, Option(INPUT, metavar="REGEX")] = None
+    targets: Annotated[
+        str | None, Option(INPUT, metavar="REGEX", other_names=("target_modules", "lora_target", "lora_target_modules"))
+    ] = None
     """Adapt only those linear layers whose whole path matches this regular expression. Default: all of each part."""
     experts: Annotated[bool, Option(INPUT)] = False
     """Also adapt experts whose weights are stacked in one parameter, each expert with the rank of its part."""
@@ -60,11 +63,19 @@ class ModelSpec(OptionRecord):
     """Run the Python code that comes with the model, as `from_pretrained` does. Only for sources that you trust."""
     device: Annotated[str, Option(RUNNING)] = "auto"
     """Device to use, such as ``cpu`` or ``cuda:1``; ``auto`` takes the GPU if there is one."""
-    dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"], Option(RUNNING)] = "auto"
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        Option(RUNNING, other_names=("precision", "torch_dtype", "bf16", "fp16")),
+    ] = "auto"
     """Number format of the frozen model; ``auto`` is bfloat16 on a GPU that has it in hardware, otherwise float32."""
-    attention: Annotated[Literal["auto", "sdpa", "flash_attention_2", "eager"], Option(RUNNING)] = "auto"
+    attention: Annotated[
+        Literal["auto", "sdpa", "flash_attention_2", "eager"],
+        Option(RUNNING, other_names=("attn_implementation", "attn_impl", "flash_attn")),
+    ] = "auto"
     """Kernel that computes attention; ``auto`` is what `transformers` chooses for the model, mostly sdpa."""
-    quantize: Annotated[Literal["nf4", "int8"] | None, Option(RUNNING)] = None
+    quantize: Annotated[
+        Literal["nf4", "int8"] | None, Option(RUNNING, other_names=("load_in_4bit", "load_in_8bit", "quantization_bit"))
+    ] = None
     """Hold the language model's linears in 4 or 8 bits; needs marslora[quantize]. Default: as the model was saved."""
 
     def without_place(self) -> ModelSpec:
@@ -88,7 +99,11 @@ class SearchSpec(OptionRecord):
         ),
     ] = PluginSpec(name="mars")
     """Search strategy: mars, grid, uniform, ... (see `marslora list`), with options as in mars:sweep=0.25."""
-    budget: Annotated[float | None, Field(gt=0), Option(SEARCHING, metavar="BUDGET", type=float | str)] = None
+    budget: Annotated[
+        float | None,
+        Field(gt=0),
+        Option(SEARCHING, metavar="BUDGET", type=float | str, other_names=("trials", "n_trials", "timeout")),
+    ] = None
     """Full runs to spend on calibration before the final run, e.g. 0.5. A time (30m, 2h) or a number of operations
     (1e15flops) is a limit that no round may exceed; several are joined as in 0.5,30m. Default: the strategy decides."""
     max_parameters: Annotated[int | None, Field(gt=0), Option(SEARCHING)] = None

@@ -128,23 +128,42 @@ class ObjectiveSpec(Record):
 class TrainingSettings(OptionRecord):
     """How every run of a search is trained, as a user says it. A *full run* sees ``examples`` examples."""
 
-    examples: Annotated[int | None, Field(gt=0, le=MOST_EXAMPLES), Option(TRAINING)] = None
+    examples: Annotated[
+        int | None, Field(gt=0, le=MOST_EXAMPLES), Option(TRAINING, other_names=("max_steps", "steps", "samples"))
+    ] = None
     """Length of a full run in examples seen. Default: as many as ``epochs`` says."""
-    epochs: Annotated[float, Field(gt=0, allow_inf_nan=False), Option(TRAINING)] = 3.0
+    epochs: Annotated[
+        float,
+        Field(gt=0, allow_inf_nan=False),
+        Option(TRAINING, other_names=("epoch", "num_epochs", "num_train_epochs")),
+    ] = 3.0
     """Length of a full run in passes over the training rows."""
-    batch_size: Annotated[int, Field(gt=0), Option(TRAINING)] = 16
+    batch_size: Annotated[
+        int, Field(gt=0), Option(TRAINING, other_names=("batch", "train_batch_size", "per_device_train_batch_size"))
+    ] = 16
     """Examples in a step."""
-    accumulation: Annotated[int, Field(gt=0), Option(TRAINING)] = 1
+    accumulation: Annotated[
+        int,
+        Field(gt=0),
+        Option(TRAINING, other_names=("gradient_accumulation", "gradient_accumulation_steps", "grad_accum")),
+    ] = 1
     """Micro-batches in a step; together they hold ``batch_size`` examples."""
     micro_batch: Annotated[
-        Annotated[int, Field(gt=0)] | Literal["auto"] | None, Option(TRAINING, metavar="ROWS", type=int | str)
+        Annotated[int, Field(gt=0)] | Literal["auto"] | None,
+        Option(TRAINING, metavar="ROWS", type=int | str, other_names=("micro_batch_size",)),
     ] = None
     """Rows of a micro-batch at most, which sets ``accumulation``; ``auto`` finds how many fit into memory. Calibration
     always splits its steps where they would not fit. Default: as ``accumulation`` says."""
     learning_rate: Annotated[
         RateChoice,
         PlainValidator(read_rates),
-        Option(TRAINING, short="--lr", metavar="RATE", type=float | Sequence[float] | str),
+        Option(
+            TRAINING,
+            short="--lr",
+            metavar="RATE",
+            type=float | Sequence[float] | str,
+            other_names=("rate", "rates", "learning_rates"),
+        ),
     ] = AUTO
     """Learning rate of everything that is trained: a number, or a ladder to search (5e-4,1e-3,2e-3). ``auto`` searches
     the rate that suits the model's width and the optimizer, and a half, a quarter, twice and four times of it."""
@@ -157,23 +176,30 @@ class TrainingSettings(OptionRecord):
             metavar="PART=RATE",
             type=Mapping[str, float | str],
             is_repeatable=True,
+            other_names=("vision_lr", "vit_lr", "aligner_lr", "mm_projector_lr"),
         ),
     ] = {}
     """Learning rates of single parts, e.g. vision=1e-4; vision=auto searches a third, one and three times the rate of
     the others. Default: that of all parts."""
-    warmup: Annotated[float, Field(ge=0, lt=1), Option(TRAINING)] = 0.03
+    warmup: Annotated[float, Field(ge=0, lt=1), Option(TRAINING, other_names=("warmup_ratio", "warmup_steps"))] = 0.03
     """Share of a full run over which the learning rate rises; then it is constant."""
     decay: Annotated[float, Field(ge=0, lt=1), Option(TRAINING)] = 0.2
     """Share of a full run, at its end, over which the learning rate of the final run falls linearly to 0."""
-    clip_norm: Annotated[float, Field(ge=0), Option(TRAINING)] = 1.0
+    clip_norm: Annotated[float, Field(ge=0), Option(TRAINING, other_names=("max_grad_norm", "max_norm"))] = 1.0
     """Largest gradient norm of a run, over all its parameters; 0 switches clipping off."""
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False), Option(TRAINING)] = 0.0
     """Weight decay of the optimizer."""
-    dropout: Annotated[float, Field(ge=0, lt=1), Option(TRAINING)] = 0.0
+    dropout: Annotated[float, Field(ge=0, lt=1), Option(TRAINING, other_names=("lora_dropout",))] = 0.0
     """Dropout on the inputs of the adapters."""
-    alpha_over_rank: Annotated[float, Field(gt=0, allow_inf_nan=False), Option(TRAINING)] = 2.0
+    alpha_over_rank: Annotated[
+        float, Field(gt=0, allow_inf_nan=False), Option(TRAINING, other_names=("alpha", "lora_alpha"))
+    ] = 2.0
     """Scale of an adapter, the same at every rank; with rsLoRA that of rank 16."""
-    full: Annotated[tuple[str, ...], BeforeValidator(read_names), Option(TRAINING, metavar="PART")] = ()
+    full: Annotated[
+        tuple[str, ...],
+        BeforeValidator(read_names),
+        Option(TRAINING, metavar="PART", other_names=("modules_to_save", "lora_modules_to_save")),
+    ] = ()
     """Part that is trained whole instead of by LoRA, typically the projector. Default: none."""
     trainable_token_indices: Annotated[
         tuple[Annotated[int, Field(ge=0)], ...],
@@ -182,7 +208,9 @@ class TrainingSettings(OptionRecord):
     ] = ()
     """Ids of tokens whose embeddings are trained too, e.g. 32000,32001: new tokens, which LoRA would leave as they are.
     A head with weights of its own trains its rows of these tokens as well. Default: none."""
-    optimizer: Annotated[PluginSpec, Option(TRAINING, metavar="OPTIMIZER")] = PluginSpec(name="adamw")
+    optimizer: Annotated[PluginSpec, Option(TRAINING, metavar="OPTIMIZER", other_names=("optim",))] = PluginSpec(
+        name="adamw"
+    )
     """Optimizer (see `marslora list`), with options as in adamw:betas=[0.9,0.99]."""
     adapter: Annotated[PluginSpec, Option(TRAINING, metavar="ADAPTER")] = PluginSpec(name="lora")
     """Adapter or method that the final run trains (see `marslora list`), with options as in lora:use_rslora=true."""
@@ -193,7 +221,7 @@ class TrainingSettings(OptionRecord):
     evenly spaced in the examples themselves, and a few before them."""
     keep: Annotated[Literal["best", "last"], Option(TRAINING)] = "best"
     """Point of the final run whose adapter is kept: that of lowest validation loss, or the end."""
-    patience: Annotated[int | None, Field(gt=0), Option(TRAINING)] = None
+    patience: Annotated[int | None, Field(gt=0), Option(TRAINING, other_names=("early_stopping_patience",))] = None
     """End the final run after so many validations in a row without a new lowest loss. Default: train to the end."""
     objectives: Annotated[
         tuple[ObjectiveSpec, ...], Option(TRAINING, flag="--objective", metavar="NAME:rows=ROWS")
@@ -264,7 +292,9 @@ class TrainingSettings(OptionRecord):
 class TrainingSpec(TrainingSettings):
     """How a run is trained, its learning rates known."""
 
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False), Option(TRAINING, short="--lr")] = 2e-4
+    learning_rate: Annotated[
+        float, Field(gt=0, allow_inf_nan=False), Option(TRAINING, short="--lr", other_names=("rate",))
+    ] = 2e-4
     """Learning rate of everything that is trained."""
     part_learning_rates: Annotated[
         dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]],

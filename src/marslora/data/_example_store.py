@@ -40,7 +40,7 @@ class ExampleStore:
         return len(self._note_of)
 
     def put(self, example: Example) -> None:
-        """Append an example."""
+        """Append an example, which then has the next place."""
         self._digests += bytes.fromhex(example.digest)
         self._media_digests += bytes.fromhex("".join(example.media_digests))
         self._num_media.append(len(example.media_digests))

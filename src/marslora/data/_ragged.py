@@ -103,7 +103,7 @@ class RaggedWriter:
         (self._folder / _INDEX).write_text(json.dumps({"arrays": arrays, "meta": meta}))
 
     def _read_shapes(self, name: str) -> NDArray[np.int64]:
-        """(entries, axes)."""
+        """The shape of every entry, (entries, axes)."""
         return np.array(self._shapes[name], dtype=np.int64).reshape(len(self._entries[name]), self._ranks[name])
 
 

@@ -40,7 +40,7 @@ class VideoHeader:
 
     @property
     def seconds(self) -> float:
-        """The duration."""
+        """How long the video lasts."""
         return self.num_frames / self.fps
 
 

@@ -57,61 +57,56 @@ def render_verdict(data: ReportData) -> Markup:
 
 def render_tiles(data: ReportData) -> list[Markup]:
     """The tiles with large numbers: ranks, learning rate, certainty, loss and cost."""
-    decision, final = data.decision, data.final
-    total, grid = compute_total_spending(data), compute_grid_spending(data)
-    chance = "observed" if data.chosen.p_best is None else format_percent(data.chosen.p_best)
-    held = pluralise(len(decision.plausible), data.candidate_noun)
-    undecided = f"{held} hold 90{SPACE}% of the probability"
-    certainty = {
-        "clear": chance,
-        "indistinguishable": "undecided",
-        "unmeasured": "a guess",
-        "alike": "all alike",
-        "fallback": "fallback",
-    }
-    remarks = {
-        "clear": f"probability of being the best of {len(decision.candidates)}"
-        if data.chosen.p_best is not None
-        else "lowest loss; no probability",
-        "indistinguishable": undecided,
-        "unmeasured": undecided,
-        "alike": "nothing that was searched matters much",
-        "fallback": "the laws could not decide",
-    }
-    tiles = [
-        _render_tile(
-            "Ranks",
-            ", ".join(f"{part} {decision.chosen.get(part)}" for part in data.searched),
-            f"{abbreviate_count(data.num_trainable(decision.chosen))} trainable parameters",
-        ),
+    ranks = ", ".join(f"{part} {data.decision.chosen.get(part)}" for part in data.searched)
+    size = f"{abbreviate_count(data.num_trainable(data.decision.chosen))} trainable parameters"
+    return [
+        _render_tile("Ranks", ranks, size),
         *_render_rate_tile(data),
-        _render_tile("How sure", certainty[decision.verdict], remarks[decision.verdict]),
+        _render_certainty_tile(data),
+        *_render_loss_tiles(data),
+        _render_cost_tile(data),
     ]
-    if final is not None:
-        change = f"{format_loss(final.base_validation_loss)} to {format_loss(final.validation_loss)}"
-        tiles.append(_render_tile("Validation loss", change, "nats per answer token, before and after"))
-        if (metric := final.metric) is not None:
-            change = f"{format_number(metric.base_validation)} to {format_number(metric.validation)}"
-            tiles.append(_render_tile(metric.name, change, "of generated answers to validation rows, before and after"))
-    elif data.chosen.predicted_loss is not None:
-        expected = data.chosen.predicted_loss
-        tiles.append(
-            _render_tile(
-                "Expected loss",
-                format_loss(expected.value),
-                f"{format_loss(expected.low)} to {format_loss(expected.high)}",
-            )
-        )
+
+
+def _render_certainty_tile(data: ReportData) -> Markup:
+    decision, p_best = data.decision, data.chosen.p_best
+    undecided = f"{pluralise(len(decision.plausible), data.candidate_noun)} hold 90{SPACE}% of the probability"
+    number = len(decision.candidates)
+    clear = ("observed", "lowest loss; no probability")
+    if p_best is not None:
+        clear = (format_percent(p_best), f"probability of being the best of {number}")
+    words = {
+        "clear": clear,
+        "indistinguishable": ("undecided", undecided),
+        "unmeasured": ("a guess", undecided),
+        "alike": ("all alike", "nothing that was searched matters much"),
+        "fallback": ("fallback", "the laws could not decide"),
+    }
+    return _render_tile("How sure", *words[decision.verdict])
+
+
+def _render_loss_tiles(data: ReportData) -> list[Markup]:
+    """The loss of the final run and the metric of its answers; before that run, the loss that is expected."""
+    final, expected = data.final, data.chosen.predicted_loss
+    if final is None:
+        if expected is None:
+            return []
+        interval = f"{format_loss(expected.low)} to {format_loss(expected.high)}"
+        return [_render_tile("Expected loss", format_loss(expected.value), interval)]
+    change = f"{format_loss(final.base_validation_loss)} to {format_loss(final.validation_loss)}"
+    tiles = [_render_tile("Validation loss", change, "nats per answer token, before and after")]
+    if (metric := final.metric) is not None:
+        change = f"{format_number(metric.base_validation)} to {format_number(metric.validation)}"
+        tiles.append(_render_tile(metric.name, change, "of generated answers to validation rows, before and after"))
+    return tiles
+
+
+def _render_cost_tile(data: ReportData) -> Markup:
+    total, grid = compute_total_spending(data), compute_grid_spending(data)
     seconds = "" if total.seconds is None else f"{format_duration(total.seconds)}; "
     ratio = format_number(grid.runs / total.runs) if total.runs else "-"
-    tiles.append(
-        _render_tile(
-            "Cost",
-            format_full_runs(total.runs),
-            f"{seconds}training all {data.num_candidates} would cost {ratio} times as many full runs",
-        )
-    )
-    return tiles
+    more = f"{seconds}training all {data.num_candidates} would cost {ratio} times as many full runs"
+    return _render_tile("Cost", format_full_runs(total.runs), more)
 
 
 def _render_rate_tile(data: ReportData) -> list[Markup]:

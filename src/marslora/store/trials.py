@@ -4,6 +4,10 @@ A member that is continued gets another trial, so a run consists of all trials o
 trial is *void*, and no run has it, if what it holds is another member's: its parameters are not those of its member, or
 its losses are not those of the member's checkpoint. The runs of void and of failed trials are trained again; those that
 have a checkpoint report what is in it.
+
+So that dashboards compare only what can be compared, a calibration trial is complete if it is a full run, on all rows,
+of ranks that may be chosen; all others end as pruned. The final run and its baseline are trials without a member: they
+are shown, and no run has them.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import wraps
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import optuna
@@ -26,7 +31,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from marslora.core.allocation import Space
 from marslora.core.errors import MarsloraError
-from marslora.core.runs import Cost, MemberResult, Observation, Run
+from marslora.core.runs import Cost, FinalResult, MemberResult, Observation, Run
+from marslora.core.setting import Setting
 from marslora.core.spec import MemberSpec
 from marslora.store.checkpoints import contradicts_checkpoint
 from marslora.store.storage_errors import explain_storage_error
@@ -38,12 +44,15 @@ TRAIN_LOSS = "train_loss"
 """The metric that is kept as an attribute of a trial while it runs, so that an interrupted run has it too."""
 VALIDATION_LOSS = "validation_loss"
 """The metric that is reported to Optuna as intermediate values of a trial."""
-STATES = {"complete": TrialState.COMPLETE, "stopped": TrialState.COMPLETE}
-"""Optuna's state for a status; any other status is a failure."""
+ENDED_WELL = ("complete", "stopped")
+"""The statuses of runs whose losses count; to Optuna any other run has failed."""
+FULL_EXAMPLES, TRAINING_ROWS = "full_examples", "training_rows"
+"""Attributes of the Optuna study: the length of a full run, and the rows that it cycles through."""
 RATE = FloatDistribution(1e-9, 1.0, log=True)
 """Optuna's distribution of learning rates, for the axes of the dashboard: whatever a member trains with is stored."""
-MEMBER, RESULT, SERIES = "member", "result", "series"
-"""Attributes of a trial: its `MemberSpec`, its `MemberResult`, and the metrics other than the validation loss."""
+MEMBER, RESULT, SERIES, PURPOSE = "member", "result", "series", "purpose"
+"""Attributes of a trial: its `MemberSpec`, its `MemberResult`, the metrics other than the validation loss, and what it
+was trained for, by which a dashboard keeps parts alone apart."""
 
 
 WAIT_SECONDS = 0.5
@@ -71,6 +80,7 @@ class _OpenTrial:
     """A trial that this process writes to."""
 
     trial_id: int
+    member: MemberSpec
     points: dict[int, float]
     """The validation losses that are stored or wait for it."""
     waiting: dict[int, float] = field(default_factory=dict)
@@ -92,6 +102,7 @@ class Trials:
         self._distributions: dict[str, BaseDistribution] = {
             part: IntDistribution(0, max(space.ladder(part)[-1], 1)) for part in space.parts
         }
+        self._space = space
         self._folder = members_folder
         self.url = url
         self._writes = writes
@@ -144,7 +155,9 @@ class Trials:
         new = [member for member in members if member.id not in self._open]
         with self._write_together():
             for member in new:
-                self._open[member.id] = self._find_unfinished(member) or _OpenTrial(self._create_trial(member), {})
+                self._open[member.id] = self._find_unfinished(member) or _OpenTrial(
+                    self._create_trial(member), member, {}
+                )
 
     def _find_unfinished(self, member: MemberSpec) -> _OpenTrial | None:
         known = self._unfinished.pop(member.id, None)
@@ -153,24 +166,45 @@ class Trials:
         if known.user_attrs[MEMBER] != member.model_dump(mode="json"):
             self._storage.set_trial_state_values(known._trial_id, TrialState.FAIL)
             return None
-        opened = _OpenTrial(known._trial_id, dict(known.intermediate_values))
+        opened = _OpenTrial(known._trial_id, member, dict(known.intermediate_values))
         opened.series[TRAIN_LOSS] = _read_train_losses(known)
         return opened
 
     def _create_trial(self, member: MemberSpec) -> int:
-        parameters = self._parameters(member)
+        attributes = {MEMBER: member.model_dump(mode="json"), PURPOSE: member.purpose}
+        return self._add_trial(self._parameters(member.setting), attributes)
+
+    @_explain_errors
+    def add_full_run(self, purpose: str, setting: Setting, result: FinalResult) -> None:
+        """Show a full run beside the calibration, unless it is shown: the final run, or its baseline."""
+        parameters = self._parameters(setting)
+        for trial in self._storage.get_all_trials(self._study_id, deepcopy=False):
+            if trial.user_attrs.get(PURPOSE) == purpose and trial.params == parameters:
+                return
+        points = dict(zip(result.examples, result.validation_curve, strict=True))
+        self._add_trial(parameters, {PURPOSE: purpose}, points, result.validation_loss)
+
+    def _add_trial(
+        self,
+        parameters: dict[str, Any],
+        attributes: dict[str, Any],
+        points: Mapping[int, float] = MappingProxyType({}),
+        value: float | None = None,
+    ) -> int:
+        """Add a trial, which is complete if it has a value, and else has begun; its number in the storage."""
+        now = datetime.now()
         template = FrozenTrial(
             number=-1,
             trial_id=-1,
-            state=TrialState.RUNNING,
-            value=None,
-            datetime_start=datetime.now(),
-            datetime_complete=None,
+            state=TrialState.RUNNING if value is None else TrialState.COMPLETE,
+            value=value,
+            datetime_start=now,
+            datetime_complete=None if value is None else now,
             params=parameters,
             distributions={name: self._distributions.get(name, RATE) for name in parameters},
-            user_attrs={MEMBER: member.model_dump(mode="json")},
+            user_attrs=attributes,
             system_attrs={},
-            intermediate_values={},
+            intermediate_values=dict(points),
         )
         return self._storage.create_new_trial(self._study_id, template)
 
@@ -218,13 +252,15 @@ class Trials:
         with self._write_together():
             self._write_losses(trial)
             self._storage.set_trial_user_attr(trial.trial_id, RESULT, ended)  # from here on, the run has ended
-            self._close_trial(trial.trial_id, result.status, trial.points)
+            self._close_trial(trial.trial_id, trial.member, result.status, trial.points)
 
     @_explain_errors
-    def describe(self, attributes: Mapping[str, str]) -> None:
+    def describe(self, attributes: Mapping[str, str | int]) -> None:
         """Set attributes of the Optuna study, which `optuna-dashboard` shows."""
-        for name, text in attributes.items():
-            self._storage.set_study_user_attr(self._study_id, name, text)
+        known = self._storage.get_study_user_attrs(self._study_id)
+        for name, value in attributes.items():
+            if known.get(name) != value:
+                self._storage.set_study_user_attr(self._study_id, name, value)
 
     def _write_together(self) -> AbstractContextManager[None]:
         return write_together(self._storage._backend)  # type: ignore[attr-defined]
@@ -273,7 +309,7 @@ class Trials:
         """Find the trials that hold another member's values and, if this process can train them, those that failed."""
         for trial in self._all_trials():
             member = MemberSpec.parse(trial.user_attrs[MEMBER], "a trial")
-            is_foreign = trial.params != self._parameters(member) or contradicts_checkpoint(
+            is_foreign = trial.params != self._parameters(member.setting) or contradicts_checkpoint(
                 self._folder / member.id, member, trial.intermediate_values
             )
             has_failed = trial.user_attrs.get(RESULT, {}).get("status") == "failed"
@@ -293,23 +329,36 @@ class Trials:
             ended: Mapping[str, Any] = trial.user_attrs.get(RESULT, {})
             can_continue = MEMBER in trial.user_attrs and trial._trial_id not in self._void
             if ended:
-                self._close_trial(trial._trial_id, ended["status"], trial.intermediate_values)
+                member = MemberSpec.parse(trial.user_attrs[MEMBER], "a trial")
+                self._close_trial(trial._trial_id, member, ended["status"], trial.intermediate_values)
             elif can_continue and trial.state is TrialState.RUNNING:
                 self._unfinished[trial.user_attrs[MEMBER]["id"]] = trial
             else:
                 self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
-    def _close_trial(self, trial_id: int, status: str, points: Mapping[int, float]) -> None:
-        state = STATES.get(status, TrialState.FAIL) if points else TrialState.FAIL
+    def _close_trial(self, trial_id: int, member: MemberSpec, status: str, points: Mapping[int, float]) -> None:
+        if status not in ENDED_WELL or not points:
+            state = TrialState.FAIL
+        elif self._is_full_run(member, max(points)):
+            state = TrialState.COMPLETE
+        else:
+            state = TrialState.PRUNED
         values = [points[max(points)]] if state is TrialState.COMPLETE else None
         with suppress(optuna.exceptions.UpdateFinishedTrialError):
             self._storage.set_trial_state_values(trial_id, state, values)
 
-    def _parameters(self, member: MemberSpec) -> dict[str, Any]:
+    def _is_full_run(self, member: MemberSpec, examples: int) -> bool:
+        """Whether a run is what the final run of its setting would be; true where no length of a full run is known."""
+        known = self._storage.get_study_user_attrs(self._study_id)
+        is_candidate = all(member.allocation.get(part) in self._space.ladder(part) for part in self._space.parts)
+        is_long = examples >= known.get(FULL_EXAMPLES, 0) and member.data_examples >= known.get(TRAINING_ROWS, 0)
+        return is_candidate and is_long
+
+    def _parameters(self, setting: Setting) -> dict[str, Any]:
         """The parameters of a trial: the ranks, and the learning rates if they are searched."""
-        ranks = {part: member.allocation.get(part) for part in self._distributions}
-        rates = {} if member.learning_rate is None else {"learning_rate": member.learning_rate}
-        return {**ranks, **rates, **{f"learning_rate.{part}": r for part, r in member.part_learning_rates}}
+        ranks = {part: setting.allocation.get(part) for part in self._distributions}
+        rates = {} if setting.learning_rate is None else {"learning_rate": setting.learning_rate}
+        return {**ranks, **rates, **{f"learning_rate.{part}": r for part, r in setting.part_learning_rates}}
 
 
 def _open_storage(url: str) -> optuna.storages.BaseStorage:

@@ -351,3 +351,16 @@ def test_what_a_configuration_file_misspells_is_named(tmp_path, text, message):
     config.write_text(text)
     with pytest.raises(ConfigError, match=message):
         read_search({}, config, "flag")
+
+
+@pytest.mark.parametrize("table", [SEARCH_OPTIONS, COMPARE_OPTIONS], ids=["search", "compare"])
+def test_a_name_of_other_trainers_leads_to_one_option_and_is_none_itself(table):
+    others = [name for row in table.rows for name in row.option.other_names]
+    taken = {row.name for row in table.rows} | {row.flag.lstrip("-").replace("-", "_") for row in table.rows}
+    assert len(set(others)) == len(others)
+    assert not taken & set(others)
+    assert table.suggest("--gradient-accumulation-steps", "flag") == ["--accumulation"]
+    assert table.suggest("LORA_ALPHA", "keyword") == ["alpha_over_rank"]
+    assert table.suggest("--rate", "flag") == ["--learning-rate"]
+    assert table.suggest("--quantise", "flag") == ["--quantize"]
+    assert table.suggest("--zebra", "flag") == []

@@ -261,8 +261,31 @@ def draw_cost_charts(bench: BenchmarkResult) -> list[Chart]:
     least = {family: min(_compute_mean_cost(of) for of in settings.values()) for family, settings in by_family.items()}
     order = sorted(by_family, key=lambda family: -least[family])
     rows = [(family, setting, of) for family in order for setting, of in by_family[family].items()]
-    costs = [score.cost for score in bench.scores]
-    trace = {
+    names = [escape_text(family) for family in order]
+    layout = make_layout(
+        make_log_axis("full runs paid for, the final run included", [score.cost for score in bench.scores]),
+        make_axis("", type="category", categoryorder="array", categoryarray=names),
+        showlegend=False,
+    )
+    return [
+        Chart(
+            name="bench-cost",
+            title="What a search costs",
+            traces=[_draw_costs(bench, rows)],
+            layout=layout,
+            caption=(
+                "Each point is one setting, mean over all replays; lines reach from the cheapest to the most "
+                "expensive. A search that continues a run pays only for the rest of it."
+            ),
+            height=100 + 26 * len(order),
+            wide=True,
+        )
+    ]
+
+
+def _draw_costs(bench: BenchmarkResult, rows: Sequence[tuple[str, str, list[ReplayScore]]]) -> Trace:
+    """A point for each (family, setting, replays), with a line from the cheapest replay to the most expensive."""
+    return {
         "type": "scatter",
         "mode": "markers",
         "x": [_compute_mean_cost(of) for _, _, of in rows],
@@ -289,26 +312,6 @@ def draw_cost_charts(bench: BenchmarkResult) -> list[Chart]:
             "%{customdata[0]}<br>%{x:.2f} full runs, %{customdata[1]} s, %{customdata[2]} rounds<extra>%{y}</extra>"
         ),
     }
-    names = [escape_text(family) for family in order]
-    layout = make_layout(
-        make_log_axis("full runs paid for, the final run included", costs),
-        make_axis("", type="category", categoryorder="array", categoryarray=names),
-        showlegend=False,
-    )
-    return [
-        Chart(
-            name="bench-cost",
-            title="What a search costs",
-            traces=[trace],
-            layout=layout,
-            caption=(
-                "Each point is one setting, mean over all replays; lines reach from the cheapest to the most "
-                "expensive. A search that continues a run pays only for the rest of it."
-            ),
-            height=100 + 26 * len(order),
-            wide=True,
-        )
-    ]
 
 
 def _compute_mean_cost(scores: Sequence[ReplayScore]) -> float:
