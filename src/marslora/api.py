@@ -9,7 +9,7 @@ from marslora.checks import check_study
 from marslora.comparison.settings import COMPARE_OPTIONS, read_comparison
 from marslora.core.allocation import MAX_RANK
 from marslora.core.errors import ConfigError
-from marslora.core.options import takes_options
+from marslora.core.keywords import takes_options
 from marslora.core.parts import ModelInfo
 from marslora.core.progress import Listener, SilentListener
 from marslora.core.spec import DataSpec, ModelSpec, StudySpec

@@ -40,7 +40,7 @@ from marslora.rounds import train_packs
 from marslora.run_options import RunOptions
 from marslora.store.checkpoints import STATE_FILE
 from marslora.store.study import Study
-from marslora.store.trials import FULL_EXAMPLES, TRAINING_ROWS
+from marslora.store.trial_records import FULL_EXAMPLES, TRAINING_ROWS
 from marslora.strategies import MAX_ROUNDS, MIN_STEPS, Problem, find_baseline, sum_costs
 
 PREPARE = "marslora.engine.prepare:prepare"

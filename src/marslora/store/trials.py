@@ -15,10 +15,9 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import wraps
 from pathlib import Path
 from types import MappingProxyType
@@ -31,7 +30,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from marslora.core.allocation import Space
 from marslora.core.errors import MarsloraError
-from marslora.core.runs import Cost, FinalResult, MemberResult, Observation, Run
+from marslora.core.runs import FinalResult, MemberResult, Observation, Run
 from marslora.core.setting import Setting
 from marslora.core.spec import MemberSpec
 from marslora.store.checkpoints import contradicts_checkpoint
@@ -39,20 +38,22 @@ from marslora.store.storage_errors import explain_storage_error
 from marslora.store.storage_lock import StorageLock
 from marslora.store.storage_url import add_driver, is_absent
 from marslora.store.transactions import write_together
+from marslora.store.trial_records import (
+    MEMBER,
+    PURPOSE,
+    RESULT,
+    SERIES,
+    TRAIN_LOSS,
+    assemble_run,
+    find_state,
+    make_trial,
+    read_train_losses,
+)
 
-TRAIN_LOSS = "train_loss"
-"""The metric that is kept as an attribute of a trial while it runs, so that an interrupted run has it too."""
 VALIDATION_LOSS = "validation_loss"
 """The metric that is reported to Optuna as intermediate values of a trial."""
-ENDED_WELL = ("complete", "stopped")
-"""The statuses of runs whose losses count; to Optuna any other run has failed."""
-FULL_EXAMPLES, TRAINING_ROWS = "full_examples", "training_rows"
-"""Attributes of the Optuna study: the length of a full run, and the rows that it cycles through."""
 RATE = FloatDistribution(1e-9, 1.0, log=True)
 """Optuna's distribution of learning rates, for the axes of the dashboard: whatever a member trains with is stored."""
-MEMBER, RESULT, SERIES, PURPOSE = "member", "result", "series", "purpose"
-"""Attributes of a trial: its `MemberSpec`, its `MemberResult`, the metrics other than the validation loss, and what it
-was trained for, by which a dashboard keeps parts alone apart."""
 
 
 WAIT_SECONDS = 0.5
@@ -167,7 +168,7 @@ class Trials:
             self._storage.set_trial_state_values(known._trial_id, TrialState.FAIL)
             return None
         opened = _OpenTrial(known._trial_id, member, dict(known.intermediate_values))
-        opened.series[TRAIN_LOSS] = _read_train_losses(known)
+        opened.series[TRAIN_LOSS] = read_train_losses(known)
         return opened
 
     def _create_trial(self, member: MemberSpec) -> int:
@@ -192,20 +193,8 @@ class Trials:
         value: float | None = None,
     ) -> int:
         """Add a trial, which is complete if it has a value, and else has begun; its number in the storage."""
-        now = datetime.now()
-        template = FrozenTrial(
-            number=-1,
-            trial_id=-1,
-            state=TrialState.RUNNING if value is None else TrialState.COMPLETE,
-            value=value,
-            datetime_start=now,
-            datetime_complete=None if value is None else now,
-            params=parameters,
-            distributions={name: self._distributions.get(name, RATE) for name in parameters},
-            user_attrs=attributes,
-            system_attrs={},
-            intermediate_values=dict(points),
-        )
+        distributions = {name: self._distributions.get(name, RATE) for name in parameters}
+        template = make_trial(parameters, distributions, attributes, points, value)
         return self._storage.create_new_trial(self._study_id, template)
 
     @_explain_errors
@@ -272,7 +261,7 @@ class Trials:
         Without unfinished trials the runs are as they were when the last one that has ended did: what strategies
         decide on is the same whether or not a study was interrupted.
         """
-        return [_assemble_run(trials) for _, trials in self._segments(with_unfinished=with_unfinished)]
+        return [assemble_run(trials) for _, trials in self._segments(with_unfinished=with_unfinished)]
 
     @_explain_errors
     def series(self, metric: str) -> dict[str, list[tuple[int, float]]]:
@@ -337,22 +326,11 @@ class Trials:
                 self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
     def _close_trial(self, trial_id: int, member: MemberSpec, status: str, points: Mapping[int, float]) -> None:
-        if status not in ENDED_WELL or not points:
-            state = TrialState.FAIL
-        elif self._is_full_run(member, max(points)):
-            state = TrialState.COMPLETE
-        else:
-            state = TrialState.PRUNED
+        study = self._storage.get_study_user_attrs(self._study_id)
+        state = find_state(member, status, points, self._space, study)
         values = [points[max(points)]] if state is TrialState.COMPLETE else None
         with suppress(optuna.exceptions.UpdateFinishedTrialError):
             self._storage.set_trial_state_values(trial_id, state, values)
-
-    def _is_full_run(self, member: MemberSpec, examples: int) -> bool:
-        """Whether a run is what the final run of its setting would be; true where no length of a full run is known."""
-        known = self._storage.get_study_user_attrs(self._study_id)
-        is_candidate = all(member.allocation.get(part) in self._space.ladder(part) for part in self._space.parts)
-        is_long = examples >= known.get(FULL_EXAMPLES, 0) and member.data_examples >= known.get(TRAINING_ROWS, 0)
-        return is_candidate and is_long
 
     def _parameters(self, setting: Setting) -> dict[str, Any]:
         """The parameters of a trial: the ranks, and the learning rates if they are searched."""
@@ -365,31 +343,4 @@ def _open_storage(url: str) -> optuna.storages.BaseStorage:
     """The storage at an address. A connection that broke, as when a server was started again, is made again."""
     return optuna.storages.get_storage(
         optuna.storages.RDBStorage(add_driver(url), engine_kwargs={"pool_pre_ping": True})
-    )
-
-
-def _read_train_losses(trial: FrozenTrial) -> dict[int, float]:
-    losses = trial.user_attrs.get(RESULT, {}).get(SERIES, {}).get(TRAIN_LOSS) or trial.user_attrs.get(TRAIN_LOSS, ())
-    return {int(examples): value for examples, value in losses}
-
-
-def _assemble_run(trials: Sequence[FrozenTrial]) -> Run:
-    points: dict[int, float] = {}
-    train: dict[int, float] = {}
-    cost = Cost()
-    for trial in trials:
-        points.update(trial.intermediate_values)
-        if own := _read_train_losses(trial):  # a run that went on has no mean up to the point at which it had ended
-            train = {t: value for t, value in train.items() if t < max(train)} | own
-        cost = cost + Cost.parse(trial.user_attrs.get(RESULT, {}).get("cost", {}))
-    last: Mapping[str, Any] = trials[-1].user_attrs
-    examples = sorted(points)
-    return Run(
-        member=MemberSpec.parse(last[MEMBER]),
-        status=last.get(RESULT, {}).get("status", "running"),
-        examples=tuple(examples),
-        validation_loss=tuple(points[e] for e in examples),
-        train_examples=tuple(sorted(train)),
-        train_loss=tuple(train[t] for t in sorted(train)),
-        cost=cost,
     )

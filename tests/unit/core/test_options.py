@@ -16,7 +16,8 @@ from marslora.cli import compare, search
 from marslora.cli._options import with_options
 from marslora.comparison.settings import COMPARE_OPTIONS, ComparisonSettings
 from marslora.core.errors import ConfigError
-from marslora.core.options import TRAINING, Option, OptionRecord, OptionTable, find_rows, look_up, takes_options
+from marslora.core.keywords import takes_options
+from marslora.core.options import TRAINING, Option, OptionRecord, OptionTable, find_rows, look_up
 from marslora.core.spec import PluginSpec, TrainingSpec
 from marslora.run_options import ComparisonOptions, RunOptions
 from marslora.settings import SEARCH_OPTIONS, StudySettings, read_search

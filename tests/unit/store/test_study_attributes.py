@@ -7,7 +7,8 @@ from marslora.core.allocation import Allocation, Space
 from marslora.core.runs import FinalResult, MemberResult, Observation
 from marslora.core.setting import Setting
 from marslora.core.spec import MemberSpec
-from marslora.store.trials import FULL_EXAMPLES, TRAINING_ROWS, Trials
+from marslora.store.trial_records import FULL_EXAMPLES, TRAINING_ROWS
+from marslora.store.trials import Trials
 
 
 def test_attributes_are_those_of_the_optuna_study(tmp_path):
