@@ -219,6 +219,7 @@ def _load_folder(spec: ModelSpec) -> LoadedModel:
     processor = load_processor(spec)
     how = quantization.find_arguments(spec, config, lambda: skeleton(spec), device, dtype)
     how |= attention.find_arguments(spec, config, model_class, device, dtype)
+    attention.prefer_products(device, dtype)
     model, warnings = _load_weights(model_class, config, spec, {"dtype": dtype, **how})
     quantization.keep_layout(model)
     if not quantization.is_quantized(model):
@@ -272,6 +273,7 @@ def _load_registered(spec: ModelSpec) -> LoadedModel:
     quantization.keep_layout(model)
     first = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
     attention.set_attention(model, spec, first.device, first.dtype)
+    attention.prefer_products(first.device, first.dtype)
     return LoadedModel(_freeze(model), processor, first.device, first.dtype)
 
 

@@ -5,6 +5,7 @@ import torch
 
 from marslora.core.errors import ConfigError
 from marslora.core.spec import ModelSpec
+from marslora.models import attention
 from marslora.models.attention import set_attention
 from marslora.models.loading import load, register_model
 from tests.helpers import tiny_models
@@ -37,3 +38,53 @@ def test_a_kernel_that_a_model_does_not_have_is_refused(monkeypatch):
     monkeypatch.setattr(type(model), "_supports_sdpa", False)
     with pytest.raises(ConfigError, match=r"`attention` sdpa cannot be used by Florence2"):
         set_attention(model, ModelSpec(path="m", attention="sdpa"), torch.device("cpu"), torch.float32)
+
+
+def draw_heads(heads, keys, dtype=torch.float64, queries=None):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(2, heads, queries or keys, 8, generator=generator, dtype=torch.float64).to(dtype)
+
+
+READABLE = torch.ones(2, 1, 5, 5, dtype=torch.bool).tril()
+READABLE[0, :, :, 0] = False  # a row that begins with padding: its first token may read nothing
+
+
+@pytest.mark.parametrize("mask", [None, READABLE, torch.zeros(2, 1, 5, 5).masked_fill(~READABLE, -1e30).double()])
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_products_are_attention(mask, is_causal):
+    query, key, value = draw_heads(4, 5), draw_heads(2, 5) + 1, draw_heads(2, 5) - 1
+    ours = attention.multiply(query, key, value, mask, 0.3, is_causal=is_causal)
+    theirs = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, mask, scale=0.3, is_causal=is_causal and mask is None, enable_gqa=True
+    )
+    assert ours.isfinite().all()
+    reads = slice(1, None) if mask is not None else slice(None)
+    torch.testing.assert_close(ours[:, :, reads], theirs[:, :, reads], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("keys", "dtype", "more", "is_ours"),
+    [
+        (40, torch.bfloat16, {}, True),
+        (attention.SHORT + 1, torch.bfloat16, {}, False),
+        (40, torch.float32, {}, False),
+        (40, torch.bfloat16, {"dropout": 0.1}, False),
+    ],
+)
+def test_only_short_half_precision_is_computed_as_products(monkeypatch, keys, dtype, more, is_ours):
+    called = []
+    monkeypatch.setattr(attention, "multiply", lambda *a, **_: called.append(1) or a[0])
+    module = torch.nn.Module()
+    heads = draw_heads(2, keys, dtype)
+    out, _ = attention.attend(module, heads, heads, heads, None, scaling=0.5, **more)
+    assert out.shape == (2, keys, 2, 8) and bool(called) == is_ours
+
+
+def test_a_model_in_half_precision_computes_products_and_nearly_the_same(world, monkeypatch):  # noqa: F811
+    inputs = {"input_ids": torch.tensor([[5, 6, 7, 8, 9, 11]])}
+    exact = load(ModelSpec(path=str(world / "model"), device="cpu", attention="sdpa")).model(**inputs).logits
+    model = load(ModelSpec(path=str(world / "model"), device="cpu", dtype="bfloat16", attention="sdpa")).model
+    calls, multiply = [], attention.multiply
+    monkeypatch.setattr(attention, "multiply", lambda *a, **b: calls.append(1) or multiply(*a, **b))
+    torch.testing.assert_close(model(**inputs).logits.float(), exact, rtol=0.1, atol=0.1)
+    assert calls
