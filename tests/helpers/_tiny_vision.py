@@ -366,7 +366,7 @@ def phi4_multimodal() -> Built:
         **words(13),
         "image_pixel_values": torch.randn(NUM_ROWS, 2, 3, 28, 28),
         "image_sizes": torch.tensor([[28, 28]] * NUM_ROWS),
-        "image_attention_mask": torch.ones(NUM_ROWS, 2, 4, 4),
+        "image_attention_mask": torch.ones(NUM_ROWS, 2, 4, 4).long(),
     }
 
 

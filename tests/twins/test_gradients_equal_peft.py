@@ -15,7 +15,6 @@ from tests.twins.worlds import alone_gradients, member, packed_gradients, tiny_b
 RANKS = (2, 8, 4)
 HALF = 1.5
 """A pack's largest error in bf16, in PEFT's own."""
-NOT_PACKABLE = {"phi4_multimodal": "its projector runs once for every image"}
 WAYS = {
     "dropout": {"dropout": 0.1},
     "recomputed": {"dropout": 0.1, "recompute": True},
@@ -31,7 +30,7 @@ WAYS = {
 FEW = ("llava", "qwen2_5_vl", "gemma3", "qwen2_audio", "qwen2_5_omni_thinker")
 WITH_EXPERTS = ("qwen3_vl_moe",)
 FAST = [*((name, "everything") for name in FEW), *(("llava", way) for way in WAYS if way != "experts")]
-FAST += [("gemma3", "projector whole"), ("qwen3_vl_moe", "experts")]
+FAST += [("gemma3", "projector whole"), ("qwen3_vl_moe", "experts"), ("phi4_multimodal", "everything")]
 
 
 def gradients(name, dtype, recompute=False, num_micro=1, options=None, padding_worth_avoiding=None, **settings):
@@ -63,11 +62,7 @@ def test_few(name, way):
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "way"), [(n, w) for n in TINY for w in WAYS if w != "experts" or n in WITH_EXPERTS])
 def test_all(name, way):
-    if name in NOT_PACKABLE:
-        with pytest.raises(RuntimeError, match="invalid for input of size"):
-            agree(name, way)
-    else:
-        agree(name, way)
+    agree(name, way)
 
 
 def half_agrees(name):
@@ -90,6 +85,6 @@ def test_few_in_half_precision(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in TINY if name not in NOT_PACKABLE])
+@pytest.mark.parametrize("name", TINY)
 def test_all_in_half_precision(name):
     half_agrees(name)

@@ -32,6 +32,7 @@ from marslora.core.errors import ConfigError
 from marslora.core.parts import TOKENS_PART, ModelInfo
 from marslora.core.schedule import rate_factor
 from marslora.core.spec import MemberSpec, TrainingSpec
+from marslora.engine.images import separate_images
 from marslora.engine.outliers import separate_members
 from marslora.models.answers import AnswerHead, Batch, TokenSums, answer_logits, token_sums
 from marslora.models.precision import mixed_precision
@@ -165,6 +166,7 @@ class Pack:
         self._context.enter_context(separate_members(self.base.model, self.num_members))
         for path, adapter in self.adapters.items():
             self.base.model.set_submodule(path, adapter)
+        self._context.enter_context(separate_images(self.base.model, self.num_members))
         return self
 
     def __exit__(self, *_: object) -> None:
