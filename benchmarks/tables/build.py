@@ -1,13 +1,14 @@
 """Finished runs of the embedded tasks, every allocation and seed, as tables on which searches are replayed.
 
-    python benchmarks/tables/build.py [--tables both small ...] [--work FOLDER]
+    python benchmarks/tables/build.py [--tables both small ...] [--work FOLDER] [--real FOLDER]
 
 Each table is one parquet file: beside this script (ranks at one learning rate), in `large/` (many allocations, one
-seed), in `held_out/` (ranks alone, made later), in `rates/` (ranks and learning rates) or in `small/` and `null_small/`
-(the same with fewer ranks and shorter runs). Each run is a full one (warm-up, stable, decay), validated at points that
-are even in the logarithm of the examples seen. The five tasks also have runs of one part alone
-on fewer rows, for searches that measure parts alone. Runs are checkpointed in the working folder: run again, the script
-continues.
+seed), in `held_out/` (ranks alone, made later), in `rates/` (ranks and learning rates), in `small/` and `null_small/`
+(the same with fewer ranks and shorter runs) or in `real/` (ranks and learning rates of a pretrained model, see
+`benchmarks/real/`; no constant is learnt from these). Each run is a full one (warm-up, stable, decay), validated at
+points that are even in the logarithm of the examples seen. The five tasks also have runs of one part alone on fewer
+rows, for searches that measure parts alone. Runs are checkpointed in the working folder: run again, the script
+continues. The tables of `real/` are written several times, each time with more ranks.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import platform
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -37,6 +38,23 @@ PART_RUN_SHARES = (1 / 32, 1 / 8)
 """Rows of the runs of one part alone, as shares of all; the larger share has the largest rank only."""
 PART_RUN_LENGTH = 0.5
 """Their length, as a share of a full run."""
+
+
+@dataclass(frozen=True)
+class RealTask:
+    """A task of `benchmarks/real/tasks.py`, of which a full run sees each row once."""
+
+    description: str
+    num_train: int
+    training: dict[str, object]
+    ranks: tuple[int, ...] = (0, 4, 16, 64)
+
+
+REAL_TASKS = {
+    "stamps": RealTask("Tux Paint's stamps: captions in English and French, categories.", 256, {"batch_size": 8}),
+    "textile": RealTask("Textiles with local, global or no defects.", 256, {"batch_size": 8}),
+    "translation": RealTask("Captions from English into German and Spanish, no pictures.", 256, {"batch_size": 8}),
+}
 
 
 @dataclass(frozen=True)
@@ -64,10 +82,17 @@ class TablePlan:
     evaluations: int = EVALUATIONS
     num_validation: int | None = None
     """Validation rows, if not all of the task's."""
-    base: tasks.DemoTask = field(init=False)
+    ladders: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
+    """Ranks of vision and language of the table's growing versions; none: it is written once."""
+    base: tasks.DemoTask | RealTask = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "base", tasks.find_task(self.task))
+        object.__setattr__(self, "base", REAL_TASKS.get(self.task) or tasks.find_task(self.task))
+
+    @property
+    def versions(self) -> list[TablePlan]:
+        """The plan with each of its ladders."""
+        return [replace(self, vision=v, language=t, ladders=()) for v, t in self.ladders] or [self]
 
     @property
     def space(self) -> Space:
@@ -198,6 +223,27 @@ PLANS |= {
     for task in ("both", "vision", "language", "null")
 }
 """Small tables: from these and those in `rates/` the constants of the law of settings are learnt."""
+REAL_RATES = (2e-4, 4e-4, 8e-4, 1.6e-3, 3.2e-3)
+"""The ladder that `--learning-rate auto` gives the real model."""
+GROWING = (((0, 16), (0, 16)), ((0, 16), (0, 16, 64)), ((0, 16, 64), (0, 16, 64)), ((0, 4, 16, 64), (0, 4, 16, 64)))
+"""Ranks of the versions of a real table."""
+LANGUAGE_ALONE = (((0,), (16,)), ((0,), (16, 64)), ((0,), (4, 16, 64)))
+"""The same where rows have no pictures."""
+PLANS |= {
+    f"real_{name}": TablePlan(
+        task=name,
+        description=task.description,
+        learning_rates=REAL_RATES,
+        examples=task.num_train,
+        evaluations=6,
+        num_validation=64,
+        seeds=(0,),
+        folder="real",
+        projector=(0,) if name == "translation" else (PROJECTOR_RANK,),
+        ladders=LANGUAGE_ALONE if name == "translation" else GROWING,
+    )
+    for name, task in REAL_TASKS.items()
+}
 
 
 class Recorder:
@@ -244,21 +290,28 @@ class Recorder:
         )
 
 
-def build(name: str, plan: TablePlan, work: Path) -> RunTable:
+def find_place(plan: TablePlan, work: Path, real: Path) -> tuple[ModelSpec, dict[str, Path]]:
+    """The model of a table, and the files of its rows."""
+    if isinstance(plan.base, tasks.DemoTask):
+        return ModelSpec(path=str(embedded_folder())), task_files.ensure_task(plan.task, work / "rows")
+    files = {split: real / "tasks" / plan.task / f"{split}.jsonl" for split in ("train", "validation")}
+    return ModelSpec(path=str(real / "model"), dtype="bfloat16"), files
+
+
+def build(name: str, plan: TablePlan, work: Path, real: Path) -> RunTable:
     """Run everything that a table holds."""
     from marslora.engine.prepare import prepare
     from marslora.engine.worker import run_pack
 
     training = plan.training
     folder = work / f"{plan.task}-{plan.rows}-{training.examples}{'-' + name if plan.folder else ''}"
-    paths = task_files.ensure_task(plan.task, work / "rows")
+    model, paths = find_place(plan, work, real)
     data = DataSpec(
         train=(str(paths["train"]),),
         validation=(str(paths["validation"]),),
         max_examples=plan.num_train,
         max_validation=plan.num_validation or DataSpec.model_fields["max_validation"].default,
     )
-    model = ModelSpec(path=str(embedded_folder()))
     prepared: list[Prepared] = []
     spec = PrepareSpec(model=model, data=data, batch_size=training.batch_size, cache_folder=str(folder / "cache"))
     prepare(spec, lambda event: prepared.append(event) if isinstance(event, Prepared) else None)
@@ -307,11 +360,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", nargs="+", choices=list(PLANS), default=list(PLANS))
     parser.add_argument("--work", type=Path, default=Path("tables-work"))
+    parser.add_argument("--real", type=Path, default=Path("real-work"), help="what benchmarks/real/ made")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     given = parser.parse_args()
     for name in given.tables:
-        plan = PLANS[name]
-        build(name, plan, given.work).save(given.out / plan.folder / f"{name}.parquet")
+        for plan in PLANS[name].versions:
+            build(name, plan, given.work, given.real).save(given.out / plan.folder / f"{name}.parquet")
 
 
 if __name__ == "__main__":
