@@ -106,7 +106,7 @@ FAULTS = (
         (f"{UNIT}data/test_outside.py", f"{UNIT}cli/test_console.py"),
     ),
     Fault(
-        "a final run on two processes, of which one sees no picture in a step, with lora, asymlora and moka",
+        "a final run on two processes, of which one sees no picture in a step, with each of five adapters",
         "trains what one process does",
         (f"{UNIT}finetune/test_methods.py::test_two_processes_train_rows_of_which_few_have_a_picture",),
     ),

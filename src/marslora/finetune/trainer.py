@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -19,6 +21,7 @@ from marslora.core.errors import TrainingError
 from marslora.core.files import explain_write_errors
 from marslora.core.spec import FinalSpec, ModelSpec
 from marslora.finetune.loss import AnswerLoss, average_over_step
+from marslora.gradients import average_over_processes
 from marslora.methods import AbstractChange, PackedLayer
 from marslora.models.loading import LoadedModel, resolve_device
 
@@ -79,9 +82,23 @@ class FinalTrainer(Trainer):  # type: ignore[misc]
         for module in self.train_mode_modules:
             module.training = True
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Take Trainer's step. Raises `TrainingError` if its loss is not finite."""
-        loss: Tensor = super().training_step(*args, **kwargs)
+    def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        """Take Trainer's step. Raises `TrainingError` if its loss is not finite.
+
+        After the last micro-batch of a step the gradients are averaged over the processes at once. While they arise,
+        DistributedDataParallel would count on outputs of the model for what reaches a parameter; an adapter's extra
+        loss reaches others too, and a process whose rows have no picture does not use its tower.
+        """
+        no_sync = None
+        if isinstance(model, DistributedDataParallel) and model.require_backward_grad_sync:
+            no_sync = model.no_sync()
+        with no_sync or contextlib.nullcontext():
+            loss: Tensor = super().training_step(model, *args, **kwargs)
+        if no_sync is not None:
+            trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+            means = average_over_processes([parameter.grad for parameter in trained], trained)
+            for parameter, mean in zip(trained, means, strict=True):
+                parameter.grad = mean
         return self.check_loss(loss)
 
     def check_loss(self, loss: Tensor) -> Tensor:
@@ -147,7 +164,7 @@ def make_training_arguments(
         fp16=loaded.dtype is torch.float16,
         use_cpu=on_cpu,
         ddp_backend="gloo" if on_cpu and num_processes > 1 else None,
-        ddp_find_unused_parameters=num_processes > 1,  # a process whose rows have no picture does not use its tower
+        ddp_find_unused_parameters=False,
         remove_unused_columns=False,
         disable_tqdm=True,
         log_level="error",

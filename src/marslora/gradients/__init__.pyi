@@ -1,3 +1,4 @@
+from ._average import average_over_processes as average_over_processes
 from ._base import AbstractCombiner as AbstractCombiner
 from ._base import Block as Block
 from ._base import Weights as Weights

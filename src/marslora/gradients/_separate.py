@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from marslora.core import plugins
 from marslora.core.errors import ConfigError
 from marslora.core.runs import BlockGradient
 from marslora.core.spec import PluginSpec
+from marslora.gradients._average import average_over_processes
 from marslora.gradients._base import AbstractCombiner
 from marslora.gradients._blocks import block_names
 from marslora.gradients._combine import combine
@@ -99,7 +100,7 @@ class SeparateGradients:
             raise ConfigError(
                 f"All processes must know the objectives in the same order: pass `objectives`, e.g. {list(self.kept)}."
             )
-        _mean_over_processes(self.kept, self.parameters)
+        self.kept = {name: average_over_processes(each, self.parameters) for name, each in self.kept.items()}
         values = torch.tensor(list(losses.values()), device=self.parameters[0].device)
         distributed.all_reduce(values)
         return dict(zip(losses, (values / distributed.get_world_size()).tolist(), strict=True))
@@ -131,21 +132,3 @@ def refuse_reentrant(model: nn.Module) -> None:
                 "gradients of several objectives apart. Call "
                 "model.gradient_checkpointing_enable({'use_reentrant': False})."
             )
-
-
-@torch.no_grad()
-def _mean_over_processes(kept: dict[str, list[Tensor | None]], parameters: Sequence[Parameter]) -> None:
-    """Every objective's gradient becomes its mean over the processes; where only some have none, it counts as zero."""
-    for name, gradients_P in kept.items():
-        device = parameters[0].device
-        present_P = torch.tensor([float(gradient is not None) for gradient in gradients_P], device=device)
-        distributed.all_reduce(present_P, distributed.ReduceOp.MAX)
-        flat = torch.cat(
-            [(torch.zeros_like(p) if g is None else g).flatten() for g, p in zip(gradients_P, parameters, strict=True)]
-        )
-        distributed.all_reduce(flat)
-        pieces_P = torch.split(flat / distributed.get_world_size(), [parameter.numel() for parameter in parameters])
-        kept[name] = [
-            piece.view_as(parameter).to(parameter.dtype) if present else None
-            for piece, parameter, present in zip(pieces_P, parameters, present_P.tolist(), strict=True)
-        ]

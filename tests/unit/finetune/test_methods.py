@@ -228,7 +228,7 @@ def mixed(world, data):
 
 
 @slow
-@pytest.mark.parametrize("adapter", ["lora", "asymlora", "moka"])
+@pytest.mark.parametrize("adapter", ["lora", "asymlora", "moka", "adalora", "llava_mole"])
 def test_two_processes_train_rows_of_which_few_have_a_picture(spec_with, mixed, adapter):
     """In batches of two, one for each process; what they end apart is nothing beside what they learned."""
     small = {"batch_size": 2, "learning_rate": 5e-3}
