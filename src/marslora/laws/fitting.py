@@ -35,6 +35,8 @@ MOST_SEARCHED = 300
 """Points on which starts are searched; of more, as many are drawn. Those that are followed to the end see all."""
 MOST_ENTRIES = 1 << 16
 """Points times problems that are minimised together: their arrays then fit into the caches of a processor."""
+MOST_DIFFERENT = 0.5
+"""Share of different inputs among the points up to which points at the same inputs are added up."""
 DEFAULT_NOISE, LEAST_NOISE = 0.05, 1e-4
 """Standard deviation of log residuals if there are too few points to estimate it, and the least one that is assumed."""
 
@@ -146,6 +148,7 @@ def minimise(
 ) -> Optimum:
     """Projected Levenberg-Marquardt with geodesic acceleration on B problems, many at once."""
     task = _Minimisation(form, sample, noise, huber)
+    weight_BN = task.sort(weight_BN)
     size = max(1, MOST_ENTRIES // max(1, len(sample)))
     found = [
         _minimise_batch(task, start_BP[first : first + size], weight_BN[first : first + size], tolerance)
@@ -183,15 +186,41 @@ def _minimise_batch(task: _Minimisation, start_BP: Array, weight_BN: Array, tole
 
 
 class _Minimisation:
-    """What stays the same while one form is fitted to one sample."""
+    """What stays the same while one form is fitted to one sample.
+
+    Runs of several seeds are measured at the same inputs. The form is evaluated once for each of U different inputs,
+    and points are sorted by them.
+    """
 
     def __init__(self, form: Form, sample: Sample, noise: float, huber: float) -> None:
-        self.form, self.sample, self.noise, self.huber = form, sample, noise, huber
-        self.log_y_N = np.log(sample.y_N)
+        self.form, self.noise, self.huber = form, noise, huber
+        stacked_NI = np.column_stack([np.asarray(values) for values in sample.x.values()])
+        _, first_U, index_N = np.unique(stacked_NI, axis=0, return_index=True, return_inverse=True)
+        self.is_repeated = len(first_U) <= MOST_DIFFERENT * len(sample)
+        if self.is_repeated:
+            self.order_N = np.argsort(index_N, kind="stable")
+            self.index_N = index_N[self.order_N]
+            self.begin_U = np.searchsorted(self.index_N, np.arange(len(first_U)))
+        else:
+            first_U = self.order_N = np.arange(len(sample))
+        self.x: Inputs = {name: values[first_U] for name, values in sample.x.items()}
+        self.log_y_N, self.censored_N = np.log(sample.y_N[self.order_N]), sample.censored_N[self.order_N]
         middle, num = float(np.median(self.log_y_N)), len(form.coefficients)
         self.low_P = np.array([middle - 25.0] * num + [shape.low for shape in form.shapes])
         self.high_P = np.array([middle + 15.0] * num + [shape.high for shape in form.shapes])
         self.prior_P = np.array([0.0] * num + [shape.prior**-2 for shape in form.shapes])
+
+    def sort(self, values_BN: Array) -> Array:
+        """Values of the sample's points in the order of this task."""
+        return values_BN[:, self.order_N] if self.is_repeated else values_BN
+
+    def repeat(self, values_BU: Array) -> Array:
+        """Values at the different inputs for every point."""
+        return values_BU[:, self.index_N] if self.is_repeated else values_BU
+
+    def add_up(self, values_BN: Array) -> Array:
+        """Sums of the points' values at each of the different inputs."""
+        return np.add.reduceat(values_BN, self.begin_U, axis=1) if self.is_repeated else values_BN
 
 
 @dataclass(frozen=True)
@@ -202,7 +231,7 @@ class _Expansion:
     gradient_BP: Array
     hessian_BPP: Array
     """Gauss-Newton."""
-    pull_BNP: Array
+    pull_BUP: Array
     """Jacobian times weight and curvature: what turns a change of log f into a gradient."""
 
     def rows(self, chosen: NDArray[np.int64]) -> _Expansion:
@@ -216,27 +245,27 @@ class _Expansion:
 
 
 def _expand(task: _Minimisation, inner_BP: Array, weight_BN: Array) -> _Expansion:
-    log_f_BN, jacobian_BNP = task.form.log_value_and_jacobian(task.sample.x, inner_BP)
-    z_BN = (log_f_BN - task.log_y_N) / task.noise
+    log_f_BU, jacobian_BUP = task.form.log_value_and_jacobian(task.x, inner_BP)
+    z_BN = (task.repeat(log_f_BU) - task.log_y_N) / task.noise
     root_BN = np.sqrt(1.0 + (z_BN / task.huber) ** 2)
     loss_BN = z_BN**2 / (1.0 + root_BN)
     slope_BN, curve_BN = z_BN / root_BN, 1.0 / root_BN
-    if task.sample.censored_N.any():
+    if task.censored_N.any():
         # Tobit: the chance that the true value lies above the bound is Phi(z).
-        z = z_BN[:, task.sample.censored_N]
+        z = z_BN[:, task.censored_N]
         log_tail = log_ndtr(z)
         hazard = np.exp(-0.5 * z**2 - 0.5 * np.log(2 * np.pi) - log_tail)
-        loss_BN[:, task.sample.censored_N] = -log_tail
-        slope_BN[:, task.sample.censored_N] = -hazard
-        curve_BN[:, task.sample.censored_N] = np.clip(hazard * (hazard + z), 1e-9, 1.0)
+        loss_BN[:, task.censored_N] = -log_tail
+        slope_BN[:, task.censored_N] = -hazard
+        curve_BN[:, task.censored_N] = np.clip(hazard * (hazard + z), 1e-9, 1.0)
     objective_B = (weight_BN * loss_BN).sum(1) + 0.5 * (inner_BP**2 * task.prior_P).sum(1)
-    force_BN = weight_BN * slope_BN / task.noise
-    pull_BNP = jacobian_BNP * (weight_BN * curve_BN / task.noise**2)[..., None]
+    force_BU = task.add_up(weight_BN * slope_BN / task.noise)
+    pull_BUP = jacobian_BUP * task.add_up(weight_BN * curve_BN / task.noise**2)[..., None]
     return _Expansion(
         objective_B=np.nan_to_num(objective_B, nan=np.inf, posinf=np.inf),
-        gradient_BP=np.matmul(force_BN[:, None, :], jacobian_BNP)[:, 0] + inner_BP * task.prior_P,
-        hessian_BPP=np.matmul(pull_BNP.transpose(0, 2, 1), jacobian_BNP) + np.diag(task.prior_P),
-        pull_BNP=pull_BNP,
+        gradient_BP=np.matmul(force_BU[:, None, :], jacobian_BUP)[:, 0] + inner_BP * task.prior_P,
+        hessian_BPP=np.matmul(pull_BUP.transpose(0, 2, 1), jacobian_BUP) + np.diag(task.prior_P),
+        pull_BUP=pull_BUP,
     )
 
 
@@ -253,10 +282,10 @@ def _take_step(task: _Minimisation, inner_BP: Array, at: _Expansion, damping_B: 
     added_BP = np.where(held_BP, 1.0, damping_B[:, None] * diagonal_BP + 1e-12)
     inverse_BPP = np.linalg.inv(matrix_BPP + added_BP[:, :, None] * np.eye(inner_BP.shape[1]))
     first_BP = np.clip(np.matmul(inverse_BPP, -(at.gradient_BP * free_BP)[..., None])[..., 0], -3.0, 3.0)
-    probe_BP, x = 0.1 * first_BP, task.sample.x
-    bend_BN = task.form.log_value(x, inner_BP + probe_BP) + task.form.log_value(x, inner_BP - probe_BP)
-    bend_BN = (bend_BN - 2 * task.form.log_value(x, inner_BP)) / 0.01
-    pull_BP = np.matmul(bend_BN[:, None, :], at.pull_BNP)[:, 0] * free_BP
+    probe_BP, x = 0.1 * first_BP, task.x
+    bend_BU = task.form.log_value(x, inner_BP + probe_BP) + task.form.log_value(x, inner_BP - probe_BP)
+    bend_BU = (bend_BU - 2 * task.form.log_value(x, inner_BP)) / 0.01
+    pull_BP = np.matmul(bend_BU[:, None, :], at.pull_BUP)[:, 0] * free_BP
     second_BP = -0.5 * np.matmul(inverse_BPP, pull_BP[..., None])[..., 0]
     ratio_B = np.linalg.norm(second_BP, axis=1) / (np.linalg.norm(first_BP, axis=1) + 1e-300)
     bent_BP = np.where((ratio_B < 0.75)[:, None], second_BP, 0.0)

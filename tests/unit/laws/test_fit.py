@@ -65,6 +65,20 @@ def test_a_law_of_many_points_is_found_on_some_and_fitted_to_all(monkeypatch):
     assert np.abs(np.log(some.predict(data.x) / every.predict(data.x))).max() < 1e-4
 
 
+@pytest.mark.parametrize("censored", [0.0, 0.2])
+def test_points_at_the_same_inputs_are_added_up_exactly(monkeypatch, censored):
+    rng = np.random.default_rng(0)
+    loss = (1 + 3 / (1 + (np.tile(SIZES, 4) / 9000) ** 0.6)) * np.exp(0.02 * rng.normal(size=4 * len(SIZES)))
+    data = Sample({"data": np.tile(SIZES, 4)}, loss, rng.random(len(loss)) < censored, np.arange(len(loss)))
+    weights = cluster_weights(data.group_N, 3, rng, 1.0)
+    form, starts = RectifiedForm({"data": 9000.0}), np.tile([0.0, 1.0, 0.0, 0.5], (3, 1))
+    added = minimise(form, data, starts, weights, 0.02, 2.0)
+    monkeypatch.setattr(fitting, "MOST_DIFFERENT", 0.0)
+    each = minimise(form, data, starts, weights, 0.02, 2.0)
+    assert added.objective_B == pytest.approx(each.objective_B, rel=1e-9)
+    assert added.inner_BP == pytest.approx(each.inner_BP, abs=1e-5)
+
+
 def test_one_wild_point_hardly_moves_the_fit():
     loss = 1 + 3 * (SIZES / 9000) ** -0.3
     clean = fit_form(RectifiedForm({"data": 9000.0}), sample(loss * np.exp(0.003 * np.sin(np.arange(14) * 2.1))))
