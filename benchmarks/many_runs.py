@@ -157,6 +157,7 @@ def measure(count: int, storage: str | None, seconds: float) -> dict[str, float]
         "observations_per_second_of_driver": round(observations / sleepers.busy),
         "driver_busy_seconds": round(sleepers.busy, 2),
         "driver_cpu_ms_per_observation": round(1e3 * found["train_cpu"] / observations, 3),
+        "driver_cpu_share_while_training": round(found["train_cpu"] / found["ideal_train"], 4),
         "driver_share_of_workers_time": round(sleepers.busy / (count * POINTS * seconds), 5),
         "seconds_between_points_at_which_it_is_busy_5_percent": round(
             2 * WORKERS * sleepers.busy / observations / 0.05, 1

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from functools import wraps
@@ -26,6 +26,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from marslora.core.allocation import Space
@@ -37,7 +38,7 @@ from marslora.store.checkpoints import contradicts_checkpoint
 from marslora.store.storage_errors import explain_storage_error
 from marslora.store.storage_lock import StorageLock
 from marslora.store.storage_url import add_driver, is_absent
-from marslora.store.transactions import write_together
+from marslora.store.transactions import write_attributes, write_losses, write_together
 from marslora.store.trial_records import (
     MEMBER,
     PURPOSE,
@@ -217,18 +218,9 @@ class Trials:
         """Write the losses that wait for it."""
         waiting = [trial for trial in self._open.values() if trial.waiting or trial.has_new_training]
         if waiting:
-            with self._write_together():
-                for trial in waiting:
-                    self._write_losses(trial)
+            with self._write_together() as connection:
+                _write_losses(connection, waiting)
             self._written = time.monotonic()
-
-    def _write_losses(self, trial: _OpenTrial) -> None:
-        for examples, loss in trial.waiting.items():
-            self._storage.set_trial_intermediate_value(trial.trial_id, examples, loss)
-        if trial.has_new_training:
-            losses = sorted(trial.series[TRAIN_LOSS].items())
-            self._storage.set_trial_user_attr(trial.trial_id, TRAIN_LOSS, losses)
-        trial.waiting, trial.has_new_training = {}, False
 
     @_explain_errors
     def finish(self, result: MemberResult) -> None:
@@ -238,8 +230,8 @@ class Trials:
             return
         series = {metric: sorted(points.items()) for metric, points in trial.series.items()}
         ended = {**result.model_dump(mode="json"), SERIES: series}
-        with self._write_together():
-            self._write_losses(trial)
+        with self._write_together() as connection:
+            _write_losses(connection, [trial])
             self._storage.set_trial_user_attr(trial.trial_id, RESULT, ended)  # from here on, the run has ended
             self._close_trial(trial.trial_id, trial.member, result.status, trial.points)
 
@@ -251,7 +243,7 @@ class Trials:
             if known.get(name) != value:
                 self._storage.set_study_user_attr(self._study_id, name, value)
 
-    def _write_together(self) -> AbstractContextManager[None]:
+    def _write_together(self) -> AbstractContextManager[Connection]:
         return write_together(self._storage._backend)  # type: ignore[attr-defined]
 
     @_explain_errors
@@ -344,3 +336,18 @@ def _open_storage(url: str) -> optuna.storages.BaseStorage:
     return optuna.storages.get_storage(
         optuna.storages.RDBStorage(add_driver(url), engine_kwargs={"pool_pre_ping": True})
     )
+
+
+def _write_losses(connection: Connection, trials: Sequence[_OpenTrial]) -> None:
+    """Write the losses of open trials that wait for it."""
+    write_losses(connection, [(each.trial_id, *point) for each in trials for point in each.waiting.items()])
+    write_attributes(
+        connection,
+        [
+            (each.trial_id, TRAIN_LOSS, sorted(each.series[TRAIN_LOSS].items()))
+            for each in trials
+            if each.has_new_training
+        ],
+    )
+    for each in trials:
+        each.waiting, each.has_new_training = {}, False
