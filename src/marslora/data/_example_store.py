@@ -30,11 +30,11 @@ class ExampleStore:
         self._ends = array("Q", [0])
         self._digests = bytearray()
         self._media_digests = bytearray()
-        self._num_media = array("L")
+        self._num_media = array("q")
         self._held: list[Any] = []
         self._place_of: dict[int, int] = {}
         self._notes: dict[tuple[str, ...], int] = {}
-        self._note_of = array("L")
+        self._note_of = array("q")
 
     def __len__(self) -> int:
         return len(self._note_of)
@@ -73,9 +73,9 @@ class ExampleStore:
         return ExampleColumns(
             digest_N=np.frombuffer(self._digests, f"V{_DIGEST_BYTES}"),
             media_M=np.frombuffer(self._media_digests, f"V{_DIGEST_BYTES}"),
-            num_media_N=np.array(self._num_media, dtype=np.int64),
+            num_media_N=np.frombuffer(self._num_media, np.int64),
             notes=notes,
-            note_N=np.array(self._note_of, dtype=np.int64),
+            note_N=np.frombuffer(self._note_of, np.int64),
         )
 
 

@@ -9,6 +9,9 @@ from marslora.core.errors import DataError
 from marslora.data._example import Example
 from marslora.data._process import RowProcessor
 
+_MOST_SIZES = 1 << 14
+"""Shapes of media that are remembered, so that memory does not grow with the rows."""
+
 
 class LengthCounter:
     """Counts with a processor. Rows whose media have shapes seen before are not processed again."""
@@ -32,6 +35,8 @@ class LengthCounter:
             media = self._processor.decode_media(example)
             (row,) = self._processor.encode_rows([example], [media])
             cut = tuple(note for video in media.videos for note in video.notes)
+            if len(self._expansions) >= _MOST_SIZES:
+                del self._expansions[next(iter(self._expansions))]
             self._expansions[sizes] = (len(row.text["input_ids"]) - short, tuple(dict.fromkeys(cut)))
         more, cut = self._expansions[sizes]
         bare = [

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 _START_SECONDS = 2.0
 """Other processes take at least about this long to start (Python with its imports)."""
 
-
+_MOST_FILES = 1 << 16
+"""Decoded files that are remembered, so that memory does not grow with their number."""
 COUNTED = ("num_turns", "num_images", "num_sounds", "num_videos", "num_frames")
 """What is counted in good rows."""
 
@@ -86,7 +87,7 @@ class RowChecker:
     processor: Callable[[], Any] | None = None
     """Makes the processor that measures lengths in tokens; None: lengths are characters and words."""
     _problems: dict[Path, str | None] = field(default_factory=dict)
-    """Files that were decoded, and what was wrong with them: many rows name the same picture."""
+    """The last files that were decoded, and what was wrong with them: many rows name the same picture."""
 
     def __call__(self, chunk: RowChunk) -> list[RowReport]:
         """A report for every row, in order."""
@@ -127,11 +128,16 @@ class RowChecker:
         return LengthCounter(self.processor())
 
     def _check_medium(self, medium: Medium) -> None:
-        """Decode a picture, sound or video completely, each file once. Raises `DataError` if that fails."""
+        """Decode a picture, sound or video completely. Raises `DataError` if that fails.
+
+        Each of the last `_MOST_FILES` files is decoded once.
+        """
         path = medium.source if isinstance(medium.source, Path) else None
         if path is None:
             return _decode(medium)
         if path not in self._problems:
+            if len(self._problems) >= _MOST_FILES:
+                del self._problems[next(iter(self._problems))]
             self._problems[path] = None
             try:
                 _decode(medium)

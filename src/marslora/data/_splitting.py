@@ -39,14 +39,14 @@ def _choose_groups(
     """
     first_G, size_G = np.unique(group_N, return_counts=True)
     salt = hashlib.sha256(f"{seed}/".encode())
-    key_G = np.empty(len(first_G), "S32")
+    key_G = np.empty(len(first_G), ">u8")
     for place, digest in enumerate(examples.digest_N[first_G]):
         hashed = salt.copy()
         hashed.update(digest.tobytes().hex().encode())
-        key_G[place] = hashed.digest()
+        key_G[place] = int.from_bytes(hashed.digest()[:8])
     chosen: list[int] = []
     count = 0
-    for group in np.argsort(key_G, kind="stable").tolist():
+    for group in np.argsort(key_G, kind="stable"):
         if count + size_G[group] <= num_wanted:
             chosen.append(int(first_G[group]))
             count += int(size_G[group])
@@ -56,14 +56,29 @@ def _choose_groups(
 
 
 def _group_by_content(examples: ExampleColumns) -> NDArray[np.int64]:
-    """(N,) the first row of those to which each row is connected by shared contents, directly or through others."""
+    """(N,) the first row of those to which each row is connected by shared contents, directly or through others.
+
+    Contents of a single row connect nothing, so memory grows with what is shared.
+    """
     num_rows = len(examples.digest_N)
     bare_B = np.flatnonzero(examples.num_media_N == 0)
     rows = np.concatenate([examples.example_M, bare_B])
-    contents = np.concatenate([examples.media_M, examples.digest_N[bare_B]])
-    _, content = np.unique(contents.view("S16"), return_inverse=True)
-    num_nodes = num_rows + len(contents)
-    links = coo_array((np.ones(len(rows), dtype=np.int8), (rows, num_rows + content)), shape=(num_nodes, num_nodes))
+    contents = np.concatenate([examples.media_M, examples.digest_N[bare_B]]).view("S16")
+    by_content = np.argsort(contents, kind="stable")
+    contents = contents[by_content]
+    equals_last = np.zeros(len(rows) + 1, dtype=bool)
+    equals_last[1:-1] = contents[1:] == contents[:-1]
+    is_shared = equals_last[:-1] | equals_last[1:]
+    shared, content = by_content[is_shared], np.cumsum(~equals_last[:-1])[is_shared]
+    del contents, by_content, equals_last
+    if not len(shared):
+        return np.arange(num_rows)
+    own, row = np.unique(rows[shared], return_inverse=True)
+    _, content = np.unique(content, return_inverse=True)
+    num_nodes = len(own) + len(content)
+    links = coo_array((np.ones(len(row), dtype=np.int8), (row, len(own) + content)), shape=(num_nodes, num_nodes))
     _, label = connected_components(links, directed=False)
-    _, first, group_N = np.unique(label[:num_rows], return_index=True, return_inverse=True)
-    return first[group_N]
+    _, first, group = np.unique(label[: len(own)], return_index=True, return_inverse=True)
+    group_N = np.arange(num_rows)
+    group_N[own] = own[first[group]]
+    return group_N

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from marslora.core.record import Record
 from marslora.core.spec import MAX_FRAMES, MAX_PIXELS
 from marslora.data import _readers
 from marslora.data._readers._base import AbstractSource
+from marslora.data._repeats import RepeatFinder
 from marslora.data._row_checks import COUNTED, RowChecker, RowChunk, RowReport, check_chunks
 from marslora.data.splits import BadRow, RowProgress
 
@@ -145,14 +145,12 @@ class _ReportBuilder:
 
     def __init__(self) -> None:
         self.num_rows = 0
-        self._repeats = 0
         self._counts: Counter[str] = Counter()
         self._seconds = {"audio_seconds": 0.0, "video_seconds": 0.0}
         self._bad: list[BadRow] = []
         self._notes: Counter[str] = Counter()
-        self._named_repeats: list[str] = []
-        self._first: dict[bytes, tuple[str, int]] = {}
-        self._lengths: dict[str, array[int]] = {}
+        self._rows = RepeatFinder()
+        self._lengths: dict[str, Counter[int]] = {}
 
     def add(self, place: str, report: RowReport) -> None:
         """Count one row of the file ``place``."""
@@ -165,38 +163,38 @@ class _ReportBuilder:
             self._seconds[name] += seconds
         self._notes.update(report.notes)
         for unit, length in report.lengths.items():
-            self._lengths.setdefault(unit, array("q")).append(length)
-        first = self._first.setdefault(report.digest, (place, report.row))
-        if first != (place, report.row):
-            self._repeats += 1
-            if len(self._named_repeats) < _NAMED_REPEATS:
-                self._named_repeats.append(f"{place} row {report.row} repeats {first[0]} row {first[1]}")
+            self._lengths.setdefault(unit, Counter())[length] += 1
+        self._rows.add(report.digest, place, report.row)
 
     def build(self, sources: tuple[str, ...]) -> CheckReport:
-        """The report on all rows so far."""
+        """The report on all rows. Nothing can be added afterwards."""
+        num_repeats, repeats = self._rows.find(_NAMED_REPEATS)
+        self._rows.close()
         return CheckReport(
             sources=sources,
             num_rows=self.num_rows,
             num_bad=len(self._bad),
             **{name: self._counts[name] for name in COUNTED},
             **{name: round(seconds, 3) for name, seconds in self._seconds.items()},
-            num_repeats=self._repeats,
-            repeats=tuple(self._named_repeats),
+            num_repeats=num_repeats,
+            repeats=repeats,
             lengths={unit: summarise_lengths(values) for unit, values in self._lengths.items()},
             notes=dict(self._notes.most_common()),
             bad=tuple(self._bad),
         )
 
 
-def summarise_lengths(values: Sequence[int]) -> LengthSummary:
-    """Mean, quantiles and a histogram of at least one length."""
-    lengths = np.asarray(values)
-    least, most = int(lengths.min()), int(lengths.max())
+def summarise_lengths(count_of: Mapping[int, int]) -> LengthSummary:
+    """Mean, quantiles and a histogram of at least one length, each given with the number of rows that have it."""
+    lengths = np.array(sorted(count_of))
+    num_L = np.array([count_of[length] for length in lengths.tolist()])
+    least, most = int(lengths[0]), int(lengths[-1])
     step = -(-(most - least + 1) // _BINS)
-    counts, edges = np.histogram(lengths, bins=np.arange(least, most + step + 1, step))
-    ranks = np.quantile(lengths, _QUANTILES, method="inverted_cdf")
+    counts, edges = np.histogram(lengths, bins=np.arange(least, most + step + 1, step), weights=num_L)
+    reached_L = np.cumsum(num_L) / num_L.sum()
+    ranks = lengths[np.searchsorted(reached_L, np.array(_QUANTILES) - 1e-12)]
     return LengthSummary(
-        mean=round(float(lengths.mean()), 2),
+        mean=round(float((lengths * num_L).sum() / num_L.sum()), 2),
         least=least,
         most=most,
         quantiles={str(share): int(value) for share, value in zip(_QUANTILES, ranks, strict=True)},

@@ -123,7 +123,7 @@ def _read_splits(spec: DataSpec) -> ExampleSplits:
     roles = {role: _read_role(spec, role, getattr(spec, role), caches) for role in ("train", "validation", "test")}
     train, validation, test = (StoredExamples(role.good, np.arange(len(role.good))) for role in roles.values())
     if not spec.validation:
-        is_held_out = hold_out(train.columns, spec.validation_share, spec.max_validation, spec.seed)
+        is_held_out = hold_out(roles["train"].good.columns, spec.validation_share, spec.max_validation, spec.seed)
         train, validation = (
             StoredExamples(roles["train"].good, np.flatnonzero(chosen)) for chosen in (~is_held_out, is_held_out)
         )

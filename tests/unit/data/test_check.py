@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import struct
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import datasets
@@ -18,6 +20,7 @@ from pyarrow import parquet
 from marslora.core.errors import ConfigError, DataError
 from marslora.core.spec import DataSpec
 from marslora.data import _blobs, _row_checks, repair
+from marslora.data._repeats import RepeatFinder
 from marslora.data.check import CheckReport, check_data, resolve_files, summarise_lengths
 from marslora.data.encode import encode
 from marslora.data.splits import load_splits
@@ -154,11 +157,26 @@ def test_sounds_have_their_length_in_tokens(folder):
 
 @given(st.lists(st.integers(0, 10_000), min_size=1, max_size=60))
 def test_a_histogram_holds_every_row_once(values):
-    found = summarise_lengths(values)
+    found = summarise_lengths(Counter(values))
     assert sum(found.counts) == len(values) and len(found.edges) == len(found.counts) + 1
     for low, high, count in zip(found.edges, found.edges[1:], found.counts, strict=False):
         assert count == sum(low <= value < high for value in values)
     assert found.quantiles["0.5"] == sorted(values)[(len(values) - 1) // 2]
+
+
+@given(st.lists(st.integers(0, 40), max_size=80), st.integers(1, 9))
+@settings(deadline=None)
+def test_repeats_are_found_on_disk_as_in_memory(contents, most):
+    first, expected = {}, []
+    finder = RepeatFinder(most_at_once=most, written_at_once=3)
+    for number, content in enumerate(contents):
+        place = f"file {number // 30}"
+        finder.add(hashlib.md5(bytes([content])).digest(), place, number % 30)
+        if content in first:
+            expected.append(f"{place} row {number % 30} repeats {first[content]}")
+        first.setdefault(content, f"{place} row {number % 30}")
+    assert finder.find(5) == (len(expected), tuple(expected[:5]))
+    finder.close()
 
 
 KINDS = st.lists(st.sampled_from(["good", "bad order", "gone", "broken", "array", "twice"]), max_size=30)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pyarrow import parquet
 
 from marslora.core.errors import DataError
 from marslora.core.spec import DataSpec
+from marslora.data._example_store import ExampleColumns
+from marslora.data._splitting import _group_by_content
 from marslora.data.splits import load_splits, register_rows
 from tests.unit.data.conftest import picture, row, write_lines
 
@@ -326,3 +333,25 @@ def test_rows_registered_again_are_read_again(folder):
     for count in (10, 5):
         source = register_rows("again", [{**one, "images": [picture(index)]} for index, one in enumerate(rows(count))])
         assert len(everything(load_splits(DataSpec(train=(source,))))) == count
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.lists(st.integers(0, 12), max_size=3)), min_size=1, max_size=25))
+@settings(deadline=None)
+def test_rows_are_grouped_by_what_they_share_directly_or_through_others(rows):
+    """A row without media is known by its text, the others by their media."""
+    digests = [hashlib.md5(b"%d %r" % (text, media)).digest() for text, media in rows]
+    contents = [set(media) if media else {digest} for (_, media), digest in zip(rows, digests, strict=True)]
+    group = list(range(len(rows)))
+    for _ in rows:
+        for a, b in itertools.combinations(range(len(rows)), 2):
+            if contents[a] & contents[b]:
+                group[a] = group[b] = min(group[a], group[b])
+    media = [hashlib.md5(bytes([each])).digest() for _, own in rows for each in own]
+    columns = ExampleColumns(
+        digest_N=np.array(digests, "V16"),
+        media_M=np.array(media, "V16"),
+        num_media_N=np.array([len(own) for _, own in rows]),
+        notes=[],
+        note_N=np.zeros(len(rows), np.int64),
+    )
+    assert _group_by_content(columns).tolist() == group
