@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from marslora.core.decision import Interval, LawFit, LawPoint
 from marslora.core.runs import Run
 from marslora.laws import fitted_curve
-from marslora.laws.fitting import Sample
 from marslora.laws.form import Form, Inputs, Shape, raise_to_power, stack_columns
 from marslora.laws.law import AbstractLaw, FormBuilder, add_scores, find_references, fit_and_score, make_sample
+from marslora.laws.minimising import Sample
 
 MIN_CONVERGED = 2
 """Converged runs without which no law is fitted."""

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from marslora.core.arrays import Array
 from marslora.core.runs import Run
-from marslora.laws.fitting import Fitted, Sample, fit_form
+from marslora.laws.fitting import Fitted, fit_form
 from marslora.laws.form import Form, Inputs, Shape, stack_columns
+from marslora.laws.minimising import Sample
 
 CONVERGED_SHARE = 0.9
 """The share of the way from start to floor at which a run counts as converged. A convention of this project."""

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from marslora.core.arrays import Array
 from marslora.core.decision import LEVEL, Interval
-from marslora.laws.fitting import Fitted, Sample, refit
+from marslora.laws.fitting import Fitted, refit
+from marslora.laws.minimising import Sample
 
 MAX_WEIGHT_VARIANCE = 4.0
 """Largest variance of the bootstrap weights. A convention: with more, replicates would rest on very few runs."""

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from marslora.core.allocation import RANK_OF_ZERO
 from marslora.core.arrays import Array
 from marslora.core.decision import LEVEL, Interval, LawFit, LawPoint
-from marslora.laws.fitting import Fitted, Sample, fit_form, refit
+from marslora.laws.fitting import Fitted, fit_form, refit
 from marslora.laws.form import Form
 from marslora.laws.intervals import bootstrap, measure_interval
+from marslora.laws.minimising import Sample
 
 FormBuilder = Callable[[Mapping[str, float]], Form]
 """Makes a form from the reference values of the inputs that it depends on."""

@@ -16,7 +16,7 @@ from marslora.core.allocation import Allocation
 from marslora.core.decision import Interval, LawFit, LawPoint
 from marslora.core.runs import Run
 from marslora.laws import performance_forms
-from marslora.laws.fitting import Fitted, Sample
+from marslora.laws.fitting import Fitted
 from marslora.laws.law import (
     AbstractLaw,
     FormBuilder,
@@ -26,6 +26,7 @@ from marslora.laws.law import (
     make_sample,
     measure_ahead_error,
 )
+from marslora.laws.minimising import Sample
 from marslora.laws.performance_forms import RESERVED as RESERVED
 
 TIE = 1.05

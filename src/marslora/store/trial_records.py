@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Connection
 
 from marslora.core.allocation import Space
 from marslora.core.runs import Cost, Run
 from marslora.core.spec import MemberSpec
+from marslora.store.transactions import write_attributes, write_losses
 
 TRAIN_LOSS = "train_loss"
 """The metric that is kept as an attribute of a trial while it runs, so that an interrupted run has it too."""
@@ -97,3 +101,33 @@ def _is_full_run(member: MemberSpec, examples: int, space: Space, study: Mapping
     is_candidate = all(member.allocation.get(part) in space.ladder(part) for part in space.parts)
     is_long = examples >= study.get(FULL_EXAMPLES, 0) and member.data_examples >= study.get(TRAINING_ROWS, 0)
     return is_candidate and is_long
+
+
+@dataclass
+class OpenTrial:
+    """A trial that this process writes to."""
+
+    trial_id: int
+    member: MemberSpec
+    points: dict[int, float]
+    """The validation losses that are stored or wait for it."""
+    waiting: dict[int, float] = field(default_factory=dict)
+    """Those of ``points`` that are not stored yet."""
+    has_new_training: bool = False
+    """Whether a training loss is not stored yet."""
+    series: dict[str, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
+
+
+def write_open_losses(connection: Connection, trials: Sequence[OpenTrial]) -> None:
+    """Write the losses of open trials that wait for it."""
+    write_losses(connection, [(each.trial_id, *point) for each in trials for point in each.waiting.items()])
+    write_attributes(
+        connection,
+        [
+            (each.trial_id, TRAIN_LOSS, sorted(each.series[TRAIN_LOSS].items()))
+            for each in trials
+            if each.has_new_training
+        ],
+    )
+    for each in trials:
+        each.waiting, each.has_new_training = {}, False

@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from types import MappingProxyType
@@ -38,17 +36,19 @@ from marslora.store.checkpoints import contradicts_checkpoint
 from marslora.store.storage_errors import explain_storage_error
 from marslora.store.storage_lock import StorageLock
 from marslora.store.storage_url import add_driver, is_absent
-from marslora.store.transactions import write_attributes, write_losses, write_together
+from marslora.store.transactions import write_together
 from marslora.store.trial_records import (
     MEMBER,
     PURPOSE,
     RESULT,
     SERIES,
     TRAIN_LOSS,
+    OpenTrial,
     assemble_run,
     find_state,
     make_trial,
     read_train_losses,
+    write_open_losses,
 )
 
 VALIDATION_LOSS = "validation_loss"
@@ -77,21 +77,6 @@ def _explain_errors(method: Callable[Concatenate[Trials, P], T]) -> Callable[Con
     return call
 
 
-@dataclass
-class _OpenTrial:
-    """A trial that this process writes to."""
-
-    trial_id: int
-    member: MemberSpec
-    points: dict[int, float]
-    """The validation losses that are stored or wait for it."""
-    waiting: dict[int, float] = field(default_factory=dict)
-    """Those of ``points`` that are not stored yet."""
-    has_new_training: bool = False
-    """Whether a training loss is not stored yet."""
-    series: dict[str, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
-
-
 class Trials:
     """The trials of one study. Only the process that holds the study's lock writes.
 
@@ -113,7 +98,7 @@ class Trials:
             can_open = writes or not is_absent(url)  # to read a database must not make one
             self._storage = _open_storage(url) if can_open else optuna.storages.get_storage(None)
             self._study_id = self._find_study(name)
-            self._open: dict[str, _OpenTrial] = {}
+            self._open: dict[str, OpenTrial] = {}
             self._written = -math.inf
             self._unfinished: dict[str, FrozenTrial] = {}
             self._void: set[int] = set()
@@ -157,18 +142,18 @@ class Trials:
         new = [member for member in members if member.id not in self._open]
         with self._write_together():
             for member in new:
-                self._open[member.id] = self._find_unfinished(member) or _OpenTrial(
+                self._open[member.id] = self._find_unfinished(member) or OpenTrial(
                     self._create_trial(member), member, {}
                 )
 
-    def _find_unfinished(self, member: MemberSpec) -> _OpenTrial | None:
+    def _find_unfinished(self, member: MemberSpec) -> OpenTrial | None:
         known = self._unfinished.pop(member.id, None)
         if known is None:
             return None
         if known.user_attrs[MEMBER] != member.model_dump(mode="json"):
             self._storage.set_trial_state_values(known._trial_id, TrialState.FAIL)
             return None
-        opened = _OpenTrial(known._trial_id, member, dict(known.intermediate_values))
+        opened = OpenTrial(known._trial_id, member, dict(known.intermediate_values))
         opened.series[TRAIN_LOSS] = read_train_losses(known)
         return opened
 
@@ -219,7 +204,7 @@ class Trials:
         waiting = [trial for trial in self._open.values() if trial.waiting or trial.has_new_training]
         if waiting:
             with self._write_together() as connection:
-                _write_losses(connection, waiting)
+                write_open_losses(connection, waiting)
             self._written = time.monotonic()
 
     @_explain_errors
@@ -231,7 +216,7 @@ class Trials:
         series = {metric: sorted(points.items()) for metric, points in trial.series.items()}
         ended = {**result.model_dump(mode="json"), SERIES: series}
         with self._write_together() as connection:
-            _write_losses(connection, [trial])
+            write_open_losses(connection, [trial])
             self._storage.set_trial_user_attr(trial.trial_id, RESULT, ended)  # from here on, the run has ended
             self._close_trial(trial.trial_id, trial.member, result.status, trial.points)
 
@@ -336,18 +321,3 @@ def _open_storage(url: str) -> optuna.storages.BaseStorage:
     return optuna.storages.get_storage(
         optuna.storages.RDBStorage(add_driver(url), engine_kwargs={"pool_pre_ping": True})
     )
-
-
-def _write_losses(connection: Connection, trials: Sequence[_OpenTrial]) -> None:
-    """Write the losses of open trials that wait for it."""
-    write_losses(connection, [(each.trial_id, *point) for each in trials for point in each.waiting.items()])
-    write_attributes(
-        connection,
-        [
-            (each.trial_id, TRAIN_LOSS, sorted(each.series[TRAIN_LOSS].items()))
-            for each in trials
-            if each.has_new_training
-        ],
-    )
-    for each in trials:
-        each.waiting, each.has_new_training = {}, False

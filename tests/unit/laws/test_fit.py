@@ -4,9 +4,10 @@ from benchmarks.laws_in_data import RectifiedForm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marslora.laws import fitting
-from marslora.laws.fitting import Sample, fit_form, minimise, refit
+from marslora.laws import fitting, minimising
+from marslora.laws.fitting import fit_form, refit
 from marslora.laws.intervals import cluster_weights, measure_interval
+from marslora.laws.minimising import Sample, minimise
 
 SIZES = np.geomspace(200, 400_000, 14)
 
@@ -49,7 +50,7 @@ def test_problems_are_minimised_the_same_in_any_batches(monkeypatch):
     fitted = fit_form(RectifiedForm({"data": 9000.0}), data)
     weights = cluster_weights(data.group_N, 7, rng, 1.0)
     together = refit(fitted, data, weights)
-    monkeypatch.setattr(fitting, "MOST_ENTRIES", 2 * len(data))
+    monkeypatch.setattr(minimising, "MOST_ENTRIES", 2 * len(data))
     assert (refit(fitted, data, weights) == together).all()
 
 
@@ -73,7 +74,7 @@ def test_points_at_the_same_inputs_are_added_up_exactly(monkeypatch, censored):
     weights = cluster_weights(data.group_N, 3, rng, 1.0)
     form, starts = RectifiedForm({"data": 9000.0}), np.tile([0.0, 1.0, 0.0, 0.5], (3, 1))
     added = minimise(form, data, starts, weights, 0.02, 2.0)
-    monkeypatch.setattr(fitting, "MOST_DIFFERENT", 0.0)
+    monkeypatch.setattr(minimising, "MOST_DIFFERENT", 0.0)
     each = minimise(form, data, starts, weights, 0.02, 2.0)
     assert added.objective_B == pytest.approx(each.objective_B, rel=1e-9)
     assert added.inner_BP == pytest.approx(each.inner_BP, abs=1e-5)
