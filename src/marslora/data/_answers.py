@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import cached_property
 from typing import Any
 
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -23,6 +24,8 @@ from marslora.data._tools import check_template
 from marslora.data._turns import Message
 
 _GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
+_CONTENTS = re.compile("think|thought|reason|tool", re.IGNORECASE)
+"""Special tokens that belong into an answer."""
 _STRANGERS = "\ue0a1\ue0a2\ue0a3\uf8a1"
 """Characters for private use: the first that a text lacks stands in for an answer while its place is found."""
 _UNENDED = "answers without an end: the {% generation %} block of the chat template leaves the end token out"
@@ -102,6 +105,7 @@ class Template:
         model learns to stop. Raises `DataError` for a template in which the answers cannot be found.
         """
         check_template(messages, self._template)
+        self._check_marks(messages)
         is_marked = bool(_GENERATION.search(self._template))
         if is_marked:
             text, spans = self._render_marked(messages)
@@ -114,6 +118,31 @@ class Template:
         if is_marked and learned and not any(self._specials.end(text[start:end].rstrip()) for start, end in learned):
             notes = (*notes, _UNENDED)
         return Rendered(text, learned, is_marked, notes)
+
+    @cached_property
+    def _marks(self) -> re.Pattern[str] | None:
+        """The special tokens that begin and end texts, and those that the template writes around turns; None if there
+        are none. Thoughts and calls of tools are contents."""
+        tokenizer = self._tokenizer
+        special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+        marks = special & {getattr(tokenizer, f"{name}_token", None) for name in ("bos", "eos", "pad")}
+        with contextlib.suppress(DataError):
+            written = self.render_text([_PROBE, {"role": "assistant", "content": _PROBE["content"]}])
+            marks |= {token for token in special if token in written and not _CONTENTS.search(token)}
+        found = sorted((mark for mark in marks if not mark.isalnum() and len(mark) > 2), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, found))) if found else None
+
+    def _check_marks(self, messages: Sequence[Message]) -> None:
+        """Raise `DataError` for a text that has a token with which the template itself begins or ends something."""
+        if self._marks is None:
+            return
+        for message in messages:
+            for part in message["content"]:
+                if found := self._marks.search(part.get("text", "")):
+                    raise DataError(
+                        f"the text has `{found[0]}`, which the model's tokenizer reads as a special token of its "
+                        "template: remove it, or put a space into it"
+                    )
 
     def _end(self, text: str, spans: list[Span]) -> tuple[str, list[Span]]:
         """The text with an end-of-sequence token, if it ends in an answer without any special token (LLaVA 1.5)."""

@@ -53,6 +53,15 @@ _STRANGE = (
     r"\{\{?\s*(?:img|image|picture|audio|video)[ _-]?\d{0,3}\s*\}?\}",
 )
 """What looks like a placeholder and is none that is known: paths between tags, ends without a beginning."""
+_WRAPPED = rf"(?P<wrap>[$%#@~^*]|__)(?:{'|'.join((*_IMAGES, *_SOUNDS, *_VIDEOS))})(?P=wrap)"
+"""A placeholder between two marks, which would stay as characters around it: ``$<image>$``."""
+_CONTROLS = re.compile(
+    r"<\|(?:endofchunk|endoftext|endofprompt|im_(?:start|end|sep)|(?:begin|end)_of_text|eot(?:_id)?|eom(?:_id)?"
+    r"|(?:start|end)_header_id|(?:start|end)_of_(?:role|turn)|(?:bos|eos|pad)(?:_token)?|end|user|assistant|system)\|>"
+    r"|<(?:start|end)_of_turn>|<(?:bos|eos)>|\[/?INST\]|<</?SYS>>|<\uff5c[^\uff5c<>\n]{1,40}\uff5c>"
+    r"|\A\s*<s>(?![\s\S]*</s>)|\A(?![\s\S]*<s>)[\s\S]*(?P<end></s>)\s*\Z"
+)
+"""Marks with which models and templates begin and end turns: a text that has one was already put into a template."""
 _WORD = r"(?<![a-z])(?:imgs?|images?|pictures?|pics?|photos?|videos?|audios?|speech|sounds?|media|frames?)(?![a-z])"
 _OPEN, _CLOSE = r"(?:\\?<|＜|&lt;)", r"(?:\\?>|＞|&gt;)"
 _SUSPECTS = re.compile(
@@ -71,12 +80,12 @@ _SUSPECTS = re.compile(
 """What may have been meant as a placeholder where a row has no other: any tag of that word, Markdown's pictures."""
 _NUMBERED = r"<\|?(?P<medium>image|img|audio|video)[ _-]?(?P<number>\d{1,3})\|?>"
 _PATTERN = re.compile(
-    f"{_NUMBERED}|(?P<image>{'|'.join(_IMAGES)})|(?P<audio>{'|'.join(_SOUNDS)})|(?P<video>{'|'.join(_VIDEOS)})"
+    f"(?P<wrapped>{_WRAPPED})|{_NUMBERED}|(?P<image>{'|'.join(_IMAGES)})|(?P<audio>{'|'.join(_SOUNDS)})|(?P<video>{'|'.join(_VIDEOS)})"
     f"|(?P<strange>{'|'.join(_STRANGE)})",
     re.IGNORECASE,
 )
 _IN_ANSWERS = re.compile(
-    "(?P<image><image>)|(?P<audio><audio>)|(?P<video>(?!))|(?P<medium>(?P<number>(?P<strange>(?!))))"
+    f"(?P<wrapped>{_WRAPPED})|(?P<image><image>)|(?P<audio><audio>)|(?P<video>(?!))|(?P<medium>(?P<number>(?P<strange>(?!))))"
 )
 """In an answer, only these two: models are taught to write HTML, which has tags for pictures and videos."""
 _ALWAYS_MEANT = re.compile(r"<\|")
@@ -98,11 +107,16 @@ def split_tags(text: str, *, is_answer: bool, has_media: bool) -> list[str | Tag
     """The text cut at its placeholders. Raises `DataError` for a tag that looks like one and cannot be read."""
     if "<" not in text and "[" not in text and "{" not in text:
         return [text]
+    if control := _CONTROLS.search(text):
+        raise DataError(
+            f"the text has `{(control['end'] or control[0]).strip()}`, with which models mark turns, and the model's own template adds its "
+            "marks again: remove it, and write each turn as a message of its own"
+        )
     pieces: list[str | Tag] = []
     at = 0
     for match in (_IN_ANSWERS if is_answer else _PATTERN).finditer(text):
-        if match["strange"]:
-            if has_media or _ALWAYS_MEANT.match(match[0]):
+        if match["strange"] or match["wrapped"]:
+            if match["wrapped"] or has_media or _ALWAYS_MEANT.match(match[0]):
                 raise _explain_tag(match[0])
             continue
         pieces.append(text[at : match.start()])
@@ -119,7 +133,11 @@ def split_tags(text: str, *, is_answer: bool, has_media: bool) -> list[str | Tag
 def check_unmarked(text: str) -> None:
     """Raise `DataError` if the text, of a row whose media no placeholder has taken, may have been meant to have one."""
     if match := _SUSPECTS.search(text):
-        raise _explain_tag(match[0])
+        raise DataError(
+            f"the text has `{match[0][:60]}`, which may have been meant as the place of a picture, sound or video, and "
+            "no placeholder says where the row's own belong: write `<image>`, `<audio>` or `<video>` there; the rest "
+            "of the text then stays as it is"
+        )
 
 
 def count_from_zero(text: str) -> bool:
@@ -130,5 +148,6 @@ def count_from_zero(text: str) -> bool:
 def _explain_tag(tag: str) -> DataError:
     return DataError(
         f"the text has `{tag[:60]}`, which looks like a placeholder and is none that is known: write "
-        "`<image>`, `<audio>` or `<video>` where a picture, sound or video belongs, and name its file in the row"
+        "`<image>`, `<audio>` or `<video>` where a picture, sound or video belongs, and name its file in the row. If "
+        "the text is about such tags, put a space into them: `< image >`"
     )
