@@ -108,9 +108,10 @@ def split_tags(text: str, *, is_answer: bool, has_media: bool) -> list[str | Tag
     if "<" not in text and "[" not in text and "{" not in text:
         return [text]
     if control := _CONTROLS.search(text):
+        mark = (control["end"] or control[0]).strip()
         raise DataError(
-            f"the text has `{(control['end'] or control[0]).strip()}`, with which models mark turns, and the model's own template adds its "
-            "marks again: remove it, and write each turn as a message of its own"
+            f"the text has `{mark}`, with which models mark turns, and the model's own template adds its marks again: "
+            "remove it, and write each turn as a message of its own"
         )
     pieces: list[str | Tag] = []
     at = 0

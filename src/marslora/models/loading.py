@@ -25,6 +25,7 @@ from marslora.core.spec import ModelSpec
 from marslora.core.vocabulary import note_vocabulary
 from marslora.models import _checkpoint, _weights, attention, quantization, tokens
 from marslora.models._classes import find_model_class, first_line, list_modalities, read_config
+from marslora.models._constants import check_constants
 from marslora.models.discovery import discover
 from marslora.models.folders import MEMORY, resolve_path
 
@@ -254,7 +255,7 @@ def _load_weights(
             ) from None
     warnings = _weights.check_report(model, report, spec.path)
     _weights.check_numbers(model, spec.path, folder or _checkpoint.find_model_folder(spec.path))
-    return model, warnings
+    return model, (*warnings, *check_constants(model, spec.path))
 
 
 def _load_registered(spec: ModelSpec) -> LoadedModel:
@@ -270,11 +271,12 @@ def _load_registered(spec: ModelSpec) -> LoadedModel:
     if spec.dtype != "auto" and not quantization.is_quantized(model):
         model.to(getattr(torch, spec.dtype))
     _weights.check_numbers(model, spec.path, None)
+    warnings = check_constants(model, spec.path)
     quantization.keep_layout(model)
     first = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
     attention.set_attention(model, spec, first.device, first.dtype)
     attention.prefer_products(first.device, first.dtype)
-    return LoadedModel(_freeze(model), processor, first.device, first.dtype)
+    return LoadedModel(_freeze(model), processor, first.device, first.dtype, warnings)
 
 
 def _find_registered(path: str) -> tuple[Any, Any]:

@@ -15,6 +15,7 @@ from marslora.core.errors import ModelError
 from marslora.core.spec import ModelSpec
 from marslora.demo.model import embedded_folder
 from marslora.models import _weights, loading
+from marslora.models._constants import check_constants
 from tests.helpers.tiny_models import FEW, build
 from tests.helpers.tiny_processors import llava_processor
 
@@ -195,6 +196,7 @@ def test_models_of_several_families_are_whole_after_saving_them(name, tmp_path):
         loaded, report = type(model).from_pretrained(tmp_path, output_loading_info=True, ignore_mismatched_sizes=True)
     assert _weights.check_report(loaded, report, str(tmp_path)) == ()
     _weights.check_numbers(loaded, str(tmp_path), tmp_path)
+    assert check_constants(loaded, str(tmp_path)) == ()
 
 
 def test_a_model_in_memory_is_looked_at_too():
@@ -204,6 +206,29 @@ def test_a_model_in_memory_is_looked_at_too():
     path = loading.register_model("damaged", model, llava_processor())
     with pytest.raises(ModelError, match=r"`memory:damaged` is not finite: `lm_head\.weight`"):
         loading.load(ModelSpec(path=path))
+
+
+@pytest.mark.parametrize(
+    ("zeroed", "message"),
+    [
+        ("multi_modal_projector.linear_2", r"1 of 2 weight matrices of the projector of .*linear_2\.weight"),
+        ("multi_modal_projector", r"2 of 2 weight matrices of the projector of"),
+        ("vision_tower", r"of the vision of .* hold a single number"),
+        ("language_model.layers.1.mlp.down_proj", None),
+    ],
+)
+def test_a_part_without_weights_is_refused_and_an_empty_layer_is_said(zeroed, message):
+    model, _ = build("llava")
+    with torch.no_grad():
+        for parameter in model.model.get_submodule(zeroed).parameters():
+            parameter.zero_()
+    spec = ModelSpec(path=loading.register_model("zeroed", model, llava_processor()))
+    if message is None:
+        (warning,) = loading.load(spec).warnings
+        assert "1 weight matrix holds a single number: `model.language_model.layers.1.mlp.down_proj.weight`" in warning
+        return
+    with pytest.raises(ModelError, match=message):
+        loading.load(spec)
 
 
 def test_a_layer_that_should_be_quantised_and_is_not_is_named():
