@@ -23,12 +23,14 @@ from marslora.report.numbers import (
 )
 
 
+def describe_outcome(data: ReportData) -> list[str]:
+    """What was predicted and what came, and one rank for every part beside it, one sentence each; empty if unknown."""
+    promised = [] if data.final is None else _describe_promise(data, data.final)
+    return [*promised, *_describe_gain_over_uniform(data)]
+
+
 def describe_gain(data: ReportData) -> list[str]:
-    """Sentences about the gain over the untrained model and over one rank for every part; empty if unknown."""
-    return [*_describe_gain_over_base(data), *_describe_gain_over_uniform(data)]
-
-
-def _describe_gain_over_base(data: ReportData) -> list[str]:
+    """Sentences about the gain over the untrained model, or what is expected of it; empty if unknown."""
     final = data.final
     if final is not None:
         losses = (
@@ -37,8 +39,7 @@ def _describe_gain_over_base(data: ReportData) -> list[str]:
         right = f"{format_accuracy(final.base_validation_accuracy)} of answer tokens were right before and "
         right += f"{format_accuracy(final.validation_accuracy)} after"
         sentence = f"The validation loss was {losses}; {right}."
-        told = [*_describe_promise(data, final), *_describe_kept_point(final), *_describe_test(final)]
-        return [sentence, *told, *_describe_metric(final.metric)]
+        return [sentence, *_describe_kept_point(final), *_describe_test(final), *_describe_metric(final.metric)]
     predicted, base = data.chosen.predicted_loss, data.base_loss
     if predicted is None or base is None:
         return []

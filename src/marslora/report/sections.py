@@ -8,7 +8,7 @@ from marslora.report import checklist, tables
 from marslora.report.candidates import list_rates
 from marslora.report.data import ReportData, compute_calibration_spending, compute_grid_spending, compute_total_spending
 from marslora.report.figures.curves import JOINT, group_runs
-from marslora.report.gain import describe_gain
+from marslora.report.gain import describe_gain, describe_outcome
 from marslora.report.markup import Markup, bullets, collapse, join, paragraphs, section, tag
 from marslora.report.numbers import (
     SPACE,
@@ -47,7 +47,9 @@ def render_verdict(data: ReportData) -> Markup:
             tag("h1", write_headline(data)),
             tag("p", describe_certainty(data), class_="lead"),
             tag("div", *render_tiles(data), class_="tiles"),
-            paragraphs(filter(None, (" ".join(each(data)) for each in (describe_effects, describe_gain)))),
+            paragraphs(
+                filter(None, (" ".join(each(data)) for each in (describe_outcome, describe_effects, describe_gain)))
+            ),
             tag("p", describe_cost(data)),
             join(warnings),
             tag("p", explain_terms(data), class_="soft"),

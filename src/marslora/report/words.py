@@ -20,7 +20,7 @@ from marslora.report.data import (
     compute_grid_spending,
     compute_total_spending,
 )
-from marslora.report.gain import describe_gain
+from marslora.report.gain import describe_gain, describe_outcome
 from marslora.report.numbers import (
     SPACE,
     abbreviate_count,
@@ -249,10 +249,11 @@ def make_sentence(words: str) -> str:
 
 
 def write_summary_lines(data: ReportData) -> list[str]:
-    """The lines that the command line prints when a search ends."""
+    """The lines that the command line prints when a search ends: the choice, what came of it, and then the rest."""
     lines = [
         *data.decision.problems,
         write_headline(data) + ".",
+        *describe_outcome(data),
         describe_certainty(data),
         *describe_effects(data),
         *describe_gain(data),

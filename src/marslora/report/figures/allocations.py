@@ -110,7 +110,7 @@ def _draw_line(data: ReportData, part: str, known: Sequence[Candidate]) -> Chart
         name="allocations",
         title=f"Ranks of {part}",
         traces=traces,
-        layout=make_layout(x_axis, make_axis("validation loss (nats per answer token)")),
+        layout=make_layout(x_axis, make_axis("loss (nats per answer token)")),
         caption=_write_caption(data, known),
         wide=True,
     )
@@ -138,7 +138,7 @@ def _draw_ranking(data: ReportData, known: Sequence[Candidate]) -> Chart:
         name="allocations",
         title=f"The {data.candidate_noun}s, best first",
         traces=traces,
-        layout=make_layout(make_axis("validation loss (nats per answer token)"), y_axis),
+        layout=make_layout(make_axis("loss (nats per answer token)"), y_axis),
         caption=_write_caption(data, known) + more,
         height=26 * len(rows) + 110,
         wide=True,

@@ -21,7 +21,7 @@ def draw_charts(data: ReportData) -> list[Chart]:
     if data.chosen.p_best is not None and data.chosen not in ordered:
         ordered[-1] = data.chosen
     rows = list(reversed(ordered))
-    names = [escape_text(name_candidate(candidate, data)) for candidate in rows]
+    names = [_break_name(escape_text(name_candidate(candidate, data))) for candidate in rows]
     trace = {
         "type": "bar",
         "orientation": "h",
@@ -36,7 +36,7 @@ def draw_charts(data: ReportData) -> list[Chart]:
         "hovertemplate": "P(best) %{x:.3f}<extra></extra>",
     }
     top = max(candidate.p_best or 0.0 for candidate in rows)
-    x = make_axis("probability of being best", tickformat=".0%", range=[0, min(1.0, top) * 1.18 or 1.0])
+    x = make_axis("probability of being best", tickformat=".0%", nticks=5, range=[0, min(1.0, top) * 1.18 or 1.0])
     y = make_axis("", tickvals=list(range(len(rows))), ticktext=names, showgrid=False)
     return [
         Chart(
@@ -49,6 +49,11 @@ def draw_charts(data: ReportData) -> list[Chart]:
             wide=True,
         )
     ]
+
+
+def _break_name(name: str) -> str:
+    """The name in two lines if it has rates: in one, it would leave no room for the bars on a narrow screen."""
+    return name.replace(", learning rate", ",<br>learning rate", 1)
 
 
 def _choose_colour(candidate: Candidate, data: ReportData) -> str:

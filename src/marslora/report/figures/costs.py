@@ -15,6 +15,7 @@ from marslora.report.data import (
 from marslora.report.figures._style import ACCENT, Chart, fade, make_axis, make_layout
 from marslora.report.numbers import format_duration, format_number, format_run_count, pluralise
 
+UNITS = (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
 COLOURS = (fade(ACCENT, 0.45), fade(ACCENT, 0.7), ACCENT, fade("@muted", 0.7))
 
 
@@ -33,8 +34,15 @@ def draw_charts(data: ReportData) -> list[Chart]:
             f"{format_duration(grid.seconds)} (estimated as that many times the time of one full run)."
         )
         labels = [format_duration(each) for each in times]
-        charts.append(_draw_bars("cost-seconds", "In time", "seconds of wall time", bars, labels, times, caption))
+        unit, seconds = _choose_unit(max(each or 0.0 for each in times))
+        values = [each and each / seconds for each in times]
+        charts.append(_draw_bars("cost-seconds", "In time", f"{unit} of wall time", bars, labels, values, caption))
     return charts
+
+
+def _choose_unit(most: float) -> tuple[str, float]:
+    """The unit in which a time in seconds is a handy number, and its length in seconds."""
+    return next(((name, length) for name, length in UNITS if most >= 2 * length), UNITS[-1])
 
 
 def list_spendings(data: ReportData) -> dict[str, Spending]:

@@ -56,7 +56,7 @@ def draw_charts(data: ReportData) -> list[Chart]:
             name="rates",
             title="Learning rates",
             traces=traces,
-            layout=make_layout(across, make_axis("validation loss (nats per answer token)")),
+            layout=make_layout(across, make_axis("loss (nats per answer token)")),
             caption=_write_caption(part, drawn),
             wide=True,
         )
