@@ -62,4 +62,5 @@ def describe_run(study: Study, prepared: Prepared) -> ExportedRun:
         seed=planned.seed if planned else spec.search.seed,
         max_length=spec.data.max_length,
         num_validation=prepared.data.num_validation,
+        quantize=spec.model.quantize,
     )

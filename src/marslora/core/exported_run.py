@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from marslora.core.data_files import MEMORY
 from marslora.core.schedule import make_training_arguments, num_steps
@@ -23,6 +23,8 @@ class ExportedRun(TrainingSpec):
     """Rows with more tokens are refused; None: no limit."""
     num_validation: int = 0
     """Validation rows."""
+    quantize: Literal["nf4", "int8"] | None = None
+    """How the linears of the language model are held (`marslora.core.spec.ModelSpec`)."""
 
     @property
     def num_steps(self) -> int:

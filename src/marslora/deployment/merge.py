@@ -17,8 +17,8 @@ from marslora.data.rows import load_encoded_splits
 from marslora.deployment.trained import TrainedStudy, find_trained
 from marslora.methods import attach
 from marslora.models.answers import Batch
-from marslora.models.loading import load_alone, resolve_dtype, skeleton
-from marslora.models.quantization import is_quantized
+from marslora.models.loading import LoadedModel, load_alone, resolve_dtype, skeleton
+from marslora.models.quantization import dequantize, is_quantized
 from marslora.report.model_card import write_card
 from marslora.store.study import Study
 
@@ -58,6 +58,7 @@ def merge_study(
     """Write model, processor and configuration of a study with its adapter merged into the folder ``out``.
 
     The adapter is added in float32; then weights are rounded to ``dtype`` (``auto``: that of the base's checkpoint).
+    A quantised base becomes plain numbers first, those that its adapter was trained on: the result is not quantised.
     Logits on ``rows`` (by default the study's validation rows) must be those of the model with its adapter before the
     rounding, and those of the rounded model after it was written and loaded again. ``task`` chooses the change of an
     adapter that has one for each task. A model card says what the model is, under ``licence`` if it is given.
@@ -70,11 +71,14 @@ def merge_study(
     study = find_trained(folder, model=model, device=device, trust_remote_code=trust_remote_code)
     adapter = study.find_plain_adapter(task)
     saved_as = _find_dtype(study.model, dtype)
-    loaded = load_alone(study.model.model_copy(update={"dtype": "float32"}))
-    _check_dense(loaded.model, study)
+    loaded = _load_base(study.model)
     batch = _read_batch(study, rows, loaded.processor)
     adapted = attach(loaded.model, adapter, trust_remote_code=trust_remote_code)
     wanted = compute_logits(adapted, batch)
+    if is_quantized(loaded.model):
+        adapted = attach(dequantize(adapted.unload()), adapter, trust_remote_code=trust_remote_code)
+        trained, wanted = wanted, compute_logits(adapted, batch)
+        _check_dequantized(compare_logits(trained, wanted))
     merged = adapted.merge_and_unload(safe_merge=True)
     _check_equal(compare_logits(wanted, compute_logits(merged, batch)), "merging")
     temporary = temporary_path(out)
@@ -96,11 +100,17 @@ def merge_study(
     return check
 
 
-def _check_dense(model: Any, study: TrainedStudy) -> None:
-    if is_quantized(model):
-        raise ConfigError(
-            f"The base of {study.folder} is quantised, and its adapter was trained on rounded weights, so that a sum "
-            "of both in full precision is another model. Use the adapter as it is: `marslora.attach(model, folder)`."
+def _load_base(spec: ModelSpec) -> LoadedModel:
+    """The base in float32, or quantised as the adapter was trained on it: from weights in the dtype of the study."""
+    return load_alone(spec if spec.quantize else spec.model_copy(update={"dtype": "float32"}))
+
+
+def _check_dequantized(check: MergeCheck) -> None:
+    if not check.largest_difference <= MOST_ROUNDING:
+        raise StudyError(
+            "The weights of a quantised base, written out as plain numbers, do not compute what they did: logits "
+            f"change by up to {check.largest_difference:.2g} standard deviations, more than {MOST_ROUNDING:g}. Nothing "
+            "was kept. Use the adapter as it is, with `marslora.attach(model, folder)`."
         )
 
 
@@ -153,7 +163,7 @@ def _convert_weights(model: Any, dtype: torch.dtype) -> Any:
 
 
 def _read_logits(folder: Path, spec: ModelSpec, batch: Mapping[str, Any]) -> Tensor:
-    read = load_alone(spec.model_copy(update={"path": str(folder), "dtype": "float32"}))
+    read = load_alone(spec.model_copy(update={"path": str(folder), "dtype": "float32", "quantize": None}))
     return compute_logits(read.model, batch)
 
 

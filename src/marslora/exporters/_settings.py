@@ -10,7 +10,7 @@ from typing import Any
 
 from marslora.core.decision import DecisionRecord
 from marslora.core.exported_run import ExportedRun
-from marslora.core.parts import ModelInfo
+from marslora.core.parts import LANGUAGE, ModelInfo
 from marslora.core.patterns import lora_config_dict
 
 TRAIN, VALIDATION = "train.jsonl", "validation.jsonl"
@@ -26,6 +26,8 @@ class Settings:
     """Rank of every part; parts that are trained whole have 0 here and are listed in ``full``."""
     full: tuple[str, ...]
     module_ranks: dict[str, int]
+    outside_language: tuple[str, ...]
+    """Paths of the modules of all parts but the language model."""
     lora: dict[str, Any]
     """Keyword arguments of `peft.LoraConfig`."""
     training: ExportedRun
@@ -57,6 +59,7 @@ class Settings:
             ranks=lora_only.as_dict(),
             full=tuple(part for part in training.full if part not in info.unreached),
             module_ranks=module_ranks,
+            outside_language=tuple(path for part in info.parts if part.name != LANGUAGE for path in part.paths),
             lora=lora,
             training=training.model_copy(update=_choose_rates(decision, training)),
             is_rate_chosen=decision.learning_rate is not None,

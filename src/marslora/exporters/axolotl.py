@@ -10,6 +10,7 @@ from marslora.core.decision import DecisionRecord
 from marslora.core.exported_run import ExportedRun
 from marslora.core.parts import ModelInfo
 from marslora.exporters._base import AbstractExporter
+from marslora.exporters._quantized import bitsandbytes_keywords, quantized_note
 from marslora.exporters._settings import TRAIN, VALIDATION, Settings, write
 
 
@@ -34,12 +35,14 @@ class Axolotl(AbstractExporter):
             "chat_template may have to name that of your model. To continue an adapter, set lora_model_dir.",
             *settings.lost_rates,
             *settings.lost_optimizer,
+            *quantized_note(settings, *(EIGHT_BITS if settings.training.quantize == "int8" else ())),
         )
         return [write(output, "axolotl.yaml", header + yaml.safe_dump(values, sort_keys=False))]
 
 
 KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel")
 """Fused kernels that Axolotl switches on by itself, and that it lacks for most multimodal models, where it stops."""
+EIGHT_BITS = ("In 8 bits it quantises towers and projector too: another base than the one that was searched.",)
 LONGEST = 131072
 """Tokens after which rows are cut, where rows of any length are trained on here."""
 
@@ -60,9 +63,17 @@ def _model(settings: Settings, output: Path) -> dict[str, object]:
         "sequence_len": run.max_length or LONGEST,
         "train_on_inputs": False,
         "output_dir": str(output / "trained"),
-        "adapter": "lora",
+        **_adapter(settings),
         **dict.fromkeys(KERNELS, False),
     }
+
+
+def _adapter(settings: Settings) -> dict[str, object]:
+    """The kind of adapter, which for Axolotl says how the base is held."""
+    keywords = bitsandbytes_keywords(settings)
+    if "load_in_4bit" in keywords:
+        return {"adapter": "qlora", "load_in_4bit": keywords.pop("load_in_4bit"), "bnb_config_kwargs": keywords}
+    return {"adapter": "lora", **({"load_in_8bit": True} if keywords else {})}
 
 
 def _training(settings: Settings) -> dict[str, object]:

@@ -12,6 +12,7 @@ from marslora.core.exported_run import ExportedRun
 from marslora.core.parts import ModelInfo
 from marslora.exporters._base import AbstractExporter
 from marslora.exporters._init_adapter import write_init_adapter
+from marslora.exporters._quantized import count_bits, quantized_note
 from marslora.exporters._settings import TRAIN, VALIDATION, Settings, write
 
 SWITCHES = {
@@ -61,6 +62,7 @@ class LlamaFactory(AbstractExporter):
             "On a GPU with bfloat16 add bf16: true.",
             *settings.lost_rates,
             *settings.lost_optimizer,
+            *quantized_note(settings, "It quantises towers and projector too: another base than the one searched on."),
         )
         values = {**_model(settings, output.resolve()), **_training(settings)}
         path = write(output, "llama_factory.yaml", header + yaml.safe_dump(values, sort_keys=False))
@@ -91,8 +93,17 @@ def _model(settings: Settings, output: Path) -> dict[str, object]:
         "stage": "sft",
         "do_train": True,
         "finetuning_type": "lora",
+        **_quantization(settings),
         **switches,
     }
+
+
+def _quantization(settings: Settings) -> dict[str, object]:
+    bits = count_bits(settings)
+    if bits is None:
+        return {}
+    four = {"quantization_type": "nf4", "double_quantization": True} if bits == 4 else {}
+    return {"quantization_method": "bnb", "quantization_bit": bits, **four}
 
 
 def _training(settings: Settings) -> dict[str, object]:

@@ -11,6 +11,7 @@ from marslora.core.parts import ModelInfo
 from marslora.core.words import write_value
 from marslora.exporters._base import AbstractExporter
 from marslora.exporters._init_adapter import write_init_adapter
+from marslora.exporters._quantized import count_bits, quantized_note
 from marslora.exporters._settings import TRAIN, VALIDATION, Settings, shell_command, write
 
 SWITCHES = {"vision": "freeze_vit", "projector": "freeze_aligner", "language": "freeze_llm"}
@@ -47,10 +48,17 @@ class MsSwift(AbstractExporter):
             "It has one --lora_rank for all parts, so --adapters names an untrained adapter (B = 0) with these",
             "ranks, which it continues. It writes prompts by its own template, not by the processor's.",
             *settings.lost_optimizer,
+            *quantized_note(settings, "It quantises towers and projector too: another base than the one searched on."),
         )
         command = shell_command("swift sft", _options(settings))
         text = f'#!/bin/sh\n{header}set -e\ncd "$(dirname "$0")"\n{command}'
         return [write(output, "ms_swift.sh", text), adapter / "adapter_config.json"]
+
+
+def _quantization(settings: Settings) -> list[tuple[str, object]]:
+    bits = count_bits(settings)
+    four = [("bnb_4bit_quant_type", "nf4"), ("bnb_4bit_use_double_quant", "true")] if bits == 4 else []
+    return [] if bits is None else [("quant_method", "bnb"), ("quant_bits", bits), *four]
 
 
 def _options(settings: Settings) -> list[tuple[str, object]]:
@@ -68,6 +76,7 @@ def _options(settings: Settings) -> list[tuple[str, object]]:
         *([("val_dataset", VALIDATION)] if training.num_validation else []),
         ("split_dataset_ratio", 0),
         *([("max_length", training.max_length)] if training.max_length else []),
+        *_quantization(settings),
         ("adapters", "init_adapter"),
         ("output_dir", "trained"),
         *frozen,

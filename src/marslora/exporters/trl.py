@@ -8,6 +8,7 @@ from marslora.core.decision import DecisionRecord
 from marslora.core.exported_run import ExportedRun
 from marslora.core.parts import ModelInfo
 from marslora.exporters._base import AbstractExporter
+from marslora.exporters._quantized import bitsandbytes_keywords, quantized_note
 from marslora.exporters._settings import TRAIN, VALIDATION, Settings, python_arguments, write
 
 SCRIPT = '''{header}
@@ -17,7 +18,7 @@ from pathlib import Path
 import torch
 from datasets import Image, List, load_dataset
 from peft import LoraConfig
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor{imports}
 from trl import SFTConfig, SFTTrainer
 
 lora_config = LoraConfig(
@@ -36,7 +37,7 @@ def load_rows(name):
 
 def main(model_path={model!r}, output_folder=str(HERE / "trained"), **changes):
     """Fine-tune; the adapter is saved in `output_folder`. Keywords override arguments of `SFTConfig`."""
-    model = AutoModelForImageTextToText.from_pretrained(model_path)
+    model = AutoModelForImageTextToText.from_pretrained(model_path{quantization})
     arguments = {{
 {arguments}
     }}
@@ -62,6 +63,8 @@ def main(model_path={model!r}, output_folder=str(HERE / "trained"), **changes):
 if __name__ == "__main__":
     main(*sys.argv[1:3])
 '''
+COMPUTE = "torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32"
+"""The dtype in which the script multiplies numbers of 4 bits: as it trains."""
 
 
 class Trl(AbstractExporter):
@@ -80,7 +83,7 @@ class Trl(AbstractExporter):
         """Write ``sft.py`` and return its path."""
         settings = Settings.of(decision, info, training, adapter_folder)
         notes = ["The TRL command line has no setting for per-part ranks, so this is a script.", *settings.lost_rates]
-        notes += ["Of a conversation the last answer is trained.", *settings.lost_optimizer]
+        notes += ["Of a conversation the last answer is trained.", *settings.lost_optimizer, *quantized_note(settings)]
         validation = f'load_rows("{VALIDATION}")' if training.num_validation else None
         text = SCRIPT.format(
             header=settings.header("TRL 1.16 (tested)", *notes),
@@ -89,10 +92,22 @@ class Trl(AbstractExporter):
                 f"        {name!r}: {value!r},\n" for name, value in _arguments(settings).items()
             ).rstrip(),
             model=training.model,
+            **_quantization(settings),
             train=TRAIN,
             validation=validation,
         )
         return [write(output, "sft.py", text)]
+
+
+def _quantization(settings: Settings) -> dict[str, str]:
+    """What the script imports and passes to load the base in 4 or 8 bits; empty texts if it does not."""
+    keywords = bitsandbytes_keywords(settings)
+    if not keywords:
+        return {"imports": "", "quantization": ""}
+    arguments = python_arguments(keywords, " " * 12)
+    compute = f"\n{' ' * 12}bnb_4bit_compute_dtype={COMPUTE}," if "load_in_4bit" in keywords else ""
+    config = f"BitsAndBytesConfig(\n{arguments}{compute}\n        )"
+    return {"imports": ", BitsAndBytesConfig", "quantization": f",\n        quantization_config={config},\n    "}
 
 
 def _arguments(settings: Settings) -> dict[str, object]:

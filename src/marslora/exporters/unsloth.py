@@ -8,6 +8,7 @@ from marslora.core.decision import DecisionRecord
 from marslora.core.exported_run import ExportedRun
 from marslora.core.parts import ModelInfo
 from marslora.exporters._base import AbstractExporter
+from marslora.exporters._quantized import count_bits, quantized_note
 from marslora.exporters._settings import Settings, python_arguments, write
 
 SWITCHES = {
@@ -36,11 +37,14 @@ class Unsloth(AbstractExporter):
             "Per-part ranks are undocumented there: rank_pattern and alpha_pattern reach LoraConfig as extra keywords.",
             "Its GGUF export refuses alpha_pattern and its MLX path cannot merge rank_pattern: merge with PEFT first.",
             "Check the ranks after loading: model.peft_config['default'].rank_pattern.",
+            *quantized_note(settings, "Which layers that are, Unsloth decides: the towers may be among them."),
         )
         switches = {key: settings.adapts(part) for part, key in SWITCHES.items() if part in settings.ranks}
+        bits = count_bits(settings)
         text = (
             f"{header}\nfrom unsloth import FastVisionModel\n\n"
-            f"model, processor = FastVisionModel.from_pretrained({training.model!r})\n"
+            f"model, processor = FastVisionModel.from_pretrained(\n"
+            f"    {training.model!r}, load_in_4bit={bits == 4}, load_in_8bit={bits == 8}\n)\n"
             f"model = FastVisionModel.get_peft_model(\n    model,\n"
             f"{python_arguments({**switches, **settings.lora})}\n)\n"
         )

@@ -10,6 +10,7 @@ from marslora.core.decision import DecisionRecord
 from marslora.core.exported_run import ExportedRun
 from marslora.core.parts import ModelInfo
 from marslora.exporters._base import AbstractExporter
+from marslora.exporters._quantized import quantized_note
 from marslora.exporters._settings import Settings, shell_command, write
 
 CONFIG = "adapter_config.json"
@@ -67,6 +68,11 @@ def _must_be_merged(settings: Settings) -> bool:
 
 
 def _notes(settings: Settings) -> list[str]:
+    served = "Here the base is served as it was before it was quantised, which is another model: `marslora merge`"
+    return [*_loading_notes(settings), *quantized_note(settings, served, "writes the one that was trained.")]
+
+
+def _loading_notes(settings: Settings) -> list[str]:
     if not _adapters(settings):
         return [f"vLLM cannot load the adapter `{settings.training.adapter.name}`, nor can it be merged. In Python use",
                 "marslora.attach(model, adapter). The command below serves the model without the adapter."]  # fmt: skip

@@ -112,7 +112,9 @@ def load_alone(spec: ModelSpec) -> LoadedModel:
     model: Any = copy.deepcopy(registered.model)
     device = registered.device if spec.device == "auto" else resolve_device(spec.device)
     dtype = registered.dtype if spec.dtype == "auto" else resolve_dtype(spec.dtype, device)
-    return LoadedModel(model.to(device, dtype), registered.processor, device, dtype)
+    if not quantization.is_quantized(model):
+        model.to(device, dtype)
+    return LoadedModel(model, registered.processor, device, dtype)
 
 
 def describe(spec: ModelSpec) -> ModelInfo:

@@ -93,6 +93,20 @@ def is_quantized(model: Any) -> bool:
     return bool(getattr(model, "is_quantized", False))
 
 
+def dequantize(model: Any) -> Any:
+    """The model with its quantised weights as plain float32 numbers, the same that it computed with; it is changed.
+
+    Raises `ConfigError` if the package that quantised it cannot do that.
+    """
+    try:
+        return model.dequantize(torch.float32).float()
+    except (NotImplementedError, ValueError, ImportError) as error:
+        raise ConfigError(
+            f"The weights of this model, quantised by {find_stored_method(model.config)}, cannot be written out as "
+            f"plain numbers: {error}. Use the adapter as it is, with `marslora.attach(model, folder)`."
+        ) from None
+
+
 def find_stored_method(config: Any) -> str | None:
     """How weights were quantised before they were saved, as their configuration says; None: they were not."""
     stored = getattr(config, "quantization_config", None)

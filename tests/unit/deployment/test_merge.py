@@ -1,5 +1,6 @@
 """The merged model is a plain folder that computes what the adapter does; if it does not, nothing is kept."""
 
+import copy
 import json
 
 import pytest
@@ -13,8 +14,11 @@ from marslora.data.rows import load_encoded_splits
 from marslora.demo.model import embedded_folder
 from marslora.deployment import merge
 from marslora.deployment.merge import merge_study
+from marslora.models.loading import load
+from marslora.models.quantization import is_quantized
 from marslora.store.study import Study
 from tests.end_to_end.test_cli import run
+from tests.unit.deployment.conftest import train
 
 
 def logits_of(model, study):
@@ -46,8 +50,6 @@ def test_weights_are_rounded_to_the_format_that_is_asked_for(study, tmp_path):
 
 
 def test_the_model_in_memory_is_not_changed(study, tmp_path):
-    from marslora.models.loading import load
-
     shared = load(Study.open(study).spec.model).model
     before = {name: value.clone() for name, value in shared.state_dict().items()}
     merge_study(study, tmp_path / "merged")
@@ -110,3 +112,18 @@ def test_the_command_says_how_close_it_is(monkeypatch, capsys, study, tmp_path):
     assert json.loads((out / "config.json").read_text())["model_type"] == "llava"
     code, _, error = run(monkeypatch, capsys, "merge", study, "--out", out, "--dtype", "int4")
     assert code == 2 and "int4" in error
+
+
+@pytest.mark.parametrize(("method", "rounding"), [("nf4", 1e-4), ("int8", 0.25)])
+def test_a_quantised_base_is_merged_as_the_numbers_that_it_computed_with(tmp_path, method, rounding):
+    """In 4 bits nothing is lost; in 8 bits inputs were rounded too, and are not any more."""
+    pytest.importorskip("bitsandbytes", reason="needs marslora[quantize]")
+    trained = train(tmp_path, quantize=method)
+    study = trained.folder
+    base = load(Study.open(study).spec.model).model
+    adapted = logits_of(PeftModel.from_pretrained(copy.deepcopy(base), trained.adapter_folder), study)
+    check = merge_study(study, tmp_path / "merged")
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "merged")
+    assert not is_quantized(model) and getattr(model.config, "quantization_config", None) is None
+    assert float((logits_of(model, study) - adapted).abs().max() / adapted.std()) < rounding
+    assert check.largest_difference < 1e-4

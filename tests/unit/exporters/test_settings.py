@@ -15,6 +15,7 @@ from marslora.exporters.llama_factory import LlamaFactory
 from marslora.exporters.ms_swift import MsSwift
 from marslora.exporters.peft import Peft
 from marslora.exporters.trl import Trl
+from marslora.exporters.unsloth import Unsloth
 from marslora.exporters.vllm import Vllm, find_max_lora_rank
 from marslora.testing.exporters_contract import INFO, decision
 
@@ -208,3 +209,35 @@ def test_trl_gets_the_whole_course_of_the_run(tmp_path):
 def test_a_tool_without_the_optimizer_says_so(exporter, tmp_path):
     run = RUN.model_copy(update={"optimizer": PluginSpec(name="muon")})
     assert "It has no optimizer `muon`" in exporter().export(decision(), INFO, run, None, tmp_path)[0].read_text()
+
+
+FOUR = {
+    Trl: ["BitsAndBytesConfig(", "load_in_4bit=True", "bnb_4bit_quant_type='nf4'", "'model.vision_tower'"],
+    Axolotl: ["adapter: qlora", "load_in_4bit: true", "- model.vision_tower"],
+    LlamaFactory: ["quantization_bit: 4", "quantization_type: nf4", "double_quantization: true"],
+    MsSwift: ["--quant_bits 4", "--bnb_4bit_quant_type nf4", "--quant_method bnb"],
+    Unsloth: ["load_in_4bit=True, load_in_8bit=False"],
+    Vllm: ["held in 4 bits (nf4)", "`marslora merge`"],
+    Peft: ["BitsAndBytesConfig(load_in_4bit=True", "'model.vision_tower'"],
+}
+EIGHT = {
+    Trl: ["load_in_8bit=True"],
+    Axolotl: ["adapter: lora", "load_in_8bit: true"],
+    LlamaFactory: ["quantization_bit: 8"],
+    MsSwift: ["--quant_bits 8"],
+    Unsloth: ["load_in_4bit=False, load_in_8bit=True"],
+    Vllm: ["held in 8 bits (int8)"],
+    Peft: ["BitsAndBytesConfig(load_in_8bit=True"],
+}
+
+
+@pytest.mark.parametrize("exporter", FOUR)
+def test_every_tool_is_told_of_a_base_in_4_or_8_bits(exporter, tmp_path):
+    for method, expected in (("nf4", FOUR), ("int8", EIGHT)):
+        run = RUN.model_copy(update={"quantize": method})
+        text = exporter().export(decision(), INFO, run, None, tmp_path)[0].read_text()
+        assert [words for words in expected[exporter] if words not in text] == [], text
+        if exporter is Trl:
+            compile(text, "sft.py", "exec")
+    plain = exporter().export(decision(), INFO, RUN, None, tmp_path)[0].read_text()
+    assert "held in" not in plain and "bit=True" not in plain and "quant" not in plain
