@@ -80,7 +80,7 @@ def compare(
         OPTIONS
         demo: A built-in task (vision, language, both, small or null), instead of ``model`` and ``train``.
         processor: The processor of a model in memory.
-        config: YAML file with model, data, training, methods, seeds, equal and ranks; keywords override it.
+        config: YAML file with model, data, training, methods, seeds, equal, ranks and metric; keywords override it.
         progress: Whether progress is shown, below the cell of a notebook or on the error stream.
         listener: What is told about progress instead, e.g. to draw a progress bar of your own.
 

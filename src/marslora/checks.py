@@ -31,12 +31,17 @@ def check_study(spec: StudySpec, options: RunOptions) -> None:
     check_run(options)
 
 
+def check_metric(name: str) -> None:
+    """Raise `ConfigError` for a metric that does not exist, or whose package is not installed."""
+    if name != metrics.LOSS:
+        metrics.find_metric(name)(["a"], ["a"])
+
+
 def check_run(options: RunOptions) -> None:
     """Raise `ConfigError` for an executor, a metric or trackers that do not exist and for a hub that cannot be pushed
     to, and `StudyError` for a storage that cannot be reached."""
     options.make_executor()
-    if options.metric != metrics.LOSS:
-        metrics.find_metric(options.metric)(["a"], ["a"])
+    check_metric(options.metric)
     if options.report_to:
         Inline().run(CHECK_TRACKERS, [TrackerSpec(names=options.report_to)], lambda _: None)
     if options.storage is not None:

@@ -60,7 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "exports",
     },
     "comparison": {"core", "store", "executors", "report", "adapters", "methods"}
-    | {"recipes", "run_options", "settings", "checks", "demo", "pipeline"},
+    | {"recipes", "metrics", "run_options", "settings", "checks", "demo", "pipeline"},
     "in_memory": {"core", "models", "data"},
     "listeners": {"core"},
     "decision": {"core", "report", "deployment"},

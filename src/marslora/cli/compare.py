@@ -23,7 +23,9 @@ from marslora.listeners.console import ConsoleListener, PlainConsole, print_line
 
 Config = Annotated[
     Path | None,
-    typer.Argument(help="YAML file with model, data, training, methods, seeds, equal and ranks. Options override it."),
+    typer.Argument(
+        help="YAML file with model, data, training, methods, seeds, equal, ranks and metric. Options override it."
+    ),
 ]
 Demo = Annotated[
     str | None,
@@ -67,7 +69,8 @@ def show_comparison(console: Console, comparison: Comparison) -> None:
     from marslora.report.numbers import abbreviate_count, format_number
 
     table = Table(box=None)
-    for head in ("method", "rank", "trainable", METRICS[comparison.metric], "difference", "seconds", "FLOPs"):
+    answers = [comparison.answer_metric] if comparison.answer_metric else []
+    for head in ("method", "rank", "trainable", METRICS[comparison.metric], "difference", *answers, "seconds", "FLOPs"):
         table.add_column(head, no_wrap=head != "method")
     for method in comparison.ordered():
         cost = method.cost
@@ -77,6 +80,7 @@ def show_comparison(console: Console, comparison: Comparison) -> None:
             abbreviate_count(method.num_trainable),
             _interval(comparison.loss(method), ".4f"),
             _interval(method.difference, "+.4f"),
+            *([_interval(method.answer_metric, ".4f")] if answers else []),
             format_number(cost.seconds) if cost else "",
             f"{cost.flops:.3g}" if cost else "",
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from marslora.checks import check_method
+from marslora.checks import check_method, check_metric
 from marslora.comparison.matching import choose_ranks, make_allocation
 from marslora.core.comparison import ComparisonSpec, build_training
 from marslora.core.config_file import read_config
@@ -94,7 +94,9 @@ def _check_before_writing(
 
 
 def check_methods(settings: ComparisonSettings) -> None:
-    """Raise `ConfigError` for a method that does not exist, has wrong settings, or settings that are those of all."""
+    """Raise `ConfigError` for a method that does not exist, has wrong settings, or settings that are those of all, and
+    for a metric that does not exist."""
+    check_metric(settings.metric)
     common = _list_common(settings)
     for method in settings.methods:
         find_recipe(method.recipe, method.options)

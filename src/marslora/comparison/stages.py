@@ -19,7 +19,7 @@ from marslora.comparison.matching import (
     find_nearest,
     make_allocation,
 )
-from marslora.comparison.summary import summarise_methods
+from marslora.comparison.summary import correlate_with_loss, summarise_methods
 from marslora.core.allocation import Allocation
 from marslora.core.comparison import (
     Comparison,
@@ -39,6 +39,7 @@ from marslora.core.schedule import full_examples
 from marslora.core.spec import CountSpec, FinalSpec
 from marslora.executors import AbstractExecutor
 from marslora.executors.inline import Inline
+from marslora.metrics import LOSS
 from marslora.pipeline import Pipeline
 from marslora.recipes import describe_recipe, find_recipe
 from marslora.store.study import Study
@@ -159,6 +160,7 @@ class ComparisonStages:
             stacked=info.stacked(allocation),
             token_indices=info.token_indices(training.trainable_token_indices),
             full_examples=full_examples(spec.training, prepared.data.num_train),
+            metric=self.spec.metric,
             output_folder=str(self.study.path("runs", make_slug(entry.title))),
             cache_folder=str(self.study.path("cache")),
         )
@@ -231,6 +233,8 @@ class ComparisonStages:
             equal=self.spec.equal,
             seeds=self.spec.seeds,
             metric=metric,
+            answer_metric=None if self.spec.metric == LOSS else self.spec.metric,
+            loss_correlation=correlate_with_loss(list(results.values()), metric),
             full_examples=next(iter(planned.values())).run.full_examples,
             base_validation_loss=first.base_validation_loss if first else None,
             base_test_loss=first.base_test_loss if first else None,

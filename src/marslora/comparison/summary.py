@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from scipy.stats import spearmanr
 from scipy.stats import t as student
 
 from marslora.core.comparison import MethodSummary
@@ -14,6 +16,10 @@ from marslora.core.runs import Cost, FinalResult
 
 LEVEL = 0.9
 """Coverage of the intervals. 90 % by convention, as everywhere in this package."""
+
+
+METRIC_OF = {"test_loss": "metric.test", "validation_loss": "metric.validation"}
+"""The metric of generated answers on the same split as a loss."""
 
 
 def compute_student_interval(values: Sequence[float]) -> Interval:
@@ -26,8 +32,8 @@ def compute_student_interval(values: Sequence[float]) -> Interval:
 
 
 def summarise_seeds(results: Mapping[int, FinalResult], metric: str) -> Interval | None:
-    """The mean of one field of the results over their seeds; None if no run has it."""
-    values = [value for result in results.values() if (value := getattr(result, metric)) is not None]
+    """The mean of one field of the results over their seeds; None if no run has it. ``metric`` as in `read_value`."""
+    values = [value for result in results.values() if (value := read_value(result, metric)) is not None]
     return compute_student_interval(values) if values else None
 
 
@@ -35,8 +41,28 @@ def summarise_differences(
     mine: Mapping[int, FinalResult], theirs: Mapping[int, FinalResult], metric: str
 ) -> Interval | None:
     """The mean difference, mine minus theirs, over the seeds that both have; None if there is no such seed."""
-    values = [getattr(mine[seed], metric) - getattr(theirs[seed], metric) for seed in sorted(set(mine) & set(theirs))]
+    both = sorted(set(mine) & set(theirs))
+    pairs = [(read_value(mine[seed], metric), read_value(theirs[seed], metric)) for seed in both]
+    values = [own - other for own, other in pairs if own is not None and other is not None]
     return compute_student_interval(values) if values else None
+
+
+def read_value(result: FinalResult, name: str) -> float | None:
+    """A field of a result, such as ``test_loss``, or of its metric, such as ``metric.test``; None if it has none."""
+    value: Any = result
+    for field in name.split("."):
+        value = None if value is None else getattr(value, field)
+    return None if value is None else float(value)
+
+
+def correlate_with_loss(results: Sequence[FinalResult], loss: str) -> float | None:
+    """`Comparison.loss_correlation` of the runs, on the split of ``loss``."""
+    pairs = [(read_value(result, loss), read_value(result, METRIC_OF[loss])) for result in results]
+    known = [(one, other) for one, other in pairs if one is not None and other is not None]
+    losses, values = [one for one, _ in known], [other for _, other in known]
+    if len(known) < 3 or len(set(losses)) == 1 or len(set(values)) == 1:
+        return None
+    return float(spearmanr(losses, values).statistic)
 
 
 def average_costs(results: Sequence[FinalResult]) -> Cost | None:
@@ -56,7 +82,7 @@ def average_costs(results: Sequence[FinalResult]) -> Cost | None:
 
 def summarise_methods(methods: Sequence[MethodSummary], metric: str) -> tuple[MethodSummary, ...]:
     """Fill in the means and costs of the methods, and their differences to the first one."""
-    first = methods[0].results
+    first, answers = methods[0].results, METRIC_OF[metric]
     return tuple(
         method.model_copy(
             update={
@@ -65,6 +91,8 @@ def summarise_methods(methods: Sequence[MethodSummary], metric: str) -> tuple[Me
                 "test_loss": summarise_seeds(method.results, "test_loss"),
                 "test_accuracy": summarise_seeds(method.results, "test_accuracy"),
                 "difference": summarise_differences(method.results, first, metric) if index else None,
+                "answer_metric": summarise_seeds(method.results, answers),
+                "answer_metric_difference": summarise_differences(method.results, first, answers) if index else None,
                 "cost": average_costs(list(method.results.values())),
             }
         )

@@ -169,6 +169,9 @@ class ComparisonSpec(OptionRecord):
         Option(SEARCHING, flag="--rank", metavar="RANK", is_repeatable=True, type=int | Mapping[str, int]),
     ] = None
     """Rank for methods that do not set one: 16, or vision=8 and language=16. Default: the ranks of the recipes."""
+    metric: Annotated[str, Option(SEARCHING, metavar="METRIC")] = "loss"
+    """What chooses the point of every run that is kept, and is compared beside the loss: loss, or a metric of generated
+    answers: exact_match, f1, rouge_l, or package.module:function of two lists of texts."""
 
     @model_validator(mode="after")
     def _check_distinct(self) -> ComparisonSpec:
@@ -240,6 +243,10 @@ class MethodSummary(Record):
     test_accuracy: Interval | None = None
     difference: Interval | None = None
     """Its loss minus the reference's, paired by seed; None for the reference itself."""
+    answer_metric: Interval | None = None
+    """The metric of generated answers on the split of the comparison; None if the loss decided."""
+    answer_metric_difference: Interval | None = None
+    """Its metric minus the reference's, paired by seed; None for the reference itself, and if the loss decided."""
     cost: Cost | None = None
     """The mean cost of its runs; the peak of memory is the largest of all runs."""
 
@@ -266,6 +273,11 @@ class Comparison(Record):
     seeds: tuple[int, ...]
     metric: Literal["test_loss", "validation_loss"]
     """The loss by which methods are ordered and compared."""
+    answer_metric: str | None = None
+    """The metric of generated answers that chose the points that were kept; None if the loss did."""
+    loss_correlation: float | None = None
+    """Spearman's rank correlation between loss and metric over all finished runs; -1 if both order them alike. None
+    without a metric, for fewer than three runs, or if one of both is the same for all."""
     full_examples: int
     """Examples of one run of the reference."""
     base_validation_loss: float | None = None

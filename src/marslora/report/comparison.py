@@ -72,8 +72,22 @@ def write_summary_lines(comparison: Comparison) -> list[str]:
             f"(90 % intervals, paired by seed; with {pluralise(number, 'method')}, about {0.1 * number:.1g} would be "
             "so by chance)."
         )
+    sentences += _describe_metric(comparison)
     sentences += [f"{each.name}: {problem}" for each in comparison.methods for problem in list_problems(each)]
     return sentences
+
+
+def _describe_metric(comparison: Comparison) -> list[str]:
+    """What chose the points that were kept, and how well the loss stood for it; empty if the loss did."""
+    if comparison.answer_metric is None:
+        return []
+    runs = pluralise(sum(len(method.results) for method in comparison.methods), "finished run")
+    link = "too few runs differ in it and in the loss to tell how well one stands for the other"
+    if comparison.loss_correlation is not None:
+        link = (
+            f"over the {runs} its rank correlation with the loss is {comparison.loss_correlation:.2f} (-1: they agree)"
+        )
+    return [f"The point of the highest {comparison.answer_metric} was kept of every run; {link}."]
 
 
 def write_failures(comparison: Comparison) -> str:
@@ -123,6 +137,8 @@ def build_methods_table(comparison: Comparison) -> Markup:
     """Losses, differences and costs, lowest loss first; the reference is marked."""
     tested = comparison.metric == "test_loss"
     heads = ["method", *(["test loss"] if tested else []), "validation loss", "difference", "answer tokens right"]
+    answers = comparison.answer_metric
+    heads += [answers, f"difference in {answers}"] if answers else []
     heads += ["trainable", "seconds", "FLOPs", "peak memory"]
     rows, marks = [], []
     for method in comparison.ordered():
@@ -133,6 +149,8 @@ def build_methods_table(comparison: Comparison) -> Markup:
             _interval_cell(method.difference, sign="+"),
             cell(format_accuracy(right.value if right else None), number=True),
         ]
+        if answers:
+            cells += [_interval_cell(method.answer_metric), _interval_cell(method.answer_metric_difference, sign="+")]
         cells += [cell(abbreviate_count(method.num_trainable), sort=method.num_trainable, number=True)]
         cells += [cell(format_number(cost.seconds) if cost else NONE, number=True)]
         cells += [cell(f"{cost.flops:.3g}" if cost else NONE, number=True)]

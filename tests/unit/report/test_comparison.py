@@ -7,6 +7,7 @@ import pytest
 from marslora.comparison.summary import summarise_methods
 from marslora.core.allocation import Allocation
 from marslora.core.comparison import Comparison, MethodRun, MethodSummary
+from marslora.core.decision import Interval
 from marslora.core.runs import Cost, FinalResult
 from marslora.core.spec import TrainingSpec
 from marslora.report import comparison as page
@@ -119,3 +120,18 @@ def test_nothing_that_ended_is_a_page_too():
     found = comparison({}, failed).model_copy(update={"methods": tuple(failed)})
     assert not draw_charts(found)
     assert "left out (no)" in Reader(str(page.render_body(found))).text
+
+
+def test_a_metric_of_answers_stands_beside_the_loss():
+    found = comparison()
+    f1 = Interval(value=0.625, low=0.6, high=0.65)
+    scored = tuple(each.model_copy(update={"answer_metric": f1}) for each in found.methods)
+    metered = found.model_copy(update={"methods": scored, "answer_metric": "f1", "loss_correlation": -0.75})
+    told = " ".join(page.write_summary_lines(metered))
+    assert "The point of the highest f1 was kept of every run" in told
+    assert "over the 9 finished runs its rank correlation with the loss is -0.75" in told
+    table = page.build_methods_table(metered)
+    assert "difference in f1" in table and table.count("0.625 ") == 3
+    assert "f1" not in page.build_methods_table(found)
+    untold = metered.model_copy(update={"loss_correlation": None})
+    assert "too few runs differ" in " ".join(page.write_summary_lines(untold))
