@@ -4,16 +4,18 @@
 
 Each table is one parquet file: beside this script (ranks at one learning rate), in `large/` (many allocations, one
 seed), in `held_out/` (ranks alone, made later), in `rates/` (ranks and learning rates), in `small/` and `null_small/`
-(the same with fewer ranks and shorter runs) or in `real/` (ranks and learning rates of a pretrained model, see
-`benchmarks/real/`; no constant is learnt from these). Each run is a full one (warm-up, stable, decay), validated at
-points that are even in the logarithm of the examples seen. The five tasks also have runs of one part alone on fewer
-rows, for searches that measure parts alone. Runs are checkpointed in the working folder: run again, the script
-continues. The tables of `real/` are written several times, each time with more ranks.
+(the same with fewer ranks and shorter runs), in `parts/` (three parts, with rates by part) or in `real/` (ranks and
+learning rates of a pretrained model, see `benchmarks/real/`). No constant is learnt from these two. Each run is a full
+one (warm-up, stable, decay), validated at points that are even in the logarithm of the examples seen. The five tasks
+also have runs of one part alone on fewer rows, for searches that measure parts alone. Runs are checkpointed in the
+working folder: run again, the script continues. The tables of `real/` are written several times, each time with more
+ranks.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import platform
 import time
@@ -25,7 +27,7 @@ from pathlib import Path
 
 from marslora.core.allocation import Allocation, Space
 from marslora.core.runs import Event, Failure, MemberResult, Observation, Prepared
-from marslora.core.spec import DataSpec, MemberSpec, ModelSpec, PackSpec, PrepareSpec, TrainingSpec
+from marslora.core.spec import DataSpec, MemberSpec, ModelSpec, PackSpec, PartRates, PrepareSpec, TrainingSpec
 from marslora.demo import task_files, tasks
 from marslora.demo.model import embedded_folder
 from marslora.replay.table import FinishedRun, RunTable, TableHeader
@@ -77,6 +79,8 @@ class TablePlan:
     """Folder of the table, beside this script."""
     learning_rates: tuple[float, ...] = ()
     """Learning rates at which every allocation is trained; none: that of the task alone."""
+    vision_factors: tuple[float, ...] = (1.0,)
+    """Factors on the learning rate at which the vision tower is trained, if it is."""
     settings: dict[str, object] = field(default_factory=dict)
     """Further fields of `TrainingSpec`."""
     evaluations: int = EVALUATIONS
@@ -115,8 +119,10 @@ class TablePlan:
         """The runs of a seed; those of one pack follow one another."""
         full = self.training.examples or 0
         for allocation in self.space.allocations():
-            for rate in self.learning_rates or (self.training.learning_rate,):
-                yield self._make_member(allocation, self.rows, full, seed, rate)
+            factors = self.vision_factors if allocation["vision"] else (1.0,)
+            for rate, factor in itertools.product(self.learning_rates or (self.training.learning_rate,), factors):
+                own = () if factor == 1 else (("vision", factor * rate),)
+                yield self._make_member(allocation, self.rows, full, seed, rate, own)
         if self.has_part_runs:
             yield from self._list_part_runs(
                 seed, round(PART_RUN_LENGTH * full / self.training.batch_size) * self.training.batch_size
@@ -131,15 +137,20 @@ class TablePlan:
                     rows = max(round(share * self.rows), self.training.batch_size)
                     yield self._make_member(part_alone, rows, until, seed, self.training.learning_rate)
 
-    def _make_member(self, allocation: Allocation, rows: int, until: int, seed: int, rate: float) -> MemberSpec:
+    def _make_member(
+        self, allocation: Allocation, rows: int, until: int, seed: int, rate: float, own: PartRates = ()
+    ) -> MemberSpec:
+        ranks = ".".join(f"{part[0]}{rank}" for part, rank in allocation.ranks)
+        rates = ".".join([f"lr{rate:g}", *(f"{part[0]}lr{each:g}" for part, each in own)])
         return MemberSpec(
-            id=f"{'.'.join(f'{part[0]}{rank}' for part, rank in allocation.ranks)}.d{rows}.lr{rate:g}.s{seed}",
+            id=f"{ranks}.d{rows}.{rates}.s{seed}",
             allocation=allocation,
             data_examples=rows,
             until_examples=until,
             seed=seed,
             order_seed=seed,
             learning_rate=rate,
+            part_learning_rates=own,
             validations="regular",
             decays=True,
         )
@@ -246,6 +257,22 @@ PLANS |= {
     for name, task in REAL_TASKS.items()
 }
 
+PLANS["both_parts"] = TablePlan(
+    task="both",
+    description="`both`: ranks of three parts, learning rates, and factors on that of the vision tower.",
+    vision=(0, 4, 32),
+    projector=(4, 32),
+    language=(4, 32),
+    learning_rates=(8e-4, 1.6e-3, 3.2e-3),
+    vision_factors=(1 / 3, 1.0, 3.0),
+    examples=640,
+    evaluations=12,
+    num_validation=96,
+    seeds=(0, 1),
+    folder="parts",
+)
+"""Three parts with rates by part: no constant is learnt from it."""
+
 
 class Recorder:
     """Gathers the events of a pack into entries."""
@@ -348,6 +375,7 @@ def build(name: str, plan: TablePlan, work: Path, real: Path) -> RunTable:
         batch_size=training.batch_size,
         learning_rate=rates[len(rates) // 2] if rates else training.learning_rate,
         learning_rates=rates,
+        part_rate_factors={"vision": plan.vision_factors} if len(plan.vision_factors) > 1 else {},
         num_validation=prepared[0].data.num_validation,
         seeds=plan.seeds,
         made_by=f"python benchmarks/tables/build.py --tables {name}",

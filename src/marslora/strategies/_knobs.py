@@ -44,6 +44,12 @@ def measure_effects(problem: Problem, runs: Sequence[Run], loss_SC: Array) -> tu
     return tuple(sorted(filter(None, effects), key=lambda effect: -effect.nats.value))
 
 
+def are_alike(effects: Sequence[Effect]) -> bool:
+    """Whether no choice matters but that of training the language model, which is no way to save."""
+    others = [effect for effect in effects if effect.knob != name_training(LANGUAGE)]
+    return bool(others) and all(effect.verdict == "does not matter" for effect in others)
+
+
 def _list_knobs(problem: Problem) -> Iterator[Knob]:
     if len(problem.learning_rates) > 1:
         yield "learning rate", _find_rate

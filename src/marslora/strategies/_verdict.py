@@ -10,7 +10,7 @@ import numpy as np
 from marslora.core.arrays import Array
 from marslora.core.decision import Effect
 from marslora.core.runs import Run
-from marslora.strategies._knobs import ALIKE_SHARE, LANGUAGE, find_gain, name_training
+from marslora.strategies._knobs import ALIKE_SHARE, are_alike, find_gain
 from marslora.strategies._problem import Problem
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ def describe_verdict(
     odds = f"probability {p_best:.0%} of being best, expected regret {regret:.4f} nats per answer token"
     first = _say_what_to_train(problem, choice.p_best_C)
     matters = _say_what_matters(effects)
-    others = [effect for effect in effects if effect.knob != name_training(LANGUAGE)]
-    if others and all(effect.verdict == "does not matter" for effect in others):
+    if are_alike(effects):
         alike = f"Nothing that was searched matters by more than {ALIKE_SHARE:.0%} of what training gains"
         known = all(effect.verdict == "does not matter" for effect in effects)
         apart = "" if known else ", as long as the language model is trained"

@@ -11,7 +11,9 @@ search. Rounds:
    unless another one is surely better, is always among them; so is the usual one if they are more than two.
 2. *Leaders*, several rounds: the choice so far, and others that may be the best by all that was measured, also such as
    were not begun yet.
-3. *Sweep*, on request: the chosen setting and its neighbours.
+3. *Choice*: what was chosen goes on alone, so that its final loss is foretold from a longer run. The final run
+   continues it, so this costs nothing.
+4. *Sweep*, on request: the chosen setting and its neighbours.
 
 Runs are compared by their training losses, which are paired, since all see the same rows in the same order, and by few
 validations. The final run continues the chosen setting's run. Where the learning rate is given, only ranks are
@@ -45,6 +47,8 @@ from marslora.strategies.ranks_only import RanksOnlyStrategy
 
 DEFAULT_COST = 0.5
 """Full runs of calibration if neither a budget nor the option ``cost`` is given. Chosen on the tables."""
+LAST_LENGTH = 0.7
+"""Share of a full run up to which the choice goes on in the last round: before the learning rate decays by default."""
 MIN_FIRST = 2
 """Settings of the first round even if the budget does not pay for them: fewer cannot be compared."""
 LATER_SHARE = 0.5
@@ -65,11 +69,13 @@ class MarsStrategy(AbstractStrategy):
         first_length: Annotated[float, Field(gt=0, le=1)] = 0.3
         """Length of the first runs as a share of a full run: shorter if the budget does not pay for two of them."""
         first_share: Annotated[float, Field(gt=0, le=1)] = 0.4
-        """Share of the budget for the first round; each later round takes half of what is left."""
+        """Share of the budget without the last round for the first; each later one takes half of what is left."""
         max_rounds: Annotated[int, Field(ge=1)] = 6
         """Most rounds before the sweep."""
         max_leaders: Annotated[int, Field(ge=2)] = 6
         """Most settings that go on in a later round."""
+        last_share: Annotated[float, Field(ge=0, lt=1)] = 0.3
+        """Share of the budget with which the choice goes on alone at last. Chosen on the tables."""
         confidence: Annotated[float, Field(gt=0, le=1)] = 0.95
         """The search ends when the chosen setting is best with this probability."""
         usual_rank: Annotated[int, Field(ge=1)] = 16
@@ -89,7 +95,8 @@ class MarsStrategy(AbstractStrategy):
             return ()
         if not problem.searches_rates:
             return self._search_ranks().propose(problem, runs)
-        budget = (problem.budget or self.config.cost or DEFAULT_COST) * problem.full_work
+        whole = (problem.budget or self.config.cost or DEFAULT_COST) * problem.full_work
+        budget = whole * (1 - self.config.last_share)
         first = self._plan_first(problem, budget * self.config.first_share)
         if todo := select_unfinished(first, runs):
             return todo
@@ -102,9 +109,11 @@ class MarsStrategy(AbstractStrategy):
                 return todo
             if not continued:
                 break
-            ids = {member.id for member in continued}
-            seen = [run for run in seen if run.member.id not in ids] + cut_runs(continued, runs)
-        return self._propose_sweep(problem, runs, seen)
+            seen = _replace_runs(seen, cut_runs(continued, runs))
+        last = self._plan_last(problem, seen, whole - problem.work(seen))
+        if todo := select_unfinished(last, runs):
+            return todo
+        return self._propose_sweep(problem, runs, _replace_runs(seen, cut_runs(last, runs)))
 
     def decide(self, problem: Problem, runs: Sequence[Run]) -> DecisionRecord:
         """The choice by the law of settings."""
@@ -154,6 +163,16 @@ class MarsStrategy(AbstractStrategy):
                 return self._plan_runs(problem, [c for c in begun if begun[c] < length], length)
         return []
 
+    def _plan_last(self, problem: Problem, seen: Sequence[Run], budget: float) -> list[MemberSpec]:
+        """The last round: the choice alone goes on as far as a budget pays for, which the final run then continues."""
+        chosen = choose_setting(problem, seen, self._predict(problem, seen)).chosen
+        setting = problem.candidates()[chosen]
+        begun = max((run.last_examples for run in seen if run.member.setting == setting), default=0)
+        most = LAST_LENGTH * problem.full_examples
+        lengths = [each for each in problem.list_lengths() if begun < each <= most]
+        affordable = [each for each in lengths if _count_work(problem, begun, each) <= budget]
+        return self._plan_runs(problem, [chosen], max(affordable)) if affordable else []
+
     def _find_affordable_length(self, problem: Problem, begun: Sequence[int], budget: float, most: float) -> int | None:
         """The greatest length to which a budget brings runs from ``begun``, or the least that ``most`` pays for."""
         cost = {each: sum(_count_work(problem, start, each) for start in begun) for each in problem.list_lengths()}
@@ -181,6 +200,12 @@ class MarsStrategy(AbstractStrategy):
         chosen = choose_setting(problem, seen, self._predict(problem, seen)).chosen
         until = _find_nearest(problem.list_lengths(), self.config.sweep * problem.full_examples)
         return select_unfinished(self._plan_runs(problem, list_neighbours(problem, chosen), until), runs)
+
+
+def _replace_runs(runs: Sequence[Run], newer: Sequence[Run]) -> list[Run]:
+    """The runs, with those that have gone on replaced by what they are now."""
+    ids = {run.member.id for run in newer}
+    return [*(run for run in runs if run.member.id not in ids), *newer]
 
 
 def list_neighbours(problem: Problem, chosen: int) -> list[int]:

@@ -13,7 +13,7 @@ from marslora.strategies._knobs import measure_effects
 from marslora.strategies._reference import find_reference
 from marslora.strategies._setting_decision import decide_setting
 from marslora.strategies._setting_predictions import MOST_POINTS, favour_reference, make_measurements
-from marslora.strategies.mars import DEFAULT_COST, MarsStrategy, list_neighbours
+from marslora.strategies.mars import DEFAULT_COST, LAST_LENGTH, MarsStrategy, list_neighbours
 from marslora.strategies.ranks_only import RanksOnlyStrategy
 from marslora.testing.toy_training import CLEAR, TRIO, replay
 
@@ -49,6 +49,18 @@ def test_the_budget_is_kept_validations_included(budget):
 def test_the_default_budget_is_kept_too():
     problem, runs, _ = search(CLEAR)
     assert problem.spent(runs) <= DEFAULT_COST * 1.02
+
+
+@pytest.mark.parametrize("budget", [0.5, 2.0])
+def test_the_choice_goes_on_alone_at_last(budget):
+    _, without, _ = search(CLEAR, budget, MarsStrategy(last_share=0.0))
+    problem, runs, decision = search(CLEAR, budget)
+    own = next(run for run in runs if run.member.setting == decision.setting)
+    others = [run.last_examples for run in runs if run is not own]
+    assert own.last_examples > max(others)
+    assert own.last_examples > max(run.last_examples for run in without)
+    assert own.last_examples <= LAST_LENGTH * problem.full_examples
+    assert decision.continue_run == own.member.id
 
 
 def test_validation_takes_at_most_15_percent():

@@ -56,6 +56,15 @@ def test_a_rank_that_does_not_matter_is_the_smallest_one_above_zero():
     assert drop({"vision rank": "does not matter"}) == {"vision": 4, "language": 16}
 
 
+def test_where_anything_matters_only_whole_towers_are_dropped():
+    alike = {"vision rank": "does not matter", "language rank": "does not matter"}
+    assert drop({"learning rate": "matters", **alike}) == {"vision": 16, "language": 16}
+    assert drop({"learning rate": "matters", "training vision": "does not matter", **alike}) == {
+        "vision": 0,
+        "language": 16,
+    }
+
+
 def test_the_language_model_is_never_left_untrained_to_save():
     dropped = drop({"training language": "does not matter", "language rank": "does not matter"})
     assert dropped == {"vision": 16, "language": 4}
