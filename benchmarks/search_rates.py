@@ -171,7 +171,8 @@ def main() -> None:
         extra = "".join(f"  {name} {value:.3g}" for name, value in row.items() if name in HELD or name in CLAIMS)
         print(text + extra)
     if given.json:
-        given.json.write_text(json.dumps({"summary": summary, "replays": rows}, indent=1) + "\n")
+        kept = [{name: value for name, value in row.items() if name not in ("p_best_all", "best")} for row in rows]
+        given.json.write_text(json.dumps({"summary": summary, "replays": kept}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
