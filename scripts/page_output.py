@@ -19,6 +19,8 @@ from tests.helpers.pages import BLOCK, run_page  # noqa: E402
 
 MOST_LINES = 16
 """Lines of output that a page shows of one command."""
+WIDTH = 90
+"""Characters of a line of output that a page shows, those of `run_page`'s terminal."""
 LEFT_OUT = "..."
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -26,6 +28,7 @@ ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 def shorten(output: str) -> list[str]:
     """The lines of an output that a page shows."""
     lines = [line.rstrip() for line in ESCAPES.sub("", output).splitlines() if line.strip()]
+    lines = [line if len(line) <= WIDTH else f"{line[: WIDTH - 4]} {LEFT_OUT}" for line in lines]
     panel = next((number for number, line in enumerate(lines) if line.startswith("╭")), None)
     if panel is not None:
         return [LEFT_OUT, *lines[panel:]]
@@ -40,7 +43,7 @@ def fill(text: str, outputs: list[tuple[str, str]]) -> str:
         if found[1] != "console":
             return found[0]
         lines = []
-        for command in re.findall(r"^\$ .*(?:\\\n.*)*", found[2], re.MULTILINE):
+        for command in re.findall(r"^\$ (?:.*\\\n)*.*$", found[2], re.MULTILINE):
             lines += [command, *shorten(next(left)[1])]
         return "```console\n" + "\n".join(lines) + "\n```"
 

@@ -1,43 +1,29 @@
 """What the documentation shows is run: the tutorial in an empty folder, and the notebooks."""
 
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.helpers.pages import run_page
+
 DOCS = Path(__file__).parents[2] / "docs"
 NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
+LIMIT_SECONDS = 1500
+"""Longest time of a page, which takes a few minutes on two free cores."""
 pytestmark = pytest.mark.slow
 
 
-def find_steps(text):
-    """The files that Python blocks name in their first line, and the commands of console blocks, in order."""
-    for kind, block in re.findall(r"^```(python|console)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
-        if kind == "python":
-            yield "file", block
-        else:
-            yield from (("command", line.removeprefix("$ ")) for line in block.splitlines() if line.startswith("$ "))
-
-
-def test_the_tutorial_ends_with_an_answer_and_a_script_that_serves(tmp_path):
-    commands = [f'marslora() {{ "{sys.executable}" -m marslora "$@"; }}', f'python() {{ "{sys.executable}" "$@"; }}']
-    for kind, step in find_steps((DOCS / "tutorial.md").read_text()):
-        if kind == "file":
-            (tmp_path / step.splitlines()[0].removeprefix("# ")).write_text(step)
-        else:
-            commands.append(step)
-    assert len(commands) > 8
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        ["bash", "-ec", "\n".join(commands)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "240" in done.stdout and "adapter" in done.stdout
-    assert "vllm serve" in done.stdout
+@pytest.mark.parametrize("page", ["tutorial", "walk_sound"])
+def test_a_walk_from_an_empty_folder_ends_with_an_adapter_and_an_answer(page, tmp_path):
+    done = run_page((DOCS / f"{page}.md").read_text(), tmp_path, LIMIT_SECONDS)
+    assert len(done) >= 5
+    printed = {command.split()[1]: output for command, output in done if command.startswith("marslora ")}
+    assert "bad rows       0" in printed["data"]
+    assert "validation loss" in printed["search"]
+    assert "adapter" in printed["try"]
     assert (tmp_path / "study" / "final" / "adapter" / "adapter_config.json").exists()
+    if page == "tutorial":
+        assert "vllm serve" in done[-1][1]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

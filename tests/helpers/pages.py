@@ -37,7 +37,7 @@ def run_page(text: str, folder: Path, limit_seconds: float | None = None) -> lis
     done = subprocess.run(
         ["bash", "-ec", "\n".join(script)],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "90"},
         capture_output=True,
         text=True,
         timeout=limit_seconds,
