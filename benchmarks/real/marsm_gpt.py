@@ -38,7 +38,7 @@ VOCABULARY, CONTEXT, BATCH = 2048, 128, 8
 WIDTH, LAYERS, HEADS = 192, 6, 3
 VALIDATION_BATCHES = 48
 WEIGHT_DECAY = 0.1
-LADDER = (2e-3, 4e-3, 8e-3)
+LADDER = (1e-3, 2e-3, 4e-3)
 """Learning rates of matrices and vectors; those of Muon's matrices are three times as high, since its steps of these
 shapes are a third of Moonlight's."""
 ORTHOGONAL = {"ns_dtype": "bfloat16"}
@@ -195,28 +195,21 @@ def validate(model, tokens):
     return statistics.mean(float(model.loss(draw(tokens, generator))) for _ in range(VALIDATION_BATCHES))
 
 
-def summarise(runs, seeds):
+def summarise(runs, ways, seeds):
     """Each way's best rate, its losses by seed, and their paired differences from Moonlight's and AdamW's."""
-    best = {
-        way: min((r for r in runs if r["way"] == way and r["seed"] == 0), key=lambda r: r["validation"])["rate"]
-        for way in WAYS
-    }
+    firsts = {way: [run for run in runs if run["way"] == way and run["seed"] == 0] for way in ways}
+    best = {way: min(own, key=lambda run: run["validation"])["rate"] for way, own in firsts.items()}
     ended = {
-        way: [
-            r["validation"]
-            for s in range(seeds)
-            for r in runs
-            if (r["way"], r["rate"], r["seed"]) == (way, best[way], s)
-        ]
-        for way in WAYS
+        way: {run["seed"]: run["validation"] for run in runs if (run["way"], run["rate"]) == (way, best[way])}
+        for way in ways
     }
     rows = []
-    for way in WAYS:
-        row = {"way": way, "rate": best[way], "losses": ended[way], "mean": round(statistics.mean(ended[way]), 4)}
-        for other in ("moonlight", "adamw"):
-            gaps = [mine - theirs for mine, theirs in zip(ended[way], ended[other], strict=True)]
-            row[f"minus_{other}"] = round(statistics.mean(gaps), 4)
-            row[f"sd_of_minus_{other}"] = round(statistics.stdev(gaps), 4) if seeds > 1 else None
+    for way in ways:
+        losses = [ended[way][seed] for seed in range(seeds) if seed in ended[way]]
+        row = {"way": way, "rate": best[way], "losses": losses, "mean": round(statistics.mean(losses), 4)}
+        for other in {"moonlight", "adamw"} & set(ways) - {way}:
+            gaps = [ended[way][seed] - ended[other][seed] for seed in sorted(set(ended[way]) & set(ended[other]))]
+            row[f"minus_{other}"] = [round(gap, 4) for gap in gaps]
         rows.append(row)
     return rows
 
@@ -226,6 +219,8 @@ def main():
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rates", type=float, nargs="+", default=LADDER)
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -243,12 +238,12 @@ def main():
         kept.write_text(json.dumps(runs))
         return run["validation"]
 
-    for rate in LADDER:
-        for way in WAYS:
+    for rate in arguments.rates:
+        for way in arguments.ways:
             ensure(way, rate, 0)
     for seed in range(1, arguments.seeds):
-        for way in WAYS:
-            best = min(LADDER, key=lambda rate: ensure(way, rate, 0))
+        for way in arguments.ways:
+            best = min(arguments.rates, key=lambda rate: ensure(way, rate, 0))
             ensure(way, best, seed)
     record = {
         "parameters": sum(p.numel() for p in Gpt().parameters()),
@@ -257,7 +252,7 @@ def main():
         "steps": arguments.steps,
         "tokens_of_a_step": BATCH * CONTEXT,
         "cpu_seconds": round(sum(run["cpu_seconds"] for run in runs)),
-        "results": summarise(runs, arguments.seeds),
+        "results": summarise(runs, list(dict.fromkeys(run["way"] for run in runs)), arguments.seeds),
         "runs": runs,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }

@@ -142,6 +142,8 @@ class TrainingSettings(OptionRecord):
         int, Field(gt=0), Option(TRAINING, other_names=("batch", "train_batch_size", "per_device_train_batch_size"))
     ] = 16
     """Examples in a step."""
+    group_by_length: Annotated[bool, Option(TRAINING)] = False
+    """Make batches of rows of like length, among those of 32 steps: less padding, another order of rows."""
     accumulation: Annotated[
         int,
         Field(gt=0),

@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 from marslora.core.errors import ConfigError
 from marslora.core.seeds import derive
 
+WINDOW = 32
+"""Batches within which rows are exchanged to be of like length. A convention: with fewer, batches are less alike; with
+more, a short run sees less of its epoch."""
+
 
 def nested_order(n: int, seed: int) -> NDArray[np.int64]:
     """A seeded order of ``n`` rows. Its first D entries are the subset of size D, which holds every smaller one."""
@@ -52,6 +56,26 @@ def iterate_batches(
             pieces.append(piece)
             at += len(piece)
         yield np.concatenate(pieces)
+
+
+def iterate_batches_of_like_lengths(
+    lengths: NDArray[np.int64], batch_size: int, seed: int, start_examples: int, until_examples: int
+) -> Iterator[NDArray[np.int64]]:
+    """As `iterate_batches` with a row for each of ``lengths``, but rows of a batch are of like length.
+
+    Each window of `WINDOW` batches has the same rows as there; in it they are sorted by length, cut into batches, and
+    these are shuffled. It is as stateless: batches depend on neither start nor end, but the last may be shorter.
+    """
+    span = WINDOW * batch_size
+    for window in range(start_examples // span, -(-until_examples // span)):
+        low = window * span
+        drawn = np.concatenate(list(iterate_batches(len(lengths), batch_size, seed, low, low + span)))
+        batches = drawn[np.argsort(lengths[drawn], kind="stable")].reshape(WINDOW, batch_size)
+        shuffled = batches[_shuffle(WINDOW, derive(seed, "window", window))]
+        for place in range(max(0, (start_examples - low) // batch_size), WINDOW):
+            if (left := until_examples - low - place * batch_size) <= 0:
+                return
+            yield shuffled[place][:left]
 
 
 def split_evenly(rows: list[int], count: int) -> list[list[int]]:

@@ -63,21 +63,26 @@ class EncodedSplits(Generic[SourceT_co]):
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
 
     def steps(
-        self, batch_size: int, order_seed: int, start: int, until: int, data_examples: int | None = None
+        self, training: TrainingSpec, order_seed: int, start: int, until: int, data_examples: int | None = None
     ) -> Iterator[list[int]]:
         """The training rows of each optimizer step from ``start`` to ``until`` examples seen, taken from the first
         ``data_examples`` of the nested order (None: from all)."""
         num_rows = len(self.train)
         nested = order.nested_order(num_rows, self.seed)
         num_used = num_rows if data_examples is None else min(data_examples, num_rows)
-        for positions in order.iterate_batches(num_used, batch_size, order_seed, start, until):
+        if training.group_by_length:
+            lengths = self.train.num_tokens[nested[:num_used]]
+            batches = order.iterate_batches_of_like_lengths(lengths, training.batch_size, order_seed, start, until)
+        else:
+            batches = order.iterate_batches(num_used, training.batch_size, order_seed, start, until)
+        for positions in batches:
             yield nested[positions].tolist()
 
     def micro_batches(
         self, training: TrainingSpec, order_seed: int, start: int, until: int, data_examples: int | None = None
     ) -> Iterator[list[dict[str, Any]]]:
         """The micro-batches of each of the same steps; none of them is empty."""
-        for rows in self.steps(training.batch_size, order_seed, start, until, data_examples):
+        for rows in self.steps(training, order_seed, start, until, data_examples):
             yield [self.train.batch(piece) for piece in order.split_evenly(rows, training.accumulation) if piece]
 
     def first_batches(self, count: int, size: int) -> list[dict[str, Any]]:

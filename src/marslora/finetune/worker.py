@@ -148,7 +148,7 @@ class _FinalRun:
 
     def _trainer(self, arguments: TrainingArguments) -> FinalTrainer:
         spec, training = self.spec, self.spec.training
-        steps = self.rows.steps(training.batch_size, spec.order_seed, self.start.examples, spec.full_examples)
+        steps = self.rows.steps(training, spec.order_seed, self.start.examples, spec.full_examples)
         collate = BlankingCollate(self.rows.train.batch)
         common = {
             "change": self.change,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from marslora.core.spec import DataSpec, TrainingSpec
 from marslora.data.encode import encode
-from marslora.data.order import nested_order, split_evenly
+from marslora.data.order import iterate_batches_of_like_lengths, nested_order, split_evenly
 from marslora.data.rows import iterate_batches_by_length, list_refused_rows, load_encoded_splits
 from marslora.data.splits import load_splits, register_rows
 from tests.helpers import tiny_processors as tiny
@@ -57,13 +57,22 @@ def test_a_split_that_is_not_asked_for_is_not_encoded(world):
 def test_micro_batches_are_the_rows_of_the_steps(world):
     rows = load_encoded_splits(*world)
     training = TrainingSpec(batch_size=5, accumulation=3)
-    steps = list(rows.steps(5, 7, 0, 22, 8))
+    steps = list(rows.steps(training, 7, 0, 22, 8))
     assert [len(step) for step in steps] == [5, 5, 5, 5, 2]
     assert set(chain(*steps)) <= set(nested_order(12, 3)[:8])
     micro = list(rows.micro_batches(training, 7, 0, 22, 8))
     assert [[len(batch["labels"]) for batch in step] for step in micro] == [[1, 2, 2]] * 4 + [[1, 1]]
     answers = [sum(int((batch["labels"] != -100).sum()) for batch in step) for step in micro]
     assert answers == [int(rows.train.num_answer_tokens[step].sum()) for step in steps]
+
+
+def test_rows_of_like_length_share_a_batch_if_asked(world):
+    rows = load_encoded_splits(*world)
+    plain, grouped = (TrainingSpec(batch_size=2, group_by_length=each) for each in (False, True))
+    nested = nested_order(12, 3)[:8]
+    expected = iterate_batches_of_like_lengths(rows.train.num_tokens[nested], 2, 7, 0, 40)
+    found = list(rows.steps(grouped, 7, 0, 40, 8))
+    assert found == [nested[batch].tolist() for batch in expected] != list(rows.steps(plain, 7, 0, 40, 8))
 
 
 def test_first_batches_follow_the_nested_order(world):

@@ -139,7 +139,7 @@ def plain_loop(spec, model, start, steps, save_to=None):
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, weight_decay=training.weight_decay)
     rows = load_encoded_splits(spec.data, load(spec.model).processor, spec.cache_folder)
-    batches = list(rows.steps(training.batch_size, spec.order_seed, 0, spec.full_examples))
+    batches = list(rows.steps(training, spec.order_seed, 0, spec.full_examples))
     model.eval()
     for step in steps:
         batch = rows.train.batch(batches[step])
