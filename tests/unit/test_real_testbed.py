@@ -1,8 +1,10 @@
 """The pure parts of benchmarks/real: checked downloads, splits by object, the small file of what was trained."""
 
 import hashlib
+import json
 import sys
 from collections import Counter
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -114,3 +116,9 @@ def test_the_small_file_gives_a_fresh_model_what_was_trained(tmp_path):
     x = torch.randn(5, 4)
     torch.testing.assert_close(base(x), trained(x), atol=0.1, rtol=0.02)
     assert (tmp_path / "a.safetensors").stat().st_size < 3000
+
+
+def test_no_constant_is_learnt_from_the_real_tables():
+    tables = json.loads((files("marslora.laws") / "setting_law.json").read_text())["about"]["tables"]
+    assert tables
+    assert not [name for name in tables if name.startswith("real_")]
