@@ -247,3 +247,8 @@ def test_tensors_that_do_not_fit_together_are_named_from_the_log():
     line = "model.layers.1.mlp.up_proj.weight | CONVERSION | details"
     assert _weights.name_unconverted(["nothing"]) == ""
     assert _weights.name_unconverted([f"REPORT\nKey | Status\n{line}"]).startswith("what is stored of `model.layers.1.")
+
+
+def test_a_matrix_of_more_numbers_than_float32_counts_is_looked_at():
+    model = nn.Sequential(nn.Embedding(49156, 576, dtype=torch.bfloat16))  # 28,313,856; a float32 counts to 2**24
+    assert check_constants(model, "model") == ()
