@@ -30,9 +30,9 @@ def losses_with_towers(name, room=ROOM):
     with Pack(base, [Member(language_only(base, 4, seed)) for seed in range(3)]) as pack:
         for _, _, factor in pack.factors():
             factor.parameter.data.normal_(generator=torch.Generator().manual_seed(0)).mul_(0.1)
-        found.append(pack.token_sums(moved).nats_K)
+        found.append(pack.nats(moved))
         with speedups.apply(base, 3, pack.parts):
-            found += [pack.token_sums(moved).nats_K, pack.token_sums(moved).nats_K]
+            found += [pack.nats(moved), pack.nats(moved)]
     return found, [tower for tower in speedups.towers.values() if tower.plan is not None]
 
 
@@ -58,9 +58,9 @@ def test_features_are_computed_once_and_only_what_is_read_is_kept():
     speedups.find_used_outputs(base, moved)
     tower = speedups.towers["model.vision_tower"]
     with Pack(base, [Member(language_only(base, 4, 0))]) as pack, speedups.apply(base, 1, pack.parts):
-        pack.token_sums(moved)
+        pack.nats(moved)
         spent = tower.flops
-        pack.token_sums(moved)
+        pack.nats(moved)
     assert spent > 0 and tower.flops == spent
     width, tokens, rows = 32, 5, 2
     assert tower.num_bytes < 2 * rows * tokens * width * 4
@@ -77,10 +77,10 @@ def test_what_lies_before_the_adapted_parts_costs_nothing_the_second_time(adapte
     _, saved = count_flops(lambda: prefix(pixel_values=pictures))
     ranks = {part.name: 4 if part.name in (adapted, "language") else 0 for part in base.info.parts}
     with Pack(base, [Member(member(base, ranks, seed=seed)) for seed in range(4)]) as pack:
-        _, plain = count_flops(lambda: pack.token_sums(moved))
+        _, plain = count_flops(lambda: pack.nats(moved))
         with speedups.apply(base, 4, pack.parts):
-            pack.token_sums(moved)
-            _, again = count_flops(lambda: pack.token_sums(moved))
+            pack.nats(moved)
+            _, again = count_flops(lambda: pack.nats(moved))
     assert saved > 0 and plain - again == pytest.approx(4 * saved)
 
 
@@ -123,7 +123,7 @@ def test_logits_at_answers_cost_less():
     for head in (AnswerHead(base.model), None):
         base.head = head
         with Pack(base, [Member(member(base, 2))]) as pack:
-            costs.append(count_flops(lambda pack=pack: pack.token_sums(moved))[1])
+            costs.append(count_flops(lambda pack=pack: pack.nats(moved))[1])
     assert costs[0] < costs[1]
 
 

@@ -101,7 +101,7 @@ def packed_gradients(base, specs, *batches):
         weights = [found.weights for found in pack.copy_members(0)]
         pack.position.training = True
         for pack.position.micro_step, batch in enumerate(batches):
-            pack.token_sums(base.batch(batch)).nats_K.sum().backward()
+            pack.nats(base.batch(batch)).sum().backward()
         gradients = [{} for _ in specs]
         for _, adapter, factor in pack.factors():
             grad = torch.zeros_like(factor.parameter) if factor.parameter.grad is None else factor.parameter.grad

@@ -46,4 +46,4 @@ def _losses(base: Base, members: list[MemberSpec], batch: Batch) -> Tensor:
                 generator = torch.Generator().manual_seed(member.seed)
                 noise = torch.randn(view.shape, generator=generator).to(view.device)
                 view.add_(noise * 0.5 / max(1, view.shape[-1]) ** 0.5)
-        return pack.token_sums(batch).nats_K
+        return pack.nats(batch)

@@ -41,7 +41,7 @@ def measure_footprint(base: Base, member: MemberSpec, batch: Batch) -> Footprint
     """The footprint of ``member``, whose activations are measured in one forward on ``batch``."""
     with Pack(base, [Member(member)]) as pack:
         pack.position.training = True
-        kept = measure_kept(lambda: pack.token_sums(batch).nats_K, base.model.parameters())
+        kept = measure_kept(lambda: pack.nats(batch), base.model.parameters())
         trained = [factor.parameter for _, _, factor in pack.factors()]
         state = sum(_state_bytes(pack, parameter) for parameter in trained)
     copies = sum(parameter.numel() for parameter in trained) * base.dtype.itemsize if base.dtype in HALF else 0

@@ -34,7 +34,7 @@ from marslora.core.schedule import rate_factor
 from marslora.core.spec import MemberSpec, TrainingSpec
 from marslora.engine.images import separate_images
 from marslora.engine.outliers import separate_members
-from marslora.models.answers import AnswerHead, Batch, TokenSums, answer_logits, token_sums
+from marslora.models.answers import AnswerHead, Batch, answer_logits, token_nats
 from marslora.models.precision import mixed_precision
 from marslora.optim import AbstractOptimizer, AbstractRecursion, as_two_point, create_optimizer
 
@@ -201,11 +201,11 @@ class Pack:
             for factor in adapter.factors():
                 yield self.parts[path], adapter, factor
 
-    def token_sums(self, batch: Batch) -> TokenSums:
-        """Sums over the answer tokens of ``batch`` for every member."""
+    def nats(self, batch: Batch) -> Tensor:
+        """(K,) nats of every member, summed over the answer tokens of ``batch``."""
         with self.base.mixed_precision():
             logits_KNV = answer_logits(self.base.model, self.base.head, batch, self.num_members)
-        return token_sums(logits_KNV, batch.answers()[2])
+        return token_nats(logits_KNV, batch.answers()[2]).sum(-1)
 
     def set_rates(self, step: int, total_steps: int) -> None:
         """Set the learning rates of optimizer step ``step`` (from 0) of a full run of ``total_steps``."""

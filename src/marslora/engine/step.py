@@ -71,7 +71,7 @@ def _backward(pack: Pack, batches: Sequence[Batch]) -> Tensor:
     try:
         for micro_step, batch in enumerate(batches):
             pack.position.micro_step = micro_step
-            part_K = pack.token_sums(batch).nats_K / max(num_tokens, 1)
+            part_K = pack.nats(batch) / max(num_tokens, 1)
             if part_K.requires_grad:
                 torch.autograd.backward(part_K.sum())
             loss_K = loss_K + part_K.detach()
