@@ -13,7 +13,7 @@ LIMIT_SECONDS = 1500
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("page", ["tutorial", "walk_sound"])
+@pytest.mark.parametrize("page", ["tutorial", "walk_questions", "walk_sound"])
 def test_a_walk_from_an_empty_folder_ends_with_an_adapter_and_an_answer(page, tmp_path):
     done = run_page((DOCS / f"{page}.md").read_text(), tmp_path, LIMIT_SECONDS)
     assert len(done) >= 5

@@ -53,7 +53,7 @@ class RepeatFinder:
         )
 
     def close(self) -> None:
-        """Remove the file."""
+        """Close the file and remove it."""
         self._file.close()
 
     def _write(self) -> None:
