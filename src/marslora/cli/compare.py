@@ -70,19 +70,21 @@ def show_comparison(console: Console, comparison: Comparison) -> None:
 
     table = Table(box=None)
     answers = [comparison.answer_metric] if comparison.answer_metric else []
-    for head in ("method", "rank", "trainable", METRICS[comparison.metric], "difference", *answers, "seconds", "FLOPs"):
+    last = answers or ["FLOPs"]  # there is no room for both in 80 columns
+    for head in ("method", "rank", "trainable", METRICS[comparison.metric], "difference", "seconds", *last):
         table.add_column(head, no_wrap=head != "method")
     for method in comparison.ordered():
         cost = method.cost
+        operations = f"{cost.flops:.3g}" if cost else ""
+        answer = f"{method.answer_metric.value:.4f}" if method.answer_metric else ""
         table.add_row(
             method.name,
             _ranks(method.allocation),
             abbreviate_count(method.num_trainable),
             _interval(comparison.loss(method), ".4f"),
             _interval(method.difference, "+.4f"),
-            *([_interval(method.answer_metric, ".4f")] if answers else []),
             format_number(cost.seconds) if cost else "",
-            f"{cost.flops:.3g}" if cost else "",
+            answer if answers else operations,
         )
     if failures := write_failures(comparison):
         print_line(console, (failures, "bold red"))

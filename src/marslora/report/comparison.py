@@ -119,6 +119,7 @@ def render_body(comparison: Comparison) -> Markup:
         tag("p", kicker, class_="kicker"),
         tag("h1", write_headline(comparison)),
         paragraphs(write_summary_lines(comparison)[: 2 if len(comparison.seeds) > 1 else 1]),
+        paragraphs(_describe_metric(comparison)),
         join(notices),
     )
     main = tag(

@@ -130,6 +130,7 @@ def test_a_metric_of_answers_stands_beside_the_loss():
     told = " ".join(page.write_summary_lines(metered))
     assert "The point of the highest f1 was kept of every run" in told
     assert "over the 9 finished runs its rank correlation with the loss is -0.75" in told
+    assert "The point of the highest f1 was kept" in page.render_body(metered)
     table = page.build_methods_table(metered)
     assert "difference in f1" in table and table.count("0.625 ") == 3
     assert "f1" not in page.build_methods_table(found)
