@@ -1,4 +1,4 @@
-"""Qwen-VL and InternVL, whose processors need torchvision: from rows of pictures and videos to an adapter."""
+"""Qwen-VL, InternVL and SmolVLM, whose processors need torchvision: from rows of pictures and videos to an adapter."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ pytest.importorskip("torchvision", reason="pip install 'marslora[video]', with a
 pytest.importorskip("av", reason="pip install 'marslora[video]'")
 pytestmark = pytest.mark.slow
 WRITERS = {"qwen2_vl": tiny_watchers.write_qwen2_vl, "internvl": tiny_watchers.write_internvl}
+WRITERS["smolvlm"] = tiny_watchers.write_smolvlm
+EITHER = ("smolvlm",)
+"""Processors that take pictures or videos in a row, but not both."""
 
 LOAD = """
 import sys
@@ -33,14 +36,14 @@ assert "marslora" not in sys.modules and trained and max(trained) > 0
 """
 
 
-def write_rows(folder, name, count):
+def write_rows(folder, name, count, kinds=("image", "video", "both", "text")):
     """Rows of a picture, of a video, of both, and of text alone, whose answers name what is in them."""
     for number in range(4):
         picture(number, 40, 40).save(folder / f"{number}.png")
         film(folder / f"{number}.mp4", 12 + 8 * number, 4)
     rows = []
     for number in range(count):
-        seen = ("image", "video", "both", "text")[number % 4]
+        seen = kinds[number % 4]
         user = [{"type": "text", "text": f"what is {number % 3} ?"}]
         if seen in ("video", "both"):
             user.insert(0, {"type": "video", "video": f"{number // 4 % 4}.mp4"})
@@ -57,7 +60,8 @@ def world(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     torch.manual_seed(0)
     WRITERS[request.param](folder / "model")
-    return folder, write_rows(folder, "train.jsonl", 48), write_rows(folder, "held.jsonl", 16)
+    kinds = ("image", "video", "video" if request.param in EITHER else "both", "text")
+    return folder, write_rows(folder, "train.jsonl", 48, kinds), write_rows(folder, "held.jsonl", 16, kinds)
 
 
 def load_processor(folder):
@@ -82,7 +86,9 @@ def test_rows_are_what_the_processor_makes_of_files_and_frames(world):
     assert encoded.skipped == () and encoded.notes == {}
     for index in range(8):
         example = examples[index]
-        text = processor.apply_chat_template(list(example.messages), tokenize=False)
+        text = processor.apply_chat_template(
+            list(example.messages), chat_template=processor.chat_template, tokenize=False
+        )  # without it, SmolVLM takes another one for videos
         inputs = {}
         if example.images:
             inputs["images"] = [[image.open() for image in example.images]]
@@ -99,6 +105,15 @@ def test_rows_are_what_the_processor_makes_of_files_and_frames(world):
         assert processor.tokenizer.decode(answer).startswith("it is ")
     together = encoded.batch(np.arange(8))
     assert len(together["input_ids"]) == 8
+
+
+def test_a_picture_that_a_video_would_replace_is_refused(tmp_path):
+    tiny_watchers.write_smolvlm(tmp_path / "model")
+    source, processor = write_rows(tmp_path, "train.jsonl", 4), load_processor(tmp_path)
+    (bad,) = check_data([source], processor=lambda: processor).bad
+    assert (
+        bad.row == 3 and "SmolVLMProcessor would put both into ['pixel_attention_mask', 'pixel_values']" in bad.reason
+    )
 
 
 def test_fewer_frames_are_fewer_tokens(world):

@@ -77,6 +77,42 @@ def write_internvl(folder: Path) -> None:
     _save(folder, model, processor)
 
 
+def write_smolvlm(folder: Path) -> None:
+    """SmolVLM: pictures and the frames of videos as so many tokens each, between marks and times written as words."""
+    marks = {"fake_image": "<fake_token_around_image>", "image": "<image>", "global_image": "<global-img>"}
+    marks |= {"end_of_utterance": "<end_of_utterance>", "video": "<video>"}
+    tokenizer = byte_tokenizer(tuple(marks.values()))
+    tokenizer = t.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        extra_special_tokens={f"{name}_token": token for name, token in marks.items()},
+    )
+    size = {"longest_edge": 32}
+    processor = t.SmolVLMProcessor(
+        image_processor=t.SmolVLMImageProcessor(size=size, max_image_size=size, do_image_splitting=False),
+        tokenizer=tokenizer,
+        video_processor=t.SmolVLMVideoProcessor(
+            size=size,
+            max_image_size=size,
+            do_sample_frames=True,
+            video_sampling={"max_frames": 4, "fps": 2, "video_size": size},
+        ),
+        image_seq_len=4,
+        chat_template=_make_template("<image>", "<video>"),
+    )
+    model = t.SmolVLMForConditionalGeneration(
+        t.SmolVLMConfig(
+            vision_config={**VISION, "image_size": 32, "patch_size": 8},
+            text_config={**_TEXT, "model_type": "llama", "vocab_size": len(tokenizer)},
+            image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+            scale_factor=2,
+        )
+    )
+    _save(folder, model, processor)
+
+
 def _save(folder: Path, model: torch.nn.Module, processor: t.ProcessorMixin) -> None:
     model.save_pretrained(folder)
     processor.save_pretrained(folder)

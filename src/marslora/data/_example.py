@@ -11,13 +11,13 @@ from typing import Any
 
 from marslora.core.errors import DataError
 from marslora.data import _formats
-from marslora.data._keys import ReadRow, check_columns, is_empty
+from marslora.data._keys import ReadRow, check_columns, check_unread, is_empty
 from marslora.data._media import RowMedia
 from marslora.data._media_cache import MediaCache
 from marslora.data._tags import check_unmarked
 from marslora.data._tools import CALLS_NOTE, read_tools
 from marslora.data._turns import Message as Message
-from marslora.data._turns import read_messages
+from marslora.data._turns import check_questions, read_messages
 from marslora.data.pictures import Picture
 from marslora.data.sounds import Sound
 from marslora.data.videos import Video
@@ -75,9 +75,11 @@ def to_example(row: Mapping[str, Any], cache: MediaCache, source: str, number: i
     if rest := media.take_rest():
         _check_unmarked(messages)
         first["content"] = [*rest, *first["content"]]
+    check_questions(messages, notes)
     if not is_empty(tools := read.get("tools")):
         messages[0]["tools"] = read_tools(tools)
         notes.append(CALLS_NOTE)
+    check_unread(read, has_media=media.has_any)
     notes += [f"`{column}`: not read" for column in read.list_unread()]
     images = tuple(cache.get_picture(value, notes) for value in media.get_taken("image"))
     sounds = tuple(cache.get_sound(value, notes) for value in media.get_taken("audio"))

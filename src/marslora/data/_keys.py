@@ -19,6 +19,14 @@ _MEDIA_OF_TURNS = ("images", "image", "audios", "audio", "videos", "video")
 """Keys under which some data sets give a turn its own media."""
 
 
+_HOLDS_MEDIA = re.compile(
+    r"(?:image|img|picture|photo|audio|sound|video)s?"
+    r"(?:_?(?P<number>\d{1,2})|_?(?:path|file|url|uri|name|filename|file_name|bytes|b64|base64|data))?",
+    re.IGNORECASE,
+)
+"""Names of columns that hold a picture, a sound or a video."""
+
+
 class ReadRow(dict[str, Any]):
     """A row that knows which of its columns were read."""
 
@@ -62,6 +70,20 @@ def check_columns(row: ReadRow) -> None:
         )
     if not is_empty(row.peek("functions")):
         raise _explain_old_calls("the row", "functions")
+
+
+def check_unread(row: ReadRow, *, has_media: bool) -> None:
+    """Raise `DataError` for an unread column that holds a picture, a sound or a video, if the row has no other: beside
+    one, it may describe the same one again, unless it has a number."""
+    for name in row.list_unread():
+        match, value = _HOLDS_MEDIA.fullmatch(str(name)), row.peek(name)
+        is_medium = match is not None and isinstance(value, str | bytes | Mapping | list | tuple)
+        if match is not None and is_medium and (match["number"] or not has_media):
+            raise DataError(
+                f"the column `{name}` holds {describe_value(value)}, and pictures, sounds and videos are read from the "
+                "columns `images`, `audios` and `videos`: rename it to one of these (a list, if there are several), or "
+                "remove it"
+            )
 
 
 def _explain_old_calls(place: str, key: str) -> DataError:

@@ -17,7 +17,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "video": ("videos", "video"),
 }
 """Medium -> the columns that may hold it."""
-_PARTS = {
+PART_TYPES = {
     "image": "image",
     "image_url": "image",
     "input_image": "image",
@@ -33,7 +33,7 @@ _PARTS = {
 """``type`` of a part of a turn -> its medium."""
 _PAYLOADS = (
     *("image_url", "input_image", "image", "audio_url", "input_audio", "audio", "video_url", "input_video", "video"),
-    *("bytes", "path", "url", "base64"),
+    *("bytes", "path", "url", "base64", "source"),
 )
 """The keys under which a part of a turn may hold its own picture, sound or video; the first that is present counts."""
 _BOXES = ("<bbox>", "<ref-object>")
@@ -82,7 +82,7 @@ class RowMedia:
         """
         kind = part.get("type") if isinstance(part, Mapping) else None
         key = next((key for key in _PAYLOADS if part.get(key) is not None), None) if isinstance(part, Mapping) else None
-        medium = _PARTS.get(kind or key or "") if isinstance(kind, str | None) else None
+        medium = PART_TYPES.get(kind or key or "") if isinstance(kind, str | None) else None
         if medium is None:
             found = f"the type {kind!r}" if isinstance(part, Mapping) else describe_value(part)
             raise DataError(

@@ -81,11 +81,23 @@ class RowProcessor:
             )
         return int(rate)
 
+    @cached_property
+    def _shared_arrays(self) -> list[str]:
+        """The names that the processor gives to arrays of pictures and to those of videos alike."""
+        parts = (getattr(self._processor, name, None) for name in ("image_processor", "video_processor"))
+        images, videos = (set(getattr(part, "model_input_names", ())) for part in parts)
+        return sorted(images & videos)
+
     def decode_media(self, example: Example) -> DecodedMedia:
         """The example's pictures and sounds, decoded, and the frames of its videos that the processor chooses.
 
-        Raises `DataError` if one of them is damaged.
+        Raises `DataError` if one of them is damaged, or if the processor takes pictures or videos, but not both.
         """
+        if example.images and example.videos and self._shared_arrays:
+            raise DataError(
+                f"the row has pictures and videos, and {type(self._processor).__name__} would put both into "
+                f"{self._shared_arrays}, where one replaces the other: leave one of them out"
+            )
         return DecodedMedia(
             images=[image.open() for image in example.images],
             sounds=[sound.open(self.sampling_rate) for sound in example.sounds],

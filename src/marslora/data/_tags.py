@@ -78,6 +78,8 @@ _SUSPECTS = re.compile(
     re.IGNORECASE,
 )
 """What may have been meant as a placeholder where a row has no other: any tag of that word, Markdown's pictures."""
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
+"""Characters without width, which hide a placeholder from a search."""
 _NUMBERED = r"<\|?(?P<medium>image|img|audio|video)[ _-]?(?P<number>\d{1,3})\|?>"
 _PATTERN = re.compile(
     f"(?P<wrapped>{_WRAPPED})|{_NUMBERED}|(?P<image>{'|'.join(_IMAGES)})|(?P<audio>{'|'.join(_SOUNDS)})|(?P<video>{'|'.join(_VIDEOS)})"
@@ -133,7 +135,7 @@ def split_tags(text: str, *, is_answer: bool, has_media: bool) -> list[str | Tag
 
 def check_unmarked(text: str) -> None:
     """Raise `DataError` if the text, of a row whose media no placeholder has taken, may have been meant to have one."""
-    if match := _SUSPECTS.search(text):
+    if match := _SUSPECTS.search(text if text.isascii() else _INVISIBLE.sub("", text)):
         raise DataError(
             f"the text has `{match[0][:60]}`, which may have been meant as the place of a picture, sound or video, and "
             "no placeholder says where the row's own belong: write `<image>`, `<audio>` or `<video>` there; the rest "

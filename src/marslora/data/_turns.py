@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from marslora.core.errors import DataError
 from marslora.data._keys import check_turn, is_empty
-from marslora.data._media import RowMedia
+from marslora.data._media import PART_TYPES, RowMedia
 from marslora.data._tags import Tag, split_tags
 from marslora.data._tools import CALLS_NOTE, read_calls
 from marslora.data._values import describe_value
@@ -27,6 +30,10 @@ _READ = {
     "tool": ("role", "content", "name", "tool_call_id", *_LEARNED),
 }
 """The keys of a turn that are read, by its role."""
+_TEXT_TYPES = ("text", "input_text", "output_text")
+"""What the `type` of a part of text may be."""
+_PARTS_AS_TEXT = re.compile(r"\s*\[\s*\{")
+"""How a list of parts begins as JSON text."""
 Message = dict[str, Any]
 """``{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "..."}]}``. An assistant's turn with
 ``"learn": False`` is read and not learned; one with ``tool_calls`` is followed by turns of the role ``tool``. The
@@ -82,6 +89,7 @@ def _read_switch(key: str, value: Any) -> bool:
 def _read_parts(content: Any, media: RowMedia, is_answer: bool, notes: list[str]) -> Iterator[dict[str, str]]:
     """The text, image, audio and video parts of a turn; what stands for the latter three is taken from ``media``."""
     if isinstance(content, str):
+        _check_parts_as_text(content)
         yield from _split_text(content, media, is_answer)
         return
     if isinstance(content, Mapping):
@@ -96,10 +104,38 @@ def _read_parts(content: Any, media: RowMedia, is_answer: bool, notes: list[str]
             yield {"type": media.take_part(part, notes)}
 
 
+def _check_parts_as_text(content: str) -> None:
+    """Raise `DataError` for a list of parts that was stored as JSON text: it would be read as its characters."""
+    if not _PARTS_AS_TEXT.match(content):
+        return
+    try:
+        parts = json.loads(content)
+    except (ValueError, RecursionError):
+        return
+    if all(isinstance(part, Mapping) and part.get("type") in (*_TEXT_TYPES, *PART_TYPES) for part in parts):
+        raise DataError(
+            f"a turn's content is a list of {len(parts)} parts as JSON text: store it as a list, or the whole column "
+            "`messages` as JSON text"
+        )
+
+
+def check_questions(messages: Sequence[Message], notes: list[str]) -> None:
+    """Note a question that says nothing and shows nothing."""
+    for message in messages:
+        is_shown = any("text" not in part for part in message["content"])
+        if message["role"] == "user" and not is_shown and is_blank("".join(p["text"] for p in message["content"])):
+            notes.append("questions without text, picture, sound or video: read as they are")
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text can be seen: spaces, marks without width, control characters."""
+    return not text.strip() or all(each.isspace() or unicodedata.category(each) in ("Cf", "Cc") for each in text)
+
+
 def _read_text(part: Any, notes: list[str]) -> str | None:
     """The text of a part; None if it is a picture, a sound or a video."""
     kind = part.get("type") if isinstance(part, Mapping) else None
-    is_text = kind in ("text", "input_text", "output_text") if isinstance(kind, str) else kind is None
+    is_text = kind in _TEXT_TYPES if isinstance(kind, str) else kind is None
     if not is_text or not isinstance(part, Mapping) or (kind is None and "text" not in part):
         return None
     text = part.get("text")
@@ -170,7 +206,7 @@ def _check_roles(messages: list[Message]) -> None:
         if (
             message in learned
             and "tool_calls" not in message
-            and not "".join(part.get("text", "") for part in message["content"]).strip()
+            and is_blank("".join(part.get("text", "") for part in message["content"]))
         ):
             raise DataError(
                 f"answer {number} of {len(answers)} (an assistant's turn) has no text to learn: write it or remove the "
