@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from marslora.core.errors import ConfigError
 from marslora.core.spec import ModelSpec
@@ -96,16 +96,20 @@ def multiply(
 ) -> Tensor:
     """What `torch.nn.functional.scaled_dot_product_attention` computes, as two products around a softmax in float32.
 
-    ``is_causal`` counts only where there is no ``mask``. A token that may read nothing reads everything, which is no
-    number to use, but none that spreads either.
+    Heads that share keys and values do not copy them. ``is_causal`` counts only where there is no ``mask``. A token
+    that may read nothing reads everything, which is no number to use, but none that spreads either.
     """
-    groups = query.shape[1] // key.shape[1]
-    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    scores = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
+    rows, heads, queries, size = query.shape
+    num_keys = key.shape[2]
+    grouped = query.reshape(rows, key.shape[1], -1, size)  # heads that share keys, one after the other
+    scores = (grouped @ key.mT).view(-1, heads, queries, num_keys) * (size**-0.5 if scale is None else scale)
     if mask is None and is_causal and query.shape[2] > 1:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     if mask is not None and mask.dtype == torch.bool:
-        scores = scores.masked_fill(~mask[..., : scores.shape[-1]], torch.finfo(scores.dtype).min)
+        scores = scores.masked_fill(~mask[..., :num_keys], torch.finfo(scores.dtype).min)
     elif mask is not None:
-        scores = scores + mask[..., : scores.shape[-1]]
-    return torch.softmax(scores, -1, dtype=torch.promote_types(torch.float32, scores.dtype)).to(value.dtype) @ value
+        scores = scores + mask[..., :num_keys]
+    weights = torch.softmax(scores, -1, dtype=torch.promote_types(torch.float32, scores.dtype)).to(value.dtype)
+    return (weights.reshape(-1, key.shape[1], heads // key.shape[1] * queries, num_keys) @ value).view(
+        -1, heads, queries, value.shape[-1]
+    )

@@ -62,6 +62,13 @@ def test_products_are_attention(mask, is_causal):
     torch.testing.assert_close(ours[:, :, reads], theirs[:, :, reads], rtol=1e-12, atol=1e-12)
 
 
+def test_one_row_of_queries_reads_every_row():
+    query, key, value = draw_heads(4, 5, queries=3)[:1], draw_heads(2, 5) + 1, draw_heads(2, 5) - 1
+    ours = attention.multiply(query, key, value, None, None, is_causal=False)
+    theirs = torch.nn.functional.scaled_dot_product_attention(query.expand(2, -1, -1, -1), key, value, enable_gqa=True)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("keys", "dtype", "more", "is_ours"),
     [
