@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from marslora.core.options import OptionRow, OptionTable
+from marslora.core.options import SIMILAR, OptionRow, OptionTable
+from marslora.core.record import find_similar
 
 
 class TableCommand(TyperCommand):
@@ -25,7 +26,10 @@ class TableCommand(TyperCommand):
             return super().parse_args(ctx, args)
         except Exception as error:
             if self.table is not None and hasattr(error, "possibilities"):  # of a package that typer may replace
-                error.possibilities = self.table.suggest(getattr(error, "option_name", ""), "flag")
+                typed: str = getattr(error, "option_name", "")
+                words = [each.lstrip("-") for each in error.possibilities or ()]  # also `config` and `no-final`
+                close = [f"--{each}" for each in find_similar(typed.lstrip("-"), words, SIMILAR)]
+                error.possibilities = self.table.suggest(typed, "flag") or close
             raise
 
 
