@@ -35,7 +35,8 @@ def search(table: RunTable, task: str, real: Path) -> dict[str, object]:
     assert final is not None
     promise = check_promise(record, final)
     return {
-        "chosen": str(record.setting), "verdict": record.verdict, "summary": decision.summary,
+        "chosen": str(record.setting), "verdict": record.verdict,
+        "summary": decision.summary.partition("\nAdapter:")[0],
         "p_best": record.chosen_candidate.p_best, "base_loss": final.base_validation_loss,
         "ended": final.reached_loss, "predicted": promise and promise.predicted.model_dump(),
         "is_inside": promise and promise.is_kept, "calibration_full_runs": record.calibration_full_runs,

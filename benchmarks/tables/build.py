@@ -242,7 +242,7 @@ REAL_RATES = {
 """Of the ladder that `--learning-rate auto` gives the real model, 2e-4 to 3.2e-3, what short runs can use."""
 GROWING = (
     ((0, 16), (16,)),
-    ((0, 16), (0, 16)),
+    ((0, 16), (16, 64)),
     ((0, 16), (0, 16, 64)),
     ((0, 16, 64), (0, 16, 64)),
     ((0, 4, 16, 64), (0, 4, 16, 64)),
@@ -264,6 +264,26 @@ PLANS |= {
         ladders=LANGUAGE_ALONE if name == "translation" else GROWING,
     )
     for name, task in REAL_TASKS.items()
+}
+
+REAL_RUNS = {
+    "again": ("the leaders with another seed", (0, 16), (16,), (8e-4, 1.6e-3), 1),
+    "64": ("rank 64 of the language model alone", (0,), (64,), (8e-4, 1.6e-3), 0),
+    "projector": ("the projector alone", (0,), (0,), REAL_RATES["stamps"], 0),
+}
+"""Single runs of `stamps` that belong to no grid: what, ranks of vision and language, learning rates, seed."""
+PLANS |= {
+    f"real_stamps_{key}": replace(
+        PLANS["real_stamps"],
+        description=f"`stamps`: {what}.",
+        vision=vision,
+        language=language,
+        ladders=(),
+        learning_rates=rates,
+        seeds=(seed,),
+        folder="real/runs",
+    )
+    for key, (what, vision, language, rates, seed) in REAL_RUNS.items()
 }
 
 PLANS["both_parts"] = TablePlan(
