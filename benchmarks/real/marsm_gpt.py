@@ -226,7 +226,9 @@ def main():
     torch.set_num_threads(1)
     tokens = read_tokens(arguments.cache)
     kept = arguments.cache / f"runs-{arguments.steps}.json"
-    runs = json.loads(kept.read_text()) if kept.exists() else []
+    known = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"steps": None}
+    runs = known["runs"] if known["steps"] == arguments.steps else []
+    runs = json.loads(kept.read_text()) if kept.exists() else runs
 
     def ensure(way, rate, seed):
         for run in runs:
@@ -251,6 +253,7 @@ def main():
         "validation_tokens": len(tokens[1]),
         "steps": arguments.steps,
         "tokens_of_a_step": BATCH * CONTEXT,
+        "is_complete": len({(run["way"], run["rate"]) for run in runs}) == len(WAYS) * len(LADDER),
         "cpu_seconds": round(sum(run["cpu_seconds"] for run in runs)),
         "results": summarise(runs, list(dict.fromkeys(run["way"] for run in runs)), arguments.seeds),
         "runs": runs,
