@@ -7,8 +7,8 @@ import tempfile
 import numpy as np
 from numpy.typing import NDArray
 
-_MOST_AT_ONCE = 1 << 18
-"""Rows that are compared at once, about: 8 MB of digests with the numbers of their rows."""
+_MOST_AT_ONCE = 1 << 16
+"""Rows that are compared at once, about: they take a few MB."""
 _WRITTEN_AT_ONCE = 4096
 """Rows that wait in memory to be written."""
 _ROW = np.dtype([("digest", "V16"), ("file", "<u4"), ("row", "<u8")])
@@ -46,11 +46,10 @@ class RepeatFinder:
             first_N = first_U[unique_N]
             repeats = np.flatnonzero(first_N != np.arange(len(rows_N)))
             num_repeats += len(repeats)
-            named += [(int(number_N[n]), rows_N[n], rows_N[first_N[n]]) for n in repeats[:num_named]]
-        named.sort(key=lambda each: each[0])
-        return num_repeats, tuple(
-            f"{self._name(row)} repeats {self._name(first)}" for _, row, first in named[:num_named]
-        )
+            for n in repeats[:num_named]:
+                words = f"{self._name(rows_N[n])} repeats {self._name(rows_N[first_N[n]])}"
+                named.append((int(number_N[n]), words))
+        return num_repeats, tuple(words for _, words in sorted(named)[:num_named])
 
     def close(self) -> None:
         """Close the file and remove it."""

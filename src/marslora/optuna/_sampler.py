@@ -182,7 +182,7 @@ class MarsSampler(BaseSampler):
     def _assign(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether the trial got a run that no other has."""
         while True:
-            known = {each.number for each in study.get_trials(deepcopy=False)}
+            known = {(each.number, member) for member, own in group_trials(study).items() for each in own}
             member, is_final = self._pick_member(study)
             if member is None:
                 return False
@@ -274,11 +274,12 @@ def _list_running(study: Study, trial: FrozenTrial) -> list[int]:
     return [each.number for each in running if each.user_attrs.get(MEMBER) and each.number != trial.number]
 
 
-def _is_taken(study: Study, trial: FrozenTrial, known: set[int]) -> bool:
-    """Whether another trial trains the run of this one, or one that was not known has trained it since."""
-    same = group_trials(study)[trial.user_attrs[MEMBER]["id"]]
-    others = (each for each in same if each.number != trial.number)
-    return any(each.state is TrialState.RUNNING or each.number not in known for each in others)
+def _is_taken(study: Study, trial: FrozenTrial, known: set[tuple[int, str]]) -> bool:
+    """Whether another trial trains the run of this one, or has trained it since ``known`` was true: the trials with
+    the members that they train."""
+    member = trial.user_attrs[MEMBER]["id"]
+    others = (each for each in group_trials(study)[member] if each.number != trial.number)
+    return any(each.state is TrialState.RUNNING or (each.number, member) not in known for each in others)
 
 
 def _count_failed_finals(study: Study) -> int:
