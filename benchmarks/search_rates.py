@@ -83,9 +83,10 @@ def replay(table: RunTable, seed: int, searcher: Searcher, draw: int) -> list[di
         row |= {"set_size": len(decision.plausible), "p_best": decision.chosen_candidate.p_best}
         chosen = [candidate.setting for candidate in decision.candidates].index(decision.setting)
         row |= {"chosen_inside": inside[chosen], "is_best": decision.setting == truth.best}
-        row |= {"p_best_all": [candidate.p_best for candidate in decision.candidates]}
-        row |= {"best": [candidate.setting for candidate in decision.candidates].index(truth.best)}
-        row |= judge_effects(simulation, decision)
+        if len(decision.candidates) == len(truth.loss):  # not of ranks alone
+            row |= {"p_best_all": [candidate.p_best for candidate in decision.candidates]}
+            row |= {"best": [candidate.setting for candidate in decision.candidates].index(truth.best)}
+            row |= judge_effects(simulation, decision)
     return [row]
 
 

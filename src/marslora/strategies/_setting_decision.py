@@ -16,7 +16,7 @@ from marslora.strategies._knobs import find_gain, measure_effects
 from marslora.strategies._lowest_loss import FALLBACK_RANK, find_furthest_runs
 from marslora.strategies._needless import drop_needless_ranks
 from marslora.strategies._problem import Problem
-from marslora.strategies._reference import find_reference
+from marslora.strategies._reference import find_incumbent
 from marslora.strategies._runs import sum_costs
 from marslora.strategies._uniform import find_nearest_uniform
 from marslora.strategies._verdict import describe_verdict
@@ -65,7 +65,7 @@ def choose_setting(problem: Problem, runs: Sequence[Run], loss_SC: Array) -> Set
     size_C = [problem.count_parameters(each.allocation) for each in candidates]
     p_best_C = np.bincount(loss_SC.argmin(axis=1), minlength=len(candidates)) / len(loss_SC)
     regret_C = (loss_SC - loss_SC.min(axis=1, keepdims=True)).mean(axis=0)
-    favourite, reference = int(regret_C.argmin()), find_reference(problem)
+    favourite, reference = int(regret_C.argmin()), find_incumbent(problem, runs)
     p_favourite = float((loss_SC[:, favourite] < loss_SC[:, reference]).mean())
     best = favourite if p_favourite >= DEPARTURE else reference
     tied_C = (loss_SC > loss_SC[:, [best]]).mean(axis=0) < CLEARLY_WORSE

@@ -13,7 +13,7 @@ from marslora.core.seeds import derive
 from marslora.laws import Features, Measurements, fit_setting_law, load_constants, make_features
 from marslora.laws.setting_law import UNKNOWN_START
 from marslora.strategies._problem import MIN_STEPS, Problem
-from marslora.strategies._reference import find_reference
+from marslora.strategies._reference import find_incumbent
 
 NUM_DRAWS = 2000
 """Draws of the law. A probability of 0.95 then has a standard error of 0.005."""
@@ -36,7 +36,7 @@ def predict_best_losses(problem: Problem, runs: tuple[Run, ...], constants: str 
     law = fit_setting_law(_describe_candidates(problem), measured, known)
     rng = np.random.default_rng(derive(problem.seed, "law of settings"))
     losses = np.exp(np.minimum(law.draw(NUM_DRAWS, rng), measured.log_start))
-    return favour_reference(losses, find_reference(problem), known["reference_best"], rng)
+    return favour_reference(losses, find_incumbent(problem, runs), known["reference_best"], rng)
 
 
 def favour_reference(loss_SC: Array, reference: int, share: float, rng: np.random.Generator) -> Array:

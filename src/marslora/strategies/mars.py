@@ -11,9 +11,11 @@ search. Rounds:
    unless another one is surely better, is always among them; so is the usual one if they are more than two.
 2. *Leaders*, several rounds: the choice so far, and others that may be the best by all that was measured, also such as
    were not begun yet.
-3. *Choice*: what was chosen goes on alone, so that its final loss is foretold from a longer run. The final run
+3. *Final of rates*, if the budget pays for it: the reference at the middle learning rate and at those next to it, each
+   for half of a full run or more. The rate that leads then is taken in the place of the middle one.
+4. *Choice*: what was chosen goes on alone, so that its final loss is foretold from a longer run. The final run
    continues it, so this costs nothing.
-4. *Sweep*, on request: the chosen setting and its neighbours.
+5. *Sweep*, on request: the chosen setting and its neighbours.
 
 Runs are compared by their training losses, which are paired, since all see the same rows in the same order, and by few
 validations. The final run continues the chosen setting's run. Where the learning rate is given, only ranks are
@@ -22,7 +24,7 @@ searched, as `marslora.strategies.ranks_only` does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -36,8 +38,8 @@ from marslora.core.schedule import few_evaluation_steps
 from marslora.core.setting import Setting
 from marslora.core.spec import VALIDATION_WORK, MemberSpec
 from marslora.strategies._design import cover_best
-from marslora.strategies._problem import Problem
-from marslora.strategies._reference import find_reference
+from marslora.strategies._problem import Problem, Validations
+from marslora.strategies._reference import find_final_length, find_reference, list_rivals
 from marslora.strategies._runs import cut_runs, select_unfinished
 from marslora.strategies._setting_decision import choose_setting, decide_setting
 from marslora.strategies._setting_predictions import predict_best_losses
@@ -76,6 +78,8 @@ class MarsStrategy(AbstractStrategy):
         """Most settings that go on in a later round."""
         last_share: Annotated[float, Field(ge=0, lt=1)] = 0.3
         """Share of the budget with which the choice goes on alone at last. Chosen on the tables."""
+        min_screening: Annotated[float, Field(gt=0)] = 0.25
+        """Full runs for the rounds before the final of rates, which takes place if the budget pays for it too."""
         confidence: Annotated[float, Field(gt=0, le=1)] = 0.95
         """The search ends when the chosen setting is best with this probability."""
         usual_rank: Annotated[int, Field(ge=1)] = 16
@@ -96,20 +100,30 @@ class MarsStrategy(AbstractStrategy):
         if not problem.searches_rates:
             return self._search_ranks().propose(problem, runs)
         whole = (problem.budget or self.config.cost or DEFAULT_COST) * problem.full_work
-        budget = whole * (1 - self.config.last_share)
-        first = self._plan_first(problem, budget * self.config.first_share)
+        finalists, final_length = self._list_finalists(problem, whole), find_final_length(problem)
+        reserve = len(finalists) * _count_work(problem, 0, final_length)
+        budget = (whole - reserve) * (1 - self.config.last_share)
+        lengths = problem.list_lengths()
+        if finalists:  # the final must go further than any round before it, so that all are validated at its end
+            lengths = tuple(each for each in lengths if each < final_length) or lengths[:1]
+        first = self._plan_first(problem, lengths, budget * self.config.first_share)
         if todo := select_unfinished(first, runs):
             return todo
         seen = cut_runs(first, runs)
         for number in range(2, self.config.max_rounds + 1):
             left = budget - problem.work(seen)
             share = 1.0 if number == self.config.max_rounds else LATER_SHARE
-            continued = [] if self._is_settled(problem, seen) else self._plan_leaders(problem, seen, share * left, left)
+            settled = self._is_settled(problem, seen)
+            continued = [] if settled else self._plan_leaders(problem, lengths, seen, share * left, left)
             if todo := select_unfinished(continued, runs):
                 return todo
             if not continued:
                 break
             seen = _replace_runs(seen, cut_runs(continued, runs))
+        final = self._plan_runs(problem, finalists, final_length, "end")
+        if todo := select_unfinished(final, runs):
+            return todo
+        seen = _replace_runs(seen, cut_runs(final, runs))
         last = self._plan_last(problem, seen, whole - problem.work(seen))
         if todo := select_unfinished(last, runs):
             return todo
@@ -130,13 +144,12 @@ class MarsStrategy(AbstractStrategy):
         cost = {} if config.cost is None else {"cost": config.cost}
         return RanksOnlyStrategy(confidence=config.confidence, sweep=config.sweep, **cost)
 
-    def _plan_first(self, problem: Problem, budget: float) -> list[MemberSpec]:
+    def _plan_first(self, problem: Problem, lengths: Sequence[int], budget: float) -> list[MemberSpec]:
         """Round 1: as many runs of the first length as the budget pays for, and at least `MIN_FIRST`.
 
         All are as long as the budget allows: longer than the first length if there are no more settings, shorter if it
         does not pay for the fewest.
         """
-        lengths = problem.list_lengths()
         wanted = _find_nearest(lengths, self.config.first_length * problem.full_examples)
         most = min(self.config.max_first, len(problem.candidates()))
         num = int(np.clip(budget / _count_work(problem, 0, wanted), min(MIN_FIRST, most), most))
@@ -147,7 +160,9 @@ class MarsStrategy(AbstractStrategy):
         picked = cover_best(self._predict(problem, ()), num, first)
         return self._plan_runs(problem, picked, max(affordable, default=lengths[0]))
 
-    def _plan_leaders(self, problem: Problem, seen: Sequence[Run], budget: float, most: float) -> list[MemberSpec]:
+    def _plan_leaders(
+        self, problem: Problem, lengths: Sequence[int], seen: Sequence[Run], budget: float, most: float
+    ) -> list[MemberSpec]:
         """A later round for a budget, or a shorter one of as many as can be had for ``most``; empty if none can be."""
         loss_SC = self._predict(problem, seen)
         p_best_C = np.bincount(loss_SC.argmin(axis=1), minlength=loss_SC.shape[1]) / len(loss_SC)
@@ -158,10 +173,18 @@ class MarsStrategy(AbstractStrategy):
         reached = {run.member.setting: run.last_examples for run in seen}
         for num in range(len(leaders), 0, -1):
             begun = {c: reached.get(problem.candidates()[c], 0) for c in leaders[:num]}
-            length = self._find_affordable_length(problem, list(begun.values()), budget, most)
+            cost = {each: sum(_count_work(problem, start, each) for start in begun.values()) for each in lengths}
+            length = _find_affordable_length(cost, min(begun.values()), budget, most)
             if length is not None:
                 return self._plan_runs(problem, [c for c in begun if begun[c] < length], length)
         return []
+
+    def _list_finalists(self, problem: Problem, budget: float) -> list[int]:
+        """The reference and its rivals; none if the budget does not pay for all of them in the final of rates."""
+        finalists = [find_reference(problem), *list_rivals(problem)]
+        cost = len(finalists) * _count_work(problem, 0, find_final_length(problem))
+        pays = len(finalists) > 1 and cost + self.config.min_screening * problem.full_work <= budget
+        return finalists if pays else []
 
     def _plan_last(self, problem: Problem, seen: Sequence[Run], budget: float) -> list[MemberSpec]:
         """The last round: the choice alone goes on as far as a budget pays for, which the final run then continues."""
@@ -173,16 +196,11 @@ class MarsStrategy(AbstractStrategy):
         affordable = [each for each in lengths if _count_work(problem, begun, each) <= budget]
         return self._plan_runs(problem, [chosen], max(affordable)) if affordable else []
 
-    def _find_affordable_length(self, problem: Problem, begun: Sequence[int], budget: float, most: float) -> int | None:
-        """The greatest length to which a budget brings runs from ``begun``, or the least that ``most`` pays for."""
-        cost = {each: sum(_count_work(problem, start, each) for start in begun) for each in problem.list_lengths()}
-        longer = [length for length in cost if length > min(begun) and cost[length] <= most]
-        within = [length for length in longer if cost[length] <= budget]
-        return max(within) if within else min(longer, default=None)
-
-    def _plan_runs(self, problem: Problem, candidates: Sequence[int], until: int) -> list[MemberSpec]:
+    def _plan_runs(
+        self, problem: Problem, candidates: Sequence[int], until: int, validations: Validations = "few"
+    ) -> list[MemberSpec]:
         settings = [problem.candidates()[c] for c in candidates]
-        return [problem.member(each, problem.num_train, until, "candidate run", validations="few") for each in settings]
+        return [problem.member(s, problem.num_train, until, "candidate run", validations=validations) for s in settings]
 
     def _is_settled(self, problem: Problem, seen: Sequence[Run]) -> bool:
         loss_SC = self._predict(problem, seen)
@@ -224,6 +242,13 @@ def _count_steps(problem: Problem, one: Setting, other: Setting) -> int:
         rates = problem.learning_rates
         steps += abs(rates.index(one.learning_rate or 0.0) - rates.index(other.learning_rate or 0.0))
     return steps + 2 * (len(one.part_learning_rates) != len(other.part_learning_rates))
+
+
+def _find_affordable_length(cost: Mapping[int, float], begun: int, budget: float, most: float) -> int | None:
+    """The greatest length beyond ``begun`` whose cost is within a budget, or the least that ``most`` pays for."""
+    longer = [length for length in cost if length > begun and cost[length] <= most]
+    within = [length for length in longer if cost[length] <= budget]
+    return max(within) if within else min(longer, default=None)
 
 
 def _find_nearest(lengths: Sequence[int], wanted: float) -> int:

@@ -10,7 +10,7 @@ from marslora.core.runs import Run
 from marslora.laws.setting_law import UNKNOWN_START
 from marslora.strategies._design import cover_best
 from marslora.strategies._knobs import measure_effects
-from marslora.strategies._reference import find_reference
+from marslora.strategies._reference import find_final_length, find_incumbent, find_reference
 from marslora.strategies._setting_decision import decide_setting
 from marslora.strategies._setting_predictions import MOST_POINTS, favour_reference, make_measurements
 from marslora.strategies.mars import DEFAULT_COST, LAST_LENGTH, MarsStrategy, list_neighbours
@@ -51,7 +51,7 @@ def test_the_default_budget_is_kept_too():
     assert problem.spent(runs) <= DEFAULT_COST * 1.02
 
 
-@pytest.mark.parametrize("budget", [0.5, 2.0])
+@pytest.mark.parametrize("budget", [0.5, 0.7])
 def test_the_choice_goes_on_alone_at_last(budget):
     _, without, _ = search(CLEAR, budget, MarsStrategy(last_share=0.0))
     problem, runs, decision = search(CLEAR, budget)
@@ -61,6 +61,25 @@ def test_the_choice_goes_on_alone_at_last(budget):
     assert own.last_examples > max(run.last_examples for run in without)
     assert own.last_examples <= LAST_LENGTH * problem.full_examples
     assert decision.continue_run == own.member.id
+
+
+@pytest.mark.parametrize(("factor", "budget"), [(0.5, 2.0), (1.0, 2.0), (2.0, 2.0), (2.0, 6.0)])
+def test_where_the_budget_pays_the_rate_that_leads_a_final_is_taken(factor, budget):
+    problem, runs, decision = search(dataclasses.replace(CLEAR, best_rate=1e-3 * factor), budget)
+    length, reference = find_final_length(problem), find_reference(problem)
+    finalists = [run for run in runs if length in run.examples]
+    ranks = problem.candidates()[reference].allocation
+    rates = {run.member.learning_rate for run in finalists if run.member.allocation == ranks}
+    assert rates == {5e-4, 1e-3, 2e-3}
+    lowest = min(finalists, key=lambda run: run.validation_loss[run.examples.index(length)])
+    assert problem.candidates()[find_incumbent(problem, runs)] == lowest.member.setting
+    assert decision.learning_rate == lowest.member.learning_rate
+
+
+def test_a_small_budget_has_no_final():
+    problem, runs, _ = search(CLEAR, 0.5)
+    assert not [run for run in runs if find_final_length(problem) in run.examples]
+    assert find_incumbent(problem, runs) == find_reference(problem)
 
 
 def test_validation_takes_at_most_15_percent():
