@@ -20,18 +20,25 @@ from marslora.testing.toy_training import CLEAR, TRIO, replay
 RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)
 
 
+FOUND = {}
+"""Searches that several tests look at."""
+
+
 def search(toy, budget=None, strategy=None, **more):
-    strategy = strategy or MarsStrategy()
-    toy = dataclasses.replace(toy, num_validation=64)
-    problem = toy.problem(budget=budget, learning_rates=RATES, full_validations=12, **more)
-    runs = replay(strategy, toy, problem)
-    return problem, runs, strategy.decide(problem, runs)
+    key = repr((toy, budget, strategy and strategy.config, more))
+    if key not in FOUND:
+        strategy = strategy or MarsStrategy()
+        toy = dataclasses.replace(toy, num_validation=64)
+        problem = toy.problem(budget=budget, learning_rates=RATES, full_validations=12, **more)
+        runs = replay(strategy, toy, problem)
+        FOUND[key] = problem, runs, strategy.decide(problem, runs)
+    return FOUND[key]
 
 
 @pytest.mark.parametrize("toy", [CLEAR, TRIO], ids=["pair", "trio"])
 def test_a_good_setting_is_found_at_a_fraction_of_a_run(toy):
     regrets = []
-    for seed in range(3):
+    for seed in range(2):
         own = dataclasses.replace(toy, seed=seed)
         problem, _, decision = search(own)
         regrets.append(own.regret(problem, decision.setting))
@@ -51,10 +58,9 @@ def test_the_default_budget_is_kept_too():
     assert problem.spent(runs) <= DEFAULT_COST * 1.02
 
 
-@pytest.mark.parametrize("budget", [0.5, 0.7])
-def test_the_choice_goes_on_alone_at_last(budget):
-    _, without, _ = search(CLEAR, budget, MarsStrategy(last_share=0.0))
-    problem, runs, decision = search(CLEAR, budget)
+def test_the_choice_goes_on_alone_at_last():
+    _, without, _ = search(CLEAR, 0.5, MarsStrategy(last_share=0.0))
+    problem, runs, decision = search(CLEAR, 0.5)
     own = next(run for run in runs if run.member.setting == decision.setting)
     others = [run.last_examples for run in runs if run is not own]
     assert own.last_examples > max(others)
@@ -63,7 +69,7 @@ def test_the_choice_goes_on_alone_at_last(budget):
     assert decision.continue_run == own.member.id
 
 
-@pytest.mark.parametrize(("factor", "budget"), [(0.5, 2.0), (1.0, 2.0), (2.0, 2.0), (2.0, 6.0)])
+@pytest.mark.parametrize(("factor", "budget"), [(0.5, 2.0), (2.0, 2.0), (2.0, 6.0)])
 def test_where_the_budget_pays_the_rate_that_leads_a_final_is_taken(factor, budget):
     problem, runs, decision = search(dataclasses.replace(CLEAR, best_rate=1e-3 * factor), budget)
     length, reference = find_final_length(problem), find_reference(problem)
