@@ -32,7 +32,7 @@ known: their losses average out in expectation, and ended 0.04 nats higher on th
 
 
 DEPARTURE = 0.9
-"""The choice departs from the reference setting if another one is better with this probability."""
+"""The choice departs from the incumbent if another setting is better with this probability."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class SettingChoice:
     favourite: int
     """The candidate with the least expected loss."""
     p_favourite: float
-    """Probability that it is better than the reference; 0 if it is the reference."""
+    """Probability that it is better than the incumbent; 0 if it is the incumbent."""
     best: int
-    """The candidate with the least expected loss if it is surely better than the reference, else the reference."""
+    """The candidate with the least expected loss if it is surely better than the incumbent, else the incumbent."""
     tied: tuple[int, ...]
     """The candidates that do not differ clearly from the best, cheapest first."""
     chosen: int
@@ -59,15 +59,16 @@ class SettingChoice:
 def choose_setting(problem: Problem, runs: Sequence[Run], loss_SC: Array) -> SettingChoice:
     """The best candidate, or the cheapest that surely costs next to nothing in comparison.
 
-    The best is the reference unless the one with the least expected loss is better with probability `DEPARTURE`.
+    The best is the incumbent, see `find_incumbent`, unless the one with the least expected loss is better with
+    probability `DEPARTURE`.
     """
     candidates = problem.candidates()
     size_C = [problem.count_parameters(each.allocation) for each in candidates]
     p_best_C = np.bincount(loss_SC.argmin(axis=1), minlength=len(candidates)) / len(loss_SC)
     regret_C = (loss_SC - loss_SC.min(axis=1, keepdims=True)).mean(axis=0)
-    favourite, reference = int(regret_C.argmin()), find_incumbent(problem, runs)
-    p_favourite = float((loss_SC[:, favourite] < loss_SC[:, reference]).mean())
-    best = favourite if p_favourite >= DEPARTURE else reference
+    favourite, incumbent = int(regret_C.argmin()), find_incumbent(problem, runs)
+    p_favourite = float((loss_SC[:, favourite] < loss_SC[:, incumbent]).mean())
+    best = favourite if p_favourite >= DEPARTURE else incumbent
     tied_C = (loss_SC > loss_SC[:, [best]]).mean(axis=0) < CLEARLY_WORSE
     tied_C[best] = True
     tied = sorted(np.flatnonzero(tied_C).tolist(), key=lambda c: (size_C[c], regret_C[c]))
@@ -117,7 +118,7 @@ def decide_setting(strategy: str, problem: Problem, runs: Sequence[Run], loss_SC
 
 
 _ASSUMPTIONS = (
-    "runs of this study differ as those of the tables did from which the constants of the law were learnt",
+    "runs of this study differ as those of a small model did, from whose tables the constants of the law were learnt",
     "the middle of the ladder of learning rates suits rank 16, give or take a factor of 1.4",
     "one seed for each setting: its luck is part of the stated uncertainty",
 )
@@ -149,7 +150,7 @@ def _explain(choice: SettingChoice, c: int) -> str:
         return words
     if c == choice.best:
         least = choice.regret_C[c] == choice.regret_C.min()
-        known = "the setting with the least expected loss" if least else "the reference: no other is surely better"
+        known = "the setting with the least expected loss" if least else "no other setting is surely better"
         return f"{known}; {words}"
     return f"cheaper than the setting with the least expected loss, from which it cannot be told apart; {words}"
 
