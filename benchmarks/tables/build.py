@@ -285,6 +285,18 @@ PLANS |= {
     )
     for key, (what, vision, language, rates, seed) in REAL_RUNS.items()
 }
+PLANS |= {
+    f"real_{name}_largest": replace(
+        PLANS[f"real_{name}"],
+        description=f"`{name}`: rank 64 everywhere at lower learning rates.",
+        vision=(64,),
+        language=(64,),
+        ladders=(),
+        learning_rates=(2e-4, 4e-4),
+        folder="real/runs",
+    )
+    for name in ("stamps", "textile")
+}
 
 PLANS["both_parts"] = TablePlan(
     task="both",
