@@ -45,13 +45,21 @@ def find_final_length(problem: Problem) -> int:
 
 
 def find_incumbent(problem: Problem, runs: Sequence[Run]) -> int:
-    """The reference or the rival that had the lowest loss in the final of rates; without a final, the reference."""
+    """The reference or the rival that had the lowest loss in the final of rates; without a final, the reference.
+
+    What has diverged is not taken: where the reference has, it is the rival with the lowest rate, unless a final knows
+    better.
+    """
     reference, final_length = find_reference(problem), find_final_length(problem)
     places = {problem.candidates()[c]: c for c in (reference, *list_rivals(problem))}
+    own = [run for run in runs if run.member.setting in places and run.member.data_examples == problem.num_train]
+    diverged = {places[run.member.setting] for run in own if run.status == "diverged"}
     losses = {
         places[run.member.setting]: dict(zip(run.examples, run.validation_loss, strict=True)).get(final_length)
-        for run in runs
-        if run.member.setting in places and run.member.data_examples == problem.num_train
+        for run in own
     }
-    finalists = {c: loss for c, loss in losses.items() if loss is not None}
-    return min(finalists, key=finalists.__getitem__) if reference in finalists else reference
+    finalists = {c: loss for c, loss in losses.items() if loss is not None and c not in diverged}
+    if finalists and (reference in finalists or reference in diverged):
+        return min(finalists, key=finalists.__getitem__)
+    left = [c for c in list_rivals(problem) if c not in diverged]
+    return left[0] if reference in diverged and left else reference

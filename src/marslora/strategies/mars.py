@@ -14,7 +14,7 @@ search. Rounds:
 3. *Final of rates*, if the budget pays for it: the reference at the middle learning rate and at those next to it, each
    for half of a full run or more. The rate that leads then is taken in the place of the middle one.
 4. *Choice*: what was chosen goes on alone, so that its final loss is foretold from a longer run. The final run
-   continues it, so this costs nothing.
+   continues it, so this costs nothing as long as the choice stays the same.
 5. *Sweep*, on request: the chosen setting and its neighbours.
 
 Runs are compared by their training losses, which are paired, since all see the same rows in the same order, and by few

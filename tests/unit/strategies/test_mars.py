@@ -82,6 +82,26 @@ def test_where_the_budget_pays_the_rate_that_leads_a_final_is_taken(factor, budg
     assert decision.learning_rate == lowest.member.learning_rate
 
 
+def test_a_reference_that_diverged_is_not_taken():
+    problem = CLEAR.problem(learning_rates=RATES)
+    reference = problem.candidates()[find_reference(problem)]
+
+    def run_at(rate, status):
+        member = problem.member(problem.make_setting(reference.allocation, rate), problem.num_train, 400, "test")
+        return Run(member=member, status=status, examples=(0, 400), validation_loss=(5.0, 4.0))
+
+    ended = [run_at(1e-3, "diverged")]
+    assert problem.candidates()[find_incumbent(problem, ended)].learning_rate == 5e-4
+    assert problem.candidates()[find_incumbent(problem, [run_at(1e-3, "complete")])] == reference
+    ended.append(run_at(5e-4, "complete"))  # without any usable run, a fallback is said
+    decision = decide_setting("mars", problem, ended, _draw_equal(problem))
+    assert decision.fallback is None and decision.setting != reference
+
+
+def _draw_equal(problem):
+    return 2.0 + 0.1 * np.random.default_rng(0).normal(size=(500, len(problem.candidates())))
+
+
 def test_a_small_budget_has_no_final():
     problem, runs, _ = search(CLEAR, 0.5)
     assert not [run for run in runs if find_final_length(problem) in run.examples]
